@@ -7,6 +7,7 @@
 //! Invariant: nothing here blocks, reads a clock, or allocates by a length a peer only claimed.
 #![warn(clippy::indexing_slicing, clippy::iter_over_hash_type)]
 
+pub mod connection;
 pub mod message;
 pub mod packet;
 pub mod topic;

@@ -59,7 +59,13 @@ impl Message {
     /// The Will Message as it is published at `now`.
     #[must_use]
     pub fn from_will(will: &Will, now: Instant) -> Self {
-        let mut message = Self::new(&will.topic, will.payload.clone(), will.qos, will.retain, now);
+        let mut message = Self::new(
+            &will.topic,
+            will.payload.clone(),
+            will.qos,
+            will.retain,
+            now,
+        );
         let mut body = message.body.into_vec();
         body.extend_from_slice(&will.properties.forwarded);
         message.properties_end = body.len();
@@ -101,7 +107,9 @@ impl Message {
     /// The properties every 5.0 subscriber gets, encoded, without their length.
     #[must_use]
     pub fn forwarded_properties(&self) -> &[u8] {
-        self.body.get(self.topic_end..self.properties_end).unwrap_or_default()
+        self.body
+            .get(self.topic_end..self.properties_end)
+            .unwrap_or_default()
     }
 
     /// The same, decoded.
@@ -147,7 +155,8 @@ impl Message {
     #[must_use]
     pub fn expires_at(&self) -> Option<Instant> {
         let seconds = self.message_expiry_interval_seconds?;
-        self.accepted_at.checked_add(Duration::from_secs(u64::from(seconds)))
+        self.accepted_at
+            .checked_add(Duration::from_secs(u64::from(seconds)))
     }
 
     /// [MQTT-3.3.2-5] Whether its Message Expiry Interval has passed.
@@ -189,7 +198,8 @@ impl PartialEq for Message {
 }
 
 fn topic_field(topic: &str, more: usize) -> Vec<u8> {
-    let len = u16::try_from(topic.len()).expect("invariant: a Topic Name fits a length of two bytes");
+    let len =
+        u16::try_from(topic.len()).expect("invariant: a Topic Name fits a length of two bytes");
     let mut field = Vec::with_capacity(2 + topic.len() + more);
     field.extend_from_slice(&len.to_be_bytes());
     field.extend_from_slice(topic.as_bytes());

@@ -35,7 +35,11 @@ impl Ack {
     /// An acknowledgement with this Reason Code and nothing else.
     #[must_use]
     pub const fn new(packet_id: PacketIdentifier, reason: ReasonCode) -> Self {
-        Self { packet_id, reason, properties: None }
+        Self {
+            packet_id,
+            reason,
+            properties: None,
+        }
     }
 
     /// The same with a Reason String.
@@ -59,9 +63,16 @@ impl Ack {
             return Ok(Self::new(packet_id, ReasonCode::Success));
         }
         let reason = read_reason(reader, packet_type)?;
-        let properties =
-            if reader.is_empty() { None } else { ReasonProperties::read(reader)?.boxed() };
-        Ok(Self { packet_id, reason, properties })
+        let properties = if reader.is_empty() {
+            None
+        } else {
+            ReasonProperties::read(reader)?.boxed()
+        };
+        Ok(Self {
+            packet_id,
+            reason,
+            properties,
+        })
     }
 
     /// Writes the shortest form. `packet_type` is one of the four.
@@ -80,7 +91,13 @@ impl Ack {
         // [MQTT-3.4.2-1] [MQTT-3.5.2-1] [MQTT-3.6.2-1] [MQTT-3.7.2-1]
         debug_assert!(self.reason.is_allowed_in(packet_type), "{:?}", self.reason);
         let Some(properties) = &self.properties else {
-            out.extend_from_slice(&[packet_type.first_byte(), 3, id[0], id[1], self.reason.value()]);
+            out.extend_from_slice(&[
+                packet_type.first_byte(),
+                3,
+                id[0],
+                id[1],
+                self.reason.value(),
+            ]);
             return Ok(());
         };
         put_packet(out, packet_type.first_byte(), |out| {
@@ -95,12 +112,19 @@ impl ReasonProperties {
     pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
         let mut reason_string = None;
         let mut users = UserPropertyCollector::default();
-        read_properties(reader, Allowed::ACKNOWLEDGEMENT, |property| match property {
-            Property::ReasonString(text) => reason_string = Some(text.to_owned()),
-            Property::UserProperty(name, value) => users.add(name, value),
-            _ => {}
-        })?;
-        Ok(Self { reason_string, user_properties: users.finish()? })
+        read_properties(
+            reader,
+            Allowed::ACKNOWLEDGEMENT,
+            |property| match property {
+                Property::ReasonString(text) => reason_string = Some(text.to_owned()),
+                Property::UserProperty(name, value) => users.add(name, value),
+                _ => {}
+            },
+        )?;
+        Ok(Self {
+            reason_string,
+            user_properties: users.finish()?,
+        })
     }
 
     pub(crate) fn boxed(self) -> Option<Box<Self>> {

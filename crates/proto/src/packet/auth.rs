@@ -31,7 +31,13 @@ impl Auth {
     #[must_use]
     pub fn new(reason: ReasonCode, method: impl Into<String>, data: Option<Secret>) -> Self {
         let method = Some(method.into());
-        Self { reason, method, data, reason_string: None, user_properties: UserProperties::new() }
+        Self {
+            reason,
+            method,
+            data,
+            reason_string: None,
+            user_properties: UserProperties::new(),
+        }
     }
 
     pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
@@ -62,7 +68,11 @@ impl Auth {
             return Err(EncodeError::NotInThisVersion);
         }
         // [MQTT-3.15.2-1]
-        debug_assert!(self.reason.is_allowed_in(PacketType::Auth), "{:?}", self.reason);
+        debug_assert!(
+            self.reason.is_allowed_in(PacketType::Auth),
+            "{:?}",
+            self.reason
+        );
         if self.method.is_none() {
             out.extend_from_slice(&[PacketType::Auth.first_byte(), 0]);
             return Ok(());
@@ -72,10 +82,15 @@ impl Auth {
             put_prefixed(out, |out| {
                 let properties = [
                     self.method.as_deref().map(Property::AuthenticationMethod),
-                    self.data.as_ref().map(|data| Property::AuthenticationData(data.expose())),
+                    self.data
+                        .as_ref()
+                        .map(|data| Property::AuthenticationData(data.expose())),
                     self.reason_string.as_deref().map(Property::ReasonString),
                 ];
-                properties.iter().flatten().try_for_each(|property| property.put(out))?;
+                properties
+                    .iter()
+                    .flatten()
+                    .try_for_each(|property| property.put(out))?;
                 put_user_properties(out, &self.user_properties)
             })
         })

@@ -25,7 +25,10 @@ pub struct ConnAck {
 
 /// CONNACK properties, section 3.2.2.3; an absent one has the standard's default.
 #[derive(Clone, Debug, Default, PartialEq)]
-#[allow(missing_docs, reason = "the names are the standard's, units are in them")]
+#[allow(
+    missing_docs,
+    reason = "the names are the standard's, units are in them"
+)]
 pub struct ConnAckProperties {
     pub session_expiry_interval_seconds: Option<u32>,
     pub receive_maximum: Option<NonZeroU16>,
@@ -50,7 +53,11 @@ impl ConnAck {
     /// A refusal with nothing but its Reason Code.
     #[must_use]
     pub fn refusal(reason: ReasonCode) -> Self {
-        Self { session_present: false, reason, properties: ConnAckProperties::default() }
+        Self {
+            session_present: false,
+            reason,
+            properties: ConnAckProperties::default(),
+        }
     }
 
     pub(crate) fn read(reader: &mut Reader<'_>, version: Version) -> Result<Self, Malformed> {
@@ -64,7 +71,11 @@ impl ConnAck {
             let reason =
                 ReasonCode::from_connack_return_code(code).ok_or(Malformed::ReasonCodeInvalid)?;
             let properties = ConnAckProperties::default();
-            return Ok(Self { session_present: flags == 1, reason, properties });
+            return Ok(Self {
+                session_present: flags == 1,
+                reason,
+                properties,
+            });
         }
         let reason = ReasonCode::from_value(code)
             .filter(|reason| reason.is_allowed_in(PacketType::ConnAck))
@@ -75,14 +86,21 @@ impl ConnAck {
         } else {
             ConnAckProperties::read(reader)?
         };
-        Ok(Self { session_present: flags == 1, reason, properties })
+        Ok(Self {
+            session_present: flags == 1,
+            reason,
+            properties,
+        })
     }
 
     pub(crate) fn put(&self, version: Version, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         // [MQTT-3.2.2-6] [v3.1.1 MQTT-3.2.2-4] No session is present in a refusal.
         let session_present = self.session_present && self.reason == ReasonCode::Success;
         if !version.has_properties() {
-            let code = self.reason.connack_return_code().ok_or(EncodeError::NotInThisVersion)?;
+            let code = self
+                .reason
+                .connack_return_code()
+                .ok_or(EncodeError::NotInThisVersion)?;
             // MQTT 3.1, section 3.2: the byte is reserved.
             let flags = u8::from(session_present && version == Version::V311);
             out.extend_from_slice(&[PacketType::ConnAck.first_byte(), 2, flags, code]);
@@ -144,29 +162,44 @@ impl ConnAckProperties {
     fn put(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let flag = |value: Option<bool>| value.map(u8::from);
         let numbers = [
-            self.session_expiry_interval_seconds.map(Property::SessionExpiryInterval),
-            self.receive_maximum.map(|value| Property::ReceiveMaximum(value.get())),
+            self.session_expiry_interval_seconds
+                .map(Property::SessionExpiryInterval),
+            self.receive_maximum
+                .map(|value| Property::ReceiveMaximum(value.get())),
             self.maximum_qos
                 .filter(|qos| *qos != Qos::ExactlyOnce)
                 .map(|qos| Property::MaximumQos(qos.level())),
             flag(self.retain_available).map(Property::RetainAvailable),
-            self.maximum_packet_size_bytes.map(|value| Property::MaximumPacketSize(value.get())),
-            self.assigned_client_id.as_deref().map(Property::AssignedClientIdentifier),
+            self.maximum_packet_size_bytes
+                .map(|value| Property::MaximumPacketSize(value.get())),
+            self.assigned_client_id
+                .as_deref()
+                .map(Property::AssignedClientIdentifier),
             self.topic_alias_maximum.map(Property::TopicAliasMaximum),
             flag(self.wildcard_subscription_available).map(Property::WildcardSubscriptionAvailable),
             flag(self.subscription_identifier_available)
                 .map(Property::SubscriptionIdentifierAvailable),
             flag(self.shared_subscription_available).map(Property::SharedSubscriptionAvailable),
-            self.server_keep_alive_seconds.map(Property::ServerKeepAlive),
-            self.response_information.as_deref().map(Property::ResponseInformation),
-            self.server_reference.as_deref().map(Property::ServerReference),
-            self.authentication_method.as_deref().map(Property::AuthenticationMethod),
+            self.server_keep_alive_seconds
+                .map(Property::ServerKeepAlive),
+            self.response_information
+                .as_deref()
+                .map(Property::ResponseInformation),
+            self.server_reference
+                .as_deref()
+                .map(Property::ServerReference),
+            self.authentication_method
+                .as_deref()
+                .map(Property::AuthenticationMethod),
             self.authentication_data
                 .as_ref()
                 .map(|data| Property::AuthenticationData(data.expose())),
             self.reason_string.as_deref().map(Property::ReasonString),
         ];
-        numbers.iter().flatten().try_for_each(|property| property.put(out))?;
+        numbers
+            .iter()
+            .flatten()
+            .try_for_each(|property| property.put(out))?;
         put_user_properties(out, &self.user_properties)
     }
 }

@@ -136,7 +136,11 @@ impl Connect {
         // [MQTT-3.1.3-1] Client Identifier, Will, User Name, Password, in this order.
         // [MQTT-3.1.3-3] [MQTT-3.1.3-4] Present, first, UTF-8.
         let client_id = reader.string()?.to_owned();
-        let will = if flags & FLAG_WILL != 0 { Some(Will::read(reader, flags, version)?) } else { None };
+        let will = if flags & FLAG_WILL != 0 {
+            Some(Will::read(reader, flags, version)?)
+        } else {
+            None
+        };
         // MQTT 3.1, section 3.1: the lengths win over the flags, so a missing field is no User Name.
         let absent = |reader: &Reader<'_>| version == Version::V31 && reader.is_empty();
         // [MQTT-3.1.2-16] [MQTT-3.1.2-17] [MQTT-3.1.3-12]
@@ -152,12 +156,28 @@ impl Connect {
             None
         };
         let clean_start = flags & FLAG_CLEAN_START != 0;
-        Ok(Self { version, clean_start, keep_alive_seconds, client_id, will, user_name, password, properties })
+        Ok(Self {
+            version,
+            clean_start,
+            keep_alive_seconds,
+            client_id,
+            will,
+            user_name,
+            password,
+            properties,
+        })
     }
 
     pub(crate) fn put(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         put_packet(out, PacketType::Connect.first_byte(), |out| {
-            put_string(out, if self.version == Version::V31 { "MQIsdp" } else { "MQTT" })?;
+            put_string(
+                out,
+                if self.version == Version::V31 {
+                    "MQIsdp"
+                } else {
+                    "MQTT"
+                },
+            )?;
             out.push(self.version.level());
             out.push(self.flags());
             put_u16(out, self.keep_alive_seconds);
@@ -245,11 +265,17 @@ fn read_connect_properties(reader: &mut Reader<'_>) -> Result<ConnectProperties,
     let mut read = ConnectProperties::default();
     let mut users = UserPropertyCollector::default();
     read_properties(reader, Allowed::CONNECT, |property| match property {
-        Property::SessionExpiryInterval(value) => read.session_expiry_interval_seconds = Some(value),
+        Property::SessionExpiryInterval(value) => {
+            read.session_expiry_interval_seconds = Some(value);
+        }
         Property::ReceiveMaximum(value) => read.receive_maximum = NonZeroU16::new(value),
-        Property::MaximumPacketSize(value) => read.maximum_packet_size_bytes = NonZeroU32::new(value),
+        Property::MaximumPacketSize(value) => {
+            read.maximum_packet_size_bytes = NonZeroU32::new(value);
+        }
         Property::TopicAliasMaximum(value) => read.topic_alias_maximum = value,
-        Property::RequestResponseInformation(value) => read.request_response_information = value == 1,
+        Property::RequestResponseInformation(value) => {
+            read.request_response_information = value == 1;
+        }
         Property::RequestProblemInformation(value) => read.request_problem_information = value == 1,
         Property::AuthenticationMethod(text) => read.authentication_method = Some(text.to_owned()),
         Property::AuthenticationData(bytes) => {
@@ -310,7 +336,13 @@ impl Will {
         let payload = Bytes::copy_from_slice(reader.binary()?);
         let qos = Qos::from_level((flags >> 3) & 0b11).ok_or(Malformed::WillQosThree)?;
         let retain = flags & FLAG_WILL_RETAIN != 0;
-        Ok(Self { topic: will_topic.to_owned(), payload, qos, retain, properties })
+        Ok(Self {
+            topic: will_topic.to_owned(),
+            payload,
+            qos,
+            retain,
+            properties,
+        })
     }
 
     fn put(&self, version: Version, out: &mut Vec<u8>) -> Result<(), EncodeError> {

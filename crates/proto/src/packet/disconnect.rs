@@ -69,7 +69,11 @@ impl Disconnect {
             return Ok(());
         }
         // [MQTT-3.14.2-1]
-        debug_assert!(self.reason.is_allowed_in(PacketType::Disconnect), "{:?}", self.reason);
+        debug_assert!(
+            self.reason.is_allowed_in(PacketType::Disconnect),
+            "{:?}",
+            self.reason
+        );
         put_packet(out, first_byte, |out| {
             out.push(self.reason.value());
             put_prefixed(out, |out| {

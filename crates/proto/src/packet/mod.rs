@@ -28,7 +28,9 @@ pub use property::{Property, PropertyIter, USER_PROPERTIES_MAX, UserProperties};
 pub use publish::{OutgoingPublish, Publish, PublishProperties, TopicAliasUse};
 pub use reason_code::ReasonCode;
 pub use suback::{SubAck, UnsubAck};
-pub use subscribe::{RetainHandling, Subscribe, SubscriptionOptions, SubscriptionRequest, Unsubscribe};
+pub use subscribe::{
+    RetainHandling, Subscribe, SubscriptionOptions, SubscriptionRequest, Unsubscribe,
+};
 
 use crate::Version;
 use wire::Reader;
@@ -189,7 +191,9 @@ pub fn fixed_header(
     input: &[u8],
     maximum_packet_size: u32,
 ) -> Result<Option<(u8, usize, usize)>, Malformed> {
-    let Some((first_byte, rest)) = input.split_first() else { return Ok(None) };
+    let Some((first_byte, rest)) = input.split_first() else {
+        return Ok(None);
+    };
     if PacketType::from_first_byte(*first_byte).is_none() {
         return Err(Malformed::ReservedPacketType);
     }
@@ -222,7 +226,9 @@ pub fn decode(
     else {
         return Ok(None);
     };
-    let Some(body) = input.get(header_len..packet_len) else { return Ok(None) };
+    let Some(body) = input.get(header_len..packet_len) else {
+        return Ok(None);
+    };
     let packet_type =
         PacketType::from_first_byte(first_byte).ok_or(Malformed::ReservedPacketType)?;
     check_flags(packet_type, first_byte, version)?;
@@ -248,7 +254,11 @@ fn check_flags(packet_type: PacketType, first_byte: u8, version: Version) -> Res
         }
         _ => first_byte == expected,
     };
-    if flags_fit { Ok(()) } else { Err(Malformed::ReservedFlags) }
+    if flags_fit {
+        Ok(())
+    } else {
+        Err(Malformed::ReservedFlags)
+    }
 }
 
 fn decode_body<'a>(

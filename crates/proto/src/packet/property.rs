@@ -129,9 +129,9 @@ impl<'a> Property<'a> {
             {
                 Err(Malformed::PropertyValue)
             }
-            Self::ReceiveMaximum(0) | Self::MaximumPacketSize(0) | Self::SubscriptionIdentifier(0) => {
-                Err(Malformed::PropertyValue)
-            }
+            Self::ReceiveMaximum(0)
+            | Self::MaximumPacketSize(0)
+            | Self::SubscriptionIdentifier(0) => Err(Malformed::PropertyValue),
             // [MQTT-3.3.2-8] A Topic Alias is never 0.
             Self::TopicAlias(0) => Err(Malformed::TopicAliasZero),
             // [MQTT-3.3.2-14] A Response Topic is a Topic Name: no wildcards, not empty.
@@ -170,7 +170,9 @@ impl<'a> Property<'a> {
             | Self::ResponseInformation(text)
             | Self::ServerReference(text)
             | Self::ReasonString(text) => put_string(out, text)?,
-            Self::CorrelationData(bytes) | Self::AuthenticationData(bytes) => put_binary(out, bytes)?,
+            Self::CorrelationData(bytes) | Self::AuthenticationData(bytes) => {
+                put_binary(out, bytes)?;
+            }
             Self::UserProperty(name, value) => {
                 put_string(out, name)?;
                 put_string(out, value)?;
@@ -251,7 +253,9 @@ pub struct PropertyIter<'a> {
 
 impl<'a> PropertyIter<'a> {
     pub(crate) const fn new(raw: &'a [u8]) -> Self {
-        Self { reader: Reader::new(raw) }
+        Self {
+            reader: Reader::new(raw),
+        }
     }
 }
 
@@ -283,7 +287,11 @@ impl UserPropertyCollector {
     }
 
     pub(crate) fn finish(self) -> Result<UserProperties, Malformed> {
-        if self.too_many { Err(Malformed::TooManyUserProperties) } else { Ok(self.pairs) }
+        if self.too_many {
+            Err(Malformed::TooManyUserProperties)
+        } else {
+            Ok(self.pairs)
+        }
     }
 }
 
@@ -291,5 +299,7 @@ pub(crate) fn put_user_properties(
     out: &mut Vec<u8>,
     pairs: &UserProperties,
 ) -> Result<(), EncodeError> {
-    pairs.iter().try_for_each(|(name, value)| Property::UserProperty(name, value).put(out))
+    pairs
+        .iter()
+        .try_for_each(|(name, value)| Property::UserProperty(name, value).put(out))
 }

@@ -85,7 +85,9 @@ impl<'a> PublishProperties<'a> {
     /// `raw` is not a section that a PUBLISH may carry.
     pub fn parse(raw: &'a [u8]) -> Result<Self, Malformed> {
         let mut framed = Vec::with_capacity(raw.len() + 4);
-        let len = u32::try_from(raw.len()).ok().filter(|len| *len <= VARIABLE_BYTE_INTEGER_MAX);
+        let len = u32::try_from(raw.len())
+            .ok()
+            .filter(|len| *len <= VARIABLE_BYTE_INTEGER_MAX);
         put_variable_byte_integer(&mut framed, len.ok_or(Malformed::PacketTooLarge)?);
         framed.extend_from_slice(raw);
         let read = Self::read(&mut Reader::new(&framed))?;
@@ -135,8 +137,11 @@ impl<'a> Publish<'a> {
         // [MQTT-3.3.2-1] [v3.1.1 MQTT-3.3.2-1]
         let topic_name = reader.string()?;
         // [MQTT-2.2.1-2] [v3.1.1 MQTT-2.3.1-5] Only above QoS 0.
-        let packet_id =
-            if qos == Qos::AtMostOnce { None } else { Some(read_packet_id(reader)?) };
+        let packet_id = if qos == Qos::AtMostOnce {
+            None
+        } else {
+            Some(read_packet_id(reader)?)
+        };
         let properties = if version.has_properties() {
             PublishProperties::<'a>::read(reader)?
         } else {
@@ -146,7 +151,15 @@ impl<'a> Publish<'a> {
             topic::check_name(topic_name)?;
         }
         let payload = reader.rest();
-        Ok(Self { dup, qos, retain, topic: topic_name, packet_id, properties, payload })
+        Ok(Self {
+            dup,
+            qos,
+            retain,
+            topic: topic_name,
+            packet_id,
+            properties,
+            payload,
+        })
     }
 
     pub(crate) fn put(&self, version: Version, out: &mut Vec<u8>) -> Result<(), EncodeError> {
@@ -212,7 +225,11 @@ impl OutgoingPublish<'_> {
 
     fn properties_len(&self) -> usize {
         let alias = if self.topic_alias.is_some() { 3 } else { 0 };
-        let expiry = if self.message_expiry_interval_seconds.is_some() { 5 } else { 0 };
+        let expiry = if self.message_expiry_interval_seconds.is_some() {
+            5
+        } else {
+            0
+        };
         let identifiers: usize = self
             .subscription_identifiers
             .iter()
@@ -275,7 +292,8 @@ impl OutgoingPublish<'_> {
 
     fn put_properties(&self, out: &mut Vec<u8>) {
         put_variable_byte_integer(out, len_u32(self.properties_len()));
-        if let Some(TopicAliasUse::Define(alias) | TopicAliasUse::Replace(alias)) = self.topic_alias {
+        if let Some(TopicAliasUse::Define(alias) | TopicAliasUse::Replace(alias)) = self.topic_alias
+        {
             out.push(0x23);
             put_u16(out, alias);
         }

@@ -35,7 +35,11 @@ impl SubAck {
         let packet_id = read_packet_id(reader)?;
         let properties = read_optional_properties(reader, version)?;
         let reasons = read_reasons(reader, PacketType::SubAck)?;
-        Ok(Self { packet_id, reasons, properties })
+        Ok(Self {
+            packet_id,
+            reasons,
+            properties,
+        })
     }
 
     pub(crate) fn put(&self, version: Version, out: &mut Vec<u8>) -> Result<(), EncodeError> {
@@ -44,7 +48,11 @@ impl SubAck {
             put_optional_properties(self.properties.as_deref(), version, out)?;
             out.extend(self.reasons.iter().map(|reason| {
                 // 3.1.1, section 3.9.3: 0, 1, 2 or 0x80.
-                if reason.is_error() && !version.has_properties() { 0x80 } else { reason.value() }
+                if reason.is_error() && !version.has_properties() {
+                    0x80
+                } else {
+                    reason.value()
+                }
             }));
             Ok(())
         })
@@ -55,11 +63,19 @@ impl UnsubAck {
     pub(crate) fn read(reader: &mut Reader<'_>, version: Version) -> Result<Self, Malformed> {
         let packet_id = read_packet_id(reader)?;
         if !version.has_properties() {
-            return Ok(Self { packet_id, reasons: Vec::new(), properties: None });
+            return Ok(Self {
+                packet_id,
+                reasons: Vec::new(),
+                properties: None,
+            });
         }
         let properties = read_optional_properties(reader, version)?;
         let reasons = read_reasons(reader, PacketType::UnsubAck)?;
-        Ok(Self { packet_id, reasons, properties })
+        Ok(Self {
+            packet_id,
+            reasons,
+            properties,
+        })
     }
 
     pub(crate) fn put(&self, version: Version, out: &mut Vec<u8>) -> Result<(), EncodeError> {
@@ -78,7 +94,11 @@ fn read_optional_properties(
     reader: &mut Reader<'_>,
     version: Version,
 ) -> Result<Option<Box<ReasonProperties>>, Malformed> {
-    if version.has_properties() { Ok(ReasonProperties::read(reader)?.boxed()) } else { Ok(None) }
+    if version.has_properties() {
+        Ok(ReasonProperties::read(reader)?.boxed())
+    } else {
+        Ok(None)
+    }
 }
 
 fn put_optional_properties(
@@ -105,5 +125,9 @@ fn read_reasons(
     while !reader.is_empty() {
         reasons.push(read_reason(reader, packet_type)?);
     }
-    if reasons.is_empty() { Err(Malformed::SubAckEmpty) } else { Ok(reasons) }
+    if reasons.is_empty() {
+        Err(Malformed::SubAckEmpty)
+    } else {
+        Ok(reasons)
+    }
 }

@@ -75,7 +75,12 @@ impl SubscriptionOptions {
         };
         let no_local = byte & 0x04 != 0;
         let retain_as_published = byte & 0x08 != 0;
-        Ok(Self { qos, no_local, retain_as_published, retain_handling })
+        Ok(Self {
+            qos,
+            no_local,
+            retain_as_published,
+            retain_handling,
+        })
     }
 
     const fn byte(self, version: Version) -> u8 {
@@ -118,7 +123,12 @@ impl<'a> Subscribe<'a> {
             return Err(Malformed::SubscribeEmpty);
         }
         let user_properties = users.finish()?;
-        Ok(Self { packet_id, subscription_identifier, user_properties, requests })
+        Ok(Self {
+            packet_id,
+            subscription_identifier,
+            user_properties,
+            requests,
+        })
     }
 
     pub(crate) fn put(&self, version: Version, out: &mut Vec<u8>) -> Result<(), EncodeError> {
@@ -174,7 +184,11 @@ impl<'a> Unsubscribe<'a> {
         if filters.is_empty() {
             return Err(Malformed::UnsubscribeEmpty);
         }
-        Ok(Self { packet_id, user_properties: users.finish()?, filters })
+        Ok(Self {
+            packet_id,
+            user_properties: users.finish()?,
+            filters,
+        })
     }
 
     pub(crate) fn put(&self, version: Version, out: &mut Vec<u8>) -> Result<(), EncodeError> {
@@ -183,7 +197,9 @@ impl<'a> Unsubscribe<'a> {
             if version.has_properties() {
                 put_prefixed(out, |out| put_user_properties(out, &self.user_properties))?;
             }
-            self.filters.iter().try_for_each(|filter| put_string(out, filter))
+            self.filters
+                .iter()
+                .try_for_each(|filter| put_string(out, filter))
         })
     }
 }

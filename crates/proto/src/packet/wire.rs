@@ -25,7 +25,10 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
-        let (head, tail) = self.rest.split_at_checked(len).ok_or(Malformed::Truncated)?;
+        let (head, tail) = self
+            .rest
+            .split_at_checked(len)
+            .ok_or(Malformed::Truncated)?;
         self.rest = tail;
         Ok(head)
     }
@@ -81,9 +84,7 @@ impl<'a> Reader<'a> {
 
 /// Reads a Variable Byte Integer from the front of `input`: value and bytes used, or `None` if more
 /// bytes are needed.
-pub(crate) fn read_variable_byte_integer(
-    input: &[u8],
-) -> Result<Option<(u32, usize)>, Malformed> {
+pub(crate) fn read_variable_byte_integer(input: &[u8]) -> Result<Option<(u32, usize)>, Malformed> {
     let mut value = 0_u32;
     for (index, byte) in input.iter().take(4).enumerate() {
         value |= u32::from(byte & 0x7F) << (7 * index);
