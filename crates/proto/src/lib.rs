@@ -10,6 +10,7 @@
 pub mod connection;
 pub mod message;
 pub mod packet;
+pub mod session;
 pub mod topic;
 mod version;
 
