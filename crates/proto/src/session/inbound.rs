@@ -28,7 +28,11 @@ impl Inbound {
     /// [MQTT-4.3.3-10] [MQTT-4.3.3-12] [v3.1.1 MQTT-4.3.3-2] Until PUBREL the identifier is a repeat,
     /// whatever its DUP flag says.
     pub fn on_publish(&mut self, packet_id: PacketIdentifier) -> InboundPublish {
-        if self.unreleased.insert(packet_id) { InboundPublish::New } else { InboundPublish::Repeated }
+        if self.unreleased.insert(packet_id) {
+            InboundPublish::New
+        } else {
+            InboundPublish::Repeated
+        }
     }
 
     /// PUBREL arrived; returns whether its identifier was known, and forgets it.

@@ -133,7 +133,11 @@ impl Outbound {
     pub fn next_waiting(&self) -> Option<&Queued> {
         let is_resending = self.resend_released < self.released.len()
             || self.resend_in_flight < self.in_flight.len();
-        if self.send_quota == 0 || is_resending { None } else { self.waiting.front() }
+        if self.send_quota == 0 || is_resending {
+            None
+        } else {
+            self.waiting.front()
+        }
     }
 
     /// Moves the first waiting message into flight and spends one of the quota. Call it after
@@ -174,7 +178,11 @@ impl Outbound {
     /// PUBREC; `is_error` if its Reason Code is 0x80 or greater.
     /// [MQTT-4.3.3-4] [v3.1.1 MQTT-4.3.3-1]
     pub fn on_pubrec(&mut self, packet_id: PacketIdentifier, is_error: bool) -> PubRecOutcome {
-        if self.released.iter().any(|released| released.packet_id == packet_id) {
+        if self
+            .released
+            .iter()
+            .any(|released| released.packet_id == packet_id)
+        {
             return PubRecOutcome::ReleaseAgain;
         }
         let Some(queued) = self.take_in_flight(packet_id, |qos| qos == Qos::ExactlyOnce) else {
@@ -186,7 +194,10 @@ impl Outbound {
             return PubRecOutcome::Refused(queued);
         }
         let is_resending = self.resend_released < self.released.len();
-        self.released.push_back(Released { packet_id, seq: queued.seq });
+        self.released.push_back(Released {
+            packet_id,
+            seq: queued.seq,
+        });
         if !is_resending {
             self.resend_released = self.released.len();
         }
@@ -195,7 +206,10 @@ impl Outbound {
 
     /// PUBCOMP: returns the number of the message whose handshake it ends, or `None` for an unknown one.
     pub fn on_pubcomp(&mut self, packet_id: PacketIdentifier) -> Option<u64> {
-        let index = self.released.iter().position(|released| released.packet_id == packet_id)?;
+        let index = self
+            .released
+            .iter()
+            .position(|released| released.packet_id == packet_id)?;
         let released = self.released.remove(index)?;
         if index < self.resend_released {
             self.resend_released -= 1;
@@ -225,7 +239,10 @@ impl Outbound {
 
     /// Every message that waits or is in flight, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &Queued> + '_ {
-        self.in_flight.iter().map(|in_flight| &in_flight.queued).chain(&self.waiting)
+        self.in_flight
+            .iter()
+            .map(|in_flight| &in_flight.queued)
+            .chain(&self.waiting)
     }
 
     fn take_in_flight(
@@ -234,7 +251,10 @@ impl Outbound {
         fits: impl Fn(Qos) -> bool,
     ) -> Option<Queued> {
         // Peers acknowledge in order, so this is the first; the length is bounded by the quota.
-        let index = self.in_flight.iter().position(|open| open.packet_id == packet_id)?;
+        let index = self
+            .in_flight
+            .iter()
+            .position(|open| open.packet_id == packet_id)?;
         if !fits(self.in_flight.get(index)?.queued.qos) {
             return None;
         }
@@ -248,7 +268,10 @@ impl Outbound {
 
     /// [MQTT-4.9.0-1] Never above what the Network Connection began with.
     fn give_back(&mut self) {
-        self.send_quota = self.send_quota.saturating_add(1).min(self.send_quota_initial);
+        self.send_quota = self
+            .send_quota
+            .saturating_add(1)
+            .min(self.send_quota_initial);
     }
 
     fn on_closed_one(&mut self) {
@@ -279,7 +302,12 @@ impl Outbound {
     }
 
     fn is_in_use(&self, packet_id: PacketIdentifier) -> bool {
-        self.in_flight.iter().any(|open| open.packet_id == packet_id)
-            || self.released.iter().any(|released| released.packet_id == packet_id)
+        self.in_flight
+            .iter()
+            .any(|open| open.packet_id == packet_id)
+            || self
+                .released
+                .iter()
+                .any(|released| released.packet_id == packet_id)
     }
 }

@@ -12,7 +12,10 @@ pub(super) const PACKET_IDENTIFIERS: u64 = 65_535;
 /// sent again after a restart carries the identifier it had, without having been written down.
 pub(super) fn derived(seq: u64) -> PacketIdentifier {
     let number = seq.wrapping_sub(1) % PACKET_IDENTIFIERS + 1;
-    u16::try_from(number).ok().and_then(PacketIdentifier::new).unwrap_or(PacketIdentifier::FIRST)
+    u16::try_from(number)
+        .ok()
+        .and_then(PacketIdentifier::new)
+        .unwrap_or(PacketIdentifier::FIRST)
 }
 
 /// [MQTT-2.2.1-4] [v3.1.1 MQTT-2.3.1-4] The first identifier from that of `seq` on that is not in use.
@@ -20,7 +23,9 @@ pub(super) fn first_free(
     seq: u64,
     is_in_use: impl Fn(PacketIdentifier) -> bool,
 ) -> Option<PacketIdentifier> {
-    (seq..seq.saturating_add(PACKET_IDENTIFIERS)).map(derived).find(|id| !is_in_use(*id))
+    (seq..seq.saturating_add(PACKET_IDENTIFIERS))
+        .map(derived)
+        .find(|id| !is_in_use(*id))
 }
 
 #[cfg(test)]

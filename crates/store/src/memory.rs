@@ -1,0 +1,124 @@
+//! Stores without a disk: one that answers at once, one that answers when a test says so.
+//!
+//! Owns: [`MemoryStore`], [`HeldStore`]. Does not own: records. Start reading at [`MemoryStore`].
+//! Invariant: [`Store::durable`] never moves back.
+
+use crate::{Batch, Seq, Store, StoreError};
+
+/// Keeps nothing but a count: durable as long as the process lives, since the engine holds the state.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    appended: Seq,
+    record_count: u64,
+}
+
+impl MemoryStore {
+    /// A store that has taken nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many records it has taken.
+    #[must_use]
+    pub const fn record_count(&self) -> u64 {
+        self.record_count
+    }
+}
+
+impl Store for MemoryStore {
+    fn append(&mut self, batch: Batch) -> Result<(), StoreError> {
+        self.appended = following(self.appended, &batch)?;
+        self.record_count += batch.records.len() as u64;
+        Ok(())
+    }
+
+    fn durable(&self) -> Seq {
+        self.appended
+    }
+}
+
+/// Keeps every batch, and calls it durable only when told to: for tests of what must wait.
+#[derive(Debug, Default)]
+pub struct HeldStore {
+    appended: Seq,
+    durable: Seq,
+    batches: Vec<Batch>,
+}
+
+impl HeldStore {
+    /// A store that has taken nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Makes everything taken so far durable; returns the new durable number.
+    pub const fn release(&mut self) -> Seq {
+        self.durable = self.appended;
+        self.durable
+    }
+
+    /// Every batch taken, oldest first.
+    #[must_use]
+    pub fn batches(&self) -> &[Batch] {
+        &self.batches
+    }
+}
+
+impl Store for HeldStore {
+    fn append(&mut self, batch: Batch) -> Result<(), StoreError> {
+        self.appended = following(self.appended, &batch)?;
+        self.batches.push(batch);
+        Ok(())
+    }
+
+    fn durable(&self) -> Seq {
+        self.durable
+    }
+}
+
+fn following(appended: Seq, batch: &Batch) -> Result<Seq, StoreError> {
+    let expected = Seq(appended.0 + 1);
+    if batch.seq == expected {
+        Ok(expected)
+    } else {
+        Err(StoreError::OutOfOrder {
+            expected,
+            found: batch.seq,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(seq: u64) -> Batch {
+        Batch {
+            seq: Seq(seq),
+            records: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_memory_store_is_durable_at_once_and_wants_batches_in_order() {
+        let mut store = MemoryStore::new();
+        assert_eq!(store.append(batch(1)), Ok(()));
+        assert_eq!(store.durable(), Seq(1));
+        let expected = StoreError::OutOfOrder {
+            expected: Seq(2),
+            found: Seq(3),
+        };
+        assert_eq!(store.append(batch(3)), Err(expected));
+    }
+
+    #[test]
+    fn the_held_store_is_durable_only_when_it_is_released() {
+        let mut store = HeldStore::new();
+        assert_eq!(store.append(batch(1)), Ok(()));
+        assert_eq!(store.durable(), Seq(0));
+        assert_eq!(store.release(), Seq(1));
+        assert_eq!(store.durable(), Seq(1));
+    }
+}
