@@ -21,6 +21,14 @@ pub(super) struct Evidence {
 }
 
 impl Evidence {
+    /// Every statement that something was said about.
+    pub(super) fn citations(&self) -> impl Iterator<Item = &Citation> {
+        self.code
+            .keys()
+            .chain(self.tests.keys())
+            .chain(self.deviations.keys())
+    }
+
     /// Reads every file that can speak for a statement.
     ///
     /// # Errors

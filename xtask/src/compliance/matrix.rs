@@ -3,6 +3,8 @@
 //! Owns: the verdicts and their counts. Does not own: reading sources, printing.
 //! Start reading at [`Matrix::new`]. Invariant: every statement has exactly one [`Verdict`].
 
+use std::collections::BTreeSet;
+
 use super::evidence::Evidence;
 use super::state::{State, States};
 use crate::spec::{Citation, Spec, Version, Who};
@@ -41,6 +43,8 @@ pub(super) struct Row {
 #[derive(Clone, Debug)]
 pub(super) struct Matrix {
     pub(super) rows: Vec<Row>,
+    /// Cited, but in neither standard.
+    unknown: BTreeSet<Citation>,
 }
 
 impl Matrix {
@@ -81,8 +85,10 @@ impl Matrix {
                 is_stale,
             }
         });
+        let unknown = evidence.citations().filter(|citation| !spec.has(citation));
         Self {
             rows: rows.collect(),
+            unknown: unknown.cloned().collect(),
         }
     }
 
@@ -103,7 +109,11 @@ impl Matrix {
             )),
             _ => None,
         };
-        self.rows.iter().filter_map(complain).collect()
+        let unknown = self.unknown.iter();
+        let unknown = unknown.map(|citation| format!("{citation}: cited, but not in docs/spec"));
+        unknown
+            .chain(self.rows.iter().filter_map(complain))
+            .collect()
     }
 
     /// How many statements of `version` satisfy `wanted`.
@@ -158,6 +168,12 @@ mod tests {
     fn a_statement_without_a_test_is_a_gap() {
         let complaints = matrix(CODE, "").complaints();
         assert_eq!(complaints, ["[MQTT-3.1.0-1]: no test: a rule"]);
+    }
+
+    #[test]
+    fn a_citation_of_nothing_is_a_complaint() {
+        let complaints = matrix(&BOTH.replace("0-1] why", "0-1] [MQTT-3.1.0-7]"), "").complaints();
+        assert_eq!(complaints, ["[MQTT-3.1.0-7]: cited, but not in docs/spec"]);
     }
 
     #[test]
