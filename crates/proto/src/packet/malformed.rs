@@ -56,11 +56,11 @@ misdeeds! {
     PacketIdentifierZero => ProtocolError, "MQTT-2.2.1-3", "v3.1.1 MQTT-2.3.1-1", "the Packet Identifier is zero";
     QosThree => MalformedPacket, "MQTT-3.3.1-4", "v3.1.1 MQTT-3.3.1-4", "both QoS bits are set";
     DupOnQos0 => MalformedPacket, "MQTT-3.3.1-2", "v3.1.1 MQTT-3.3.1-2", "DUP is set on a QoS 0 PUBLISH";
-    TopicNameEmpty => ProtocolError, "MQTT-4.7.3-1", "v3.1.1 MQTT-4.7.0-1", "the Topic Name is empty and there is no Topic Alias";
+    TopicNameEmpty => ProtocolError, "MQTT-4.7.3-1", "v3.1.1 MQTT-4.7.3-1", "the Topic Name is empty and there is no Topic Alias";
     WildcardInTopicName => MalformedPacket, "MQTT-3.3.2-2", "v3.1.1 MQTT-3.3.2-2", "the Topic Name holds a wildcard character";
-    TopicFilterEmpty => MalformedPacket, "MQTT-4.7.3-1", "v3.1.1 MQTT-4.7.0-1", "a Topic Filter is empty";
-    TopicFilterMultiLevel => MalformedPacket, "MQTT-4.7.1-1", "v3.1.1 MQTT-4.7.1-1", "# is not the whole last level of the Topic Filter";
-    TopicFilterSingleLevel => MalformedPacket, "MQTT-4.7.1-2", "v3.1.1 MQTT-4.7.1-2", "+ does not occupy a whole level of the Topic Filter";
+    TopicFilterEmpty => MalformedPacket, "MQTT-4.7.3-1", "v3.1.1 MQTT-4.7.3-1", "a Topic Filter is empty";
+    TopicFilterMultiLevel => MalformedPacket, "MQTT-4.7.1-1", "v3.1.1 MQTT-4.7.1-2", "# is not the whole last level of the Topic Filter";
+    TopicFilterSingleLevel => MalformedPacket, "MQTT-4.7.1-2", "v3.1.1 MQTT-4.7.1-3", "+ does not occupy a whole level of the Topic Filter";
     ShareNameInvalid => MalformedPacket, "MQTT-4.8.2-2", "v3.1.1 MQTT-4.8.0-1", "the ShareName is empty, holds a wildcard, or no Topic Filter follows it";
     NoLocalOnShared => ProtocolError, "MQTT-3.8.3-4", "v3.1.1 MQTT-4.8.0-1", "No Local is set on a Shared Subscription";
     ProtocolName => UnsupportedProtocolVersion, "MQTT-3.1.2-1", "v3.1.1 MQTT-3.1.2-1", "the protocol name is not MQTT";

@@ -10,11 +10,11 @@ use crate::packet::Malformed;
 /// # Errors
 /// It is empty or holds a wildcard character.
 pub fn check_name(name: &str) -> Result<(), Malformed> {
-    // [MQTT-4.7.3-1] [v3.1.1 MQTT-4.7.0-1]
+    // [MQTT-4.7.3-1] [v3.1.1 MQTT-4.7.3-1]
     if name.is_empty() {
         return Err(Malformed::TopicNameEmpty);
     }
-    // [MQTT-3.3.2-2] [MQTT-4.7.0-1] [v3.1.1 MQTT-3.3.2-2] [v3.1.1 MQTT-4.7.3-1]
+    // [MQTT-3.3.2-2] [MQTT-4.7.0-1] [v3.1.1 MQTT-3.3.2-2] [v3.1.1 MQTT-4.7.1-1]
     if name.bytes().any(|byte| byte == b'+' || byte == b'#') {
         return Err(Malformed::WildcardInTopicName);
     }
@@ -49,17 +49,17 @@ pub fn split_shared(filter: &str) -> Option<(&str, &str)> {
 }
 
 fn check_plain_filter(filter: &str) -> Result<(), Malformed> {
-    // [MQTT-4.7.3-1] [v3.1.1 MQTT-4.7.0-1]
+    // [MQTT-4.7.3-1] [v3.1.1 MQTT-4.7.3-1]
     if filter.is_empty() {
         return Err(Malformed::TopicFilterEmpty);
     }
     let mut levels = filter.split('/').peekable();
     while let Some(level) = levels.next() {
-        // [MQTT-4.7.1-1] [v3.1.1 MQTT-4.7.1-1]
+        // [MQTT-4.7.1-1] [v3.1.1 MQTT-4.7.1-2]
         if level.contains('#') && (level != "#" || levels.peek().is_some()) {
             return Err(Malformed::TopicFilterMultiLevel);
         }
-        // [MQTT-4.7.1-2] [v3.1.1 MQTT-4.7.1-2]
+        // [MQTT-4.7.1-2] [v3.1.1 MQTT-4.7.1-3]
         if level.contains('+') && level != "+" {
             return Err(Malformed::TopicFilterSingleLevel);
         }
