@@ -139,10 +139,12 @@ impl Spec {
     }
 }
 
-/// The citations in one line. `Err` holds what starts like a citation and is none.
+/// The citations in one line: in brackets, or alone in a string (a table of refusals, a row's
+/// statements). `Err` holds what starts like one in brackets and is none.
 pub(crate) fn citations_in(line: &str) -> Vec<Result<Citation, String>> {
     let mut found = Vec::new();
-    for (at, _) in line.match_indices('[') {
+    for (at, open) in line.match_indices(['[', '"']) {
+        let close = if open == "[" { "]" } else { open };
         let inside = &line[at + 1..];
         let (version, rest) = match inside.strip_prefix("v3.1.1 ") {
             Some(rest) => (Version::V311, rest),
@@ -157,14 +159,12 @@ pub(crate) fn citations_in(line: &str) -> Vec<Result<Citation, String>> {
         let length = number
             .find(|next: char| !(next.is_ascii_digit() || next == '.' || next == '-'))
             .unwrap_or(number.len());
-        let closes = number[length..].starts_with(']');
-        if closes && is_number(&number[..length]) {
-            found.push(Ok(Citation::new(
-                version,
-                &format!("MQTT-{}", &number[..length]),
-            )));
-        } else {
-            let end = inside.find(']').map_or(inside.len(), |end| end + 1);
+        let number = &number[..length];
+        let closes = rest["MQTT-".len() + length..].starts_with(close);
+        if closes && is_number(number) {
+            found.push(Ok(Citation::new(version, &format!("MQTT-{number}"))));
+        } else if open == "[" {
+            let end = inside.find(close).map_or(inside.len(), |end| end + 1);
             found.push(Err(format!("[{}", &inside[..end])));
         }
     }
@@ -197,6 +197,12 @@ mod tests {
     #[test]
     fn placeholders_and_links_are_no_citations() {
         assert!(citations_in("[MQTT-x.y.z-n] [MQTT.js](url) [`Spec`]").is_empty());
+    }
+
+    #[test]
+    fn a_string_that_is_only_a_number_is_a_citation() {
+        let found = citations_in("Empty => 0x81, \"v3.1.1 MQTT-4.7.3-1\", \"MQTT-4 is\";");
+        assert_eq!(found, [Ok(Citation::new(Version::V311, "MQTT-4.7.3-1"))]);
     }
 
     #[test]
