@@ -40,19 +40,21 @@ pub(crate) fn run(root: &Path, mode: Mode) -> Result<bool, String> {
     let path = root.join(DOCUMENT);
     if mode == Mode::Write {
         fs::write(&path, document).map_err(|error| format!("{DOCUMENT}: {error}"))?;
-        print!("{}", report::lines(&matrix));
-        print!("{}", report::totals(&matrix));
+        crate::say(&report::lines(&matrix));
+        crate::say(&report::totals(&matrix));
         return Ok(true);
     }
     let is_fresh = fs::read_to_string(&path).is_ok_and(|found| found == document);
     if !is_fresh {
-        println!("{DOCUMENT} is stale: run `cargo xtask compliance`");
+        crate::say(&format!(
+            "{DOCUMENT} is stale: run `cargo xtask compliance`\n"
+        ));
     }
     let complaints = matrix.complaints();
     for complaint in &complaints {
-        println!("{complaint}");
+        crate::say(&format!("{complaint}\n"));
     }
-    print!("{}", report::totals(&matrix));
+    crate::say(&report::totals(&matrix));
     Ok(is_fresh && complaints.is_empty())
 }
 

@@ -97,10 +97,13 @@ pub(crate) fn run(root: &Path) -> Result<bool, String> {
     findings.sort();
     findings.dedup();
     for finding in &findings {
-        println!("{finding}");
+        crate::say(&format!("{finding}\n"));
     }
     if !findings.is_empty() {
-        println!("tidy: {} finding(s), see STYLE.md", findings.len());
+        crate::say(&format!(
+            "tidy: {} finding(s), see STYLE.md\n",
+            findings.len()
+        ));
     }
     Ok(findings.is_empty())
 }
