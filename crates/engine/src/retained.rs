@@ -1,0 +1,491 @@
+//! Retained Messages: the last one per Topic Name, the same on every shard (section 3.3.1.3).
+//!
+//! Owns: which write of several shards is the last, tombstones of removals, expiry, limits, the
+//! paced replay to a new Subscription. Does not own: sending, Retain Handling, durability.
+//! Start reading at [`Retained::publish`], then [`Replay::next_batch`].
+//! Invariants: of two writes to a topic the one with the greater [`Stamp`] wins on every shard;
+//! a replay never looks at a topic twice and its work per call is bounded.
+
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Instant;
+
+use hashbrown::HashMap;
+use proto::Message;
+
+use crate::keys::{KeyedState, ShardIndex};
+
+/// When a retained PUBLISH happened, in the order all shards agree on (a Lamport clock).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Stamp {
+    /// One more than any counter its shard had seen.
+    pub counter: u64,
+    /// Shard that accepted it; settles ties.
+    pub shard: ShardIndex,
+}
+
+/// How much is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetainedLimits {
+    /// Most Retained Messages.
+    pub retained_messages_max: usize,
+    /// Most bytes they may take, with their topics and bookkeeping.
+    pub retained_bytes_max: usize,
+}
+
+/// Why a Retained Message was refused; Quota exceeded (0x97) says so to the publisher.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetainedRefusal {
+    /// There are as many as `retained_messages_max`.
+    TooManyMessages,
+    /// They would take more than `retained_bytes_max`.
+    TooManyBytes,
+}
+
+/// What a write did.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Applied {
+    /// The message is retained now, instead of the older one if there was one.
+    Stored(Option<Arc<Message>>),
+    /// Its payload is empty: the older one, if there was one, is gone.
+    Removed(Option<Arc<Message>>),
+    /// A later write is known already; nothing has changed.
+    Superseded,
+}
+
+/// The Retained Messages.
+#[derive(Debug)]
+pub(crate) struct Retained {
+    messages: BTreeMap<TopicKey, Stamp>,
+    /// What will expire, soonest first.
+    expiries: BTreeMap<(Instant, Stamp), Arc<Message>>,
+    tombstones: Tombstones,
+    bytes: usize,
+    counter: u64,
+    shard: ShardIndex,
+    limits: RetainedLimits,
+}
+
+impl Retained {
+    /// None yet, on `shard` of `shard_count`; names are hashed with `hash`.
+    pub(crate) fn new(
+        limits: RetainedLimits,
+        shard: ShardIndex,
+        shard_count: u16,
+        hash: KeyedState,
+    ) -> Self {
+        // A shard alone sees its own writes in order and needs no memory of removals.
+        let tombstones_max = if shard_count > 1 { TOMBSTONES_MAX } else { 0 };
+        Self {
+            messages: BTreeMap::new(),
+            expiries: BTreeMap::new(),
+            tombstones: Tombstones::new(tombstones_max, hash),
+            bytes: 0,
+            counter: 0,
+            shard,
+            limits,
+        }
+    }
+
+    /// A PUBLISH with RETAIN that this shard accepts: retains it, or with an empty payload removes
+    /// what is retained. Returns the stamp with which every other shard is to
+    /// [`Retained::apply`] it. O(log n), plus at most [`EXPIRED_PER_WRITE_MAX`] expired messages.
+    /// # Errors
+    /// A limit refuses one message more; nothing has changed and nothing is to be sent on.
+    pub(crate) fn publish(
+        &mut self,
+        message: &Arc<Message>,
+        now: Instant,
+    ) -> Result<(Stamp, Applied), RetainedRefusal> {
+        self.check_limits(message, now)?;
+        let stamp = Stamp {
+            counter: self.counter.saturating_add(1),
+            shard: self.shard,
+        };
+        let applied = self.apply(message, stamp);
+        Ok((stamp, applied))
+    }
+
+    /// A write another shard has accepted, or one the store remembers. Never refused, so that all
+    /// shards end up with the same. O(log n).
+    pub(crate) fn apply(&mut self, message: &Arc<Message>, stamp: Stamp) -> Applied {
+        self.counter = self.counter.max(stamp.counter);
+        let topic = message.topic();
+        let last = self.stamp_of(topic).or_else(|| self.tombstones.find(topic));
+        if last.is_some_and(|last| last >= stamp) {
+            return Applied::Superseded;
+        }
+        let before = self.remove(topic);
+        // [MQTT-3.3.1-6] [MQTT-3.3.1-7] [v3.1.1 MQTT-3.3.1-10] [v3.1.1 MQTT-3.3.1-11]
+        // An empty payload removes, and is itself not retained.
+        if message.payload().is_empty() {
+            self.tombstones.insert(topic, stamp);
+            return Applied::Removed(before);
+        }
+        // [MQTT-3.3.1-5] [v3.1.1 MQTT-3.3.1-5] Retained in place of the one before.
+        self.tombstones.remove(topic);
+        self.bytes += cost_bytes(message);
+        if let Some(at) = message.expires_at() {
+            self.expiries.insert((at, stamp), Arc::clone(message));
+        }
+        self.messages.insert(TopicKey(Arc::clone(message)), stamp);
+        Applied::Stored(before)
+    }
+
+    /// The Retained Message of `topic`, unless it has expired. O(log n).
+    pub(crate) fn find(&self, topic: &str, now: Instant) -> Option<&Arc<Message>> {
+        let (key, _) = self.messages.get_key_value(topic)?;
+        // [MQTT-3.3.2-5] An expired message goes to nobody.
+        (!key.0.is_expired(now)).then_some(&key.0)
+    }
+
+    /// The stamp of the Retained Message of `topic`.
+    pub(crate) fn stamp_of(&self, topic: &str) -> Option<Stamp> {
+        self.messages.get(topic).copied()
+    }
+
+    /// Removes at most `budget` messages that have expired, and returns them, soonest expired
+    /// first. O(budget log n).
+    pub(crate) fn remove_expired(&mut self, now: Instant, budget: usize) -> Vec<Arc<Message>> {
+        let mut expired = Vec::new();
+        while expired.len() < budget
+            && let Some((&(at, stamp), message)) = self.expiries.first_key_value()
+            && at <= now
+        {
+            let message = Arc::clone(message);
+            self.remove(message.topic());
+            // An older write may still be on its way here.
+            self.tombstones.insert(message.topic(), stamp);
+            expired.push(message);
+        }
+        expired
+    }
+
+    /// When the next Retained Message expires. O(log n).
+    pub(crate) fn next_expiry(&self) -> Option<Instant> {
+        self.expiries.first_key_value().map(|(&(at, _), _)| at)
+    }
+
+    /// How many there are, those expired but not yet removed included.
+    pub(crate) fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Bytes they take.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn check_limits(&mut self, message: &Message, now: Instant) -> Result<(), RetainedRefusal> {
+        if message.payload().is_empty() {
+            return Ok(());
+        }
+        drop(self.remove_expired(now, EXPIRED_PER_WRITE_MAX));
+        let before = self
+            .messages
+            .get_key_value(message.topic())
+            .map(|(key, _)| cost_bytes(&key.0));
+        if before.is_none() && self.messages.len() >= self.limits.retained_messages_max {
+            return Err(RetainedRefusal::TooManyMessages);
+        }
+        let bytes = self.bytes - before.unwrap_or(0) + cost_bytes(message);
+        if bytes > self.limits.retained_bytes_max {
+            return Err(RetainedRefusal::TooManyBytes);
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, topic: &str) -> Option<Arc<Message>> {
+        let (TopicKey(message), stamp) = self.messages.remove_entry(topic)?;
+        self.bytes -= cost_bytes(&message);
+        if let Some(at) = message.expires_at() {
+            self.expiries.remove(&(at, stamp));
+        }
+        Some(message)
+    }
+
+    /// The first message whose topic is not below `from`.
+    fn first_from(&self, from: Bound<&str>) -> Option<&Arc<Message>> {
+        self.messages
+            .range::<str, _>((from, Bound::Unbounded))
+            .next()
+            .map(|(key, _)| &key.0)
+    }
+}
+
+/// Where a replay of the Retained Messages that match one Topic Filter has got to.
+#[derive(Clone, Debug)]
+pub(crate) struct Replay {
+    filter: Box<str>,
+    next: Next,
+}
+
+impl Replay {
+    /// A replay of everything that matches `filter` (well-formed, not shared).
+    pub(crate) fn new(filter: &str) -> Self {
+        let mut from = String::new();
+        push_until_wildcard(&mut from, filter.split('/'));
+        Self {
+            filter: filter.into(),
+            next: Next::From(from),
+        }
+    }
+
+    /// The next messages in ascending order of topic, looking at no more than `budget` topics; may
+    /// be empty though there is more, see [`Replay::is_done`]. Messages that come, go or change
+    /// between calls are seen as they then are. O(budget (log n + topic length)).
+    pub(crate) fn next_batch(
+        &mut self,
+        retained: &Retained,
+        now: Instant,
+        budget: usize,
+    ) -> Vec<Arc<Message>> {
+        let mut batch = Vec::new();
+        for _ in 0..budget {
+            let Some(bound) = self.next.bound() else {
+                break;
+            };
+            let Some(message) = retained.first_from(bound) else {
+                self.next = Next::Done;
+                break;
+            };
+            let topic = message.topic();
+            self.next = if proto::topic::matches(&self.filter, topic) {
+                // [MQTT-3.3.2-5] An expired message goes to nobody.
+                if !message.is_expired(now) {
+                    batch.push(Arc::clone(message));
+                }
+                Next::After(topic.into())
+            } else {
+                next_possible(&self.filter, topic)
+            };
+        }
+        batch
+    }
+
+    /// Whether everything has been seen.
+    pub(crate) const fn is_done(&self) -> bool {
+        matches!(self.next, Next::Done)
+    }
+
+    /// The Topic Filter.
+    pub(crate) fn filter(&self) -> &str {
+        &self.filter
+    }
+}
+
+/// What of the topics, in order, is still to be looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Next {
+    From(String),
+    After(String),
+    Done,
+}
+
+impl Next {
+    fn bound(&self) -> Option<Bound<&str>> {
+        match self {
+            Self::From(topic) => Some(Bound::Included(topic)),
+            Self::After(topic) => Some(Bound::Excluded(topic)),
+            Self::Done => None,
+        }
+    }
+}
+
+/// Where, after `topic` which does not match, the next topic that could match `filter` may be.
+/// Never beyond one that does match; usually many topics further on.
+///
+/// Topics are in the order of their bytes, so all topics under one first level lie together
+/// (between `a/` and `a0`, the character after `/`), but `a-b/x` lies before `a/x`.
+fn next_possible(filter: &str, topic: &str) -> Next {
+    // [MQTT-4.7.2-1] [v3.1.1 MQTT-4.7.2-1] A wildcard in front does not reach a `$` topic.
+    if topic.starts_with('$') && filter.starts_with(['+', '#']) {
+        return Next::From(AFTER_DOLLAR.into());
+    }
+    // Ends of the levels of `topic` that an any-level wildcard took.
+    let mut any_level_end = None;
+    let mut start = 0;
+    let mut levels = filter.split('/');
+    while let Some(level) = levels.next() {
+        let rest = topic.get(start..).unwrap_or_default();
+        let (found, is_last) = match rest.split_once('/') {
+            Some((found, _)) => (found, false),
+            None => (rest, true),
+        };
+        let end = start + found.len();
+        if level != "+" && level != found {
+            let prefix = topic.get(..start).unwrap_or_default();
+            if let Some(from) = first_with_level(prefix, level, levels, topic) {
+                return Next::From(from);
+            }
+            break;
+        }
+        if level == "+" && is_last {
+            // Too short; but `a-b/x` lies between `a` and `a/x`.
+            return Next::After(topic.into());
+        }
+        if is_last {
+            let mut from = format!("{topic}/");
+            push_until_wildcard(&mut from, levels);
+            return Next::From(from);
+        }
+        if level == "+" {
+            any_level_end = Some(end);
+        }
+        start = end + 1;
+    }
+    // Nothing more with these levels: on to another one where any will do.
+    match any_level_end.and_then(|end| topic.get(..end)) {
+        Some(prefix) => Next::From(format!("{prefix}{AFTER_SEPARATOR}")),
+        None => Next::Done,
+    }
+}
+
+/// The first text above `topic` that begins with `prefix` and `level` as a whole level and could
+/// match the `rest` of the filter; `None` if all such are below `topic`.
+fn first_with_level<'a>(
+    prefix: &str,
+    level: &str,
+    rest: impl Iterator<Item = &'a str> + Clone,
+    topic: &str,
+) -> Option<String> {
+    let mut from = format!("{prefix}{level}");
+    let mut after = rest.clone();
+    if after.next() == Some("#") {
+        // Both the level itself and what is below it.
+        if from.as_str() > topic {
+            return Some(from);
+        }
+        from.push('/');
+    } else if rest.clone().next().is_some() {
+        from.push('/');
+        push_until_wildcard(&mut from, rest);
+    }
+    (from.as_str() > topic).then_some(from)
+}
+
+/// Appends the levels up to the first wildcard: no topic that matches is below the result.
+fn push_until_wildcard<'a>(from: &mut String, levels: impl Iterator<Item = &'a str>) {
+    for (number, level) in levels.enumerate() {
+        match level {
+            // `a/#` also matches `a`, which `a/` would leave out.
+            "#" => return,
+            "+" => {
+                if number > 0 {
+                    from.push('/');
+                }
+                return;
+            }
+            level => {
+                if number > 0 {
+                    from.push('/');
+                }
+                from.push_str(level);
+            }
+        }
+    }
+}
+
+/// A message as a map key: its Topic Name, without a copy of it.
+#[derive(Debug)]
+struct TopicKey(Arc<Message>);
+
+impl Borrow<str> for TopicKey {
+    fn borrow(&self) -> &str {
+        self.0.topic()
+    }
+}
+
+impl Ord for TopicKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.topic().cmp(other.0.topic())
+    }
+}
+
+impl PartialOrd for TopicKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for TopicKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.topic() == other.0.topic()
+    }
+}
+
+impl Eq for TopicKey {}
+
+/// Removals a late older write must not undo. Only the most recent: writes cross between two shards
+/// in order and within a few turns, so a removal this many removals ago has met them all.
+#[derive(Debug)]
+struct Tombstones {
+    by_topic: HashMap<Arc<str>, Stamp, KeyedState>,
+    /// Oldest first; with entries that `by_topic` has since replaced or dropped.
+    order: VecDeque<(Arc<str>, Stamp)>,
+    topic_bytes: usize,
+    max: usize,
+}
+
+impl Tombstones {
+    fn new(max: usize, hash: KeyedState) -> Self {
+        Self {
+            by_topic: HashMap::with_hasher(hash),
+            order: VecDeque::new(),
+            topic_bytes: 0,
+            max,
+        }
+    }
+
+    fn find(&self, topic: &str) -> Option<Stamp> {
+        self.by_topic.get(topic).copied()
+    }
+
+    fn insert(&mut self, topic: &str, stamp: Stamp) {
+        if self.max == 0 {
+            return;
+        }
+        while self.order.len() >= self.max || self.topic_bytes > TOMBSTONE_TOPIC_BYTES_MAX {
+            let Some((oldest, of)) = self.order.pop_front() else {
+                break;
+            };
+            self.topic_bytes -= oldest.len();
+            if self.find(&oldest) == Some(of) {
+                self.by_topic.remove(&oldest);
+            }
+        }
+        self.topic_bytes += topic.len();
+        let topic: Arc<str> = topic.into();
+        self.by_topic.insert(Arc::clone(&topic), stamp);
+        self.order.push_back((topic, stamp));
+    }
+
+    fn remove(&mut self, topic: &str) {
+        self.by_topic.remove(topic);
+    }
+}
+
+fn cost_bytes(message: &Message) -> usize {
+    message.memory_bytes() + ENTRY_BYTES
+}
+
+/// Most removals remembered.
+pub(crate) const TOMBSTONES_MAX: usize = 4_096;
+
+/// Bytes of topics after which removals are forgotten earlier.
+pub(crate) const TOMBSTONE_TOPIC_BYTES_MAX: usize = 1 << 20;
+
+/// Most expired messages a write removes on the way.
+pub(crate) const EXPIRED_PER_WRITE_MAX: usize = 8;
+
+/// What one message costs here beside itself, about.
+const ENTRY_BYTES: usize = 128;
+
+/// The character after `/`.
+const AFTER_SEPARATOR: char = '0';
+
+/// The character after `$`.
+const AFTER_DOLLAR: &str = "%";

@@ -1,0 +1,435 @@
+//! Shared Subscriptions: each message to exactly one member, wherever in the Server it is (4.8.2).
+//!
+//! Owns: groups (one per ShareName and Topic Filter), members here, how many members the other
+//! shards have, the choice among them. Does not own: which groups a Topic Name matches (see
+//! [`crate::subscriptions`]), the chosen session's queue.
+//! Start reading at [`SharedSubscriptions::choose`]. Invariant: a group exists exactly as long as
+//! it has a member on any shard.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use hashbrown::HashMap;
+use slab::Slab;
+
+use crate::keys::{KeyedState, SessionKey, ShardIndex};
+use crate::subscriptions::Subscription;
+
+/// A Shared Subscription on this shard: its place in the slab of groups, used again after it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct GroupKey(pub(crate) u32);
+
+/// How the member that gets a message is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SharedStrategy {
+    /// Each in turn.
+    #[default]
+    RoundRobin,
+    /// The one with the fewest messages in flight, on a shard chosen in turn.
+    LeastInFlight,
+    /// The same one as long as it is there.
+    Sticky,
+    /// The same one for a Topic Name, as long as the members stay the same.
+    HashTopic,
+    /// The same one for a publisher's Client Identifier, as long as the members stay the same.
+    HashClientId,
+}
+
+/// Members of one group on one shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MemberCounts {
+    /// Members whose session has a Network Connection.
+    pub(crate) online: u32,
+    /// All members.
+    pub(crate) total: u32,
+}
+
+/// What a change did to a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GroupChange {
+    /// Group; already gone if `is_gone`.
+    pub(crate) group: GroupKey,
+    /// The session was a member before.
+    pub(crate) existed: bool,
+    /// The group began with this change: hang it into the Subscriptions.
+    pub(crate) is_new: bool,
+    /// The group ended with this change: take it out of the Subscriptions.
+    pub(crate) is_gone: bool,
+    /// This shard's members, to be announced to the other shards if they have changed.
+    pub(crate) local: MemberCounts,
+    /// Whether `local` differs from what it was.
+    pub(crate) is_announced_anew: bool,
+}
+
+/// What a choice may depend on; both hashes keyed alike on all shards.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ChooseInput {
+    /// Hash of the Topic Name.
+    pub(crate) topic_hash: u64,
+    /// Hash of the publisher's Client Identifier.
+    pub(crate) publisher_hash: u64,
+}
+
+/// Who gets the message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Choice {
+    /// A session of this shard, by this Subscription.
+    Local(SessionKey, Subscription),
+    /// A member on that shard: it chooses with [`SharedSubscriptions::choose_local`].
+    Remote(ShardIndex),
+}
+
+/// All Shared Subscriptions this shard knows of.
+#[derive(Debug)]
+pub(crate) struct SharedSubscriptions {
+    groups: Slab<Group>,
+    by_key: HashMap<Rc<str>, GroupKey, KeyedState>,
+    strategy: SharedStrategy,
+    shard: ShardIndex,
+}
+
+impl SharedSubscriptions {
+    /// None yet, on `shard`; names are hashed with `hash`.
+    pub(crate) fn new(strategy: SharedStrategy, shard: ShardIndex, hash: KeyedState) -> Self {
+        Self {
+            groups: Slab::new(),
+            by_key: HashMap::with_hasher(hash),
+            strategy,
+            shard,
+        }
+    }
+
+    /// Makes `session` a member of `key` (`$share/ShareName/filter`, well-formed), or replaces its
+    /// Subscription there. O(log n), plus O(n) moves of four bytes.
+    pub(crate) fn join(
+        &mut self,
+        key: &str,
+        session: SessionKey,
+        subscription: Subscription,
+        is_online: bool,
+    ) -> GroupChange {
+        self.change(key, true, |group| {
+            let before = group.members.insert(session, subscription);
+            group.place(session, Some(is_online));
+            before.is_some()
+        })
+        .expect("invariant: joining makes the group it joins")
+    }
+
+    /// Ends the membership of `session` in `key`; `None` if it was no member. O(log n), plus O(n)
+    /// moves of four bytes.
+    pub(crate) fn leave(&mut self, key: &str, session: SessionKey) -> Option<GroupChange> {
+        self.change(key, false, |group| {
+            group.place(session, None);
+            group.members.remove(&session).is_some()
+        })
+        .filter(|change| change.existed)
+    }
+
+    /// Notes that a member's session has gained or lost its Network Connection; `None` if it is no
+    /// member. O(log n), plus O(n) moves of four bytes.
+    pub(crate) fn set_online(
+        &mut self,
+        key: &str,
+        session: SessionKey,
+        is_online: bool,
+    ) -> Option<GroupChange> {
+        self.change(key, false, |group| {
+            let is_member = group.members.contains_key(&session);
+            if is_member {
+                group.place(session, Some(is_online));
+            }
+            is_member
+        })
+        .filter(|change| change.existed)
+    }
+
+    /// Notes how many members another shard has; `None` if it has none of an unknown group.
+    pub(crate) fn set_remote(
+        &mut self,
+        key: &str,
+        shard: ShardIndex,
+        counts: MemberCounts,
+    ) -> Option<GroupChange> {
+        self.change(key, counts.total > 0, |group| {
+            if counts.total > 0 {
+                group.remote.insert(shard, counts);
+            } else {
+                group.remote.remove(&shard);
+            }
+            false
+        })
+    }
+
+    /// The member, or the shard with the member, that gets one message; `None` if the group has
+    /// ended. Online members before offline ones, over all shards. `in_flight` says how many
+    /// messages a session of this shard has in flight. O(shards), or O(members looked at).
+    pub(crate) fn choose(
+        &mut self,
+        group: GroupKey,
+        input: ChooseInput,
+        in_flight: impl Fn(SessionKey) -> u32,
+    ) -> Option<Choice> {
+        let (strategy, here) = (self.strategy, self.shard);
+        let group = self.groups.get_mut(slot_of(group))?;
+        let shard = group.choose_shard(strategy, here, input)?;
+        if shard == here {
+            let (session, subscription) = group.choose_member(strategy, input, in_flight)?;
+            return Some(Choice::Local(session, subscription));
+        }
+        Some(Choice::Remote(shard))
+    }
+
+    /// The member here that gets a message another shard sent for this group; `None` if the
+    /// members here have left meanwhile.
+    pub(crate) fn choose_local(
+        &mut self,
+        group: GroupKey,
+        input: ChooseInput,
+        in_flight: impl Fn(SessionKey) -> u32,
+    ) -> Option<(SessionKey, Subscription)> {
+        let strategy = self.strategy;
+        self.groups
+            .get_mut(slot_of(group))?
+            .choose_member(strategy, input, in_flight)
+    }
+
+    /// The group of `key`, if it exists.
+    pub(crate) fn find(&self, key: &str) -> Option<GroupKey> {
+        self.by_key.get(key).copied()
+    }
+
+    /// `$share/ShareName/filter` of a group.
+    pub(crate) fn key_of(&self, group: GroupKey) -> Option<&str> {
+        self.groups.get(slot_of(group)).map(|group| &*group.key)
+    }
+
+    /// The Subscription of `session` in `key`, if it is a member.
+    pub(crate) fn member(&self, key: &str, session: SessionKey) -> Option<&Subscription> {
+        self.groups
+            .get(slot_of(self.find(key)?))?
+            .members
+            .get(&session)
+    }
+
+    /// How many groups there are.
+    pub(crate) fn len(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// Applies `change` to the group of `key`, made first if `or_insert`; ends it if it is empty
+    /// then. `None` if there is no such group.
+    fn change(
+        &mut self,
+        key: &str,
+        or_insert: bool,
+        change: impl FnOnce(&mut Group) -> bool,
+    ) -> Option<GroupChange> {
+        let (group_key, is_new) = match self.find(key) {
+            Some(group) => (group, false),
+            None if or_insert => (self.insert_group(key), true),
+            None => return None,
+        };
+        let group = self.groups.get_mut(slot_of(group_key))?;
+        let before = group.counts();
+        let existed = change(group);
+        let local = group.counts();
+        let is_gone = group.is_empty();
+        if is_gone {
+            self.groups.remove(slot_of(group_key));
+            self.by_key.remove(key);
+        }
+        let is_announced_anew = before != local;
+        Some(GroupChange {
+            group: group_key,
+            existed,
+            is_new,
+            is_gone,
+            local,
+            is_announced_anew,
+        })
+    }
+
+    fn insert_group(&mut self, key: &str) -> GroupKey {
+        let key: Rc<str> = key.into();
+        let slot = self.groups.insert(Group::new(Rc::clone(&key)));
+        let group = u32::try_from(slot).expect("invariant: fewer than 2^32 groups fit in memory");
+        self.by_key.insert(key, GroupKey(group));
+        GroupKey(group)
+    }
+}
+
+#[derive(Debug)]
+struct Group {
+    key: Rc<str>,
+    members: BTreeMap<SessionKey, Subscription>,
+    /// Members by whether their session is online; both ascending, for a choice by number.
+    online: Vec<SessionKey>,
+    offline: Vec<SessionKey>,
+    remote: BTreeMap<ShardIndex, MemberCounts>,
+    /// Turns taken: shards by messages from here, members by messages that end here.
+    shard_turn: u64,
+    member_turn: u64,
+    sticky_shard: Option<ShardIndex>,
+    sticky_member: Option<SessionKey>,
+}
+
+impl Group {
+    const fn new(key: Rc<str>) -> Self {
+        Self {
+            key,
+            members: BTreeMap::new(),
+            online: Vec::new(),
+            offline: Vec::new(),
+            remote: BTreeMap::new(),
+            shard_turn: 0,
+            member_turn: 0,
+            sticky_shard: None,
+            sticky_member: None,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.members.is_empty() && self.remote.is_empty()
+    }
+
+    fn counts(&self) -> MemberCounts {
+        MemberCounts {
+            online: count_of(self.online.len()),
+            total: count_of(self.members.len()),
+        }
+    }
+
+    /// Puts `session` into the list that `is_online` says, or into neither.
+    fn place(&mut self, session: SessionKey, is_online: Option<bool>) {
+        for (list, is_wanted) in [
+            (&mut self.online, is_online == Some(true)),
+            (&mut self.offline, is_online == Some(false)),
+        ] {
+            match list.binary_search(&session) {
+                Ok(at) if !is_wanted => drop(list.remove(at)),
+                Err(at) if is_wanted => list.insert(at, session),
+                _ => {}
+            }
+        }
+    }
+
+    /// The shard whose member gets the message, weighted by members. The number runs over the
+    /// shards in ascending order, so that equal hashes mean equal shards wherever it is asked.
+    fn choose_shard(
+        &mut self,
+        strategy: SharedStrategy,
+        here: ShardIndex,
+        input: ChooseInput,
+    ) -> Option<ShardIndex> {
+        if self.remote.is_empty() {
+            return (!self.members.is_empty()).then_some(here);
+        }
+        let is_any_online = self.shards(here).any(|(_, counts)| counts.online > 0);
+        let weight = |counts: MemberCounts| {
+            u64::from(if is_any_online {
+                counts.online
+            } else {
+                counts.total
+            })
+        };
+        let number = match strategy {
+            SharedStrategy::Sticky => {
+                let is_there = |&(_, counts): &(ShardIndex, MemberCounts)| weight(counts) > 0;
+                let stays = self
+                    .shards(here)
+                    .find(|&(shard, _)| self.sticky_shard == Some(shard));
+                let chosen = stays
+                    .filter(is_there)
+                    .or_else(|| self.shards(here).find(is_there));
+                self.sticky_shard = chosen.map(|(shard, _)| shard);
+                return self.sticky_shard;
+            }
+            SharedStrategy::HashTopic => input.topic_hash >> 32,
+            SharedStrategy::HashClientId => input.publisher_hash >> 32,
+            SharedStrategy::RoundRobin | SharedStrategy::LeastInFlight => {
+                take_turn(&mut self.shard_turn)
+            }
+        };
+        let total: u64 = self.shards(here).map(|(_, counts)| weight(counts)).sum();
+        let mut left = number.checked_rem(total)?;
+        for (shard, counts) in self.shards(here) {
+            match left.checked_sub(weight(counts)) {
+                None => return Some(shard),
+                Some(rest) => left = rest,
+            }
+        }
+        None
+    }
+
+    /// Members on every shard that may have some, ascending.
+    fn shards(&self, here: ShardIndex) -> impl Iterator<Item = (ShardIndex, MemberCounts)> {
+        let below = self
+            .remote
+            .range(..here)
+            .map(|(&shard, &counts)| (shard, counts));
+        let above = self
+            .remote
+            .range(here..)
+            .map(|(&shard, &counts)| (shard, counts));
+        below.chain([(here, self.counts())]).chain(above)
+    }
+
+    /// A member here: an online one if there is one, else an offline one.
+    fn choose_member(
+        &mut self,
+        strategy: SharedStrategy,
+        input: ChooseInput,
+        in_flight: impl Fn(SessionKey) -> u32,
+    ) -> Option<(SessionKey, Subscription)> {
+        let list = if self.online.is_empty() {
+            &self.offline
+        } else {
+            &self.online
+        };
+        let count = list.len();
+        let at = |number: u64| {
+            let number = number.checked_rem(u64::try_from(count).ok()?)?;
+            list.get(usize::try_from(number).ok()?).copied()
+        };
+        let session = match strategy {
+            SharedStrategy::RoundRobin => at(take_turn(&mut self.member_turn)),
+            SharedStrategy::HashTopic => at(input.topic_hash & u64::from(u32::MAX)),
+            SharedStrategy::HashClientId => at(input.publisher_hash & u64::from(u32::MAX)),
+            SharedStrategy::LeastInFlight => {
+                // In turn among equals: the first looked at moves on with every message.
+                let turn = take_turn(&mut self.member_turn);
+                let looked_at = count.min(LEAST_IN_FLIGHT_MEMBERS_MAX);
+                (0..)
+                    .take(looked_at)
+                    .filter_map(|step: u64| at(turn.wrapping_add(step)))
+                    .min_by_key(|&session| in_flight(session))
+            }
+            SharedStrategy::Sticky => {
+                let stays = self
+                    .sticky_member
+                    .filter(|session| list.binary_search(session).is_ok());
+                self.sticky_member = stays.or_else(|| at(0));
+                self.sticky_member
+            }
+        }?;
+        Some((session, *self.members.get(&session)?))
+    }
+}
+
+const fn take_turn(turn: &mut u64) -> u64 {
+    let taken = *turn;
+    *turn = turn.wrapping_add(1);
+    taken
+}
+
+const fn slot_of(group: GroupKey) -> usize {
+    group.0 as usize
+}
+
+fn count_of(members: usize) -> u32 {
+    u32::try_from(members).unwrap_or(u32::MAX)
+}
+
+/// [`SharedStrategy::LeastInFlight`] looks at no more members than this per message.
+pub(crate) const LEAST_IN_FLIGHT_MEMBERS_MAX: usize = 64;
