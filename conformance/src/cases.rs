@@ -45,7 +45,20 @@ struct RawRow {
     statements: Vec<String>,
     each: Option<RawList>,
     across: Option<RawList>,
+    /// Names of the variants of `each` that are left out.
+    #[serde(default)]
+    except: Vec<String>,
+    /// Names of the variants of `each` that are taken; all if empty.
+    #[serde(default)]
+    only: Vec<String>,
     steps: String,
+}
+
+impl RawRow {
+    fn takes(&self, variant: &str) -> bool {
+        let is_in = |names: &[String]| names.iter().any(|name| name == variant);
+        !is_in(&self.except) && (self.only.is_empty() || is_in(&self.only))
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -137,7 +150,11 @@ fn expand(
     for version in versions {
         let version = Version::parse(&version)?;
         for (across_name, steps) in variants(row.across.as_ref(), lists, &row.steps, "x")? {
-            for (each_name, steps) in variants(row.each.as_ref(), lists, &steps, "")? {
+            let each = variants(row.each.as_ref(), lists, &steps, "")?;
+            for (each_name, steps) in each {
+                if row.each.is_some() && !row.takes(&each_name) {
+                    continue;
+                }
                 let parts = [row.name.as_str(), &across_name, &each_name];
                 let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
                 expanded.push((parts.join(": "), version, steps));

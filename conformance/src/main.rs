@@ -24,7 +24,7 @@ use clap::Parser;
 
 use crate::broker::Broker;
 use crate::cases::Case;
-use crate::runner::Verdict;
+use crate::runner::{Target, Verdict};
 
 /// Runs the conformance rows against a broker and prints what failed.
 #[derive(Debug, Parser)]
@@ -42,6 +42,9 @@ struct Arguments {
     /// How many cases run at a time.
     #[arg(long, default_value_t = 16)]
     jobs: usize,
+    /// Let a broker refuse with another code than the row's, or close without a word.
+    #[arg(long)]
+    lenient: bool,
     /// Print the names and statements of the cases, and run none.
     #[arg(long)]
     list: bool,
@@ -81,11 +84,15 @@ fn execute(arguments: &Arguments) -> Result<bool, String> {
             (Some(broker), address)
         }
     };
-    Ok(run_all(&cases, address, arguments.jobs))
+    let target = Target {
+        address,
+        is_lenient: arguments.lenient,
+    };
+    Ok(run_all(&cases, target, arguments.jobs))
 }
 
 /// Runs the cases on `jobs` threads, prints the failures in the order of the rows, and the total.
-fn run_all(cases: &[Case], address: SocketAddr, jobs: usize) -> bool {
+fn run_all(cases: &[Case], target: Target, jobs: usize) -> bool {
     let next = AtomicUsize::new(0);
     let verdicts: Mutex<Vec<(usize, Verdict)>> = Mutex::new(Vec::new());
     thread::scope(|scope| {
@@ -94,7 +101,7 @@ fn run_all(cases: &[Case], address: SocketAddr, jobs: usize) -> bool {
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     let Some(case) = cases.get(index) else { return };
-                    let verdict = runner::run(case, address);
+                    let verdict = runner::run(case, target);
                     if let Ok(mut verdicts) = verdicts.lock() {
                         verdicts.push((index, verdict));
                     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::bytes::{self, Atom, Variables, Version};
 use crate::cases::Case;
-use crate::expectation::{Expectation, Situation};
+use crate::expectation::{Expectation, ExpectedConnack, Situation};
 use crate::packet;
 use crate::steps::{Action, Connect, Step};
 
@@ -41,11 +41,20 @@ impl From<String> for Stop {
     }
 }
 
-/// Runs `case` against the broker at `address`.
-pub(crate) fn run(case: &Case, address: SocketAddr) -> Verdict {
+/// The broker under test, and how strictly it is judged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Target {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// Whether a refusal may come with another code or without a word.
+    pub(crate) is_lenient: bool,
+}
+
+/// Runs `case` against `target`.
+pub(crate) fn run(case: &Case, target: Target) -> Verdict {
     let mut run = Run {
         case,
-        address,
+        target,
         connections: BTreeMap::new(),
         versions: BTreeMap::new(),
         variables: Variables::new(),
@@ -68,7 +77,7 @@ pub(crate) fn run(case: &Case, address: SocketAddr) -> Verdict {
 
 struct Run<'a> {
     case: &'a Case,
-    address: SocketAddr,
+    target: Target,
     connections: BTreeMap<String, Connection>,
     versions: BTreeMap<String, Version>,
     variables: Variables,
@@ -129,7 +138,7 @@ impl Run<'_> {
                 .get(name)
                 .copied()
                 .unwrap_or(self.case.version);
-            let opened = Connection::open(self.address, version);
+            let opened = Connection::open(self.target, version);
             let opened = opened.map_err(|error| Stop::Fail(format!("cannot connect: {error}")))?;
             self.connections.insert(name.to_owned(), opened);
         }
@@ -167,10 +176,10 @@ impl Run<'_> {
         let session_present = (version != Version::V31).then_some(connect.present);
         self.expect_one(
             name,
-            &[Expectation::Connack {
+            &[Expectation::Connack(ExpectedConnack::new(
                 session_present,
-                code: 0,
-            }],
+                0,
+            ))],
         )
     }
 
@@ -332,8 +341,8 @@ impl Run<'_> {
 }
 
 impl Connection {
-    fn open(address: SocketAddr, version: Version) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, READ_DEADLINE)?;
+    fn open(target: Target, version: Version) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&target.address, READ_DEADLINE)?;
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(READ_DEADLINE))?;
         Ok(Self {
@@ -342,6 +351,7 @@ impl Connection {
             situation: Situation {
                 version,
                 accepted: false,
+                is_lenient: target.is_lenient,
             },
             receive_maximum: u16::MAX,
             maximum_packet_size: None,
