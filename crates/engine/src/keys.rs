@@ -121,7 +121,7 @@ pub(crate) fn keyed_state(seed: u64) -> KeyedState {
     KeyedState::with_seed(seed, state)
 }
 
-/// A Server has at most this many shards: the bits of a [`ShardSet`].
+/// A Server has at most this many shards: the bits of a shard set.
 pub const SHARD_COUNT_MAX: u16 = 64;
 
 #[cfg(test)]

@@ -1,12 +1,9 @@
 //! engine.
 #![warn(clippy::indexing_slicing, clippy::iter_over_hash_type)]
-#![cfg_attr(
-    not(test),
-    allow(
-        dead_code,
-        unused_imports,
-        reason = "used by the doors of the engine, not all there yet"
-    )
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "used by the doors of the engine, not all there yet"
 )]
 
 mod keys;

@@ -323,6 +323,7 @@ impl Group {
         input: ChooseInput,
     ) -> Option<ShardIndex> {
         if self.remote.is_empty() {
+            self.sticky_shard = Some(here);
             return (!self.members.is_empty()).then_some(here);
         }
         let is_any_online = self.shards(here).any(|(_, counts)| counts.online > 0);
@@ -433,3 +434,313 @@ fn count_of(members: usize) -> u32 {
 
 /// [`SharedStrategy::LeastInFlight`] looks at no more members than this per message.
 pub(crate) const LEAST_IN_FLIGHT_MEMBERS_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    use super::*;
+    use crate::keys::keyed_state;
+
+    const KEY: &str = "$share/g/a/+";
+    const STRATEGIES: [SharedStrategy; 5] = [
+        SharedStrategy::RoundRobin,
+        SharedStrategy::LeastInFlight,
+        SharedStrategy::Sticky,
+        SharedStrategy::HashTopic,
+        SharedStrategy::HashClientId,
+    ];
+
+    fn shared(strategy: SharedStrategy) -> SharedSubscriptions {
+        SharedSubscriptions::new(strategy, ShardIndex(1), keyed_state(1))
+    }
+
+    fn with_members(
+        strategy: SharedStrategy,
+        members: &[(u32, bool)],
+    ) -> (SharedSubscriptions, GroupKey) {
+        let mut shared = shared(strategy);
+        for &(session, is_online) in members {
+            shared.join(KEY, SessionKey(session), Subscription::default(), is_online);
+        }
+        let group = shared.find(KEY).unwrap();
+        (shared, group)
+    }
+
+    fn input(hash: u64) -> ChooseInput {
+        ChooseInput {
+            topic_hash: hash,
+            publisher_hash: hash.rotate_left(17),
+        }
+    }
+
+    /// Chooses `times` times, with other hashes each time.
+    fn choices(shared: &mut SharedSubscriptions, group: GroupKey, times: u64) -> Vec<Choice> {
+        let hash = |number: u64| number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (0..times)
+            .filter_map(|number| shared.choose(group, input(hash(number)), |_| 0))
+            .collect()
+    }
+
+    fn local(session: u32) -> Choice {
+        Choice::Local(SessionKey(session), Subscription::default())
+    }
+
+    #[test]
+    fn round_robin_takes_each_member_in_turn() {
+        let (mut shared, group) = with_members(
+            SharedStrategy::RoundRobin,
+            &[(7, true), (2, true), (5, true)],
+        );
+        assert_eq!(
+            choices(&mut shared, group, 4),
+            [local(2), local(5), local(7), local(2)]
+        );
+    }
+
+    #[test]
+    fn round_robin_weighs_shards_by_their_online_members() {
+        let (mut shared, group) = with_members(SharedStrategy::RoundRobin, &[(1, true), (2, true)]);
+        shared.set_remote(
+            KEY,
+            ShardIndex(0),
+            MemberCounts {
+                online: 1,
+                total: 5,
+            },
+        );
+        shared.set_remote(
+            KEY,
+            ShardIndex(2),
+            MemberCounts {
+                online: 3,
+                total: 3,
+            },
+        );
+        let chosen = choices(&mut shared, group, 60);
+        let count = |choice| chosen.iter().filter(|&&other| other == choice).count();
+        let remote = |shard| Choice::Remote(ShardIndex(shard));
+        assert_eq!(
+            [
+                count(local(1)),
+                count(local(2)),
+                count(remote(0)),
+                count(remote(2))
+            ],
+            [10, 10, 10, 30]
+        );
+    }
+
+    #[test]
+    fn offline_member_is_chosen_only_if_no_shard_has_one_online() {
+        for strategy in STRATEGIES {
+            let (mut shared, group) = with_members(strategy, &[(1, false), (2, true)]);
+            assert!(
+                choices(&mut shared, group, 9)
+                    .iter()
+                    .all(|&choice| choice == local(2))
+            );
+            let away = shared.set_online(KEY, SessionKey(2), false).unwrap();
+            assert_eq!(
+                away.local,
+                MemberCounts {
+                    online: 0,
+                    total: 2
+                }
+            );
+            shared.set_remote(
+                KEY,
+                ShardIndex(3),
+                MemberCounts {
+                    online: 1,
+                    total: 1,
+                },
+            );
+            let remote = Choice::Remote(ShardIndex(3));
+            assert!(
+                choices(&mut shared, group, 9)
+                    .iter()
+                    .all(|&choice| choice == remote)
+            );
+            shared.set_remote(
+                KEY,
+                ShardIndex(3),
+                MemberCounts {
+                    online: 0,
+                    total: 1,
+                },
+            );
+            assert_eq!(
+                choices(&mut shared, group, 9).len(),
+                9,
+                "{strategy:?} queues for one of them"
+            );
+            shared.set_remote(KEY, ShardIndex(3), MemberCounts::default());
+            let is_local = |choice: &Choice| matches!(choice, Choice::Local(..));
+            assert!(choices(&mut shared, group, 9).iter().all(is_local));
+        }
+    }
+
+    #[test]
+    fn least_in_flight_takes_the_idlest_and_turns_among_equals() {
+        let (mut shared, group) = with_members(
+            SharedStrategy::LeastInFlight,
+            &[(1, true), (2, true), (3, true)],
+        );
+        let busy = |session: SessionKey| if session == SessionKey(2) { 0 } else { 9 };
+        assert_eq!(shared.choose(group, input(0), busy), Some(local(2)));
+        let all: BTreeSet<_> = choices(&mut shared, group, 3)
+            .iter()
+            .map(|c| format!("{c:?}"))
+            .collect();
+        assert_eq!(all.len(), 3);
+    }
+
+    #[test]
+    fn sticky_stays_until_the_member_is_away() {
+        let (mut shared, group) = with_members(SharedStrategy::Sticky, &[(5, true)]);
+        assert_eq!(choices(&mut shared, group, 1), [local(5)]);
+        shared.join(KEY, SessionKey(1), Subscription::default(), true);
+        shared.set_remote(
+            KEY,
+            ShardIndex(0),
+            MemberCounts {
+                online: 1,
+                total: 1,
+            },
+        );
+        assert_eq!(choices(&mut shared, group, 2), [local(5), local(5)]);
+        shared.set_online(KEY, SessionKey(5), false);
+        assert_eq!(choices(&mut shared, group, 2), [local(1), local(1)]);
+        shared.leave(KEY, SessionKey(1));
+        assert_eq!(
+            choices(&mut shared, group, 2),
+            [Choice::Remote(ShardIndex(0)); 2]
+        );
+        shared.join(KEY, SessionKey(1), Subscription::default(), true);
+        assert_eq!(
+            choices(&mut shared, group, 2),
+            [Choice::Remote(ShardIndex(0)); 2]
+        );
+    }
+
+    #[test]
+    fn equal_hashes_choose_the_same_member_wherever_they_are_asked() {
+        for strategy in [SharedStrategy::HashTopic, SharedStrategy::HashClientId] {
+            let (mut here, group) = with_members(strategy, &[(1, true), (2, true), (3, true)]);
+            here.set_remote(
+                KEY,
+                ShardIndex(0),
+                MemberCounts {
+                    online: 2,
+                    total: 2,
+                },
+            );
+            let mut there = SharedSubscriptions::new(strategy, ShardIndex(0), keyed_state(1));
+            there.join(KEY, SessionKey(8), Subscription::default(), true);
+            there.join(KEY, SessionKey(9), Subscription::default(), true);
+            there.set_remote(
+                KEY,
+                ShardIndex(1),
+                MemberCounts {
+                    online: 3,
+                    total: 3,
+                },
+            );
+            let there_group = there.find(KEY).unwrap();
+            for number in 0..100_u64 {
+                let input = input(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                let from_there = there.choose(there_group, input, |_| 0);
+                match here.choose(group, input, |_| 0).unwrap() {
+                    Choice::Local(session, _) => {
+                        assert_eq!(from_there, Some(Choice::Remote(ShardIndex(1))));
+                        let chosen = here.choose_local(group, input, |_| 0).unwrap();
+                        assert_eq!(chosen.0, session);
+                    }
+                    Choice::Remote(_) => assert!(matches!(from_there, Some(Choice::Local(..)))),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn group_lasts_from_the_first_member_anywhere_to_the_last() {
+        let mut shared = shared(SharedStrategy::RoundRobin);
+        let counts = MemberCounts {
+            online: 1,
+            total: 1,
+        };
+        assert!(
+            shared
+                .set_remote(KEY, ShardIndex(0), counts)
+                .unwrap()
+                .is_new
+        );
+        let joined = shared.join(KEY, SessionKey(1), Subscription::default(), true);
+        assert_eq!(
+            (joined.is_new, joined.existed, joined.local),
+            (false, false, counts)
+        );
+        let again = shared.join(KEY, SessionKey(1), Subscription::default(), true);
+        assert_eq!((again.existed, again.is_announced_anew), (true, false));
+        assert!(
+            !shared
+                .set_remote(KEY, ShardIndex(0), MemberCounts::default())
+                .unwrap()
+                .is_gone
+        );
+        assert_eq!(shared.leave(KEY, SessionKey(2)), None);
+        let left = shared.leave(KEY, SessionKey(1)).unwrap();
+        assert_eq!((left.is_gone, left.local), (true, MemberCounts::default()));
+        assert_eq!((shared.find(KEY), shared.len()), (None, 0));
+        assert_eq!(shared.choose(left.group, input(0), |_| 0), None);
+        assert_eq!(
+            shared.set_remote(KEY, ShardIndex(0), MemberCounts::default()),
+            None
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn choice_is_always_a_member_and_there_is_one_while_there_are_members(
+            steps in proptest::collection::vec((0..5_u32, 0..4_u8, any::<u64>()), 1..80),
+            strategy in select(STRATEGIES.to_vec()),
+        ) {
+            let mut shared = shared(strategy);
+            let mut members = BTreeMap::new();
+            let mut remote = 0;
+            for (session, what, hash) in steps {
+                let key = SessionKey(session);
+                match what {
+                    0 | 1 => {
+                        shared.join(KEY, key, Subscription::default(), what == 0);
+                        members.insert(session, what == 0);
+                    }
+                    2 => {
+                        prop_assert_eq!(shared.leave(KEY, key).is_some(), members.remove(&session).is_some());
+                    }
+                    _ => {
+                        remote = session % 2;
+                        shared.set_remote(KEY, ShardIndex(9), MemberCounts { online: remote, total: remote });
+                    }
+                }
+                let group = shared.find(KEY);
+                prop_assert_eq!(group.is_some(), !members.is_empty() || remote > 0);
+                let Some(group) = group else {
+                    continue;
+                };
+                let is_any_online = remote > 0 || members.values().any(|&is_online| is_online);
+                match shared.choose(group, input(hash), |_| 0) {
+                    Some(Choice::Local(SessionKey(chosen), _)) => {
+                        prop_assert_eq!(members.get(&chosen), Some(&is_any_online));
+                    }
+                    Some(Choice::Remote(shard)) => prop_assert_eq!((shard, remote), (ShardIndex(9), 1)),
+                    None => prop_assert!(false, "nobody chosen"),
+                }
+            }
+        }
+    }
+}
