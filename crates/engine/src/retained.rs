@@ -93,6 +93,9 @@ impl Retained {
     /// A PUBLISH with RETAIN that this shard accepts: retains it, or with an empty payload removes
     /// what is retained. Returns the stamp with which every other shard is to
     /// [`Retained::apply`] it. O(log n), plus at most [`EXPIRED_PER_WRITE_MAX`] expired messages.
+    ///
+    /// `message` is to own its payload (made without a shared buffer): one that shares the buffer
+    /// it came in would keep all of that alive for as long as it is retained.
     /// # Errors
     /// A limit refuses one message more; nothing has changed and nothing is to be sent on.
     pub(crate) fn publish(
@@ -125,7 +128,8 @@ impl Retained {
             self.tombstones.insert(topic, stamp);
             return Applied::Removed(before);
         }
-        // [MQTT-3.3.1-5] [v3.1.1 MQTT-3.3.1-5] Retained in place of the one before.
+        // [MQTT-3.3.1-5] [v3.1.1 MQTT-3.3.1-5] Retained in place of the one before, whatever the
+        // QoS of either, [v3.1.1 MQTT-3.3.1-7].
         self.tombstones.remove(topic);
         self.bytes += cost_bytes(message);
         if let Some(at) = message.expires_at() {
@@ -568,6 +572,7 @@ mod tests {
     /// Verifies [MQTT-3.3.1-6]: an empty payload removes it.
     /// Verifies [MQTT-3.3.1-7]: and is not retained itself.
     /// Verifies [v3.1.1 MQTT-3.3.1-5]: the same in 3.1.1.
+    /// Verifies [v3.1.1 MQTT-3.3.1-7]: one with QoS 0 takes the place of another, too.
     /// Verifies [v3.1.1 MQTT-3.3.1-10]: the same in 3.1.1.
     /// Verifies [v3.1.1 MQTT-3.3.1-11]: the same in 3.1.1.
     #[test]
