@@ -142,8 +142,10 @@ impl<'a> Property<'a> {
         }
     }
 
-    /// Writes identifier and value.
-    pub(crate) fn put(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    /// Appends identifier and value, as a property section holds them.
+    /// # Errors
+    /// A string or binary value has more than 65,535 bytes.
+    pub fn put(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         out.push(self.identifier());
         match *self {
             Self::PayloadFormatIndicator(value)

@@ -1,0 +1,584 @@
+//! The task behind one connection: socket, protocol state, waiting requests.
+//!
+//! Owns: the socket, both buffers, the requests that await an acknowledgement.
+//! Does not own: any protocol rule. Start reading at [`Driver::run`].
+//! Invariant: while an event waits for the application nothing is read; while much waits to be
+//! written no request is taken.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+
+use bytes::{Buf, BytesMut};
+use proto::connection::{ClientConnection, ClientError, ClientEvent, SendError};
+use proto::packet::{
+    self, ConnAck, Disconnect, Publish, PublishProperties, ReasonCode, SubAck, SubscriptionRequest,
+    UnsubAck, UserProperties,
+};
+use proto::{PacketIdentifier, Version};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant as TokioInstant, sleep_until, timeout};
+
+use crate::{
+    ConnectError, Direction, DisconnectCause, Disconnected, Event, Options, PacketLog, Publication,
+    Published, ReceivedMessage, RequestError, Subscription, now,
+};
+
+type Answer<T> = oneshot::Sender<Result<T, RequestError>>;
+
+/// A request from a [`crate::Client`].
+#[derive(Debug)]
+pub(crate) enum Command {
+    Publish {
+        publication: Publication,
+        done: Answer<Published>,
+    },
+    Subscribe {
+        subscriptions: Vec<Subscription>,
+        subscription_identifier: Option<u32>,
+        user_properties: UserProperties,
+        done: Answer<SubAck>,
+    },
+    Unsubscribe {
+        filters: Vec<String>,
+        user_properties: UserProperties,
+        done: Answer<UnsubAck>,
+    },
+    Disconnect {
+        disconnect: Disconnect,
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// A request that waits for its acknowledgement.
+#[derive(Debug)]
+enum Waiting {
+    Publish(Answer<Published>),
+    Subscribe(Answer<SubAck>),
+    Unsubscribe(Answer<UnsubAck>),
+}
+
+#[derive(Debug)]
+pub(crate) struct Driver {
+    connection: ClientConnection,
+    reader: OwnedReadHalf,
+    writer: OwnedWriteHalf,
+    input: BytesMut,
+    out: Vec<u8>,
+    /// How much of `out` is written.
+    written: usize,
+    commands: mpsc::Receiver<Command>,
+    events: mpsc::Sender<Event>,
+    taken: mpsc::UnboundedReceiver<()>,
+    undelivered: VecDeque<Event>,
+    /// A PUBLISH that waits for the Server's Receive Maximum.
+    blocked: Option<(Publication, Answer<Published>)>,
+    waiting: BTreeMap<PacketIdentifier, Waiting>,
+    disconnect_done: Option<oneshot::Sender<()>>,
+    packet_log: Option<PacketLog>,
+}
+
+impl Driver {
+    /// Opens the socket, sends CONNECT and waits for CONNACK.
+    pub(crate) async fn connect(
+        options: &Options,
+        commands: mpsc::Receiver<Command>,
+        events: mpsc::Sender<Event>,
+        taken: mpsc::UnboundedReceiver<()>,
+    ) -> Result<(Self, Box<ConnAck>), ConnectError> {
+        let stream = open(options).await?;
+        let mut out = Vec::new();
+        let connection = ClientConnection::new(
+            &options.connect,
+            options.session.clone(),
+            options.timeouts,
+            now(),
+            &mut out,
+        )
+        .map_err(ConnectError::Options)?;
+        let (reader, writer) = stream.into_split();
+        let mut driver = Self {
+            connection,
+            reader,
+            writer,
+            input: BytesMut::new(),
+            out,
+            written: 0,
+            commands,
+            events,
+            taken,
+            undelivered: VecDeque::new(),
+            blocked: None,
+            waiting: BTreeMap::new(),
+            disconnect_done: None,
+            packet_log: options.packet_log.clone(),
+        };
+        driver.log_sent(0);
+        let connack = timeout(options.timeouts.connack, driver.await_connack())
+            .await
+            .map_err(|_| ConnectError::Timeout)??;
+        Ok((driver, connack))
+    }
+
+    async fn await_connack(&mut self) -> Result<Box<ConnAck>, ConnectError> {
+        self.writer
+            .write_all(&self.out)
+            .await
+            .map_err(ConnectError::Tcp)?;
+        self.out.clear();
+        loop {
+            self.log_received();
+            let (event, used) = {
+                let result = self
+                    .connection
+                    .next_event(&self.input, now(), &mut self.out);
+                match result {
+                    Ok(Some((ClientEvent::Connected(connack), used))) => (Ok(connack), used),
+                    Ok(Some((ClientEvent::Refused(connack), _))) => {
+                        return Err(ConnectError::Refused(connack));
+                    }
+                    Ok(Some(_)) => return Err(ConnectError::AuthenticationExchange),
+                    Ok(None) => (Err(()), 0),
+                    Err(error) => return Err(self.refuse_server(error).await),
+                }
+            };
+            self.input.advance(used);
+            if let Ok(connack) = event {
+                self.log_sent(0);
+                return Ok(connack);
+            }
+            let read = self
+                .reader
+                .read_buf(&mut self.input)
+                .await
+                .map_err(ConnectError::Tcp)?;
+            if read == 0 {
+                return Err(ConnectError::Closed);
+            }
+        }
+    }
+
+    async fn refuse_server(&mut self, error: ClientError) -> ConnectError {
+        self.connection.refuse(&error, now(), &mut self.out);
+        // Best effort: the connection is given up either way.
+        self.writer.write_all(&self.out).await.ok();
+        ConnectError::Protocol(error)
+    }
+
+    /// Until the connection ends.
+    pub(crate) async fn run(mut self) {
+        let cause = self.drive().await;
+        self.farewell().await;
+        let Self {
+            connection,
+            events,
+            mut undelivered,
+            disconnect_done,
+            waiting,
+            ..
+        } = self;
+        if let Some(done) = disconnect_done {
+            done.send(()).ok();
+        }
+        drop(waiting);
+        let session = connection.into_session();
+        undelivered.push_back(Event::Disconnected(Disconnected { cause, session }));
+        for event in undelivered {
+            // Nobody listens any more: then nobody needs to know.
+            if events.send(event).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn drive(&mut self) -> DisconnectCause {
+        loop {
+            if let Some(cause) = self.on_input() {
+                return cause;
+            }
+            self.retry_blocked();
+            match self.turn().await {
+                Ok(Turn::Continue) => {}
+                Ok(Turn::Ended) => return DisconnectCause::Requested,
+                Err(cause) => return cause,
+            }
+        }
+    }
+
+    /// Waits for one thing and does it.
+    async fn turn(&mut self) -> Result<Turn, DisconnectCause> {
+        let is_paused = !self.undelivered.is_empty();
+        let is_writing = self.written < self.out.len();
+        let takes_commands =
+            self.blocked.is_none() && self.out.len() - self.written < OUT_BYTES_MAX;
+        let deadline = self.connection.poll_timeout().map(TokioInstant::from_std);
+        let events = self.events.clone();
+        tokio::select! {
+            Some(()) = self.taken.recv() => self.acknowledge(),
+            permit = events.reserve(), if is_paused => {
+                // Nobody takes events any more: drop them, and go on for the requests.
+                let event = self.undelivered.pop_front();
+                if let (Ok(permit), Some(event)) = (permit, event) {
+                    permit.send(event);
+                } else {
+                    self.undelivered.clear();
+                }
+            }
+            result = self.writer.write(self.out.get(self.written..).unwrap_or_default()), if is_writing => {
+                self.written += result.map_err(DisconnectCause::Io)?;
+                if self.written == self.out.len() {
+                    self.out.clear();
+                    self.written = 0;
+                }
+            }
+            result = self.reader.read_buf(&mut self.input), if !is_paused => {
+                if result.map_err(DisconnectCause::Io)? == 0 {
+                    return Err(DisconnectCause::Closed);
+                }
+            }
+            command = self.commands.recv(), if takes_commands => {
+                return Ok(self.on_command(command));
+            }
+            () = sleep_until(deadline.unwrap_or_else(TokioInstant::now)), if deadline.is_some() => {
+                self.on_timeout(is_paused)?;
+            }
+        }
+        Ok(Turn::Continue)
+    }
+
+    fn on_timeout(&mut self, is_paused: bool) -> Result<(), DisconnectCause> {
+        let start = self.out.len();
+        match self.connection.on_timeout(now(), &mut self.out) {
+            Ok(()) => {
+                self.log_sent(start);
+                Ok(())
+            }
+            // The PINGRESP may wait in the socket we do not read: our fault, not the Server's.
+            Err(ClientError::PingTimeout) if is_paused => {
+                self.connection.forget_ping(now());
+                Ok(())
+            }
+            Err(error) => Err(self.on_error(error)),
+        }
+    }
+
+    fn acknowledge(&mut self) {
+        let start = self.out.len();
+        self.connection.acknowledge(now(), &mut self.out);
+        self.log_sent(start);
+    }
+
+    /// Everything in the input, until the application has to take something first.
+    fn on_input(&mut self) -> Option<DisconnectCause> {
+        while self.undelivered.is_empty() {
+            self.log_received();
+            let start = self.out.len();
+            let result = self
+                .connection
+                .next_event(&self.input, now(), &mut self.out);
+            let used = match result {
+                Ok(None) => return None,
+                Err(error) => return Some(self.on_error(error)),
+                Ok(Some((ClientEvent::Disconnect(disconnect), _))) => {
+                    return Some(DisconnectCause::ByServer(disconnect));
+                }
+                Ok(Some((ClientEvent::Publish(publish), used))) => {
+                    let event = Event::Message(ReceivedMessage::from_publish(&publish));
+                    if let Err(mpsc::error::TrySendError::Full(event)) = self.events.try_send(event)
+                    {
+                        self.undelivered.push_back(event);
+                    }
+                    used
+                }
+                Ok(Some((event, used))) => {
+                    answer(&mut self.waiting, event);
+                    used
+                }
+            };
+            self.log_sent(start);
+            self.input.advance(used);
+        }
+        None
+    }
+
+    fn on_error(&mut self, error: ClientError) -> DisconnectCause {
+        let start = self.out.len();
+        self.connection.refuse(&error, now(), &mut self.out);
+        self.log_sent(start);
+        DisconnectCause::Protocol(error)
+    }
+
+    fn on_command(&mut self, command: Option<Command>) -> Turn {
+        let start = self.out.len();
+        let turn = match command {
+            Some(Command::Publish { publication, done }) => {
+                self.publish(publication, done);
+                Turn::Continue
+            }
+            Some(Command::Subscribe {
+                subscriptions,
+                subscription_identifier,
+                user_properties,
+                done,
+            }) => {
+                self.subscribe(
+                    &subscriptions,
+                    subscription_identifier,
+                    &user_properties,
+                    done,
+                );
+                Turn::Continue
+            }
+            Some(Command::Unsubscribe {
+                filters,
+                user_properties,
+                done,
+            }) => {
+                let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
+                let sent =
+                    self.connection
+                        .unsubscribe(&filters, &user_properties, now(), &mut self.out);
+                self.wait(sent, done, Waiting::Unsubscribe);
+                Turn::Continue
+            }
+            Some(Command::Disconnect { disconnect, done }) => {
+                self.disconnect_done = Some(done);
+                self.say_goodbye(&disconnect);
+                return Turn::Ended;
+            }
+            None => {
+                self.say_goodbye(&Disconnect::new(ReasonCode::Success));
+                return Turn::Ended;
+            }
+        };
+        self.log_sent(start);
+        turn
+    }
+
+    /// DISCONNECT, after the acknowledgements of all that the application has taken.
+    fn say_goodbye(&mut self, disconnect: &Disconnect) {
+        while self.taken.try_recv().is_ok() {
+            self.acknowledge();
+        }
+        let start = self.out.len();
+        let sent = self.connection.disconnect(disconnect, now(), &mut self.out);
+        if sent.is_err() {
+            // The properties do not fit: without them it always does.
+            let plain = Disconnect::new(disconnect.reason);
+            self.connection
+                .disconnect(&plain, now(), &mut self.out)
+                .ok();
+        }
+        self.log_sent(start);
+    }
+
+    fn publish(&mut self, publication: Publication, done: Answer<Published>) {
+        let is_v5 = self.connection.version() == Version::V5;
+        let raw = if is_v5 {
+            publication.properties.as_slice()
+        } else {
+            &[]
+        };
+        let properties = match PublishProperties::parse(raw) {
+            Ok(properties) => properties,
+            Err(malformed) => {
+                done.send(Err(RequestError::Properties(malformed))).ok();
+                return;
+            }
+        };
+        let publish = Publish {
+            dup: false,
+            qos: publication.qos,
+            retain: publication.retain,
+            topic: &publication.topic,
+            packet_id: None,
+            properties,
+            payload: &publication.payload,
+        };
+        match self.connection.publish(&publish, now(), &mut self.out) {
+            Ok(Some(packet_id)) => {
+                self.waiting.insert(packet_id, Waiting::Publish(done));
+            }
+            Ok(None) => {
+                let published = Published {
+                    packet_id: None,
+                    reason: ReasonCode::Success,
+                    properties: None,
+                };
+                done.send(Ok(published)).ok();
+            }
+            Err(SendError::QuotaExhausted) => self.blocked = Some((publication, done)),
+            Err(error) => {
+                done.send(Err(RequestError::NotSent(error))).ok();
+            }
+        }
+    }
+
+    fn retry_blocked(&mut self) {
+        if let Some((publication, done)) = self.blocked.take() {
+            let start = self.out.len();
+            self.publish(publication, done);
+            self.log_sent(start);
+        }
+    }
+
+    fn subscribe(
+        &mut self,
+        subscriptions: &[Subscription],
+        subscription_identifier: Option<u32>,
+        user_properties: &UserProperties,
+        done: Answer<SubAck>,
+    ) {
+        let requests: Vec<_> = subscriptions
+            .iter()
+            .map(|Subscription { filter, options }| SubscriptionRequest {
+                filter,
+                options: *options,
+            })
+            .collect();
+        let sent = self.connection.subscribe(
+            &requests,
+            subscription_identifier,
+            user_properties,
+            now(),
+            &mut self.out,
+        );
+        self.wait(sent, done, Waiting::Subscribe);
+    }
+
+    fn wait<T>(
+        &mut self,
+        sent: Result<PacketIdentifier, SendError>,
+        done: Answer<T>,
+        waiting: impl FnOnce(Answer<T>) -> Waiting,
+    ) {
+        match sent {
+            Ok(packet_id) => {
+                self.waiting.insert(packet_id, waiting(done));
+            }
+            Err(error) => {
+                done.send(Err(RequestError::NotSent(error))).ok();
+            }
+        }
+    }
+
+    /// Writes what is left, then reads until the Server has closed: a socket closed over unread bytes
+    /// is reset, and the Server might then never see our DISCONNECT.
+    async fn farewell(&mut self) {
+        let rest = self.out.get(self.written..).unwrap_or_default();
+        let goodbye = async {
+            self.writer.write_all(rest).await?;
+            self.writer.shutdown().await?;
+            let mut discarded = [0; 4096];
+            while self.reader.read(&mut discarded).await? > 0 {}
+            io::Result::Ok(())
+        };
+        // However it goes, the connection is over.
+        timeout(FAREWELL_MAX, goodbye).await.ok();
+    }
+
+    fn log_sent(&self, start: usize) {
+        let Some(PacketLog(log)) = &self.packet_log else {
+            return;
+        };
+        let mut rest = self.out.get(start..).unwrap_or_default();
+        while let Ok(Some((packet, used))) =
+            packet::decode(rest, self.connection.version(), u32::MAX)
+        {
+            log(Direction::Sent, &packet);
+            rest = rest.get(used..).unwrap_or_default();
+        }
+    }
+
+    fn log_received(&self) {
+        let Some(PacketLog(log)) = &self.packet_log else {
+            return;
+        };
+        if let Ok(Some((packet, _))) =
+            packet::decode(&self.input, self.connection.version(), u32::MAX)
+        {
+            log(Direction::Received, &packet);
+        }
+    }
+}
+
+/// Whether the connection goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    Continue,
+    Ended,
+}
+
+/// Gives an acknowledgement to whoever waits for it.
+fn answer(waiting: &mut BTreeMap<PacketIdentifier, Waiting>, event: ClientEvent<'_>) {
+    // Whoever dropped the other end does not want to know.
+    match event {
+        ClientEvent::Published {
+            packet_id,
+            reason,
+            properties,
+        } => {
+            if let Some(Waiting::Publish(done)) = waiting.remove(&packet_id) {
+                done.send(Ok(Published {
+                    packet_id: Some(packet_id),
+                    reason,
+                    properties,
+                }))
+                .ok();
+            }
+        }
+        ClientEvent::SubAck(suback) => {
+            if let Some(Waiting::Subscribe(done)) = waiting.remove(&suback.packet_id) {
+                done.send(Ok(suback)).ok();
+            }
+        }
+        ClientEvent::UnsubAck(unsuback) => {
+            if let Some(Waiting::Unsubscribe(done)) = waiting.remove(&unsuback.packet_id) {
+                done.send(Ok(unsuback)).ok();
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Tries each address of the host in turn.
+async fn open(options: &Options) -> Result<TcpStream, ConnectError> {
+    let host = options.host.as_str();
+    let addresses = tokio::net::lookup_host((host, options.port))
+        .await
+        .map_err(ConnectError::Resolve)?;
+    let mut last_error = io::Error::from(io::ErrorKind::NotFound);
+    for address in addresses {
+        match timeout(options.timeouts.connack, open_one(address, options)).await {
+            Ok(Ok(stream)) => {
+                stream
+                    .set_nodelay(options.nodelay)
+                    .map_err(ConnectError::Tcp)?;
+                return Ok(stream);
+            }
+            Ok(Err(error)) => last_error = error,
+            Err(_) => last_error = io::Error::from(io::ErrorKind::TimedOut),
+        }
+    }
+    Err(ConnectError::Tcp(last_error))
+}
+
+async fn open_one(address: SocketAddr, options: &Options) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    if let Some(local) = options.bind_address {
+        socket.bind(SocketAddr::new(local, 0))?;
+    }
+    socket.connect(address).await
+}
+
+/// Unsent bytes above which no further request is taken.
+const OUT_BYTES_MAX: usize = 64 * 1024;
+/// How long a closing connection waits for the Server to close as well.
+const FAREWELL_MAX: std::time::Duration = std::time::Duration::from_secs(2);

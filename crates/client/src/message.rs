@@ -1,0 +1,96 @@
+//! Messages as applications see them: what they publish and what they receive.
+//!
+//! Owns: [`Publication`], [`ReceivedMessage`]. Does not own: the wire form (see `proto::packet`).
+//! Start reading at [`Publication`]. Invariant: properties stay encoded, in the order they were given.
+
+use bytes::Bytes;
+use proto::packet::{EncodeError, Property, Publish, PublishProperties};
+use proto::{PacketIdentifier, Qos};
+
+/// A message to publish.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Publication {
+    /// Topic Name.
+    pub topic: String,
+    /// Payload.
+    pub payload: Bytes,
+    /// QoS.
+    pub qos: Qos,
+    /// RETAIN.
+    pub retain: bool,
+    pub(crate) properties: Vec<u8>,
+}
+
+impl Publication {
+    /// A message without RETAIN and properties.
+    pub fn new(topic: impl Into<String>, payload: impl Into<Bytes>, qos: Qos) -> Self {
+        let (topic, payload) = (topic.into(), payload.into());
+        Self {
+            topic,
+            payload,
+            qos,
+            retain: false,
+            properties: Vec::new(),
+        }
+    }
+
+    /// The same with RETAIN as given.
+    #[must_use]
+    pub const fn retain(mut self, retain: bool) -> Self {
+        self.retain = retain;
+        self
+    }
+
+    /// Adds a property; 3.x leaves it out.
+    /// # Errors
+    /// Its value has more than 65,535 bytes.
+    pub fn property(mut self, property: &Property<'_>) -> Result<Self, EncodeError> {
+        property.put(&mut self.properties)?;
+        Ok(self)
+    }
+}
+
+/// A message as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReceivedMessage {
+    /// Topic Name, a Topic Alias resolved.
+    pub topic: String,
+    /// Payload.
+    pub payload: Bytes,
+    /// QoS of this delivery.
+    pub qos: Qos,
+    /// RETAIN.
+    pub retain: bool,
+    /// DUP.
+    pub dup: bool,
+    /// Packet Identifier; none at QoS 0.
+    pub packet_id: Option<PacketIdentifier>,
+    properties: Vec<u8>,
+}
+
+impl ReceivedMessage {
+    pub(crate) fn from_publish(publish: &Publish<'_>) -> Self {
+        let mut properties = Vec::new();
+        for property in publish.properties.iter() {
+            let written = property.put(&mut properties);
+            debug_assert!(written.is_ok(), "invariant: what was read can be written");
+        }
+        Self {
+            topic: publish.topic.to_owned(),
+            payload: Bytes::copy_from_slice(publish.payload),
+            qos: publish.qos,
+            retain: publish.retain,
+            dup: publish.dup,
+            packet_id: publish.packet_id,
+            properties,
+        }
+    }
+
+    /// Its properties, in order; none in 3.x.
+    pub fn properties(&self) -> impl Iterator<Item = Property<'_>> {
+        PublishProperties::parse(&self.properties)
+            .map(|properties| properties.iter())
+            .into_iter()
+            .flatten()
+    }
+}

@@ -1,0 +1,857 @@
+//! One Network Connection, Client side: bytes from the Server in, events and bytes for it out.
+//!
+//! Owns: CONNECT and CONNACK, keep alive, Topic Aliases, both Receive Maximum quotas, Maximum Packet
+//! Size, the QoS 1 and 2 handshakes, acknowledgements in order.
+//! Does not own: sockets, clocks, reconnecting (see the client crate).
+//! Start reading at [`ClientConnection::next_event`]. Invariant: acknowledgements leave in the order
+//! in which the PUBLISH packets came, whatever the application does.
+
+mod error;
+mod session;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+pub use error::{ClientError, SendError};
+pub use session::ClientSession;
+use session::{Awaits, Outbound};
+
+use super::topic_alias::InboundAliases;
+use crate::packet::{
+    self, Ack, Auth, ConnAck, ConnAckProperties, Connect, Disconnect, Packet, PacketType, Property,
+    Publish, PublishProperties, ReasonCode, ReasonProperties, SubAck, Subscribe,
+    SubscriptionRequest, UnsubAck, Unsubscribe, UserProperties,
+};
+use crate::{PacketIdentifier, Qos, Version, topic};
+
+/// How long the Client waits for the Server.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientTimeouts {
+    /// From CONNECT to CONNACK.
+    pub connack: Duration,
+    /// From PINGREQ to PINGRESP.
+    pub ping: Duration,
+}
+
+impl Default for ClientTimeouts {
+    fn default() -> Self {
+        Self {
+            connack: Duration::from_secs(30),
+            ping: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What happened on the connection.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ClientEvent<'a> {
+    /// CONNACK with Success.
+    Connected(Box<ConnAck>),
+    /// CONNACK with a failure; the connection is over.
+    Refused(Box<ConnAck>),
+    /// A message. Above QoS 0, call [`ClientConnection::acknowledge`] once it is taken.
+    Publish(Publish<'a>),
+    /// A QoS 1 or 2 PUBLISH of ours has reached its end.
+    Published {
+        /// Its Packet Identifier, free again from now on.
+        packet_id: PacketIdentifier,
+        /// From PUBACK, PUBCOMP, or a PUBREC that refused it.
+        reason: ReasonCode,
+        /// Reason String and User Properties.
+        properties: Option<Box<ReasonProperties>>,
+    },
+    /// SUBACK.
+    SubAck(SubAck),
+    /// UNSUBACK.
+    UnsubAck(UnsubAck),
+    /// AUTH; answer with [`ClientConnection::send_auth`].
+    Auth(Box<Auth>),
+    /// The Server's DISCONNECT; the connection is over.
+    Disconnect(Disconnect),
+    /// A packet that needs nothing from the application.
+    Handled(PacketType),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    AwaitingConnAck,
+    Connected,
+    Closed,
+}
+
+/// An acknowledgement we owe, in the order the PUBLISH packets came.
+#[derive(Clone, Copy, Debug)]
+struct Owed {
+    packet_id: PacketIdentifier,
+    qos: Qos,
+    /// False for a QoS 2 repeat, which the application never sees.
+    is_delivered: bool,
+}
+
+/// One Network Connection, Client side.
+#[derive(Debug)]
+pub struct ClientConnection {
+    version: Version,
+    phase: Phase,
+    has_session_state: bool,
+    session: ClientSession,
+    authentication_method: Option<String>,
+    started_at: Instant,
+    timeouts: ClientTimeouts,
+    keep_alive: Duration,
+    last_sent_at: Instant,
+    ping_sent_at: Option<Instant>,
+    maximum_packet_size_in: u32,
+    receive_maximum_in: u16,
+    /// PUBLISH packets above QoS 0 the Server has open with us.
+    received_open: u16,
+    owed: VecDeque<Owed>,
+    topic_alias_maximum_in: u16,
+    topic_aliases_in: InboundAliases,
+    topic_aliases_out: BTreeMap<u16, String>,
+    send_quota: u16,
+    announced: ConnAckProperties,
+}
+
+impl ClientConnection {
+    /// A connection that begins with `connect`, which is appended to `out`. `session` is the state kept
+    /// from earlier connections, if there is any; Clean Start throws it away.
+    /// # Errors
+    /// `connect` cannot be written.
+    pub fn new(
+        connect: &Connect,
+        session: Option<ClientSession>,
+        timeouts: ClientTimeouts,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<Self, SendError> {
+        // [MQTT-3.1.0-1] [v3.1.1 MQTT-3.1.0-1] CONNECT comes first.
+        packet::encode(
+            &Packet::Connect(Box::new(connect.clone())),
+            connect.version,
+            out,
+        )?;
+        // [MQTT-3.1.2-4] Clean Start discards the Client's state as well.
+        let kept = session.filter(|_| !connect.clean_start);
+        let properties = &connect.properties;
+        let mut session_state = kept.clone().unwrap_or_default();
+        session_state.begin_connection();
+        Ok(Self {
+            version: connect.version,
+            phase: Phase::AwaitingConnAck,
+            has_session_state: kept.is_some(),
+            session: session_state,
+            authentication_method: properties.authentication_method.clone(),
+            started_at: now,
+            timeouts,
+            keep_alive: Duration::from_secs(u64::from(connect.keep_alive_seconds)),
+            last_sent_at: now,
+            ping_sent_at: None,
+            maximum_packet_size_in: properties
+                .maximum_packet_size_bytes
+                .map_or(u32::MAX, std::num::NonZeroU32::get),
+            receive_maximum_in: properties
+                .receive_maximum
+                .map_or(u16::MAX, std::num::NonZeroU16::get),
+            received_open: 0,
+            owed: VecDeque::new(),
+            topic_alias_maximum_in: properties.topic_alias_maximum,
+            topic_aliases_in: InboundAliases::EMPTY,
+            topic_aliases_out: BTreeMap::new(),
+            send_quota: 0,
+            announced: ConnAckProperties::default(),
+        })
+    }
+
+    /// The version spoken.
+    #[must_use]
+    pub const fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Whether CONNACK said Success and nothing has ended the connection.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.phase == Phase::Connected
+    }
+
+    /// The Session State, to continue with on the next connection.
+    #[must_use]
+    pub fn into_session(mut self) -> ClientSession {
+        self.session.begin_connection();
+        self.session
+    }
+
+    /// The next event from the front of `input` and the bytes it used; `None` = more bytes are needed.
+    /// Answers that the standard asks for are appended to `out`. Topic Aliases are resolved.
+    /// # Errors
+    /// The Server broke a rule: send what [`Self::refuse`] writes and close.
+    pub fn next_event<'a>(
+        &'a mut self,
+        input: &'a [u8],
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<(ClientEvent<'a>, usize)>, ClientError> {
+        if let Some(refusal) = self.refused_in_old_words(input) {
+            self.phase = Phase::Closed;
+            return Ok(Some((
+                ClientEvent::Refused(Box::new(refusal)),
+                OLD_CONNACK_LEN,
+            )));
+        }
+        let decoded = packet::decode(input, self.version, self.maximum_packet_size_in)?;
+        let Some((packet, used)) = decoded else {
+            return Ok(None);
+        };
+        let packet_type = packet.packet_type();
+        let event = match (self.phase, packet) {
+            (Phase::AwaitingConnAck, Packet::ConnAck(connack)) => {
+                self.on_connack(connack, now, out)?
+            }
+            (Phase::AwaitingConnAck | Phase::Connected, Packet::Auth(auth)) => {
+                self.on_auth(auth)?
+            }
+            (Phase::Connected, Packet::Publish(publish)) => {
+                return self
+                    .on_publish(publish, now, out)
+                    .map(|event| Some((event, used)));
+            }
+            (Phase::Connected, Packet::PubAck(ack)) => self.on_puback(ack, now, out)?,
+            (Phase::Connected, Packet::PubRec(ack)) => self.on_pubrec(ack, now, out)?,
+            (Phase::Connected, Packet::PubRel(ack)) => self.on_pubrel(&ack, now, out)?,
+            (Phase::Connected, Packet::PubComp(ack)) => self.on_pubcomp(ack, now, out)?,
+            (Phase::Connected, Packet::SubAck(suback)) => {
+                self.session.requests.remove(&suback.packet_id);
+                ClientEvent::SubAck(suback)
+            }
+            (Phase::Connected, Packet::UnsubAck(unsuback)) => {
+                self.session.requests.remove(&unsuback.packet_id);
+                ClientEvent::UnsubAck(unsuback)
+            }
+            (Phase::Connected, Packet::PingResp) => {
+                self.ping_sent_at = None;
+                ClientEvent::Handled(packet_type)
+            }
+            (Phase::Connected, Packet::Disconnect(disconnect)) if self.version == Version::V5 => {
+                self.phase = Phase::Closed;
+                ClientEvent::Disconnect(disconnect)
+            }
+            // [MQTT-3.2.0-1] [v3.1.1 MQTT-3.2.0-1] The first packet from the Server is CONNACK.
+            _ => return Err(ClientError::UnexpectedPacket(packet_type)),
+        };
+        Ok(Some((event, used)))
+    }
+
+    /// A Server that knows no 5.0 refuses a 5.0 CONNECT with a 3.x CONNACK.
+    fn refused_in_old_words(&self, input: &[u8]) -> Option<ConnAck> {
+        let is_awaited = self.phase == Phase::AwaitingConnAck && self.version == Version::V5;
+        match input {
+            [0x20, 2, 0, code @ 1..=5, ..] if is_awaited => {
+                ReasonCode::from_connack_return_code(*code).map(ConnAck::refusal)
+            }
+            _ => None,
+        }
+    }
+
+    fn on_connack(
+        &mut self,
+        connack: Box<ConnAck>,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<ClientEvent<'static>, ClientError> {
+        if connack.reason != ReasonCode::Success {
+            self.phase = Phase::Closed;
+            return Ok(ClientEvent::Refused(connack));
+        }
+        // [MQTT-4.12.0-5] The method in CONNACK is the one we asked for.
+        let method = &connack.properties.authentication_method;
+        if method.is_some() && *method != self.authentication_method {
+            return Err(ClientError::AuthenticationMethod);
+        }
+        if connack.session_present && !self.has_session_state {
+            // [MQTT-3.2.2-4] The Server resumes what we do not have.
+            return Err(ClientError::SessionPresentWithoutState);
+        }
+        // MQTT 3.1 cannot say whether a Session is present, so its Client assumes what it asked for.
+        let resumed =
+            connack.session_present || (self.version == Version::V31 && self.has_session_state);
+        if !resumed {
+            // [MQTT-3.2.2-5] The Server has no Session, so ours is discarded.
+            self.session = ClientSession::default();
+        }
+        self.announced = connack.properties.clone();
+        // [MQTT-3.1.2-21] [MQTT-3.2.2-21] Server Keep Alive wins.
+        if let Some(seconds) = self.announced.server_keep_alive_seconds {
+            self.keep_alive = Duration::from_secs(u64::from(seconds));
+        }
+        self.send_quota = self.send_quota_max();
+        self.phase = Phase::Connected;
+        self.resume(now, out);
+        Ok(ClientEvent::Connected(connack))
+    }
+
+    /// [MQTT-4.4.0-1] [v3.1.1 MQTT-4.4.0-1] PUBREL and unacknowledged PUBLISH again, in order.
+    fn resume(&mut self, now: Instant, out: &mut Vec<u8>) {
+        let pubrels: Vec<_> = self
+            .session
+            .outbound
+            .iter_mut()
+            .filter(|outbound| outbound.awaits == Awaits::Completion)
+            .map(|outbound| {
+                outbound.is_sent = true;
+                outbound.packet_id
+            })
+            .collect();
+        for packet_id in pubrels {
+            self.put_ack(PacketType::PubRel, packet_id, ReasonCode::Success, now, out);
+        }
+        self.resend(now, out);
+    }
+
+    /// Sends what an earlier connection left unacknowledged, as far as the quota allows.
+    fn resend(&mut self, now: Instant, out: &mut Vec<u8>) {
+        for outbound in self
+            .session
+            .outbound
+            .iter_mut()
+            .filter(|outbound| !outbound.is_sent)
+        {
+            if self.send_quota == 0 {
+                return;
+            }
+            self.send_quota -= 1;
+            outbound.is_sent = true;
+            let start = out.len();
+            out.extend_from_slice(&outbound.packet);
+            // [MQTT-3.3.1-1] [v3.1.1 MQTT-3.3.1-1] DUP on every further attempt.
+            if let Some(first_byte) = out.get_mut(start) {
+                *first_byte |= 0x08;
+            }
+            self.last_sent_at = now;
+        }
+    }
+
+    fn on_auth(&self, auth: Box<Auth>) -> Result<ClientEvent<'static>, ClientError> {
+        // [MQTT-4.12.0-5] [MQTT-4.12.0-6] No AUTH without a method, and always the same method.
+        if self.authentication_method.is_none() || auth.method != self.authentication_method {
+            return Err(ClientError::AuthenticationMethod);
+        }
+        Ok(ClientEvent::Auth(auth))
+    }
+
+    fn on_publish<'a>(
+        &'a mut self,
+        publish: Publish<'a>,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<ClientEvent<'a>, ClientError> {
+        if let Some(alias) = publish.properties.topic_alias {
+            // [MQTT-3.3.2-11] All up to the maximum we announced are accepted, and no other.
+            if alias > self.topic_alias_maximum_in {
+                return Err(ClientError::TopicAliasInvalid);
+            }
+            if !publish.topic.is_empty() {
+                self.topic_aliases_in.define(alias, publish.topic);
+            }
+        }
+        if let (Some(packet_id), qos) = (publish.packet_id, publish.qos) {
+            let is_repeat = self.session.received_qos2.contains(&packet_id)
+                || self.owed.iter().any(|owed| owed.packet_id == packet_id);
+            let is_repeat = is_repeat && qos == Qos::ExactlyOnce;
+            if !is_repeat {
+                // [MQTT-3.3.4-9] seen from here: the Server keeps to our Receive Maximum.
+                if self.received_open >= self.receive_maximum_in {
+                    return Err(ClientError::ReceiveMaximumExceeded);
+                }
+                self.received_open += 1;
+            }
+            self.owed.push_back(Owed {
+                packet_id,
+                qos,
+                is_delivered: !is_repeat,
+            });
+            if is_repeat {
+                // [MQTT-4.3.3-10] A repeat before PUBREL is acknowledged, not delivered again.
+                self.put_undelivered(now, out);
+                return Ok(ClientEvent::Handled(PacketType::Publish));
+            }
+        }
+        self.resolve_topic(publish).map(ClientEvent::Publish)
+    }
+
+    fn resolve_topic<'a>(&'a self, publish: Publish<'a>) -> Result<Publish<'a>, ClientError> {
+        match publish.properties.topic_alias {
+            Some(alias) if publish.topic.is_empty() => {
+                let topic = self
+                    .topic_aliases_in
+                    .resolve(alias)
+                    .ok_or(ClientError::TopicAliasInvalid)?;
+                Ok(Publish { topic, ..publish })
+            }
+            _ => Ok(publish),
+        }
+    }
+
+    /// Acknowledges the oldest message above QoS 0 that was delivered and not acknowledged yet.
+    /// [MQTT-4.5.0-2] [MQTT-4.6.0-2] [MQTT-4.6.0-3] Every one, and in the order they came.
+    pub fn acknowledge(&mut self, now: Instant, out: &mut Vec<u8>) {
+        if let Some(owed) = self.owed.pop_front() {
+            self.put_owed(owed, now, out);
+        }
+        self.put_undelivered(now, out);
+    }
+
+    fn put_undelivered(&mut self, now: Instant, out: &mut Vec<u8>) {
+        while let Some(owed) = self.owed.pop_front_if(|owed| !owed.is_delivered) {
+            self.put_owed(owed, now, out);
+        }
+    }
+
+    fn put_owed(&mut self, owed: Owed, now: Instant, out: &mut Vec<u8>) {
+        let Owed { packet_id, qos, .. } = owed;
+        if qos == Qos::ExactlyOnce {
+            // [MQTT-4.3.3-8] [v3.1.1 MQTT-4.3.3-2]
+            self.session.received_qos2.insert(packet_id);
+            self.put_ack(PacketType::PubRec, packet_id, ReasonCode::Success, now, out);
+        } else {
+            // [MQTT-4.3.2-4] [v3.1.1 MQTT-4.3.2-2]
+            self.received_open = self.received_open.saturating_sub(1);
+            self.put_ack(PacketType::PubAck, packet_id, ReasonCode::Success, now, out);
+        }
+    }
+
+    fn on_puback(
+        &mut self,
+        ack: Ack,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<ClientEvent<'static>, ClientError> {
+        self.finish(ack, PacketType::PubAck, Awaits::Acknowledgement, now, out)
+    }
+
+    fn on_pubcomp(
+        &mut self,
+        ack: Ack,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<ClientEvent<'static>, ClientError> {
+        self.finish(ack, PacketType::PubComp, Awaits::Completion, now, out)
+    }
+
+    fn on_pubrec(
+        &mut self,
+        ack: Ack,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<ClientEvent<'static>, ClientError> {
+        let position = self.session.position(ack.packet_id);
+        let Some(outbound) = position.and_then(|at| self.session.outbound.get_mut(at)) else {
+            // [MQTT-4.3.3-4] A PUBREC is answered; 0x92 says that the identifier is unknown.
+            let reason = ReasonCode::PacketIdentifierNotFound;
+            self.put_ack(PacketType::PubRel, ack.packet_id, reason, now, out);
+            return Ok(ClientEvent::Handled(PacketType::PubRec));
+        };
+        if outbound.awaits == Awaits::Acknowledgement {
+            return Err(ClientError::UnexpectedPacket(PacketType::PubRec));
+        }
+        if ack.reason.is_error() {
+            // [MQTT-4.3.3-4] No PUBREL after a refusal; the identifier is free again.
+            let awaits = outbound.awaits;
+            return self.finish(ack, PacketType::PubRec, awaits, now, out);
+        }
+        // [MQTT-4.3.3-5] [MQTT-4.3.3-6] Not sent again from here on, only PUBREL.
+        outbound.awaits = Awaits::Completion;
+        outbound.packet = Vec::new();
+        self.put_ack(
+            PacketType::PubRel,
+            ack.packet_id,
+            ReasonCode::Success,
+            now,
+            out,
+        );
+        Ok(ClientEvent::Handled(PacketType::PubRec))
+    }
+
+    fn on_pubrel(
+        &mut self,
+        ack: &Ack,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<ClientEvent<'static>, ClientError> {
+        let reason = if self.session.received_qos2.remove(&ack.packet_id) {
+            self.received_open = self.received_open.saturating_sub(1);
+            ReasonCode::Success
+        } else {
+            ReasonCode::PacketIdentifierNotFound
+        };
+        // [MQTT-4.3.3-11] [v3.1.1 MQTT-4.3.3-2]
+        self.put_ack(PacketType::PubComp, ack.packet_id, reason, now, out);
+        Ok(ClientEvent::Handled(PacketType::PubRel))
+    }
+
+    fn finish(
+        &mut self,
+        ack: Ack,
+        packet_type: PacketType,
+        awaited: Awaits,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<ClientEvent<'static>, ClientError> {
+        let Some(at) = self.session.position(ack.packet_id) else {
+            return Ok(ClientEvent::Handled(packet_type));
+        };
+        if self
+            .session
+            .outbound
+            .get(at)
+            .is_none_or(|outbound| outbound.awaits != awaited)
+        {
+            return Err(ClientError::UnexpectedPacket(packet_type));
+        }
+        self.session.outbound.remove(at);
+        // Section 4.9: never above where it began.
+        self.send_quota = self.send_quota.saturating_add(1).min(self.send_quota_max());
+        self.resend(now, out);
+        let Ack {
+            packet_id,
+            reason,
+            properties,
+        } = ack;
+        Ok(ClientEvent::Published {
+            packet_id,
+            reason,
+            properties,
+        })
+    }
+
+    /// Appends a PUBLISH; `publish.packet_id` is chosen here and returned. [MQTT-3.3.1-2] DUP is 0.
+    /// # Errors
+    /// [`SendError::QuotaExhausted`]: try again after a [`ClientEvent::Published`]. Anything else: the
+    /// Server does not take this one. `out` is as it was.
+    pub fn publish(
+        &mut self,
+        publish: &Publish<'_>,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<PacketIdentifier>, SendError> {
+        self.check_connected()?;
+        let topic = self.check_publish(publish)?.to_owned();
+        let mut sent = Publish {
+            dup: false,
+            packet_id: None,
+            ..*publish
+        };
+        if publish.qos == Qos::AtMostOnce {
+            self.put(&Packet::Publish(sent), now, out)?;
+        } else {
+            // [MQTT-3.3.4-7] [v3.1.1: no quota] Never more open than the Server's Receive Maximum.
+            if self.send_quota == 0 || self.session.outbound.iter().any(|kept| !kept.is_sent) {
+                return Err(SendError::QuotaExhausted);
+            }
+            let free = self
+                .session
+                .free_packet_id()
+                .ok_or(SendError::NoPacketIdentifier)?;
+            sent.packet_id = Some(free);
+            let start = out.len();
+            self.put(&Packet::Publish(sent), now, out)?;
+            let packet = if sent.properties.topic_alias.is_some() {
+                without_alias(&sent, &topic, self.version)?
+            } else {
+                out.get(start..).unwrap_or_default().to_vec()
+            };
+            let awaits = if sent.qos == Qos::ExactlyOnce {
+                Awaits::Receipt
+            } else {
+                Awaits::Acknowledgement
+            };
+            self.session.outbound.push_back(Outbound {
+                packet_id: free,
+                awaits,
+                packet,
+                is_sent: true,
+            });
+            self.send_quota -= 1;
+        }
+        if let Some(alias) = publish.properties.topic_alias {
+            self.topic_aliases_out.insert(alias, topic);
+        }
+        Ok(sent.packet_id)
+    }
+
+    /// What the Server announced, checked before the packet is written; returns the whole Topic Name.
+    fn check_publish<'a>(&'a self, publish: &Publish<'a>) -> Result<&'a str, SendError> {
+        // [MQTT-3.2.2-14] No RETAIN where it is not available.
+        if publish.retain && self.announced.retain_available == Some(false) {
+            return Err(SendError::RetainNotAvailable);
+        }
+        // [MQTT-3.2.2-11] No QoS above Maximum QoS.
+        if self
+            .announced
+            .maximum_qos
+            .is_some_and(|maximum| publish.qos > maximum)
+        {
+            return Err(SendError::QosNotSupported);
+        }
+        let Some(alias) = publish.properties.topic_alias else {
+            topic::check_name(publish.topic)?;
+            return Ok(publish.topic);
+        };
+        // [MQTT-3.2.2-17] [MQTT-3.2.2-18] [MQTT-3.3.2-9] None above the Server's Topic Alias Maximum.
+        if alias > self.announced.topic_alias_maximum.unwrap_or(0) {
+            return Err(SendError::TopicAliasInvalid);
+        }
+        if publish.topic.is_empty() {
+            return self
+                .topic_aliases_out
+                .get(&alias)
+                .map(String::as_str)
+                .ok_or(SendError::TopicAliasInvalid);
+        }
+        topic::check_name(publish.topic)?;
+        Ok(publish.topic)
+    }
+
+    /// Appends a SUBSCRIBE and returns its Packet Identifier.
+    /// # Errors
+    /// A filter is not well-formed, or the Server announced that it does not do this.
+    pub fn subscribe(
+        &mut self,
+        requests: &[SubscriptionRequest<'_>],
+        subscription_identifier: Option<u32>,
+        user_properties: &UserProperties,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<PacketIdentifier, SendError> {
+        self.check_connected()?;
+        for request in requests {
+            let is_shared = topic::check_filter(request.filter)?;
+            if is_shared && self.announced.shared_subscription_available == Some(false) {
+                return Err(SendError::SharedSubscriptionNotAvailable);
+            }
+            let is_wildcard = request.filter.contains(['+', '#']);
+            if is_wildcard && self.announced.wildcard_subscription_available == Some(false) {
+                return Err(SendError::WildcardSubscriptionNotAvailable);
+            }
+        }
+        if subscription_identifier.is_some()
+            && self.announced.subscription_identifier_available == Some(false)
+        {
+            return Err(SendError::SubscriptionIdentifierNotAvailable);
+        }
+        let packet_id = self
+            .session
+            .free_packet_id()
+            .ok_or(SendError::NoPacketIdentifier)?;
+        let subscribe = Subscribe {
+            packet_id,
+            subscription_identifier,
+            user_properties: user_properties.clone(),
+            requests: requests.to_vec(),
+        };
+        self.put(&Packet::Subscribe(subscribe), now, out)?;
+        self.session.requests.insert(packet_id);
+        Ok(packet_id)
+    }
+
+    /// Appends an UNSUBSCRIBE and returns its Packet Identifier.
+    /// # Errors
+    /// A filter is not well-formed, or the packet is too large.
+    pub fn unsubscribe(
+        &mut self,
+        filters: &[&str],
+        user_properties: &UserProperties,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<PacketIdentifier, SendError> {
+        self.check_connected()?;
+        filters
+            .iter()
+            .try_for_each(|filter| topic::check_filter(filter).map(|_| ()))?;
+        let packet_id = self
+            .session
+            .free_packet_id()
+            .ok_or(SendError::NoPacketIdentifier)?;
+        let user_properties = user_properties.clone();
+        let unsubscribe = Unsubscribe {
+            packet_id,
+            user_properties,
+            filters: filters.to_vec(),
+        };
+        self.put(&Packet::Unsubscribe(unsubscribe), now, out)?;
+        self.session.requests.insert(packet_id);
+        Ok(packet_id)
+    }
+
+    /// Appends an AUTH: an answer during CONNECT, or the start of a re-authentication after CONNACK.
+    /// # Errors
+    /// CONNECT had no Authentication Method, or another one.
+    pub fn send_auth(
+        &mut self,
+        auth: &Auth,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<(), SendError> {
+        // [MQTT-4.12.0-4] [MQTT-4.12.0-7] [MQTT-4.12.1-1]
+        let is_allowed = self.phase != Phase::Closed
+            && self.authentication_method.is_some()
+            && auth.method == self.authentication_method;
+        if !is_allowed {
+            return Err(SendError::AuthenticationMethod);
+        }
+        self.put(&Packet::Auth(Box::new(auth.clone())), now, out)
+    }
+
+    /// Appends a DISCONNECT, after which nothing is sent. [MQTT-3.14.4-1] [v3.1.1 MQTT-3.14.4-2]
+    /// # Errors
+    /// Not connected, or the packet is too large.
+    pub fn disconnect(
+        &mut self,
+        disconnect: &Disconnect,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<(), SendError> {
+        self.check_connected()?;
+        self.put(&Packet::Disconnect(disconnect.clone()), now, out)?;
+        self.phase = Phase::Closed;
+        Ok(())
+    }
+
+    /// Appends what is sent before closing because of `error`: a 5.0 DISCONNECT, or nothing.
+    pub fn refuse(&mut self, error: &ClientError, now: Instant, out: &mut Vec<u8>) {
+        let was_connected = self.phase == Phase::Connected
+            || matches!(error, ClientError::SessionPresentWithoutState);
+        self.phase = Phase::Closed;
+        if self.version == Version::V5 && was_connected {
+            let disconnect = Packet::Disconnect(Disconnect::new(error.reason_code()));
+            let written = self.put(&disconnect, now, out);
+            debug_assert!(
+                written.is_ok(),
+                "invariant: a DISCONNECT without properties fits"
+            );
+        }
+    }
+
+    /// When [`Self::on_timeout`] has something to do.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match (self.phase, self.ping_sent_at) {
+            (Phase::AwaitingConnAck, _) => Some(self.started_at + self.timeouts.connack),
+            (Phase::Connected, Some(at)) => Some(at + self.timeouts.ping),
+            (Phase::Connected, None) if !self.keep_alive.is_zero() => {
+                Some(self.last_sent_at + self.keep_alive)
+            }
+            _ => None,
+        }
+    }
+
+    /// Sends PINGREQ when Keep Alive asks for it. [MQTT-3.1.2-20] [v3.1.1 MQTT-3.1.2-23]
+    /// # Errors
+    /// The Server did not answer in time.
+    pub fn on_timeout(&mut self, now: Instant, out: &mut Vec<u8>) -> Result<(), ClientError> {
+        if self.poll_timeout().is_none_or(|at| now < at) {
+            return Ok(());
+        }
+        if self.phase == Phase::AwaitingConnAck {
+            return Err(ClientError::ConnAckTimeout);
+        }
+        if self.ping_sent_at.is_some() {
+            return Err(ClientError::PingTimeout);
+        }
+        let written = self.put(&Packet::PingReq, now, out);
+        debug_assert!(written.is_ok(), "invariant: a PINGREQ fits");
+        self.ping_sent_at = Some(now);
+        Ok(())
+    }
+
+    /// Waits no longer for the PINGRESP, because our own side does not read at the moment.
+    pub fn forget_ping(&mut self, now: Instant) {
+        self.ping_sent_at = None;
+        self.last_sent_at = now;
+    }
+
+    fn check_connected(&self) -> Result<(), SendError> {
+        // [MQTT-3.1.2-30] Before CONNACK nothing but AUTH and DISCONNECT.
+        if self.is_connected() {
+            Ok(())
+        } else {
+            Err(SendError::NotConnected)
+        }
+    }
+
+    fn send_quota_max(&self) -> u16 {
+        self.announced
+            .receive_maximum
+            .map_or(u16::MAX, std::num::NonZeroU16::get)
+    }
+
+    fn put_ack(
+        &mut self,
+        packet_type: PacketType,
+        packet_id: PacketIdentifier,
+        reason: ReasonCode,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) {
+        let ack = Ack::new(packet_id, reason);
+        let packet = match packet_type {
+            PacketType::PubAck => Packet::PubAck(ack),
+            PacketType::PubRec => Packet::PubRec(ack),
+            PacketType::PubRel => Packet::PubRel(ack),
+            _ => Packet::PubComp(ack),
+        };
+        let written = self.put(&packet, now, out);
+        debug_assert!(
+            written.is_ok(),
+            "invariant: an acknowledgement without properties fits"
+        );
+    }
+
+    fn put(
+        &mut self,
+        packet: &Packet<'_>,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<(), SendError> {
+        let start = out.len();
+        packet::encode(packet, self.version, out)?;
+        let maximum = self.announced.maximum_packet_size_bytes;
+        let len = u32::try_from(out.len() - start).unwrap_or(u32::MAX);
+        // [MQTT-3.2.2-15] Nothing larger than the Server's Maximum Packet Size.
+        if maximum.is_some_and(|maximum| len > maximum.get()) {
+            out.truncate(start);
+            return Err(SendError::PacketTooLarge);
+        }
+        self.last_sent_at = now;
+        Ok(())
+    }
+}
+
+/// Bytes of a 3.x CONNACK.
+const OLD_CONNACK_LEN: usize = 4;
+
+/// `publish` with its whole topic and no Topic Alias, which would mean nothing on another connection.
+fn without_alias(
+    publish: &Publish<'_>,
+    topic: &str,
+    version: Version,
+) -> Result<Vec<u8>, SendError> {
+    let mut raw = Vec::new();
+    for property in publish.properties.iter() {
+        if !matches!(property, Property::TopicAlias(_)) {
+            property.put(&mut raw)?;
+        }
+    }
+    let properties = PublishProperties::parse(&raw)?;
+    let mut packet = Vec::new();
+    packet::encode(
+        &Packet::Publish(Publish {
+            topic,
+            properties,
+            ..*publish
+        }),
+        version,
+        &mut packet,
+    )?;
+    Ok(packet)
+}

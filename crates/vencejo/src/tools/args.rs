@@ -1,0 +1,503 @@
+//! The flags of `pub` and `sub`, and what they mean for the connection.
+//!
+//! Owns: the clap tables, checks across flags, [`ConnectionArgs::options`].
+//! Does not own: properties (see `properties`). Start reading at [`PubArgs`].
+//! Invariant: a flag means here what it means to mosquitto; `-h` is the host.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args};
+use client::{Options, PacketLog};
+use proto::packet::{ConnectProperties, Will, WillProperties};
+use proto::{Qos, Secret, Version, topic};
+
+use super::Failure;
+use super::packet_log;
+use super::properties::Properties;
+
+/// Publish a message: `vencejo pub -t topic -m message`
+#[derive(Args, Clone, Debug)]
+#[command(disable_help_flag = true)]
+pub(crate) struct PubArgs {
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArgs,
+    /// Topic to publish to
+    #[arg(short = 't', long, allow_hyphen_values = true)]
+    pub(crate) topic: Option<String>,
+    /// Payload
+    #[arg(short = 'm', long, allow_hyphen_values = true)]
+    pub(crate) message: Option<String>,
+    /// Send the contents of a file
+    #[arg(short = 'f', long)]
+    pub(crate) file: Option<PathBuf>,
+    /// Send each line of standard input as a message
+    #[arg(short = 'l', long)]
+    pub(crate) stdin_line: bool,
+    /// Send all of standard input as one message
+    #[arg(short = 's', long)]
+    pub(crate) stdin_file: bool,
+    /// Send an empty message
+    #[arg(short = 'n', long)]
+    pub(crate) null_message: bool,
+    /// Retain the message
+    #[arg(short = 'r', long)]
+    pub(crate) retain: bool,
+    /// Quality of Service: 0, 1 or 2
+    #[arg(short = 'q', long, default_value = "0", allow_hyphen_values = true)]
+    pub(crate) qos: String,
+    /// How many QoS 1 and 2 messages may wait for their acknowledgement
+    #[arg(short = 'M', long, default_value_t = 20)]
+    pub(crate) max_inflight: usize,
+    /// With -f, -m, -n or -s: publish this many times
+    #[arg(long, default_value_t = 1)]
+    pub(crate) repeat: u64,
+    /// With --repeat: seconds between two messages
+    #[arg(long, default_value_t = 0.0)]
+    pub(crate) repeat_delay: f64,
+}
+
+/// Subscribe and print what comes: `vencejo sub -t 'topic/#' -v`
+#[derive(Args, Clone, Debug)]
+#[command(disable_help_flag = true)]
+pub(crate) struct SubArgs {
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArgs,
+    /// Topic filter to subscribe to; may be repeated
+    #[arg(short = 't', long, allow_hyphen_values = true)]
+    pub(crate) topic: Vec<String>,
+    /// Topic filter to unsubscribe from; may be repeated
+    #[arg(short = 'U', long, allow_hyphen_values = true)]
+    pub(crate) unsubscribe: Vec<String>,
+    /// Do not print messages that match this filter; may be repeated
+    #[arg(short = 'T', long, allow_hyphen_values = true)]
+    pub(crate) filter_out: Vec<String>,
+    /// Maximum Quality of Service: 0, 1 or 2
+    #[arg(short = 'q', long, default_value = "0", allow_hyphen_values = true)]
+    pub(crate) qos: String,
+    /// Print the topic before the payload
+    #[arg(short = 'v', long)]
+    pub(crate) verbose: bool,
+    /// Print each message in this format, for example '%I %t %p' or '%j'
+    #[arg(short = 'F', allow_hyphen_values = true)]
+    pub(crate) format: Option<String>,
+    /// Do not end each message with a new line
+    #[arg(short = 'N')]
+    pub(crate) no_newline: bool,
+    /// Leave after this many messages
+    #[arg(short = 'C', value_name = "COUNT")]
+    pub(crate) count: Option<String>,
+    /// Leave after this many seconds, with exit code 27
+    #[arg(short = 'W', value_name = "SECONDS")]
+    pub(crate) timeout: Option<u64>,
+    /// Leave once the subscriptions are acknowledged
+    #[arg(short = 'E')]
+    pub(crate) exit_after_subscribe: bool,
+    /// Do not print retained messages
+    #[arg(short = 'R')]
+    pub(crate) no_retained: bool,
+    /// Print only retained messages; leave at the first that is not
+    #[arg(long)]
+    pub(crate) retained_only: bool,
+    /// Clear the retained messages that arrive
+    #[arg(long)]
+    pub(crate) remove_retained: bool,
+    /// Keep the RETAIN flag as it was published (5.0)
+    #[arg(long)]
+    pub(crate) retain_as_published: bool,
+    /// When to get retained messages (5.0)
+    #[arg(long, value_parser = ["always", "new", "never"], default_value = "always")]
+    pub(crate) retain_handling: String,
+    /// Do not get what this client published itself (5.0)
+    #[arg(long)]
+    pub(crate) no_local: bool,
+}
+
+/// Flags of both tools.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ConnectionArgs {
+    /// Host to connect to [default: localhost]
+    #[arg(short = 'h', long, alias = "hostname")]
+    pub(crate) host: Option<String>,
+    /// Port to connect to [default: 1883]
+    #[arg(short = 'p', long)]
+    pub(crate) port: Option<String>,
+    /// Everything at once: mqtt://[user[:password]@]host[:port]/topic
+    #[arg(short = 'L', long)]
+    pub(crate) url: Option<String>,
+    /// Client identifier [default: the server assigns one]
+    #[arg(short = 'i', long, alias = "client-id", allow_hyphen_values = true)]
+    pub(crate) id: Option<String>,
+    /// Client identifier: this prefix and the process id
+    #[arg(short = 'I', long, allow_hyphen_values = true)]
+    pub(crate) id_prefix: Option<String>,
+    /// User name
+    #[arg(short = 'u', long, alias = "user", allow_hyphen_values = true)]
+    pub(crate) username: Option<String>,
+    /// Password (others on this machine can see it; `MQTT_PASSWORD` in the environment is better)
+    #[arg(
+        short = 'P',
+        long = "pw",
+        alias = "password",
+        allow_hyphen_values = true
+    )]
+    pub(crate) password: Option<String>,
+    /// Protocol version: 5, 3.1.1 or 3.1, in any spelling [default: 5]
+    #[arg(short = 'V', long)]
+    pub(crate) protocol_version: Option<String>,
+    /// Keep alive in seconds
+    #[arg(short = 'k', long, default_value = "60")]
+    pub(crate) keepalive: String,
+    /// Keep the session when the connection ends
+    #[arg(short = 'c', long, aliases = ["no-clean"])]
+    pub(crate) disable_clean_session: bool,
+    /// Seconds the session lives on (5.0); -1 = for ever
+    #[arg(short = 'x', long, allow_hyphen_values = true)]
+    pub(crate) session_expiry_interval: Option<String>,
+    /// A 5.0 property: COMMAND NAME VALUE, or COMMAND user-property NAME VALUE
+    #[arg(short = 'D', long = "property", num_args = 3..=4, value_names = ["COMMAND", "NAME", "VALUE"], action = ArgAction::Append)]
+    pub(crate) property: Vec<String>,
+    /// Topic of the will
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) will_topic: Option<String>,
+    /// Payload of the will
+    #[arg(long, allow_hyphen_values = true)]
+    pub(crate) will_payload: Option<String>,
+    /// Quality of Service of the will
+    #[arg(long)]
+    pub(crate) will_qos: Option<String>,
+    /// Retain the will
+    #[arg(long)]
+    pub(crate) will_retain: bool,
+    /// Local address to connect from
+    #[arg(short = 'A')]
+    pub(crate) bind_address: Option<IpAddr>,
+    /// Send small packets at once (turns Nagle's algorithm off)
+    #[arg(long)]
+    pub(crate) nodelay: bool,
+    /// Print every packet
+    #[arg(short = 'd', long)]
+    pub(crate) debug: bool,
+    /// Print no errors
+    #[arg(long)]
+    pub(crate) quiet: bool,
+    /// Print help
+    #[arg(long, short = '?', action = ArgAction::Help)]
+    pub(crate) help: Option<bool>,
+}
+
+/// What the flags come to.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) options: Options,
+    pub(crate) is_version_chosen: bool,
+    pub(crate) version: Version,
+    pub(crate) properties: Properties,
+    /// Topic of the URL.
+    pub(crate) url_topic: Option<String>,
+}
+
+impl ConnectionArgs {
+    /// Checks the flags and makes the options. `properties` are this run's -D flags.
+    pub(crate) fn connection(
+        &self,
+        tool: &str,
+        properties: Properties,
+    ) -> Result<Connection, Failure> {
+        let usage = |text: &str| Failure::usage(tool, text);
+        let version = match &self.protocol_version {
+            Some(text) => parse_version(text)
+                .ok_or_else(|| usage("Invalid protocol version argument given."))?,
+            None => Version::V5,
+        };
+        let url = self
+            .url
+            .as_deref()
+            .map(parse_url)
+            .transpose()
+            .map_err(|text| usage(&text))?;
+        let url = url.unwrap_or_default();
+        let port = match &self.port {
+            Some(text) => text
+                .parse::<u16>()
+                .ok()
+                .filter(|port| *port > 0)
+                .ok_or_else(|| usage(&format!("Invalid port given: {text}")))?,
+            None => url.port.unwrap_or(1883),
+        };
+        let host = self
+            .host
+            .clone()
+            .or(url.host)
+            .unwrap_or_else(|| "localhost".to_owned());
+        let client_id = self.client_id(tool, version)?;
+        let mut options = Options::new(host, port)
+            .version(version)
+            .client_id(client_id.clone())
+            .clean_start(!self.disable_clean_session)
+            .keep_alive_seconds(self.keep_alive(tool)?)
+            .properties(self.connect_properties(tool, &properties)?)
+            .nodelay(self.nodelay);
+        if self.disable_clean_session {
+            // A run of this tool has no memory: whatever the Server kept for this name is welcome.
+            options = options.session(proto::connection::ClientSession::default());
+        }
+        let password = self.password.clone().or(url.password);
+        let user_name = self.username.clone().or(url.user_name);
+        let password = password.or_else(|| {
+            user_name
+                .as_ref()
+                .and_then(|_| std::env::var("MQTT_PASSWORD").ok())
+        });
+        if password.is_some() && user_name.is_none() && version != Version::V5 {
+            return Err(usage("A password needs a user name (-u) before MQTT 5.0."));
+        }
+        if let Some(user_name) = user_name {
+            options = options.user_name(user_name);
+        }
+        if let Some(password) = password {
+            options = options.password(Secret::new(password.into_bytes()));
+        }
+        if let Some(will) = self.will(tool, &properties)? {
+            options = options.will(will);
+        }
+        if let Some(address) = self.bind_address {
+            options = options.bind_address(address);
+        }
+        if self.debug {
+            options = options.packet_log(PacketLog::new(packet_log::printer(client_id)));
+        }
+        let is_version_chosen = self.protocol_version.is_some();
+        Ok(Connection {
+            options,
+            is_version_chosen,
+            version,
+            properties,
+            url_topic: url.topic,
+        })
+    }
+
+    fn client_id(&self, tool: &str, version: Version) -> Result<String, Failure> {
+        let client_id = match (&self.id, &self.id_prefix) {
+            (Some(_), Some(_)) => {
+                let text = "-i and -I argument cannot be used together.";
+                return Err(Failure::usage(tool, text));
+            }
+            (Some(id), None) => id.clone(),
+            (None, Some(prefix)) => format!("{prefix}{}", std::process::id()),
+            (None, None) if self.disable_clean_session => {
+                let text = "You must provide a client id if you are using the -c option.";
+                return Err(Failure::usage(tool, text));
+            }
+            // MQTT 3.1 has no empty Client Identifier.
+            (None, None) if version == Version::V31 => {
+                format!("vencejo-{tool}-{}", std::process::id())
+            }
+            (None, None) => String::new(),
+        };
+        Ok(client_id)
+    }
+
+    fn keep_alive(&self, tool: &str) -> Result<u16, Failure> {
+        self.keepalive
+            .parse()
+            .ok()
+            .filter(|seconds| *seconds == 0 || *seconds >= 5)
+            .ok_or_else(|| {
+                let text =
+                    "Invalid keepalive given, it must be between 5 and 65535 inclusive, or 0.";
+                Failure::usage(tool, text)
+            })
+    }
+
+    fn connect_properties(
+        &self,
+        tool: &str,
+        properties: &Properties,
+    ) -> Result<ConnectProperties, Failure> {
+        let mut connect = properties.connect.clone();
+        match self.session_expiry_interval.as_deref() {
+            Some("-1" | "∞") => connect.session_expiry_interval_seconds = Some(u32::MAX),
+            Some(text) => {
+                let seconds = text
+                    .parse()
+                    .map_err(|_| Failure::usage(tool, "session-expiry-interval not a number."))?;
+                connect.session_expiry_interval_seconds = Some(seconds);
+            }
+            None if self.disable_clean_session => {
+                connect
+                    .session_expiry_interval_seconds
+                    .get_or_insert(u32::MAX);
+            }
+            None => {}
+        }
+        Ok(connect)
+    }
+
+    fn will(&self, tool: &str, properties: &Properties) -> Result<Option<Will>, Failure> {
+        let usage = |text: &str| Failure::usage(tool, text);
+        let Some(will_topic) = &self.will_topic else {
+            if self.will_payload.is_some() {
+                return Err(usage("Will payload given, but no will topic given."));
+            }
+            if self.will_retain {
+                return Err(usage("Will retain given, but no will topic given."));
+            }
+            if properties.will != WillProperties::default() {
+                return Err(usage("Will properties given, but no will topic given."));
+            }
+            return Ok(None);
+        };
+        if topic::check_name(will_topic).is_err() {
+            let text = format!("Invalid will topic '{will_topic}', does it contain '+' or '#'?");
+            return Err(usage(&text));
+        }
+        let qos = match &self.will_qos {
+            Some(text) => {
+                parse_qos(text).ok_or_else(|| usage(&format!("Invalid will QoS {text}.")))?
+            }
+            None => Qos::AtMostOnce,
+        };
+        Ok(Some(Will {
+            topic: will_topic.clone(),
+            payload: self.will_payload.clone().unwrap_or_default().into(),
+            qos,
+            retain: self.will_retain,
+            properties: properties.will.clone(),
+        }))
+    }
+}
+
+/// QoS as mosquitto spells it.
+pub(crate) fn parse_qos(text: &str) -> Option<Qos> {
+    text.parse().ok().and_then(Qos::from_level)
+}
+
+/// Every spelling in use, of mosquitto, MQTTX and people.
+fn parse_version(text: &str) -> Option<Version> {
+    match text {
+        "mqttv5" | "5" | "5.0" | "v5" => Some(Version::V5),
+        "mqttv311" | "311" | "3.1.1" | "v311" | "4" => Some(Version::V311),
+        "mqttv31" | "31" | "3.1" | "v31" | "3" => Some(Version::V31),
+        _ => None,
+    }
+}
+
+/// The parts of `mqtt://[user[:password]@]host[:port]/topic`.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Url {
+    host: Option<String>,
+    port: Option<u16>,
+    user_name: Option<String>,
+    password: Option<String>,
+    topic: Option<String>,
+}
+
+fn parse_url(text: &str) -> Result<Url, String> {
+    let Some(rest) = text.strip_prefix("mqtt://") else {
+        let is_tls = text.starts_with("mqtts://");
+        return Err(if is_tls {
+            "TLS is not there yet: use mqtt://"
+        } else {
+            "unsupported URL scheme."
+        }
+        .into());
+    };
+    let (authority, topic) = match rest.split_once('/') {
+        Some((authority, topic)) => (authority, Some(topic)),
+        None => (rest, None),
+    };
+    let (credentials, address) = match authority.rsplit_once('@') {
+        Some((credentials, address)) => (Some(credentials), address),
+        None => (None, authority),
+    };
+    let (user_name, password) = match credentials.map(|text| text.split_once(':').ok_or(text)) {
+        Some(Ok((user_name, password))) => (Some(user_name), Some(password)),
+        Some(Err(user_name)) => (Some(user_name), None),
+        None => (None, None),
+    };
+    // An IPv6 address stands in brackets.
+    let (host, port) = match address
+        .strip_prefix('[')
+        .and_then(|rest| rest.split_once(']'))
+    {
+        Some((host, rest)) => (host, rest.strip_prefix(':')),
+        None => match address.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (address, None),
+        },
+    };
+    let port = port
+        .map(|port| {
+            port.parse::<u16>()
+                .map_err(|_| format!("Invalid port given: {port}"))
+        })
+        .transpose()?;
+    if host.is_empty() {
+        return Err("the URL has no host.".into());
+    }
+    Ok(Url {
+        host: Some(host.to_owned()),
+        port,
+        user_name: user_name.map(percent_decode),
+        password: password.map(percent_decode),
+        topic: topic.filter(|topic| !topic.is_empty()).map(str::to_owned),
+    })
+}
+
+fn percent_decode(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        let escaped = tail.get(..2).filter(|_| *first == b'%');
+        let byte = escaped
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        if let Some(byte) = byte {
+            bytes.push(byte);
+            rest = tail.get(2..).unwrap_or_default();
+        } else {
+            bytes.push(*first);
+            rest = tail;
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_spelling_of_a_version_is_understood() {
+        for text in ["mqttv5", "5", "5.0", "v5"] {
+            assert_eq!(parse_version(text), Some(Version::V5), "{text}");
+        }
+        for text in ["mqttv311", "311", "3.1.1"] {
+            assert_eq!(parse_version(text), Some(Version::V311), "{text}");
+        }
+        for text in ["mqttv31", "31", "3.1"] {
+            assert_eq!(parse_version(text), Some(Version::V31), "{text}");
+        }
+        assert_eq!(parse_version("7"), None);
+    }
+
+    #[test]
+    fn urls_come_apart() {
+        let url = parse_url("mqtt://me:p%40ss@example.org:1884/a/b").unwrap();
+        assert_eq!(url.host.as_deref(), Some("example.org"));
+        assert_eq!(url.port, Some(1884));
+        assert_eq!(url.user_name.as_deref(), Some("me"));
+        assert_eq!(url.password.as_deref(), Some("p@ss"));
+        assert_eq!(url.topic.as_deref(), Some("a/b"));
+        let url = parse_url("mqtt://[::1]:1885").unwrap();
+        assert_eq!(
+            (url.host.as_deref(), url.port, url.topic),
+            (Some("::1"), Some(1885), None)
+        );
+        assert_eq!(parse_url("mqtt://host/").unwrap().topic, None);
+        assert!(parse_url("http://host").is_err());
+        assert!(parse_url("mqtts://host").unwrap_err().contains("TLS"));
+        assert!(parse_url("mqtt://host:99999/x").is_err());
+    }
+}

@@ -1,0 +1,353 @@
+//! What `sub` prints for a message: payload only, `-v`, or a `-F` format as in mosquitto_sub's manual.
+//!
+//! Owns: the format language and its JSON. Does not own: standard output. Start reading at [`Format`].
+//! Invariant: a [`Format`] that was parsed prints every message.
+
+use std::io::{self, Write};
+
+use client::ReceivedMessage;
+use jiff::ZonedDateTime;
+use proto::PacketIdentifier;
+use proto::packet::Property;
+
+/// How a message is printed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// The payload; nothing for an empty one.
+    Payload,
+    /// Topic, blank, payload.
+    Verbose,
+    /// `-F`.
+    Pieces(Vec<Piece>),
+}
+
+/// One piece of a `-F` format.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Piece {
+    Text(String),
+    /// `%` and a letter, with its flags.
+    Field(char, Width),
+    /// `@` and a letter, for strftime.
+    Time(char),
+}
+
+/// The flags between `%` and its letter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Width {
+    is_left_aligned: bool,
+    is_zero_padded: bool,
+    min: usize,
+    max: Option<usize>,
+}
+
+impl Format {
+    /// Reads a `-F` format.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let incomplete = || "Incomplete format specifier.".to_owned();
+        let mut pieces = Vec::new();
+        let mut chars = text.chars().peekable();
+        while let Some(next) = chars.next() {
+            match next {
+                '%' => {
+                    let (width, letter) = parse_field(&mut chars).ok_or_else(incomplete)?;
+                    match letter {
+                        '%' => push_text(&mut pieces, '%'),
+                        letter if FIELDS.contains(letter) => {
+                            pieces.push(Piece::Field(letter, width));
+                        }
+                        other => return Err(format!("Invalid format specifier '{other}'.")),
+                    }
+                }
+                '@' => match chars.next().ok_or_else(incomplete)? {
+                    '@' => push_text(&mut pieces, '@'),
+                    letter if TIMES.contains(letter) => pieces.push(Piece::Time(letter)),
+                    other => return Err(format!("Invalid format specifier '{other}'.")),
+                },
+                '\\' => {
+                    let letter = chars.next().ok_or("Incomplete escape specifier.")?;
+                    let text = match letter {
+                        '\\' => '\\',
+                        '0' => '\0',
+                        'a' => '\x07',
+                        'e' => '\x1B',
+                        'n' => '\n',
+                        'r' => '\r',
+                        't' => '\t',
+                        'v' => '\x0B',
+                        other => return Err(format!("Invalid escape specifier '{other}'.")),
+                    };
+                    push_text(&mut pieces, text);
+                }
+                other => push_text(&mut pieces, other),
+            }
+        }
+        Ok(Self::Pieces(pieces))
+    }
+
+    /// Prints `message` as it came at `at`; `end` follows what is printed.
+    pub(crate) fn print(
+        &self,
+        message: &ReceivedMessage,
+        at: &ZonedDateTime,
+        end: &str,
+        out: &mut impl Write,
+    ) -> io::Result<()> {
+        match self {
+            Self::Payload if message.payload.is_empty() => return Ok(()),
+            Self::Payload => out.write_all(&message.payload)?,
+            Self::Verbose if message.payload.is_empty() => write!(out, "{} (null)", message.topic)?,
+            Self::Verbose => {
+                write!(out, "{} ", message.topic)?;
+                out.write_all(&message.payload)?;
+            }
+            Self::Pieces(pieces) => {
+                for piece in pieces {
+                    print_piece(piece, message, at, out)?;
+                }
+            }
+        }
+        out.write_all(end.as_bytes())
+    }
+}
+
+fn parse_field(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<(Width, char)> {
+    let mut width = Width::default();
+    while let Some(flag) = chars.next_if(|next| matches!(next, '-' | '0')) {
+        if flag == '-' {
+            width.is_left_aligned = true;
+        } else {
+            width.is_zero_padded = true;
+        }
+    }
+    width.min = parse_number(chars);
+    if chars.next_if_eq(&'.').is_some() {
+        width.max = Some(parse_number(chars));
+    }
+    Some((width, chars.next()?))
+}
+
+fn parse_number(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> usize {
+    let mut number = 0_usize;
+    while let Some(digit) = chars.peek().and_then(|next| next.to_digit(10)) {
+        let digit = usize::try_from(digit).unwrap_or(0);
+        // A width beyond this is a slip of the finger, not a wish.
+        number = (number * 10 + digit).min(10_000);
+        chars.next();
+    }
+    number
+}
+
+fn push_text(pieces: &mut Vec<Piece>, text: char) {
+    if let Some(Piece::Text(last)) = pieces.last_mut() {
+        last.push(text);
+    } else {
+        pieces.push(Piece::Text(text.to_string()));
+    }
+}
+
+fn print_piece(
+    piece: &Piece,
+    message: &ReceivedMessage,
+    at: &ZonedDateTime,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    match piece {
+        Piece::Text(text) => out.write_all(text.as_bytes()),
+        Piece::Time('N') => write!(out, "{:09}", at.subsec_nanosecond()),
+        Piece::Time(letter) => out.write_all(strftime(&format!("%{letter}"), at).as_bytes()),
+        Piece::Field(letter, width) => print_field(*letter, *width, message, at, out),
+    }
+}
+
+fn print_field(
+    letter: char,
+    width: Width,
+    message: &ReceivedMessage,
+    at: &ZonedDateTime,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    let text = match letter {
+        'j' | 'J' => return out.write_all(json(message, at, letter == 'J').as_bytes()),
+        'p' => return print_padded(&message.payload, width, out),
+        'D' => {
+            let data = message.properties().find_map(|property| match property {
+                Property::CorrelationData(data) => Some(data.to_vec()),
+                _ => None,
+            });
+            return out.write_all(&data.unwrap_or_default());
+        }
+        'x' => message
+            .payload
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect(),
+        'X' => message
+            .payload
+            .iter()
+            .map(|byte| format!("{byte:02X}"))
+            .collect(),
+        'I' => strftime("%Y-%m-%dT%H:%M:%S%z", at),
+        'U' => format!(
+            "{}.{:09}",
+            at.timestamp().as_second(),
+            at.subsec_nanosecond()
+        ),
+        'l' => message.payload.len().to_string(),
+        'm' => message
+            .packet_id
+            .map_or(0, PacketIdentifier::get)
+            .to_string(),
+        'q' => message.qos.level().to_string(),
+        'r' => u8::from(message.retain).to_string(),
+        't' => message.topic.clone(),
+        _ => property_text(letter, message),
+    };
+    let is_cut = matches!(letter, 'C' | 'I' | 'R' | 't');
+    let text = match width.max.filter(|_| is_cut) {
+        Some(max) => text.chars().take(max).collect(),
+        None => text,
+    };
+    let is_number = matches!(letter, 'A' | 'E' | 'F' | 'l' | 'm' | 'S' | 'x' | 'X');
+    let is_zero_padded = width.is_zero_padded && is_number && !text.is_empty();
+    print_padded(
+        text.as_bytes(),
+        Width {
+            is_zero_padded,
+            ..width
+        },
+        out,
+    )
+}
+
+fn print_padded(bytes: &[u8], width: Width, out: &mut impl Write) -> io::Result<()> {
+    let shown = String::from_utf8_lossy(bytes).chars().count();
+    let missing = width.min.saturating_sub(shown);
+    if width.is_left_aligned {
+        out.write_all(bytes)?;
+        return write!(out, "{:missing$}", "");
+    }
+    if width.is_zero_padded {
+        write!(out, "{}", "0".repeat(missing))?;
+    } else {
+        write!(out, "{:missing$}", "")?;
+    }
+    out.write_all(bytes)
+}
+
+/// The text of a property letter, empty where the message has none.
+fn property_text(letter: char, message: &ReceivedMessage) -> String {
+    let texts: Vec<String> = message
+        .properties()
+        .filter_map(|property| match (letter, property) {
+            ('A', Property::TopicAlias(number)) => Some(number.to_string()),
+            ('C', Property::ContentType(text)) | ('R', Property::ResponseTopic(text)) => {
+                Some(text.to_owned())
+            }
+            ('E', Property::MessageExpiryInterval(seconds)) => Some(seconds.to_string()),
+            ('F', Property::PayloadFormatIndicator(number)) => Some(number.to_string()),
+            ('P', Property::UserProperty(name, value)) => Some(format!("{name}:{value}")),
+            ('S', Property::SubscriptionIdentifier(number)) => Some(number.to_string()),
+            _ => None,
+        })
+        .collect();
+    texts.join(" ")
+}
+
+/// mosquitto's JSON of a message; with `is_raw` the payload is JSON itself. Empty, with a line on
+/// standard error, if it is not.
+fn json(message: &ReceivedMessage, at: &ZonedDateTime, is_raw: bool) -> String {
+    let payload = if message.payload.is_empty() {
+        "null".to_owned()
+    } else if is_raw {
+        let parsed: Result<serde_json::Value, _> = serde_json::from_slice(&message.payload);
+        let Ok(value) = parsed else {
+            eprintln!(
+                "Error: Message payload is not valid JSON on topic {}.",
+                message.topic
+            );
+            return String::new();
+        };
+        value.to_string()
+    } else {
+        quoted(&String::from_utf8_lossy(&message.payload))
+    };
+    let time = format!(
+        "{}.{:06}Z{}",
+        strftime("%Y-%m-%dT%H:%M:%S", at),
+        at.subsec_nanosecond() / 1000,
+        strftime("%z", at)
+    );
+    let mut text = format!(
+        "{{\"tst\":{},\"topic\":{},\"qos\":{},\"retain\":{},\"payloadlen\":{}",
+        quoted(&time),
+        quoted(&message.topic),
+        message.qos.level(),
+        u8::from(message.retain),
+        message.payload.len()
+    );
+    if let Some(packet_id) = message.packet_id {
+        text.push_str(&format!(",\"mid\":{packet_id}"));
+    }
+    let properties = json_properties(message);
+    if !properties.is_empty() {
+        text.push_str(&format!(",\"properties\":{{{properties}}}"));
+    }
+    text.push_str(&format!(",\"payload\":{payload}}}"));
+    text
+}
+
+fn json_properties(message: &ReceivedMessage) -> String {
+    let mut users = Vec::new();
+    let mut users_at = None;
+    let mut members: Vec<String> = Vec::new();
+    for property in message.properties() {
+        let member = match property {
+            Property::ContentType(text) => format!("\"content-type\":{}", quoted(text)),
+            Property::CorrelationData(data) => {
+                format!(
+                    "\"correlation-data\":{}",
+                    quoted(&String::from_utf8_lossy(data))
+                )
+            }
+            Property::MessageExpiryInterval(seconds) => {
+                format!("\"message-expiry-interval\":{seconds}")
+            }
+            Property::PayloadFormatIndicator(number) => {
+                format!("\"payload-format-indicator\":{number}")
+            }
+            Property::ResponseTopic(text) => format!("\"response-topic\":{}", quoted(text)),
+            Property::SubscriptionIdentifier(number) => {
+                format!("\"subscription-identifier\":{number}")
+            }
+            Property::TopicAlias(number) => format!("\"topic-alias\":{number}"),
+            Property::UserProperty(name, value) => {
+                users_at.get_or_insert(members.len());
+                users.push(format!("{}:{}", quoted(name), quoted(value)));
+                continue;
+            }
+            _ => continue,
+        };
+        members.push(member);
+    }
+    if let Some(at) = users_at {
+        members.insert(at, format!("\"user-properties\":{{{}}}", users.join(",")));
+    }
+    members.join(",")
+}
+
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// Empty where the format asks for what this time cannot tell.
+fn strftime(format: &str, at: &ZonedDateTime) -> String {
+    jiff::fmt::strtime::format(format, at).unwrap_or_default()
+}
+
+/// Letters after `%`.
+const FIELDS: &str = "ACDEFIJjlmPpqRrStUxX";
+/// Letters after `@`.
+const TIMES: &str = "aAbBcCdDeFgGhHIjklmMnNpPrRsStTuUVwWxXyYzZ";
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,169 @@
+//! `vencejo pub` and `vencejo sub`: mosquitto's flags, output and exit codes on our own client.
+//!
+//! Owns: what the two tools share: failures, connecting, the `-d` log.
+//! Does not own: the flags themselves (see [`args`]). Start reading at [`connect`].
+//! Invariant: data goes to standard output, everything else to standard error.
+
+pub(crate) mod args;
+pub(crate) mod format;
+pub(crate) mod packet_log;
+pub(crate) mod properties;
+pub(crate) mod publish;
+pub(crate) mod subscribe;
+
+use client::{Client, ConnectError, Events, Options};
+use proto::Version;
+use proto::packet::{ConnAck, ReasonCode};
+
+/// Why a tool ends, and with which exit code. 27 is mosquitto's code for a `-W` timeout.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) text: String,
+    pub(crate) code: u8,
+}
+
+impl Failure {
+    /// A failure with exit code 1.
+    pub(crate) fn new(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            code: 1,
+        }
+    }
+
+    /// A mistake on the command line.
+    pub(crate) fn usage(tool: &str, text: impl AsRef<str>) -> Self {
+        Self::new(format!(
+            "Error: {}\n\nUse 'vencejo {tool} --help' to see usage.",
+            text.as_ref()
+        ))
+    }
+}
+
+/// Connects as `options` say; where the Server does not speak 5.0 and the version was not asked for, once
+/// more as 3.1.1.
+pub(crate) async fn connect(
+    options: &Options,
+    is_version_chosen: bool,
+    quiet: bool,
+) -> Result<(Client, Events), Failure> {
+    match Client::connect(options.clone()).await {
+        Err(ConnectError::Refused(connack))
+            if connack.reason == ReasonCode::UnsupportedProtocolVersion && !is_version_chosen =>
+        {
+            if !quiet {
+                eprintln!("Note: the server does not speak MQTT 5.0; trying again as 3.1.1.");
+            }
+            let older = options.clone().version(Version::V311);
+            Client::connect(older)
+                .await
+                .map_err(|error| failure_of(&error, Version::V311))
+        }
+        result => result.map_err(|error| failure_of(&error, options.protocol_version())),
+    }
+}
+
+fn failure_of(error: &ConnectError, version: Version) -> Failure {
+    match error {
+        ConnectError::Refused(connack) => refused(connack, version),
+        ConnectError::Resolve(_) => Failure::new("Unable to connect (Lookup error.)."),
+        ConnectError::Tcp(error) => Failure::new(format!("Error: {}", os_text(error))),
+        ConnectError::Closed => Failure::new("Error: The connection was lost."),
+        other => Failure::new(format!("Error: {other}.")),
+    }
+}
+
+/// The system's words for an error, without the number the standard library adds.
+fn os_text(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error") {
+        Some((words, _)) => words.to_owned(),
+        None => text,
+    }
+}
+
+/// mosquitto's words and exit code for a CONNACK that refuses.
+fn refused(connack: &ConnAck, version: Version) -> Failure {
+    let reason = connack.reason;
+    if version == Version::V5 {
+        let words = match reason {
+            ReasonCode::ClientIdentifierNotValid => "Client identifier not valid",
+            ReasonCode::BadUserNameOrPassword => "Bad username or password",
+            other => other.text(),
+        };
+        let detail = connack
+            .properties
+            .reason_string
+            .as_ref()
+            .map_or_else(String::new, |text| format!(" ({text})"));
+        let text = format!("Connection error: {words}{detail}");
+        return Failure {
+            text,
+            code: reason.value(),
+        };
+    }
+    let code = reason.connack_return_code().unwrap_or(1);
+    let words = match code {
+        1 => "unacceptable protocol version",
+        2 => "identifier rejected",
+        3 => "broker unavailable",
+        4 => "bad user name or password",
+        5 => "not authorised",
+        _ => "unknown reason",
+    };
+    Failure {
+        text: format!("Connection error: Connection Refused: {words}."),
+        code,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_worded_and_numbered_as_by_mosquitto() {
+        let cases = [
+            (
+                Version::V311,
+                ReasonCode::NotAuthorized,
+                "Connection error: Connection Refused: not authorised.",
+                5,
+            ),
+            (
+                Version::V311,
+                ReasonCode::BadUserNameOrPassword,
+                "Connection error: Connection Refused: bad user name or password.",
+                4,
+            ),
+            (
+                Version::V31,
+                ReasonCode::ClientIdentifierNotValid,
+                "Connection error: Connection Refused: identifier rejected.",
+                2,
+            ),
+            (
+                Version::V5,
+                ReasonCode::NotAuthorized,
+                "Connection error: Not authorized",
+                135,
+            ),
+            (
+                Version::V5,
+                ReasonCode::BadUserNameOrPassword,
+                "Connection error: Bad username or password",
+                134,
+            ),
+        ];
+        for (version, reason, text, code) in cases {
+            let failure = refused(&ConnAck::refusal(reason), version);
+            assert_eq!((failure.text.as_str(), failure.code), (text, code));
+        }
+    }
+
+    #[test]
+    fn a_system_error_has_no_number() {
+        let error = std::io::Error::from_raw_os_error(111);
+        assert_eq!(os_text(&error), "Connection refused");
+    }
+}

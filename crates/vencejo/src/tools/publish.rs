@@ -1,0 +1,229 @@
+//! `vencejo pub`: sends messages and leaves when all are acknowledged.
+//!
+//! Owns: where payloads come from, how many wait at once. Does not own: the flags' meaning for the
+//! connection (see `args`). Start reading at [`run`].
+//! Invariant: exit code 0 means that the Server has acknowledged what asks for an acknowledgement.
+
+use std::collections::VecDeque;
+use std::io::Read;
+use std::time::Duration;
+
+use bytes::Bytes;
+use client::{Client, Events, Publication, Receipt, RequestError};
+use proto::packet::{Property, PublishProperties};
+use proto::{Qos, topic};
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use super::Failure;
+use super::args::{PubArgs, parse_qos};
+use super::properties::Properties;
+
+const TOOL: &str = "pub";
+
+/// Where payloads come from.
+#[derive(Debug, PartialEq, Eq)]
+enum Source {
+    Payload(Bytes),
+    Lines,
+}
+
+/// Runs the tool.
+pub(crate) async fn run(args: &PubArgs) -> Result<(), Failure> {
+    let usage = |text: String| Failure::usage(TOOL, text);
+    let properties = Properties::parse(&args.connection.property).map_err(usage)?;
+    let connection = args.connection.connection(TOOL, properties)?;
+    let topic_name = args.topic.clone().or_else(|| connection.url_topic.clone());
+    let has_alias = PublishProperties::parse(&connection.properties.publish)
+        .map_err(|malformed| usage(format!("{malformed}.")))?
+        .topic_alias
+        .is_some();
+    let topic_name = match topic_name {
+        Some(topic_name) => topic_name,
+        None if has_alias => String::new(),
+        None => return Err(usage("Both topic and message must be supplied.".into())),
+    };
+    if !topic_name.is_empty() && topic::check_name(&topic_name).is_err() {
+        let text = format!("Invalid publish topic '{topic_name}', does it contain '+' or '#'?");
+        return Err(usage(text));
+    }
+    let qos =
+        parse_qos(&args.qos).ok_or_else(|| usage(format!("Invalid QoS given: {}", args.qos)))?;
+    let source = source(args)?;
+    let quiet = args.connection.quiet;
+    let (client, events) =
+        super::connect(&connection.options, connection.is_version_chosen, quiet).await?;
+    let mut publication = Publication::new(topic_name, Bytes::new(), qos).retain(args.retain);
+    let section = PublishProperties::parse(&connection.properties.publish);
+    for property in section.iter().flat_map(PublishProperties::iter) {
+        publication = add(publication, &property)?;
+    }
+    let sender = Sender {
+        client,
+        events,
+        publication,
+        waiting: VecDeque::new(),
+        waiting_max: args.max_inflight.max(1),
+        quiet,
+    };
+    sender.send_all(source, args, &connection.properties).await
+}
+
+fn add(publication: Publication, property: &Property<'_>) -> Result<Publication, Failure> {
+    publication
+        .property(property)
+        .map_err(|error| Failure::usage(TOOL, format!("{error}.")))
+}
+
+struct Sender {
+    client: Client,
+    events: Events,
+    publication: Publication,
+    waiting: VecDeque<Receipt>,
+    waiting_max: usize,
+    quiet: bool,
+}
+
+impl Sender {
+    async fn send_all(
+        mut self,
+        source: Source,
+        args: &PubArgs,
+        properties: &Properties,
+    ) -> Result<(), Failure> {
+        match source {
+            Source::Payload(payload) => {
+                for sent_before in 0..args.repeat.max(1) {
+                    if sent_before > 0 && args.repeat_delay > 0.0 {
+                        self.settle(0).await?;
+                        tokio::time::sleep(Duration::from_secs_f64(args.repeat_delay)).await;
+                    }
+                    self.send(payload.clone()).await?;
+                }
+            }
+            Source::Lines => {
+                let mut input = BufReader::new(tokio::io::stdin());
+                let mut line = Vec::new();
+                while input
+                    .read_until(b'\n', &mut line)
+                    .await
+                    .map_err(input_failure)?
+                    > 0
+                {
+                    if line.last() == Some(&b'\n') {
+                        line.pop();
+                    }
+                    self.send(Bytes::from(std::mem::take(&mut line))).await?;
+                }
+            }
+        }
+        self.settle(0).await?;
+        self.client
+            .disconnect(properties.disconnect.clone())
+            .await
+            .map_err(|error| Failure::new(format!("Error: {error}.")))
+    }
+
+    async fn send(&mut self, payload: Bytes) -> Result<(), Failure> {
+        self.settle(self.waiting_max - 1).await?;
+        let mut publication = self.publication.clone();
+        publication.payload = payload;
+        let is_waited_for = publication.qos != Qos::AtMostOnce;
+        match self.client.start_publish(publication).await {
+            Ok(receipt) if is_waited_for => {
+                self.waiting.push_back(receipt);
+                Ok(())
+            }
+            // QoS 0: only whether it could be sent at all.
+            Ok(receipt) => self.settle_one(receipt).await,
+            Err(error) => Err(self.failure(error).await),
+        }
+    }
+
+    /// Waits until no more than `most` acknowledgements are missing.
+    async fn settle(&mut self, most: usize) -> Result<(), Failure> {
+        while self.waiting.len() > most {
+            if let Some(receipt) = self.waiting.pop_front() {
+                self.settle_one(receipt).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn settle_one(&mut self, receipt: Receipt) -> Result<(), Failure> {
+        match receipt.wait().await {
+            Ok(published) => {
+                if published.reason.is_error() && !self.quiet {
+                    let number = published.packet_id.map_or(0, proto::PacketIdentifier::get);
+                    let words = published.reason.text();
+                    eprintln!("Warning: Publish {number} failed: {words}.");
+                }
+                Ok(())
+            }
+            Err(error) => Err(self.failure(error).await),
+        }
+    }
+
+    /// Why a request failed; where the connection is gone, why that is.
+    async fn failure(&mut self, error: RequestError) -> Failure {
+        if error == RequestError::ConnectionLost {
+            while let Some(event) = self.events.recv().await {
+                if let client::Event::Disconnected(disconnected) = event {
+                    return Failure::new(format!("Error: {}.", disconnected.cause));
+                }
+            }
+        }
+        Failure::new(format!("Error: {error}."))
+    }
+}
+
+fn source(args: &PubArgs) -> Result<Source, Failure> {
+    let given = [
+        args.message.is_some(),
+        args.file.is_some(),
+        args.stdin_line,
+        args.stdin_file,
+        args.null_message,
+    ];
+    match given.iter().filter(|given| **given).count() {
+        0 => {
+            return Err(Failure::usage(
+                TOOL,
+                "Both topic and message must be supplied.",
+            ));
+        }
+        1 => {}
+        _ => {
+            return Err(Failure::usage(
+                TOOL,
+                "Only one type of message can be sent at once.",
+            ));
+        }
+    }
+    if args.stdin_line {
+        return Ok(Source::Lines);
+    }
+    if let Some(message) = &args.message {
+        return Ok(Source::Payload(Bytes::from(message.clone().into_bytes())));
+    }
+    if let Some(file) = &args.file {
+        let payload = std::fs::read(file).map_err(|_| {
+            let name = file.display();
+            Failure::new(format!(
+                "Error: Unable to open file \"{name}\".\nError loading input file \"{name}\"."
+            ))
+        })?;
+        return Ok(Source::Payload(payload.into()));
+    }
+    let mut payload = Vec::new();
+    if args.stdin_file {
+        std::io::stdin()
+            .read_to_end(&mut payload)
+            .map_err(input_failure)?;
+    }
+    Ok(Source::Payload(payload.into()))
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "the shape map_err asks for")]
+fn input_failure(error: std::io::Error) -> Failure {
+    Failure::new(format!("Error: Unable to read standard input: {error}."))
+}

@@ -1,0 +1,390 @@
+//! `vencejo sub`: prints what comes, reconnects when the connection is lost.
+//!
+//! Owns: which messages are printed, when to leave, reconnecting. Does not own: how a message looks
+//! (see `format`). Start reading at [`run`]. Invariant: a message above QoS 0 is acknowledged only when
+//! it is taken to be printed, so `-C 1` takes one message of a kept session and leaves the rest.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use client::{
+    Client, ConnectError, DisconnectCause, Disconnected, Event, Events, Options, Publication,
+    ReceivedMessage, Subscription,
+};
+use jiff::ZonedDateTime;
+use proto::connection::ClientSession;
+use proto::packet::{ReasonCode, RetainHandling, SubscriptionOptions};
+use proto::{Qos, Version, topic};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::Failure;
+use super::args::{Connection, SubArgs, parse_qos};
+use super::format::Format;
+use super::packet_log::granted;
+use super::properties::Properties;
+
+const TOOL: &str = "sub";
+/// Exit code after `-W` seconds; mosquitto's MOSQ_ERR_TIMEOUT.
+const TIMED_OUT: u8 = 27;
+/// Exit code when standard output is closed, as a shell reports SIGPIPE.
+const BROKEN_PIPE: u8 = 141;
+const RECONNECT_DELAY: Duration = Duration::from_secs(1);
+
+/// Runs the tool.
+pub(crate) async fn run(args: &SubArgs) -> Result<(), Failure> {
+    let properties =
+        Properties::parse(&args.connection.property).map_err(|text| Failure::usage(TOOL, text))?;
+    let connection = args.connection.connection(TOOL, properties)?;
+    let plan = Plan::new(args, &connection)?;
+    let quiet = args.connection.quiet;
+    let mut stop = Stop::new(args.timeout)?;
+    let (client, events) = tokio::select! {
+        connected = super::connect(&connection.options, connection.is_version_chosen, quiet) => connected?,
+        failure = stop.wait() => return failure,
+    };
+    let mut subscriber = Subscriber {
+        plan,
+        client,
+        events,
+        printed: 0,
+    };
+    let mut options = connection.options.clone();
+    loop {
+        match subscriber.serve(&mut stop).await? {
+            Outcome::Done => return subscriber.leave(&connection).await,
+            Outcome::Stopped(result) => {
+                subscriber.leave(&connection).await?;
+                return result;
+            }
+            Outcome::Lost(session) => {
+                options = options.session(session);
+                let reconnected = tokio::select! {
+                    reconnected = reconnect(&options) => reconnected?,
+                    failure = stop.wait() => return failure,
+                };
+                (subscriber.client, subscriber.events) = reconnected;
+            }
+        }
+    }
+}
+
+/// Tries until somebody answers; a refusal ends the tool.
+async fn reconnect(options: &Options) -> Result<(Client, Events), Failure> {
+    loop {
+        sleep(RECONNECT_DELAY).await;
+        match Client::connect(options.clone()).await {
+            Err(ConnectError::Refused(connack)) => {
+                return Err(super::refused(&connack, options.protocol_version()));
+            }
+            Err(_) => {}
+            Ok(connected) => return Ok(connected),
+        }
+    }
+}
+
+/// What to subscribe to and what to do with what comes.
+struct Plan {
+    subscriptions: Vec<Subscription>,
+    unsubscribe: Vec<String>,
+    properties: Properties,
+    format: Format,
+    end: &'static str,
+    count: Option<u64>,
+    args: SubArgs,
+    version: Version,
+}
+
+impl Plan {
+    fn new(args: &SubArgs, connection: &Connection) -> Result<Self, Failure> {
+        let usage = |text: String| Failure::usage(TOOL, text);
+        let qos = parse_qos(&args.qos)
+            .ok_or_else(|| usage(format!("Invalid QoS given: {}", args.qos)))?;
+        let mut filters = args.topic.clone();
+        filters.extend(connection.url_topic.clone());
+        if filters.is_empty() && args.unsubscribe.is_empty() {
+            return Err(usage("You must specify a topic to subscribe to.".into()));
+        }
+        for (what, list) in [
+            ("subscription", &filters),
+            ("unsubscribe", &args.unsubscribe),
+            ("filter", &args.filter_out),
+        ] {
+            if let Some(wrong) = list
+                .iter()
+                .find(|filter| topic::check_filter(filter).is_err())
+            {
+                let text = format!(
+                    "Invalid {what} topic '{wrong}', are all '+' and '#' wildcards correct?"
+                );
+                return Err(usage(text));
+            }
+        }
+        let count = match &args.count {
+            Some(text) => match text.parse() {
+                Ok(count) if count > 0 => Some(count),
+                _ => return Err(usage(format!("Invalid message count \"{text}\"."))),
+            },
+            None => None,
+        };
+        let format = match &args.format {
+            Some(format) => Format::parse(format).map_err(usage)?,
+            None if args.verbose => Format::Verbose,
+            None => Format::Payload,
+        };
+        let options = subscription_options(args, qos);
+        let subscriptions = filters
+            .into_iter()
+            .map(|filter| Subscription { filter, options })
+            .collect();
+        Ok(Self {
+            subscriptions,
+            unsubscribe: args.unsubscribe.clone(),
+            properties: connection.properties.clone(),
+            format,
+            end: if args.no_newline { "" } else { "\n" },
+            count,
+            args: args.clone(),
+            version: connection.version,
+        })
+    }
+
+    fn is_filtered_out(&self, message: &ReceivedMessage) -> bool {
+        (message.retain && self.args.no_retained)
+            || self
+                .args
+                .filter_out
+                .iter()
+                .any(|filter| topic::matches(filter, &message.topic))
+    }
+}
+
+fn subscription_options(args: &SubArgs, qos: Qos) -> SubscriptionOptions {
+    let retain_handling = match args.retain_handling.as_str() {
+        "new" => RetainHandling::SendIfNew,
+        "never" => RetainHandling::DoNotSend,
+        _ => RetainHandling::Send,
+    };
+    SubscriptionOptions {
+        qos,
+        no_local: args.no_local,
+        retain_as_published: args.retain_as_published,
+        retain_handling,
+    }
+}
+
+/// How one connection ended.
+enum Outcome {
+    /// All is printed that was asked for.
+    Done,
+    /// A signal or `-W`, with what to leave with.
+    Stopped(Result<(), Failure>),
+    /// Lost; the Session State to go on with.
+    Lost(ClientSession),
+}
+
+struct Subscriber {
+    plan: Plan,
+    client: Client,
+    events: Events,
+    printed: u64,
+}
+
+impl Subscriber {
+    /// Subscribes and prints until there is a reason to stop.
+    async fn serve(&mut self, stop: &mut Stop) -> Result<Outcome, Failure> {
+        let plan = &self.plan;
+        let client = self.client.clone();
+        let setup = set_up(&client, plan);
+        tokio::pin!(setup);
+        let mut is_set_up = false;
+        loop {
+            let event = tokio::select! {
+                biased;
+                result = stop.wait() => return Ok(Outcome::Stopped(result)),
+                result = &mut setup, if !is_set_up => {
+                    is_set_up = true;
+                    match result? {
+                        SetUp::Complete if !plan.args.exit_after_subscribe => continue,
+                        // The connection is lost: the next event says so.
+                        SetUp::Interrupted => continue,
+                        SetUp::Complete | SetUp::Denied => return Ok(Outcome::Done),
+                    }
+                }
+                event = self.events.recv() => event,
+            };
+            match event {
+                Some(Event::Message(message)) => {
+                    if on_message(plan, &client, &mut self.printed, &message).await? {
+                        return Ok(Outcome::Done);
+                    }
+                }
+                Some(Event::Disconnected(disconnected)) => return lost(disconnected, &plan.args),
+                None => return Ok(Outcome::Done),
+            }
+        }
+    }
+
+    async fn leave(self, connection: &Connection) -> Result<(), Failure> {
+        let disconnect = connection.properties.disconnect.clone();
+        // Where the connection is gone already there is nothing to say goodbye to.
+        self.client.disconnect(disconnect).await.ok();
+        drop(self.client);
+        self.events.close().await;
+        Ok(())
+    }
+}
+
+/// Decides whether a lost connection is worth another try.
+fn lost(disconnected: Disconnected, args: &SubArgs) -> Result<Outcome, Failure> {
+    match disconnected.cause {
+        DisconnectCause::Protocol(error) => Err(Failure::new(format!("Error: {error}."))),
+        DisconnectCause::ByServer(disconnect) => {
+            let detail = disconnect
+                .reason_string
+                .map_or_else(String::new, |text| format!(" ({text})"));
+            let text = format!(
+                "Disconnected by the server: {}{detail}",
+                disconnect.reason.text()
+            );
+            if disconnect.reason.is_error() && !may_come_back(disconnect.reason) {
+                return Err(Failure {
+                    text,
+                    code: disconnect.reason.value(),
+                });
+            }
+            if !args.connection.quiet {
+                eprintln!("{text}");
+            }
+            Ok(Outcome::Lost(disconnected.session))
+        }
+        _ => Ok(Outcome::Lost(disconnected.session)),
+    }
+}
+
+/// Reasons that another connection may not meet again. A taken-over session is not among them: two
+/// clients with one name would throw each other out for ever.
+const fn may_come_back(reason: ReasonCode) -> bool {
+    use ReasonCode as R;
+    matches!(
+        reason,
+        R::ServerShuttingDown
+            | R::ServerBusy
+            | R::KeepAliveTimeout
+            | R::ConnectionRateExceeded
+            | R::MaximumConnectTime
+            | R::UnspecifiedError
+    )
+}
+
+enum SetUp {
+    Complete,
+    Denied,
+    Interrupted,
+}
+
+async fn set_up(client: &Client, plan: &Plan) -> Result<SetUp, Failure> {
+    let args = &plan.args;
+    let mut is_denied = false;
+    if !plan.subscriptions.is_empty() {
+        let answer = client
+            .subscribe(
+                plan.subscriptions.clone(),
+                plan.properties.subscription_identifier,
+                plan.properties.subscribe_user_properties.clone(),
+            )
+            .await;
+        let suback = match answer {
+            Ok(suback) => suback,
+            Err(client::RequestError::ConnectionLost) => return Ok(SetUp::Interrupted),
+            Err(error) => return Err(Failure::new(format!("Error: {error}."))),
+        };
+        if args.connection.debug && !args.connection.quiet {
+            let granted = granted(&suback.reasons, plan.version);
+            println!("Subscribed (mid: {}): {granted}", suback.packet_id);
+        }
+        is_denied = suback.reasons.iter().all(|reason| reason.is_error());
+    }
+    for filter in &plan.unsubscribe {
+        let users = plan.properties.unsubscribe_user_properties.clone();
+        match client.unsubscribe(vec![filter.clone()], users).await {
+            Ok(_) => {}
+            Err(client::RequestError::ConnectionLost) => return Ok(SetUp::Interrupted),
+            Err(error) => return Err(Failure::new(format!("Error: {error}."))),
+        }
+    }
+    if is_denied {
+        if !args.connection.quiet {
+            eprintln!("All subscription requests were denied.");
+        }
+        return Ok(SetUp::Denied);
+    }
+    Ok(SetUp::Complete)
+}
+
+/// Prints a message if it is to be printed; whether it was the last one.
+async fn on_message(
+    plan: &Plan,
+    client: &Client,
+    printed: &mut u64,
+    message: &ReceivedMessage,
+) -> Result<bool, Failure> {
+    if plan.args.retained_only && !message.retain {
+        return Ok(true);
+    }
+    if plan.is_filtered_out(message) {
+        return Ok(false);
+    }
+    if plan.args.remove_retained && message.retain {
+        let empty = Publication::new(message.topic.clone(), Vec::new(), Qos::AtMostOnce);
+        // A lost connection is reported by the next event.
+        client.publish(empty.retain(true)).await.ok();
+    }
+    let mut out = io::stdout().lock();
+    plan.format
+        .print(message, &ZonedDateTime::now(), plan.end, &mut out)
+        .and_then(|()| out.flush())
+        .map_err(|error| output_failure(&error))?;
+    *printed += 1;
+    Ok(plan.count == Some(*printed))
+}
+
+fn output_failure(error: &io::Error) -> Failure {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return Failure {
+            text: String::new(),
+            code: BROKEN_PIPE,
+        };
+    }
+    Failure::new(format!("Error: Unable to write standard output: {error}."))
+}
+
+/// SIGINT, SIGTERM and `-W`.
+struct Stop {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    deadline: Option<Instant>,
+}
+
+impl Stop {
+    fn new(timeout_seconds: Option<u64>) -> Result<Self, Failure> {
+        let listen = |kind| signal(kind).map_err(|error| Failure::new(format!("Error: {error}.")));
+        let deadline = timeout_seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            deadline,
+        })
+    }
+
+    async fn wait(&mut self) -> Result<(), Failure> {
+        let deadline = self.deadline;
+        tokio::select! {
+            _ = self.interrupt.recv() => Ok(()),
+            _ = self.terminate.recv() => Ok(()),
+            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                Err(Failure { text: "Timed out".to_owned(), code: TIMED_OUT })
+            }
+        }
+    }
+}
