@@ -1,0 +1,44 @@
+//! What one shard's engine is told once, at its start.
+//!
+//! Owns: [`Config`]. Does not own: the file it may come from. Start reading at [`Config`].
+//! Invariant: every shard of a process gets the same values but for `shard`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{Limits, ShardIndex};
+
+/// How this shard runs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Which shard this is, counted from 0.
+    pub shard: ShardIndex,
+    /// How many there are.
+    pub shard_count: u16,
+    /// Secret key of every hash over what strangers choose; the same in all shards.
+    pub hash_seed: u64,
+    /// Bounds and switches.
+    pub limits: Arc<Limits>,
+    /// How often `$SYS` topics are published; zero turns them off. Default 10 s.
+    pub sys_interval: Duration,
+    /// What `$SYS/broker/version` says.
+    pub version_text: String,
+    /// Response Information is this followed by the Client Identifier; `None` gives none. 3.2.2.3.15.
+    pub response_topic_prefix: Option<String>,
+}
+
+impl Config {
+    /// One shard of `shard_count`, everything else at its default.
+    #[must_use]
+    pub fn new(shard: ShardIndex, shard_count: u16, hash_seed: u64) -> Self {
+        Self {
+            shard,
+            shard_count: shard_count.max(1),
+            hash_seed,
+            limits: Arc::new(Limits::default()),
+            sys_interval: Duration::from_secs(10),
+            version_text: concat!("vencejo version ", env!("CARGO_PKG_VERSION")).to_owned(),
+            response_topic_prefix: Some("response/".to_owned()),
+        }
+    }
+}

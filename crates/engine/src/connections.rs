@@ -1,0 +1,69 @@
+//! Network Connections of one shard that have a Session.
+//!
+//! Owns: [`Connection`], [`Connections`]. Does not own: sockets; what a delivery needs (see
+//! `sessions::Link`). Start reading at [`Connections`].
+//! Invariant: a key that is not here any more is ignored, whatever still arrives for it.
+
+use std::sync::Arc;
+
+use proto::Version;
+
+use crate::keys::SessionKey;
+use crate::subscriptions::PublisherMemo;
+use crate::{ConnectionKey, Permissions};
+
+/// The engine's side of one Network Connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) key: ConnectionKey,
+    pub(crate) session: SessionKey,
+    pub(crate) version: Version,
+    pub(crate) permissions: Arc<Permissions>,
+    /// Whether the Session Expiry Interval of CONNECT was 0 or absent, [MQTT-3.14.2-2].
+    pub(crate) connected_with_expiry_zero: bool,
+    /// Who gets what it publishes to its last topic.
+    pub(crate) memo: PublisherMemo,
+}
+
+/// The connections by the slab index in their key.
+#[derive(Debug, Default)]
+pub(crate) struct Connections {
+    slots: Vec<Option<Connection>>,
+    len: usize,
+}
+
+impl Connections {
+    pub(crate) fn get(&self, key: ConnectionKey) -> Option<&Connection> {
+        self.slots.get(slot(key))?.as_ref().filter(|connection| connection.key == key)
+    }
+
+    pub(crate) fn get_mut(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
+        self.slots.get_mut(slot(key))?.as_mut().filter(|connection| connection.key == key)
+    }
+
+    pub(crate) fn insert(&mut self, connection: Connection) {
+        let index = slot(connection.key);
+        if self.slots.len() <= index {
+            self.slots.resize_with(index + 1, || None);
+        }
+        if let Some(place) = self.slots.get_mut(index) {
+            self.len += usize::from(place.is_none());
+            *place = Some(connection);
+        }
+    }
+
+    pub(crate) fn remove(&mut self, key: ConnectionKey) -> Option<Connection> {
+        self.get(key)?;
+        self.len -= 1;
+        self.slots.get_mut(slot(key))?.take()
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.len
+    }
+}
+
+/// The low 32 bits of the key: the server's slab index.
+const fn slot(key: ConnectionKey) -> usize {
+    (key.0 & 0xFFFF_FFFF) as usize
+}

@@ -1,0 +1,302 @@
+//! From the queue of a Session through its window to its connection.
+//!
+//! Owns: what is sent now, what waits, what is discarded (expired, too large, receiver too slow).
+//! Does not own: who gets a message (see `publish`), handshakes (see `proto::session`).
+//! Start reading at [`Engine::deliver`]. Invariant: QoS 1 and 2 messages for a Session start in the
+//! order they were published, also while it is congested or offline.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use proto::connection::{Delivery, Outgoing};
+use proto::packet::{Ack, OutgoingPublish, ReasonCode};
+use proto::session::{PubRecOutcome, Queued, Resend};
+use proto::{Message, PacketIdentifier, Qos, Version};
+use store::{Record, Target};
+
+use crate::keys::SessionKey;
+use crate::pending::Wait;
+use crate::sessions::{Link, Session};
+use crate::{ConnectionKey, Engine};
+
+/// How one message goes to one Session.
+#[derive(Clone, Debug)]
+pub(crate) struct Terms {
+    pub(crate) qos: Qos,
+    pub(crate) retain: bool,
+    pub(crate) subscription_identifiers: Option<Arc<[u32]>>,
+}
+
+impl Engine {
+    /// Delivers `message` to one Session: now, or when the Session can take it. `terms.qos` is already
+    /// the lower of the published and the granted one, [MQTT-3.8.4-8].
+    pub(crate) fn deliver(
+        &mut self,
+        key: SessionKey,
+        message: &Arc<Message>,
+        terms: Terms,
+        now: Instant,
+    ) {
+        if terms.qos == Qos::AtMostOnce {
+            self.deliver_qos0(key, message, terms, now);
+            return;
+        }
+        let Some(session) = self.sessions.get(key) else { return };
+        if session.link.is_none() && !session.is_durable() {
+            return;
+        }
+        let durable_client_id = session.is_durable().then(|| Arc::clone(&session.client_id));
+        let queued = Queued {
+            message: Arc::clone(message),
+            subscription_identifiers: terms.subscription_identifiers.clone(),
+            seq: 0,
+            qos: terms.qos,
+            retain: terms.retain,
+        };
+        let Some(seq) = self.enqueue(key, queued) else { return };
+        if let Some(client_id) = durable_client_id {
+            self.targets.push(Target {
+                client_id,
+                seq,
+                qos: terms.qos.level(),
+                retain: terms.retain,
+                subscription_identifiers: terms.subscription_identifiers,
+            });
+        }
+        self.pump(key, now);
+    }
+
+    fn deliver_qos0(
+        &mut self,
+        key: SessionKey,
+        message: &Arc<Message>,
+        terms: Terms,
+        now: Instant,
+    ) {
+        let Some(session) = self.sessions.get(key) else { return };
+        let Some(link) = &session.link else { return };
+        if message.is_expired(now) {
+            self.counters.messages_expired += 1;
+            return;
+        }
+        let delivery = Delivery {
+            message: Arc::clone(message),
+            dup: false,
+            qos: Qos::AtMostOnce,
+            retain: terms.retain,
+            packet_id: None,
+            subscription_identifiers: terms.subscription_identifiers,
+        };
+        if link.is_congested {
+            self.counters.publishes_dropped += 1;
+            self.counters.dropped_congested += 1;
+        } else if is_too_large(link, &delivery, now) {
+            self.counters.publishes_dropped += 1;
+            self.counters.dropped_too_large += 1;
+        } else {
+            self.send_delivery(key, delivery, Wait::default());
+        }
+    }
+
+    fn send_delivery(&mut self, key: SessionKey, delivery: Delivery, wait: Wait) {
+        self.counters.publishes_sent += 1;
+        self.counters.publish_bytes_sent += delivery.message.payload().len() as u64;
+        self.emit(key, Outgoing::Publish(delivery), wait);
+    }
+
+    /// Sends what the Session's window and connection can take: first what has to be sent again, then
+    /// what waits.
+    pub(crate) fn pump(&mut self, key: SessionKey, now: Instant) {
+        while self.resend_one(key, now) || self.start_one(key, now) {}
+    }
+
+    /// [MQTT-4.4.0-1] [v3.1.1 MQTT-4.4.0-1]
+    fn resend_one(&mut self, key: SessionKey, now: Instant) -> bool {
+        let Some(session) = self.sessions.get_mut(key) else { return false };
+        let Some(link) = session.link.as_ref().filter(|link| !link.is_congested) else {
+            return false;
+        };
+        match session.outbound.poll_resend() {
+            None => false,
+            Some(Resend::PubRel(packet_id)) => {
+                let ack = Ack::new(packet_id, ReasonCode::Success);
+                self.emit(key, Outgoing::PubRel(ack), Wait::default());
+                true
+            }
+            Some(Resend::Publish(again)) => {
+                // [MQTT-3.3.1-1] [v3.1.1 MQTT-3.3.1-1]
+                let delivery = delivery_of(&again.queued, again.packet_id, true);
+                if is_too_large(link, &delivery, now) {
+                    self.discard_in_flight(key, again.packet_id);
+                } else {
+                    self.send_delivery(key, delivery, Wait::default());
+                }
+                true
+            }
+        }
+    }
+
+    /// [MQTT-3.1.2-25] As if it had been sent and acknowledged.
+    fn discard_in_flight(&mut self, key: SessionKey, packet_id: PacketIdentifier) {
+        let discarded = self
+            .sessions
+            .get_mut(key)
+            .and_then(|session| session.outbound.discard_in_flight(packet_id));
+        if let Some(queued) = discarded {
+            self.counters.publishes_dropped += 1;
+            self.counters.dropped_too_large += 1;
+            self.on_dequeued(key, &queued);
+        }
+    }
+
+    /// Starts, or discards, the first waiting message. Returns whether there may be more to do.
+    fn start_one(&mut self, key: SessionKey, now: Instant) -> bool {
+        let Some(session) = self.sessions.get_mut(key) else { return false };
+        let Some(link) = session.link.as_ref().filter(|link| !link.is_congested) else {
+            return false;
+        };
+        let Some(next) = session.outbound.next_waiting() else { return false };
+        // [MQTT-3.3.2-5] Checked when the delivery starts; afterwards it is finished whatever the time.
+        let is_expired = next.message.is_expired(now);
+        let is_too_large = link.maximum_packet_size_bytes.is_some()
+            && is_too_large(link, &delivery_of(next, PacketIdentifier::FIRST, false), now);
+        if is_expired || is_too_large {
+            if is_expired {
+                self.counters.messages_expired += 1;
+            } else {
+                self.counters.publishes_dropped += 1;
+                self.counters.dropped_too_large += 1;
+            }
+            if let Some(queued) = session.outbound.discard_next() {
+                self.on_dequeued(key, &queued);
+            }
+            return true;
+        }
+        let is_durable = session.is_durable();
+        let Some(started) = session.outbound.start_next() else { return false };
+        let delivery = delivery_of(&started.queued, started.packet_id, false);
+        // A QoS 2 identifier must not be forgotten once the Client has seen it.
+        let wait = if is_durable && delivery.qos == Qos::ExactlyOnce {
+            self.wait_for_enqueued()
+        } else {
+            Wait::default()
+        };
+        self.send_delivery(key, delivery, wait);
+        true
+    }
+
+    /// The batch that holds everything queued up to now.
+    fn wait_for_enqueued(&self) -> Wait {
+        if self.targets.is_empty() {
+            self.wait_for_batch()
+        } else {
+            Wait { persisted: self.next_batch(), ..Wait::default() }
+        }
+    }
+
+    /// PUBACK from the Client. [MQTT-4.3.2-3]
+    pub fn on_puback(&mut self, connection: ConnectionKey, ack: &Ack, now: Instant) {
+        let Some(key) = self.on_packet(connection) else { return };
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        if let Some(queued) = session.outbound.on_puback(ack.packet_id) {
+            self.on_dequeued(key, &queued);
+            self.pump(key, now);
+        }
+    }
+
+    /// PUBREC from the Client. [MQTT-4.3.3-4] [v3.1.1 MQTT-4.3.3-1]
+    pub fn on_pubrec(&mut self, connection: ConnectionKey, ack: &Ack, now: Instant) {
+        let Some(key) = self.on_packet(connection) else { return };
+        let version = self.version_of(connection);
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let is_error = version == Version::V5 && ack.reason.is_error();
+        let pubrel = |reason| Outgoing::PubRel(Ack::new(ack.packet_id, reason));
+        match session.outbound.on_pubrec(ack.packet_id, is_error) {
+            PubRecOutcome::Release(queued) => {
+                let wait = self.on_released(key, &queued);
+                self.emit(key, pubrel(ReasonCode::Success), wait);
+            }
+            PubRecOutcome::ReleaseAgain => {
+                let wait = self.wait_for_batch();
+                self.emit(key, pubrel(ReasonCode::Success), wait);
+            }
+            PubRecOutcome::Refused(queued) => {
+                self.on_dequeued(key, &queued);
+                self.pump(key, now);
+            }
+            // A refused message has no PUBREL; an unknown identifier is said to be unknown.
+            PubRecOutcome::Unknown if is_error => {}
+            PubRecOutcome::Unknown => {
+                self.emit(key, pubrel(ReasonCode::PacketIdentifierNotFound), Wait::default());
+            }
+        }
+    }
+
+    /// The Client has a QoS 2 message: gives its bytes back; its number stays until PUBCOMP.
+    fn on_released(&mut self, key: SessionKey, queued: &Queued) -> Wait {
+        let charge = Session::charge(&queued.message);
+        let Some(session) = self.sessions.get_mut(key) else { return Wait::default() };
+        session.queued_bytes = session.queued_bytes.saturating_sub(charge);
+        self.counters.queued_bytes = self.counters.queued_bytes.saturating_sub(charge as u64);
+        self.counters.queued_messages = self.counters.queued_messages.saturating_sub(1);
+        if !session.is_durable() {
+            return Wait::default();
+        }
+        let client_id = Arc::clone(&session.client_id);
+        // The discard must be durable before PUBREL is sent, or a crash would repeat the message.
+        self.record(Record::Release { client_id, seq: queued.seq })
+    }
+
+    /// PUBCOMP from the Client.
+    pub fn on_pubcomp(&mut self, connection: ConnectionKey, ack: &Ack, now: Instant) {
+        let Some(key) = self.on_packet(connection) else { return };
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(seq) = session.outbound.on_pubcomp(ack.packet_id) else { return };
+        if session.is_durable() {
+            let client_id = Arc::clone(&session.client_id);
+            self.record(Record::Dequeue { client_id, seq });
+        }
+        self.pump(key, now);
+    }
+
+    /// Unsent bytes of a connection went above or below the mark.
+    pub fn on_congested(&mut self, connection: ConnectionKey, congested: bool, now: Instant) {
+        let Some(key) = self.connections.get(connection).map(|connection| connection.session)
+        else {
+            return;
+        };
+        if let Some(link) = self.sessions.get_mut(key).and_then(|session| session.link.as_mut()) {
+            link.is_congested = congested;
+        }
+        if !congested {
+            self.pump(key, now);
+        }
+    }
+}
+
+fn delivery_of(queued: &Queued, packet_id: PacketIdentifier, dup: bool) -> Delivery {
+    Delivery {
+        message: Arc::clone(&queued.message),
+        dup,
+        qos: queued.qos,
+        retain: queued.retain,
+        packet_id: Some(packet_id),
+        subscription_identifiers: queued.subscription_identifiers.clone(),
+    }
+}
+
+/// [MQTT-3.1.2-24] [MQTT-3.1.2-25] Whether the Client cannot take this packet.
+fn is_too_large(link: &Link, delivery: &Delivery, now: Instant) -> bool {
+    let Some(maximum) = link.maximum_packet_size_bytes else { return false };
+    let publish = OutgoingPublish {
+        message: &delivery.message,
+        dup: delivery.dup,
+        qos: delivery.qos,
+        retain: delivery.retain,
+        packet_id: delivery.packet_id,
+        topic_alias: None,
+        message_expiry_interval_seconds: delivery.message.remaining_expiry_seconds(now),
+        subscription_identifiers: delivery.subscription_identifiers.as_deref().unwrap_or_default(),
+    };
+    publish.encoded_len(link.version) > maximum
+}

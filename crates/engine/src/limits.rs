@@ -1,0 +1,102 @@
+//! Every bound the engine keeps, by name.
+//!
+//! Owns: [`Limits`], its defaults, and which overflow policy a queue has.
+//! Does not own: bounds of one Network Connection (see `proto::connection::ServerLimits`).
+//! Start reading at [`Limits`]. Invariant: what is announced in CONNACK comes from here.
+
+use proto::Qos;
+
+/// What happens to a message for a Session whose queue is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OverflowPolicy {
+    /// The new message is dropped.
+    #[default]
+    DropNewest,
+    /// The oldest waiting messages are dropped until the new one fits.
+    DropOldest,
+    /// The Client is disconnected with 0x97; offline Sessions drop the new message.
+    Disconnect,
+}
+
+/// Bounds and switches of the protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest packet accepted and announced, in bytes. Default 1 MiB. Section 3.2.2.3.6.
+    pub maximum_packet_size_bytes: u32,
+    /// QoS 1 and 2 PUBLISH packets a Client may have open, announced. Default 1024. Section 3.2.2.3.3.
+    pub receive_maximum: u16,
+    /// Messages in flight to one Client; the Client's Receive Maximum may be lower. Default 1024.
+    pub maximum_inflight_messages: u16,
+    /// Topic Aliases a Client may define, announced. Default 16. Section 3.2.2.3.8.
+    pub topic_alias_maximum: u16,
+    /// Topic Aliases used towards a Client; its own maximum may be lower. Default 16.
+    pub topic_alias_maximum_out: u16,
+    /// Levels of a Topic Name or Topic Filter. Default 128.
+    pub topic_levels_max: usize,
+    /// Messages that wait for one Session. Default 100,000.
+    pub queued_messages_max: usize,
+    /// Bytes of messages that wait or are in flight for one Session. Default 64 MiB.
+    pub queued_bytes_max: usize,
+    /// Bytes of messages that wait or are in flight for all Sessions of the process. Default 1 GiB.
+    pub queued_bytes_total_max: usize,
+    /// What happens when a queue is full. Default: drop the newest.
+    pub overflow_policy: OverflowPolicy,
+    /// Subscriptions of one Session; more are refused with 0x97. Default 10,000.
+    pub subscriptions_per_session_max: usize,
+    /// Longest Session Expiry Interval granted, in seconds. Default unlimited.
+    pub session_expiry_max_seconds: u32,
+    /// Session Expiry Interval of a 3.x Session without Clean Session, in seconds. Default 7 days.
+    pub session_expiry_3x_seconds: u32,
+    /// Retained messages kept. Default 1,000,000.
+    pub retained_messages_max: usize,
+    /// Bytes of retained messages kept. Default 1 GiB.
+    pub retained_bytes_max: usize,
+    /// Retained messages sent in one turn for new Subscriptions. Default 256.
+    pub retained_replay_per_turn: usize,
+    /// Longest Client Identifier, in bytes; longer is refused with 0x85. Default 1024.
+    pub client_id_length_max: usize,
+    /// Maximum QoS announced. Default 2. Section 3.2.2.3.4.
+    pub maximum_qos: Qos,
+    /// Retain Available. Default true. Section 3.2.2.3.5.
+    pub retain_available: bool,
+    /// Wildcard Subscription Available. Default true. Section 3.2.2.3.11.
+    pub wildcard_subscription_available: bool,
+    /// Subscription Identifiers Available. Default true. Section 3.2.2.3.12.
+    pub subscription_identifiers_available: bool,
+    /// Shared Subscription Available. Default true. Section 3.2.2.3.13.
+    pub shared_subscription_available: bool,
+    /// Longest Keep Alive in seconds; a longer one, or none, is replaced by this. Default: any.
+    pub server_keep_alive_max_seconds: Option<u16>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            maximum_packet_size_bytes: 1024 * 1024,
+            receive_maximum: 1024,
+            maximum_inflight_messages: 1024,
+            topic_alias_maximum: 16,
+            topic_alias_maximum_out: 16,
+            topic_levels_max: 128,
+            queued_messages_max: 100_000,
+            queued_bytes_max: 64 * MIB,
+            queued_bytes_total_max: 1024 * MIB,
+            overflow_policy: OverflowPolicy::DropNewest,
+            subscriptions_per_session_max: 10_000,
+            session_expiry_max_seconds: u32::MAX,
+            session_expiry_3x_seconds: 7 * 24 * 3600,
+            retained_messages_max: 1_000_000,
+            retained_bytes_max: 1024 * MIB,
+            retained_replay_per_turn: 256,
+            client_id_length_max: 1024,
+            maximum_qos: Qos::ExactlyOnce,
+            retain_available: true,
+            wildcard_subscription_available: true,
+            subscription_identifiers_available: true,
+            shared_subscription_available: true,
+            server_keep_alive_max_seconds: None,
+        }
+    }
+}
+
+const MIB: usize = 1024 * 1024;

@@ -1,0 +1,38 @@
+//! What the engine asks the server to do.
+//!
+//! Owns: [`Output`]. Does not own: how it is done. Start reading at [`Output`].
+//! Invariant: outputs for one connection, and messages for one shard, are to be kept in order.
+
+use proto::connection::Outgoing;
+use proto::packet::ReasonCode;
+
+use crate::{ConnectionKey, ShardIndex, ShardMessage};
+
+/// One thing to do.
+#[derive(Debug)]
+pub enum Output {
+    /// Send a packet.
+    Send {
+        /// On which Network Connection.
+        connection: ConnectionKey,
+        /// The packet.
+        packet: Outgoing,
+    },
+    /// Flush, then close a Network Connection; [`crate::Engine::on_closed`] may follow or not.
+    Close {
+        /// Which.
+        connection: ConnectionKey,
+        /// Why, for the log.
+        reason: ReasonCode,
+    },
+    /// Carry a message to another shard, in order.
+    ToShard {
+        /// Which.
+        to: ShardIndex,
+        /// The message.
+        message: ShardMessage,
+    },
+    /// Give the durable effects of this turn to the store, then call
+    /// [`crate::Engine::on_persisted`] when they are durable.
+    Persist(store::Batch),
+}

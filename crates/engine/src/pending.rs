@@ -1,0 +1,118 @@
+//! Packets that may not leave before something is durable or other shards have it.
+//!
+//! Owns: [`Wait`], [`Held`], and when they are released. Does not own: what waits for what.
+//! Start reading at [`Engine::emit`]. Invariant: packets of one connection leave in the order in
+//! which they were emitted, held or not.
+
+use proto::connection::Outgoing;
+use store::{Record, Seq};
+
+use crate::Engine;
+use crate::keys::{SessionKey, ShardSet};
+use crate::output::Output;
+
+/// What must have happened first.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wait {
+    /// This batch of ours is durable; 0 for none.
+    pub(crate) persisted: Seq,
+    /// These shards have taken everything we sent them up to `turn`.
+    pub(crate) shards: ShardSet,
+    pub(crate) turn: u64,
+}
+
+impl Wait {
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        self.persisted = self.persisted.max(other.persisted);
+        self.turn = self.turn.max(other.turn);
+        for shard in other.shards.iter() {
+            self.shards.insert(shard);
+        }
+        self
+    }
+}
+
+/// A packet that waits.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) packet: Outgoing,
+    pub(crate) wait: Wait,
+}
+
+impl Engine {
+    /// Adds a durable effect of this turn; what depends on it waits for the returned.
+    pub(crate) fn record(&mut self, record: Record) -> Wait {
+        self.batch.push(record);
+        self.wait_for_batch()
+    }
+
+    /// Everything recorded up to now in this turn.
+    pub(crate) fn wait_for_batch(&self) -> Wait {
+        let persisted = if self.batch.is_empty() { self.last_batch } else { self.next_batch() };
+        Wait { persisted, ..Wait::default() }
+    }
+
+    /// Everything that this shard has done up to now, here and elsewhere.
+    pub(crate) fn wait_for_all(&self) -> Wait {
+        self.wait_for_batch().and(self.routing.wait_for_others())
+    }
+
+    pub(crate) const fn next_batch(&self) -> Seq {
+        Seq(self.last_batch.0 + 1)
+    }
+
+    pub(crate) fn is_over(&self, wait: &Wait) -> bool {
+        self.persisted >= wait.persisted && self.routing.is_taken(wait)
+    }
+
+    /// Sends `packet` on the connection of this Session once `wait` is over and everything emitted before
+    /// has left. Without a connection it is dropped.
+    pub(crate) fn emit(&mut self, session: SessionKey, packet: Outgoing, wait: Wait) {
+        let is_over = self.is_over(&wait);
+        let Some(link) = self.sessions.get_mut(session).and_then(|session| session.link.as_mut())
+        else {
+            return;
+        };
+        if link.held.is_empty() && is_over {
+            self.counters.packets_sent += 1;
+            self.outputs.push_back(Output::Send { connection: link.connection, packet });
+            return;
+        }
+        if link.held.is_empty() {
+            self.sessions_holding.push(session);
+        }
+        link.held.push_back(Held { packet, wait });
+    }
+
+    /// Lets go what no longer has to wait.
+    pub(crate) fn release(&mut self) {
+        let holding = std::mem::take(&mut self.sessions_holding);
+        for session in holding {
+            self.release_session(session);
+        }
+        self.answer_shards();
+    }
+
+    fn release_session(&mut self, key: SessionKey) {
+        loop {
+            let Some(link) = self.sessions.get(key).and_then(|session| session.link.as_ref())
+            else {
+                return;
+            };
+            let Some(held) = link.held.front() else { return };
+            if !self.is_over(&held.wait) {
+                self.sessions_holding.push(key);
+                return;
+            }
+            let Some(link) = self.sessions.get_mut(key).and_then(|session| session.link.as_mut())
+            else {
+                return;
+            };
+            if let Some(held) = link.held.pop_front() {
+                self.counters.packets_sent += 1;
+                let connection = link.connection;
+                self.outputs.push_back(Output::Send { connection, packet: held.packet });
+            }
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! The way of one message: from its publisher to everyone who gets it.
+//!
+//! Owns: what a Client may publish, who gets a message, what its publisher is answered.
+//! Does not own: how a Session takes it (see `delivery`), other shards' Sessions (see `routing`).
+//! Start reading at [`Engine::on_publish`]. Invariant: the publisher is answered only when every
+//! Session and shard that took the message has it safely.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use proto::connection::Outgoing;
+use proto::packet::{Ack, Publish, ReasonCode};
+use proto::session::InboundPublish;
+use proto::topic::level_count;
+use proto::{Message, PacketIdentifier, Qos, Version};
+use store::{MessageRecord, Record};
+
+use crate::delivery::Terms;
+use crate::keys::SessionKey;
+use crate::pending::Wait;
+use crate::retained::Stamp;
+use crate::routing::{RoutedPublish, ShardItem};
+use crate::subscriptions::{Matches, PublisherMemo};
+use crate::{ConnectionKey, Engine};
+
+/// Who took a message.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Routed {
+    pub(crate) wait: Wait,
+    pub(crate) has_subscribers: bool,
+}
+
+/// Why a message is not taken.
+enum Refusal {
+    /// Answered in PUBACK or PUBREC; at QoS 0 and in 3.x dropped.
+    Answer(ReasonCode),
+    /// The connection closes with this.
+    Close(ReasonCode),
+}
+
+impl Engine {
+    /// A PUBLISH from the Client, its Topic Alias already resolved. `buffer` is the shareable buffer
+    /// it borrows from, if there is one.
+    pub fn on_publish(
+        &mut self,
+        connection: ConnectionKey,
+        publish: &Publish<'_>,
+        buffer: Option<&Bytes>,
+        now: Instant,
+    ) {
+        let Some(key) = self.on_packet(connection) else { return };
+        self.counters.publishes_received += 1;
+        self.counters.publish_bytes_received += publish.payload.len() as u64;
+        match self.check_publish(connection, publish) {
+            Ok(()) => {}
+            Err(Refusal::Answer(reason)) => {
+                self.refuse_publish(connection, key, publish, reason, now);
+                return;
+            }
+            Err(Refusal::Close(reason)) => {
+                self.close(connection, reason, now);
+                return;
+            }
+        }
+        match (publish.qos, publish.packet_id) {
+            (Qos::AtLeastOnce, Some(packet_id)) => {
+                let routed = self.route_publish(connection, key, publish, buffer, now);
+                let ack = Ack::new(packet_id, reason_for(routed));
+                // [MQTT-4.3.2-4] [v3.1.1 MQTT-4.3.2-2]
+                self.emit(key, Outgoing::PubAck(ack), routed.wait);
+            }
+            (Qos::ExactlyOnce, Some(packet_id)) => {
+                self.on_publish_qos2(connection, key, (publish, packet_id), buffer, now);
+            }
+            _ => {
+                self.route_publish(connection, key, publish, buffer, now);
+            }
+        }
+    }
+
+    /// [MQTT-4.3.3-8] [MQTT-4.3.3-10] [v3.1.1 MQTT-4.3.3-2]
+    fn on_publish_qos2(
+        &mut self,
+        connection: ConnectionKey,
+        key: SessionKey,
+        (publish, packet_id): (&Publish<'_>, PacketIdentifier),
+        buffer: Option<&Bytes>,
+        now: Instant,
+    ) {
+        let inbound_max = usize::from(self.limits.receive_maximum);
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        if session.inbound.len() >= inbound_max && !session.inbound.contains(packet_id) {
+            self.close(connection, ReasonCode::ReceiveMaximumExceeded, now);
+            return;
+        }
+        let pubrec = |reason| Outgoing::PubRec(Ack::new(packet_id, reason));
+        if session.inbound.on_publish(packet_id) == InboundPublish::Repeated {
+            let wait = self.wait_for_all();
+            self.emit(key, pubrec(ReasonCode::Success), wait);
+            return;
+        }
+        let durable = session.is_durable().then(|| Arc::clone(&session.client_id));
+        let mut routed = self.route_publish(connection, key, publish, buffer, now);
+        if let Some(client_id) = durable {
+            let record = Record::InboundPut { client_id, packet_id: packet_id.get() };
+            routed.wait = routed.wait.and(self.record(record));
+        }
+        self.emit(key, pubrec(reason_for(routed)), routed.wait);
+    }
+
+    /// PUBREL from the Client. [MQTT-4.3.3-11] [v3.1.1 MQTT-4.3.3-2]
+    pub fn on_pubrel(&mut self, connection: ConnectionKey, ack: &Ack, _now: Instant) {
+        let Some(key) = self.on_packet(connection) else { return };
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let is_known = session.inbound.on_pubrel(ack.packet_id);
+        let durable = session.is_durable().then(|| Arc::clone(&session.client_id));
+        let mut wait = self.wait_for_batch();
+        if let (true, Some(client_id)) = (is_known, durable) {
+            let packet_id = ack.packet_id.get();
+            wait = self.record(Record::InboundDelete { client_id, packet_id });
+        }
+        let reason =
+            if is_known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
+        self.emit(key, Outgoing::PubComp(Ack::new(ack.packet_id, reason)), wait);
+    }
+
+    fn check_publish(
+        &self,
+        connection: ConnectionKey,
+        publish: &Publish<'_>,
+    ) -> Result<(), Refusal> {
+        let Some(connection) = self.connections.get(connection) else { return Ok(()) };
+        // [MQTT-3.2.2-11] A QoS above the Maximum QoS announced.
+        if publish.qos > self.limits.maximum_qos {
+            return Err(Refusal::Close(ReasonCode::QosNotSupported));
+        }
+        // [MQTT-3.2.2-14]
+        if publish.retain && !self.limits.retain_available {
+            return Err(Refusal::Close(ReasonCode::RetainNotSupported));
+        }
+        if level_count(publish.topic) > self.limits.topic_levels_max {
+            let is_answered = connection.version == Version::V5 && publish.qos != Qos::AtMostOnce;
+            let reason = ReasonCode::TopicNameInvalid;
+            return Err(if is_answered { Refusal::Answer(reason) } else { Refusal::Close(reason) });
+        }
+        if is_server_topic(publish.topic) || !connection.permissions.allows_publish(publish.topic) {
+            return Err(Refusal::Answer(ReasonCode::NotAuthorized));
+        }
+        Ok(())
+    }
+
+    /// [MQTT-3.3.5-2] [v3.1.1 MQTT-3.3.5-2] A message that may not be published is dropped, and
+    /// acknowledged as its QoS asks: with a Reason Code where the version has one.
+    fn refuse_publish(
+        &mut self,
+        connection: ConnectionKey,
+        key: SessionKey,
+        publish: &Publish<'_>,
+        reason: ReasonCode,
+        now: Instant,
+    ) {
+        self.counters.publishes_dropped += 1;
+        self.counters.dropped_not_authorized += 1;
+        let Some(packet_id) = publish.packet_id else { return };
+        let ack = Ack::new(packet_id, reason);
+        let wait = self.wait_for_all();
+        if publish.qos == Qos::AtLeastOnce {
+            self.emit(key, Outgoing::PubAck(ack), wait);
+            return;
+        }
+        if self.version_of(connection) != Version::V5 {
+            // A 3.x Client goes on with PUBREL, which has to find the identifier.
+            let inbound_max = usize::from(self.limits.receive_maximum);
+            let Some(session) = self.sessions.get_mut(key) else { return };
+            if session.inbound.len() >= inbound_max && !session.inbound.contains(packet_id) {
+                self.close(connection, ReasonCode::ReceiveMaximumExceeded, now);
+                return;
+            }
+            session.inbound.on_publish(packet_id);
+        }
+        self.emit(key, Outgoing::PubRec(ack), wait);
+    }
+
+    fn route_publish(
+        &mut self,
+        connection: ConnectionKey,
+        key: SessionKey,
+        publish: &Publish<'_>,
+        buffer: Option<&Bytes>,
+        now: Instant,
+    ) -> Routed {
+        let message = Arc::new(Message::from_publish(publish, buffer, now));
+        let mut memo = self
+            .connections
+            .get_mut(connection)
+            .map(|connection| std::mem::take(&mut connection.memo))
+            .unwrap_or_default();
+        let routed = self.route(&message, Some(key), &mut memo, now);
+        if let Some(connection) = self.connections.get_mut(connection) {
+            connection.memo = memo;
+        }
+        routed
+    }
+
+    /// Stores and delivers `message`, here and in other shards.
+    pub(crate) fn route(
+        &mut self,
+        message: &Arc<Message>,
+        publisher: Option<SessionKey>,
+        memo: &mut PublisherMemo,
+        now: Instant,
+    ) -> Routed {
+        let matches = self.subscriptions.matches_with(memo, message.topic());
+        let mut wait = Wait::default();
+        let mut retained = None;
+        if message.retain() {
+            let stamp = self.next_stamp();
+            retained = Some(stamp);
+            wait = wait.and(self.store_retained(message, stamp, true, now));
+        }
+        self.deliver_rows(&matches, message, publisher, now);
+        let elsewhere = self.deliver_groups(&matches, message, now);
+        wait = wait.and(self.send_to_shards(&matches, message, retained, elsewhere));
+        wait = wait.and(self.record_enqueued(message, now));
+        Routed { wait, has_subscribers: !matches.is_empty() }
+    }
+
+    /// A message from another shard.
+    pub(crate) fn on_routed_publish(&mut self, routed: &RoutedPublish, now: Instant) -> Wait {
+        let message = &routed.message;
+        let mut wait = Wait::default();
+        if let Some(stamp) = routed.retained {
+            wait = wait.and(self.store_retained(message, stamp, false, now));
+        }
+        if routed.is_for_all {
+            let matches = self.subscriptions.matches(message.topic());
+            self.deliver_rows(&matches, message, None, now);
+        }
+        for group in &routed.groups {
+            wait = wait.and(self.deliver_routed_group(group, routed, now));
+        }
+        wait.and(self.record_enqueued(message, now))
+    }
+
+    fn deliver_rows(
+        &mut self,
+        matches: &Matches,
+        message: &Arc<Message>,
+        publisher: Option<SessionKey>,
+        now: Instant,
+    ) {
+        for row in &matches.rows {
+            let Some(grant) = row.for_session(publisher) else { continue };
+            let terms = Terms {
+                qos: message.qos().min(grant.qos),
+                // [MQTT-3.3.1-12] [MQTT-3.3.1-13] [v3.1.1 MQTT-3.3.1-9]
+                retain: grant.retain_as_published && message.retain(),
+                subscription_identifiers: grant.subscription_identifiers.cloned(),
+            };
+            self.deliver(row.session, message, terms, now);
+        }
+    }
+
+    fn send_to_shards(
+        &mut self,
+        matches: &Matches,
+        message: &Arc<Message>,
+        retained: Option<Stamp>,
+        elsewhere: Vec<(crate::ShardIndex, Arc<str>)>,
+    ) -> Wait {
+        let mut targets = matches.remote;
+        if retained.is_some() {
+            targets = targets.union(self.routing.others());
+        }
+        for (shard, _) in &elsewhere {
+            targets.insert(*shard);
+        }
+        let mut wait = Wait::default();
+        if targets.is_empty() {
+            return wait;
+        }
+        for shard in targets.iter() {
+            let groups = elsewhere.iter().filter(|(to, _)| *to == shard);
+            let publish = RoutedPublish {
+                message: Arc::clone(message),
+                retained,
+                is_for_all: matches.remote.contains(shard),
+                groups: groups.map(|(_, group)| Arc::clone(group)).collect(),
+                hops: 0,
+            };
+            wait = wait.and(self.routing.send(shard, ShardItem::Publish(publish)));
+        }
+        wait
+    }
+
+    /// One record for all durable Sessions that took `message`.
+    pub(crate) fn record_enqueued(&mut self, message: &Message, now: Instant) -> Wait {
+        if self.targets.is_empty() {
+            return Wait::default();
+        }
+        let targets = std::mem::take(&mut self.targets);
+        self.record(Record::Enqueue { message: message_record(message, now), targets })
+    }
+}
+
+/// `$SYS` is the Server's: no Client may publish there.
+pub(crate) fn is_server_topic(name: &str) -> bool {
+    name.strip_prefix("$SYS").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// `message` as the store keeps it. Copies topic and properties, shares a large payload.
+pub(crate) fn message_record(message: &Message, now: Instant) -> MessageRecord {
+    let payload = message
+        .shared_payload()
+        .cloned()
+        .unwrap_or_else(|| Bytes::copy_from_slice(message.payload()));
+    MessageRecord {
+        topic: Bytes::copy_from_slice(message.topic().as_bytes()),
+        properties: Bytes::copy_from_slice(message.forwarded_properties()),
+        payload,
+        qos: message.qos().level(),
+        retain: message.retain(),
+        expiry_seconds: message.remaining_expiry_seconds(now),
+    }
+}
+
+const fn reason_for(routed: Routed) -> ReasonCode {
+    if routed.has_subscribers { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers }
+}

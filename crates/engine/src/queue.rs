@@ -1,0 +1,76 @@
+//! How much may wait for a Session, and what happens beyond that.
+//!
+//! Owns: message and byte limits, the overflow policy, the count of queued bytes.
+//! Does not own: the queue itself (see `proto::session::Outbound`). Start reading at [`Engine::enqueue`].
+//! Invariant: every byte charged to a Session and to the shard is given back exactly once.
+
+use proto::packet::ReasonCode;
+use proto::session::Queued;
+use store::Record;
+
+use crate::keys::SessionKey;
+use crate::limits::OverflowPolicy;
+use crate::sessions::Session;
+use crate::Engine;
+
+impl Engine {
+    /// Queues a message above QoS 0 for a Session within its limits. Returns its number in the queue, or
+    /// `None` if it was dropped.
+    pub(crate) fn enqueue(&mut self, key: SessionKey, queued: Queued) -> Option<u64> {
+        let charge = Session::charge(&queued.message);
+        if !self.has_room(key, charge) && !self.make_room(key, charge) {
+            self.counters.publishes_dropped += 1;
+            self.counters.dropped_queue_full += 1;
+            return None;
+        }
+        let session = self.sessions.get_mut(key)?;
+        session.queued_bytes += charge;
+        self.counters.queued_bytes += charge as u64;
+        self.counters.queued_messages += 1;
+        Some(session.outbound.push(queued))
+    }
+
+    /// A queued message is finished, in whichever way: gives back its bytes and forgets it durably.
+    pub(crate) fn on_dequeued(&mut self, key: SessionKey, queued: &Queued) {
+        let charge = Session::charge(&queued.message);
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        session.queued_bytes = session.queued_bytes.saturating_sub(charge);
+        self.counters.queued_bytes = self.counters.queued_bytes.saturating_sub(charge as u64);
+        self.counters.queued_messages = self.counters.queued_messages.saturating_sub(1);
+        if session.is_durable() {
+            let client_id = std::sync::Arc::clone(&session.client_id);
+            self.record(Record::Dequeue { client_id, seq: queued.seq });
+        }
+    }
+
+    fn has_room(&self, key: SessionKey, charge: usize) -> bool {
+        let Some(session) = self.sessions.get(key) else { return false };
+        let shards = usize::from(self.config.shard_count);
+        let total_max = self.limits.queued_bytes_total_max / shards;
+        let total = usize::try_from(self.counters.queued_bytes).unwrap_or(usize::MAX);
+        session.outbound.waiting_len() < self.limits.queued_messages_max
+            && session.queued_bytes + charge <= self.limits.queued_bytes_max
+            && total.saturating_add(charge) <= total_max
+    }
+
+    fn make_room(&mut self, key: SessionKey, charge: usize) -> bool {
+        match self.limits.overflow_policy {
+            OverflowPolicy::DropNewest => false,
+            OverflowPolicy::DropOldest => {
+                while !self.has_room(key, charge) {
+                    let Some(session) = self.sessions.get_mut(key) else { return false };
+                    let Some(oldest) = session.outbound.discard_next() else { return false };
+                    self.counters.publishes_dropped += 1;
+                    self.counters.dropped_queue_full += 1;
+                    self.on_dequeued(key, &oldest);
+                }
+                true
+            }
+            OverflowPolicy::Disconnect => {
+                // Closing may end the Session, which the caller is still looking at: done at turn's end.
+                self.close_later(key, ReasonCode::QuotaExceeded);
+                false
+            }
+        }
+    }
+}

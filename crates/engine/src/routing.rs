@@ -1,0 +1,201 @@
+//! Between shards: what leaves for another shard, what comes from one, and who has taken what.
+//!
+//! Owns: [`ShardMessage`], batches per turn, their numbers, the answers to them.
+//! Does not own: rings and wake-ups (the server's), who wants a message (see `subscriptions`).
+//! Start reading at [`Engine::on_shard_message`].
+//! Invariant: a shard answers a batch only when all that it caused is durable here and taken where
+//! it was passed on; so an acknowledgement that waits for the answer promises as much.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use proto::Message;
+
+use crate::counters::Counters;
+use crate::keys::ShardSet;
+use crate::output::Output;
+use crate::pending::Wait;
+use crate::retained::Stamp;
+use crate::{Config, Engine, ShardIndex};
+
+/// What one shard's engine says to another's; the server only carries it, in order.
+#[derive(Debug)]
+pub struct ShardMessage(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    /// What one turn has for the other shard.
+    Batch { turn: u64, items: Vec<ShardItem> },
+    /// Everything up to this turn's batch is taken.
+    Taken { turn: u64 },
+}
+
+/// One thing for another shard.
+#[derive(Debug)]
+pub(crate) enum ShardItem {
+    /// A message to deliver, to store, or both.
+    Publish(RoutedPublish),
+    /// Whether the sender has a Non-shared Subscription to this Topic Filter.
+    Interest { filter: Arc<str>, is_wanted: bool },
+    /// How many members of a Shared Subscription the sender has.
+    Members { group: Arc<str>, online: u32, total: u32 },
+    /// What the sender has counted.
+    Counters(Box<Counters>),
+}
+
+/// A message for the Sessions of another shard.
+#[derive(Clone, Debug)]
+pub(crate) struct RoutedPublish {
+    pub(crate) message: Arc<Message>,
+    /// Set if it is to be stored as retained message.
+    pub(crate) retained: Option<Stamp>,
+    /// Whether Non-shared Subscriptions get it.
+    pub(crate) is_for_all: bool,
+    /// Shared Subscriptions for one of whose members it is meant, `$share/name/filter`.
+    pub(crate) groups: Vec<Arc<str>>,
+    /// How many shards have failed to find a member before.
+    pub(crate) hops: u16,
+}
+
+/// What this shard has sent to one other, and got back.
+#[derive(Debug, Default)]
+struct Neighbour {
+    outbox: Vec<ShardItem>,
+    sent_turn: u64,
+    taken_turn: u64,
+}
+
+/// A batch that is not answered yet.
+#[derive(Debug)]
+struct Owed {
+    to: ShardIndex,
+    turn: u64,
+    wait: Wait,
+}
+
+/// The state of this shard's links to the others.
+#[derive(Debug)]
+pub(crate) struct Routing {
+    neighbours: Vec<Neighbour>,
+    others: ShardSet,
+    turn: u64,
+    owed: VecDeque<Owed>,
+}
+
+impl Routing {
+    pub(crate) fn new(config: &Config) -> Self {
+        let shards = (0..config.shard_count).map(ShardIndex);
+        Self {
+            neighbours: shards.clone().map(|_| Neighbour::default()).collect(),
+            others: shards.filter(|shard| *shard != config.shard).collect(),
+            turn: 1,
+            owed: VecDeque::new(),
+        }
+    }
+
+    pub(crate) const fn others(&self) -> ShardSet {
+        self.others
+    }
+
+    /// Puts `item` into this turn's batch for `to`; what depends on it waits for the returned.
+    pub(crate) fn send(&mut self, to: ShardIndex, item: ShardItem) -> Wait {
+        let mut wait = Wait { turn: self.turn, ..Wait::default() };
+        if let Some(neighbour) = self.neighbours.get_mut(usize::from(to.0)) {
+            neighbour.outbox.push(item);
+            wait.shards.insert(to);
+        }
+        wait
+    }
+
+    /// Everything that was sent or is about to be sent.
+    pub(crate) fn wait_for_others(&self) -> Wait {
+        Wait { shards: self.others, turn: self.turn, ..Wait::default() }
+    }
+
+    pub(crate) fn is_taken(&self, wait: &Wait) -> bool {
+        wait.shards.is_empty()
+            || wait.shards.iter().all(|shard| {
+                self.neighbours.get(usize::from(shard.0)).is_none_or(|neighbour| {
+                    let has_all = neighbour.taken_turn == neighbour.sent_turn;
+                    neighbour.taken_turn >= wait.turn
+                        || (has_all && neighbour.outbox.is_empty())
+                })
+            })
+    }
+}
+
+impl Engine {
+    /// A message from the engine of another shard.
+    pub fn on_shard_message(&mut self, from: ShardIndex, message: ShardMessage, now: Instant) {
+        match message.0 {
+            Kind::Batch { turn, items } => {
+                let mut wait = Wait::default();
+                for item in items {
+                    wait = wait.and(self.on_shard_item(from, item, now));
+                }
+                self.routing.owed.push_back(Owed { to: from, turn, wait });
+                self.answer_shards();
+            }
+            Kind::Taken { turn } => {
+                if let Some(neighbour) = self.routing.neighbours.get_mut(usize::from(from.0)) {
+                    neighbour.taken_turn = neighbour.taken_turn.max(turn);
+                }
+                self.release();
+            }
+        }
+    }
+
+    fn on_shard_item(&mut self, from: ShardIndex, item: ShardItem, now: Instant) -> Wait {
+        match item {
+            ShardItem::Publish(publish) => self.on_routed_publish(&publish, now),
+            ShardItem::Interest { filter, is_wanted } => {
+                self.subscriptions.set_remote(&filter, from, is_wanted);
+                Wait::default()
+            }
+            ShardItem::Members { group, online, total } => {
+                self.on_members(from, &group, online, total);
+                Wait::default()
+            }
+            ShardItem::Counters(counters) => {
+                self.sys.on_counters(from, *counters);
+                Wait::default()
+            }
+        }
+    }
+
+    /// Answers every batch whose effects are safe, oldest first for each shard.
+    pub(crate) fn answer_shards(&mut self) {
+        let mut blocked = ShardSet::EMPTY;
+        let owed = std::mem::take(&mut self.routing.owed);
+        for owed in owed {
+            if blocked.contains(owed.to) || !self.is_over(&owed.wait) {
+                blocked.insert(owed.to);
+                self.routing.owed.push_back(owed);
+            } else {
+                let message = ShardMessage(Kind::Taken { turn: owed.turn });
+                self.outputs.push_back(Output::ToShard { to: owed.to, message });
+            }
+        }
+    }
+
+    /// Sends this turn's batches.
+    pub(crate) fn flush_shards(&mut self) {
+        let turn = self.routing.turn;
+        let mut has_sent = false;
+        for (to, neighbour) in (0..).map(ShardIndex).zip(&mut self.routing.neighbours) {
+            if neighbour.outbox.is_empty() {
+                continue;
+            }
+            has_sent = true;
+            neighbour.sent_turn = turn;
+            self.counters.shard_messages_sent += neighbour.outbox.len() as u64;
+            let message =
+                ShardMessage(Kind::Batch { turn, items: std::mem::take(&mut neighbour.outbox) });
+            self.outputs.push_back(Output::ToShard { to, message });
+        }
+        if has_sent {
+            self.routing.turn += 1;
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Sessions of one shard: client identifier -> Session, and the part of a Session that is ours.
+//!
+//! Owns: [`Session`], [`Link`] (what a Session knows of its Network Connection), [`Sessions`].
+//! Does not own: when a Session begins and ends (see `connect`), its delivery state (see
+//! `proto::session`). Start reading at [`Session`].
+//! Invariant: a Client Identifier has at most one Session, and a Session at most one connection.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use proto::packet::Will;
+use proto::session::{Inbound, Outbound};
+use proto::{Message, Version};
+use slab::Slab;
+
+use crate::keys::{KeyedState, SessionKey};
+use crate::pending::Held;
+use crate::timers::Deadline;
+use crate::{ConnectionKey, Permissions};
+
+/// One Session, connected or not.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) client_id: Arc<str>,
+    /// Session Expiry Interval in seconds; 0 ends with the connection, `u32::MAX` never ends.
+    pub(crate) expiry_seconds: u32,
+    pub(crate) link: Option<Link>,
+    pub(crate) outbound: Outbound,
+    /// Bytes of the messages in `outbound`.
+    pub(crate) queued_bytes: usize,
+    pub(crate) inbound: Inbound,
+    pub(crate) filters: BTreeSet<Arc<str>>,
+    pub(crate) will: Option<Box<PendingWill>>,
+    pub(crate) expiry_deadline: Option<Deadline>,
+    pub(crate) will_deadline: Option<Deadline>,
+}
+
+/// A Will Message and whether its Client may publish it.
+#[derive(Debug)]
+pub(crate) struct PendingWill {
+    pub(crate) will: Will,
+    pub(crate) permissions: Arc<Permissions>,
+}
+
+/// What a delivery needs to know about the Network Connection of a Session.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) connection: ConnectionKey,
+    pub(crate) version: Version,
+    pub(crate) maximum_packet_size_bytes: Option<u32>,
+    /// Unsent bytes are above the mark: QoS 0 is dropped, the rest waits.
+    pub(crate) is_congested: bool,
+    /// Packets that wait for durability or other shards, in order.
+    pub(crate) held: VecDeque<Held>,
+}
+
+impl Session {
+    pub(crate) fn new(client_id: Arc<str>, expiry_seconds: u32) -> Self {
+        Self {
+            client_id,
+            expiry_seconds,
+            link: None,
+            outbound: Outbound::default(),
+            queued_bytes: 0,
+            inbound: Inbound::default(),
+            filters: BTreeSet::new(),
+            will: None,
+            expiry_deadline: None,
+            will_deadline: None,
+        }
+    }
+
+    /// Whether it outlives its Network Connection, and so is kept in the store.
+    pub(crate) const fn is_durable(&self) -> bool {
+        self.expiry_seconds > 0
+    }
+
+    /// Bytes of `message` as the queue counts them.
+    pub(crate) fn charge(message: &Message) -> usize {
+        message.memory_bytes() + QUEUED_OVERHEAD_BYTES
+    }
+}
+
+/// Bookkeeping of one queued message beyond its bytes.
+const QUEUED_OVERHEAD_BYTES: usize = 64;
+
+/// The Sessions of a shard.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    slab: Slab<Session>,
+    by_client_id: HashMap<Arc<str>, SessionKey, KeyedState>,
+}
+
+impl Sessions {
+    pub(crate) fn new(hasher: KeyedState) -> Self {
+        Self { slab: Slab::new(), by_client_id: HashMap::with_hasher(hasher) }
+    }
+
+    pub(crate) fn find(&self, client_id: &str) -> Option<SessionKey> {
+        self.by_client_id.get(client_id).copied()
+    }
+
+    pub(crate) fn get(&self, key: SessionKey) -> Option<&Session> {
+        self.slab.get(index(key))
+    }
+
+    pub(crate) fn get_mut(&mut self, key: SessionKey) -> Option<&mut Session> {
+        self.slab.get_mut(index(key))
+    }
+
+    pub(crate) fn insert(&mut self, session: Session) -> SessionKey {
+        let client_id = Arc::clone(&session.client_id);
+        let key = key_of(self.slab.insert(session));
+        self.by_client_id.insert(client_id, key);
+        key
+    }
+
+    pub(crate) fn remove(&mut self, key: SessionKey) -> Option<Session> {
+        let session = self.slab.try_remove(index(key))?;
+        self.by_client_id.remove(&session.client_id);
+        Some(session)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    /// The keys of all Sessions, in slab order.
+    pub(crate) fn keys(&self) -> Vec<SessionKey> {
+        self.slab.iter().map(|(index, _)| key_of(index)).collect()
+    }
+}
+
+const fn index(key: SessionKey) -> usize {
+    key.0 as usize
+}
+
+fn key_of(index: usize) -> SessionKey {
+    SessionKey(u32::try_from(index).expect("invariant: fewer than 2^32 Sessions in a shard"))
+}
