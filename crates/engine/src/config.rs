@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Limits, ShardIndex};
+use crate::{Limits, ShardIndex, SharedStrategy};
 
 /// How this shard runs.
 #[derive(Clone, Debug)]
@@ -19,6 +19,8 @@ pub struct Config {
     pub hash_seed: u64,
     /// Bounds and switches.
     pub limits: Arc<Limits>,
+    /// How the member of a Shared Subscription that gets a message is chosen.
+    pub shared_strategy: SharedStrategy,
     /// How often `$SYS` topics are published; zero turns them off. Default 10 s.
     pub sys_interval: Duration,
     /// What `$SYS/broker/version` says.
@@ -36,6 +38,7 @@ impl Config {
             shard_count: shard_count.max(1),
             hash_seed,
             limits: Arc::new(Limits::default()),
+            shared_strategy: SharedStrategy::default(),
             sys_interval: Duration::from_secs(10),
             version_text: concat!("vencejo version ", env!("CARGO_PKG_VERSION")).to_owned(),
             response_topic_prefix: Some("response/".to_owned()),

@@ -34,11 +34,17 @@ pub(crate) struct Connections {
 
 impl Connections {
     pub(crate) fn get(&self, key: ConnectionKey) -> Option<&Connection> {
-        self.slots.get(slot(key))?.as_ref().filter(|connection| connection.key == key)
+        self.slots
+            .get(slot(key))?
+            .as_ref()
+            .filter(|connection| connection.key == key)
     }
 
     pub(crate) fn get_mut(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
-        self.slots.get_mut(slot(key))?.as_mut().filter(|connection| connection.key == key)
+        self.slots
+            .get_mut(slot(key))?
+            .as_mut()
+            .filter(|connection| connection.key == key)
     }
 
     pub(crate) fn insert(&mut self, connection: Connection) {

@@ -41,7 +41,9 @@ impl Engine {
             self.deliver_qos0(key, message, terms, now);
             return;
         }
-        let Some(session) = self.sessions.get(key) else { return };
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
         if session.link.is_none() && !session.is_durable() {
             return;
         }
@@ -53,7 +55,9 @@ impl Engine {
             qos: terms.qos,
             retain: terms.retain,
         };
-        let Some(seq) = self.enqueue(key, queued) else { return };
+        let Some(seq) = self.enqueue(key, queued) else {
+            return;
+        };
         if let Some(client_id) = durable_client_id {
             self.targets.push(Target {
                 client_id,
@@ -73,7 +77,9 @@ impl Engine {
         terms: Terms,
         now: Instant,
     ) {
-        let Some(session) = self.sessions.get(key) else { return };
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
         let Some(link) = &session.link else { return };
         if message.is_expired(now) {
             self.counters.messages_expired += 1;
@@ -112,7 +118,9 @@ impl Engine {
 
     /// [MQTT-4.4.0-1] [v3.1.1 MQTT-4.4.0-1]
     fn resend_one(&mut self, key: SessionKey, now: Instant) -> bool {
-        let Some(session) = self.sessions.get_mut(key) else { return false };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return false;
+        };
         let Some(link) = session.link.as_ref().filter(|link| !link.is_congested) else {
             return false;
         };
@@ -151,15 +159,23 @@ impl Engine {
 
     /// Starts, or discards, the first waiting message. Returns whether there may be more to do.
     fn start_one(&mut self, key: SessionKey, now: Instant) -> bool {
-        let Some(session) = self.sessions.get_mut(key) else { return false };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return false;
+        };
         let Some(link) = session.link.as_ref().filter(|link| !link.is_congested) else {
             return false;
         };
-        let Some(next) = session.outbound.next_waiting() else { return false };
+        let Some(next) = session.outbound.next_waiting() else {
+            return false;
+        };
         // [MQTT-3.3.2-5] Checked when the delivery starts; afterwards it is finished whatever the time.
         let is_expired = next.message.is_expired(now);
         let is_too_large = link.maximum_packet_size_bytes.is_some()
-            && is_too_large(link, &delivery_of(next, PacketIdentifier::FIRST, false), now);
+            && is_too_large(
+                link,
+                &delivery_of(next, PacketIdentifier::FIRST, false),
+                now,
+            );
         if is_expired || is_too_large {
             if is_expired {
                 self.counters.messages_expired += 1;
@@ -173,7 +189,9 @@ impl Engine {
             return true;
         }
         let is_durable = session.is_durable();
-        let Some(started) = session.outbound.start_next() else { return false };
+        let Some(started) = session.outbound.start_next() else {
+            return false;
+        };
         let delivery = delivery_of(&started.queued, started.packet_id, false);
         // A QoS 2 identifier must not be forgotten once the Client has seen it.
         let wait = if is_durable && delivery.qos == Qos::ExactlyOnce {
@@ -190,14 +208,21 @@ impl Engine {
         if self.targets.is_empty() {
             self.wait_for_batch()
         } else {
-            Wait { persisted: self.next_batch(), ..Wait::default() }
+            Wait {
+                persisted: self.next_batch(),
+                ..Wait::default()
+            }
         }
     }
 
     /// PUBACK from the Client. [MQTT-4.3.2-3]
     pub fn on_puback(&mut self, connection: ConnectionKey, ack: &Ack, now: Instant) {
-        let Some(key) = self.on_packet(connection) else { return };
-        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(key) = self.on_packet(connection) else {
+            return;
+        };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         if let Some(queued) = session.outbound.on_puback(ack.packet_id) {
             self.on_dequeued(key, &queued);
             self.pump(key, now);
@@ -206,9 +231,13 @@ impl Engine {
 
     /// PUBREC from the Client. [MQTT-4.3.3-4] [v3.1.1 MQTT-4.3.3-1]
     pub fn on_pubrec(&mut self, connection: ConnectionKey, ack: &Ack, now: Instant) {
-        let Some(key) = self.on_packet(connection) else { return };
+        let Some(key) = self.on_packet(connection) else {
+            return;
+        };
         let version = self.version_of(connection);
-        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         let is_error = version == Version::V5 && ack.reason.is_error();
         let pubrel = |reason| Outgoing::PubRel(Ack::new(ack.packet_id, reason));
         match session.outbound.on_pubrec(ack.packet_id, is_error) {
@@ -227,7 +256,11 @@ impl Engine {
             // A refused message has no PUBREL; an unknown identifier is said to be unknown.
             PubRecOutcome::Unknown if is_error => {}
             PubRecOutcome::Unknown => {
-                self.emit(key, pubrel(ReasonCode::PacketIdentifierNotFound), Wait::default());
+                self.emit(
+                    key,
+                    pubrel(ReasonCode::PacketIdentifierNotFound),
+                    Wait::default(),
+                );
             }
         }
     }
@@ -235,7 +268,9 @@ impl Engine {
     /// The Client has a QoS 2 message: gives its bytes back; its number stays until PUBCOMP.
     fn on_released(&mut self, key: SessionKey, queued: &Queued) -> Wait {
         let charge = Session::charge(&queued.message);
-        let Some(session) = self.sessions.get_mut(key) else { return Wait::default() };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return Wait::default();
+        };
         session.queued_bytes = session.queued_bytes.saturating_sub(charge);
         self.counters.queued_bytes = self.counters.queued_bytes.saturating_sub(charge as u64);
         self.counters.queued_messages = self.counters.queued_messages.saturating_sub(1);
@@ -244,14 +279,23 @@ impl Engine {
         }
         let client_id = Arc::clone(&session.client_id);
         // The discard must be durable before PUBREL is sent, or a crash would repeat the message.
-        self.record(Record::Release { client_id, seq: queued.seq })
+        self.record(Record::Release {
+            client_id,
+            seq: queued.seq,
+        })
     }
 
     /// PUBCOMP from the Client.
     pub fn on_pubcomp(&mut self, connection: ConnectionKey, ack: &Ack, now: Instant) {
-        let Some(key) = self.on_packet(connection) else { return };
-        let Some(session) = self.sessions.get_mut(key) else { return };
-        let Some(seq) = session.outbound.on_pubcomp(ack.packet_id) else { return };
+        let Some(key) = self.on_packet(connection) else {
+            return;
+        };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(seq) = session.outbound.on_pubcomp(ack.packet_id) else {
+            return;
+        };
         if session.is_durable() {
             let client_id = Arc::clone(&session.client_id);
             self.record(Record::Dequeue { client_id, seq });
@@ -261,11 +305,18 @@ impl Engine {
 
     /// Unsent bytes of a connection went above or below the mark.
     pub fn on_congested(&mut self, connection: ConnectionKey, congested: bool, now: Instant) {
-        let Some(key) = self.connections.get(connection).map(|connection| connection.session)
+        let Some(key) = self
+            .connections
+            .get(connection)
+            .map(|connection| connection.session)
         else {
             return;
         };
-        if let Some(link) = self.sessions.get_mut(key).and_then(|session| session.link.as_mut()) {
+        if let Some(link) = self
+            .sessions
+            .get_mut(key)
+            .and_then(|session| session.link.as_mut())
+        {
             link.is_congested = congested;
         }
         if !congested {
@@ -287,7 +338,9 @@ fn delivery_of(queued: &Queued, packet_id: PacketIdentifier, dup: bool) -> Deliv
 
 /// [MQTT-3.1.2-24] [MQTT-3.1.2-25] Whether the Client cannot take this packet.
 fn is_too_large(link: &Link, delivery: &Delivery, now: Instant) -> bool {
-    let Some(maximum) = link.maximum_packet_size_bytes else { return false };
+    let Some(maximum) = link.maximum_packet_size_bytes else {
+        return false;
+    };
     let publish = OutgoingPublish {
         message: &delivery.message,
         dup: delivery.dup,
@@ -296,7 +349,10 @@ fn is_too_large(link: &Link, delivery: &Delivery, now: Instant) -> bool {
         packet_id: delivery.packet_id,
         topic_alias: None,
         message_expiry_interval_seconds: delivery.message.remaining_expiry_seconds(now),
-        subscription_identifiers: delivery.subscription_identifiers.as_deref().unwrap_or_default(),
+        subscription_identifiers: delivery
+            .subscription_identifiers
+            .as_deref()
+            .unwrap_or_default(),
     };
     publish.encoded_len(link.version) > maximum
 }

@@ -1,16 +1,227 @@
-//! engine.
+//! One shard's mind: sessions, subscriptions, retained messages, wills. Deterministic, no IO.
+//!
+//! Owns: everything MQTT asks of a Server beyond one Network Connection.
+//! Does not own: sockets, clocks, threads, files; bytes on the wire (see `proto::connection`).
+//! Start reading at [`Engine`], then `publish`. Invariant: the same calls with the same times give the
+//! same outputs, and a mistake of one Client never reaches another's Session.
 #![warn(clippy::indexing_slicing, clippy::iter_over_hash_type)]
 #![allow(
     dead_code,
     unused_imports,
-    reason = "used by the doors of the engine, not all there yet"
+    reason = "parts of the index that only its own tests use yet"
 )]
 
+mod config;
+mod connect;
+mod connections;
+mod counters;
+mod delivery;
+mod disconnect;
 mod keys;
+mod limits;
+mod output;
+mod pending;
+mod permissions;
+mod publish;
+mod queue;
+mod replay;
 mod retained;
+mod routing;
+mod sessions;
+mod shared_delivery;
 mod shared_subscriptions;
+mod stop;
+mod subscribe;
 mod subscriptions;
+mod sys_topics;
+#[cfg(test)]
+mod testing;
+mod timers;
+mod will;
 
+use std::collections::VecDeque;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::time::Instant;
+
+use proto::Version;
+use proto::packet::ReasonCode;
+use store::{Batch, Record, Seq, Target};
+
+pub use config::Config;
+pub use connect::ConnectRequest;
+pub use counters::Counters;
 pub use keys::{ConnectionKey, SHARD_COUNT_MAX, SessionKey, ShardIndex};
+pub use limits::{Limits, OverflowPolicy};
+pub use output::Output;
+pub use permissions::Permissions;
 pub use retained::{RetainedLimits, RetainedRefusal, Stamp};
+pub use routing::ShardMessage;
 pub use shared_subscriptions::SharedStrategy;
+
+use connections::Connections;
+use keys::{KeyedState, keyed_state};
+use replay::ReplayJob;
+use retained::Retained;
+use routing::Routing;
+use sessions::Sessions;
+use shared_subscriptions::SharedSubscriptions;
+use subscriptions::Subscriptions;
+use sys_topics::Sys;
+use timers::{Due, Timers};
+
+/// One shard of the Server. Feed it events, then call [`Engine::end_turn`], then take its outputs.
+#[derive(Debug)]
+pub struct Engine {
+    config: Config,
+    limits: Arc<Limits>,
+    hasher: KeyedState,
+    started_at: Instant,
+    connections: Connections,
+    sessions: Sessions,
+    subscriptions: Subscriptions,
+    shared: SharedSubscriptions,
+    retained: Retained,
+    replays: VecDeque<ReplayJob>,
+    routing: Routing,
+    timers: Timers,
+    sys: Sys,
+    counters: Counters,
+    outputs: VecDeque<Output>,
+    /// Durable effects of this turn.
+    batch: Vec<Record>,
+    last_batch: Seq,
+    persisted: Seq,
+    /// Durable Sessions that took the message being routed.
+    targets: Vec<Target>,
+    /// Sessions whose connection has packets that wait.
+    sessions_holding: Vec<SessionKey>,
+    /// Connections to be closed when the turn ends.
+    closing: Vec<(ConnectionKey, ReasonCode)>,
+}
+
+impl Engine {
+    /// A shard without sessions, started at `now`.
+    #[must_use]
+    pub fn new(config: Config, now: Instant) -> Self {
+        let hasher = keyed_state(config.hash_seed);
+        let limits = Arc::clone(&config.limits);
+        let retained_limits = RetainedLimits {
+            retained_messages_max: limits.retained_messages_max,
+            retained_bytes_max: limits.retained_bytes_max,
+        };
+        let (shard, shard_count) = (config.shard, config.shard_count);
+        let mut timers = Timers::new(now);
+        if !config.sys_interval.is_zero() {
+            timers.set(Due::Sys, now);
+        }
+        Self {
+            connections: Connections::default(),
+            sessions: Sessions::new(hasher.clone()),
+            subscriptions: Subscriptions::new(hasher.clone()),
+            shared: SharedSubscriptions::new(config.shared_strategy, shard, hasher.clone()),
+            retained: Retained::new(retained_limits, shard, shard_count, hasher.clone()),
+            replays: VecDeque::new(),
+            routing: Routing::new(&config),
+            timers,
+            sys: Sys::new(&config),
+            counters: Counters::default(),
+            outputs: VecDeque::new(),
+            batch: Vec::new(),
+            last_batch: Seq(0),
+            persisted: Seq(0),
+            targets: Vec::new(),
+            sessions_holding: Vec::new(),
+            closing: Vec::new(),
+            started_at: now,
+            config,
+            limits,
+            hasher,
+        }
+    }
+
+    /// Everything up to this batch is durable.
+    pub fn on_persisted(&mut self, seq: Seq, _now: Instant) {
+        self.persisted = self.persisted.max(seq);
+        self.release();
+    }
+
+    /// Does what is due at `now`.
+    pub fn on_timeout(&mut self, now: Instant) {
+        while let Some(due) = self.timers.pop(now) {
+            match due {
+                Due::SessionExpiry(key) => self.on_session_expiry(key, now),
+                Due::WillDelay(key) => self.publish_will(key, now),
+                Due::Sys => self.on_sys_timer(now),
+            }
+        }
+    }
+
+    /// When [`Self::on_timeout`] has to be called next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next_at()
+    }
+
+    /// Whether another turn has something to do although nothing happens: replays at their pace.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.has_runnable_replay()
+    }
+
+    /// Ends a turn: does its share of the replays, sends the batches to other shards and to the store.
+    pub fn end_turn(&mut self, now: Instant) {
+        self.close_marked(now);
+        self.run_replays(now);
+        self.close_marked(now);
+        self.flush_shards();
+        if !self.batch.is_empty() {
+            let seq = self.next_batch();
+            self.last_batch = seq;
+            let records = std::mem::take(&mut self.batch);
+            self.outputs
+                .push_back(Output::Persist(Batch { seq, records }));
+        }
+    }
+
+    /// The next thing to do for the server, in order.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// What this shard has counted.
+    #[must_use]
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The Client Identifier of a connection's Session.
+    #[must_use]
+    pub fn client_id_of(&self, connection: ConnectionKey) -> Option<&str> {
+        let session = self.connections.get(connection)?.session;
+        self.sessions
+            .get(session)
+            .map(|session| &*session.client_id)
+    }
+
+    /// A packet arrived: the Session of its connection, if the connection is still ours.
+    fn on_packet(&mut self, connection: ConnectionKey) -> Option<SessionKey> {
+        let session = self.connections.get(connection)?.session;
+        self.counters.packets_received += 1;
+        Some(session)
+    }
+
+    fn version_of(&self, connection: ConnectionKey) -> Version {
+        self.connections
+            .get(connection)
+            .map_or(Version::V311, |connection| connection.version)
+    }
+}
+
+/// The shard where the Session of this Client Identifier lives. The same for the same arguments.
+#[must_use]
+pub fn home_shard(client_id: &str, hash_seed: u64, shard_count: u16) -> ShardIndex {
+    let hash = keyed_state(hash_seed).hash_one(client_id);
+    let shard = hash % u64::from(shard_count.max(1));
+    ShardIndex(u16::try_from(shard).unwrap_or(0))
+}

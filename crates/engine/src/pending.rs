@@ -48,8 +48,15 @@ impl Engine {
 
     /// Everything recorded up to now in this turn.
     pub(crate) fn wait_for_batch(&self) -> Wait {
-        let persisted = if self.batch.is_empty() { self.last_batch } else { self.next_batch() };
-        Wait { persisted, ..Wait::default() }
+        let persisted = if self.batch.is_empty() {
+            self.last_batch
+        } else {
+            self.next_batch()
+        };
+        Wait {
+            persisted,
+            ..Wait::default()
+        }
     }
 
     /// Everything that this shard has done up to now, here and elsewhere.
@@ -69,13 +76,19 @@ impl Engine {
     /// has left. Without a connection it is dropped.
     pub(crate) fn emit(&mut self, session: SessionKey, packet: Outgoing, wait: Wait) {
         let is_over = self.is_over(&wait);
-        let Some(link) = self.sessions.get_mut(session).and_then(|session| session.link.as_mut())
+        let Some(link) = self
+            .sessions
+            .get_mut(session)
+            .and_then(|session| session.link.as_mut())
         else {
             return;
         };
         if link.held.is_empty() && is_over {
             self.counters.packets_sent += 1;
-            self.outputs.push_back(Output::Send { connection: link.connection, packet });
+            self.outputs.push_back(Output::Send {
+                connection: link.connection,
+                packet,
+            });
             return;
         }
         if link.held.is_empty() {
@@ -95,23 +108,34 @@ impl Engine {
 
     fn release_session(&mut self, key: SessionKey) {
         loop {
-            let Some(link) = self.sessions.get(key).and_then(|session| session.link.as_ref())
+            let Some(link) = self
+                .sessions
+                .get(key)
+                .and_then(|session| session.link.as_ref())
             else {
                 return;
             };
-            let Some(held) = link.held.front() else { return };
+            let Some(held) = link.held.front() else {
+                return;
+            };
             if !self.is_over(&held.wait) {
                 self.sessions_holding.push(key);
                 return;
             }
-            let Some(link) = self.sessions.get_mut(key).and_then(|session| session.link.as_mut())
+            let Some(link) = self
+                .sessions
+                .get_mut(key)
+                .and_then(|session| session.link.as_mut())
             else {
                 return;
             };
             if let Some(held) = link.held.pop_front() {
                 self.counters.packets_sent += 1;
                 let connection = link.connection;
-                self.outputs.push_back(Output::Send { connection, packet: held.packet });
+                self.outputs.push_back(Output::Send {
+                    connection,
+                    packet: held.packet,
+                });
             }
         }
     }

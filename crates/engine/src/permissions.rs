@@ -17,7 +17,10 @@ impl Permissions {
     /// Everything is allowed.
     #[must_use]
     pub const fn allow_all() -> Self {
-        Self { publish: None, subscribe: None }
+        Self {
+            publish: None,
+            subscribe: None,
+        }
     }
 
     /// Only what these Topic Filters match; `None` allows everything.
@@ -29,14 +32,18 @@ impl Permissions {
     /// Whether the Client may publish to this Topic Name.
     #[must_use]
     pub fn allows_publish(&self, name: &str) -> bool {
-        let Some(filters) = &self.publish else { return true };
+        let Some(filters) = &self.publish else {
+            return true;
+        };
         filters.iter().any(|filter| topic::matches(filter, name))
     }
 
     /// Whether the Client may subscribe to this Topic Filter, with or without `$share/`.
     #[must_use]
     pub fn allows_subscribe(&self, filter: &str) -> bool {
-        let Some(filters) = &self.subscribe else { return true };
+        let Some(filters) = &self.subscribe else {
+            return true;
+        };
         let filter = topic::split_shared(filter).map_or(filter, |(_, inner)| inner);
         filters.iter().any(|allowed| covers(allowed, filter))
     }
@@ -67,13 +74,28 @@ mod tests {
 
     #[test]
     fn a_filter_is_allowed_only_if_all_it_matches_is_allowed() {
-        let covered = [("#", "a/+/#"), ("a/#", "a"), ("a/+", "a/b"), ("a/+", "a/+"), ("a/#", "a/#")];
+        let covered = [
+            ("#", "a/+/#"),
+            ("a/#", "a"),
+            ("a/+", "a/b"),
+            ("a/+", "a/+"),
+            ("a/#", "a/#"),
+        ];
         for (allowed, filter) in covered {
             assert!(covers(allowed, filter), "{allowed} should cover {filter}");
         }
-        let wider = [("a/+", "a/#"), ("a/b", "a/+"), ("a/b", "a"), ("a", "a/b"), ("#", "$SYS/#")];
+        let wider = [
+            ("a/+", "a/#"),
+            ("a/b", "a/+"),
+            ("a/b", "a"),
+            ("a", "a/b"),
+            ("#", "$SYS/#"),
+        ];
         for (allowed, filter) in wider {
-            assert!(!covers(allowed, filter), "{allowed} should not cover {filter}");
+            assert!(
+                !covers(allowed, filter),
+                "{allowed} should not cover {filter}"
+            );
         }
     }
 

@@ -49,7 +49,9 @@ impl Engine {
         buffer: Option<&Bytes>,
         now: Instant,
     ) {
-        let Some(key) = self.on_packet(connection) else { return };
+        let Some(key) = self.on_packet(connection) else {
+            return;
+        };
         self.counters.publishes_received += 1;
         self.counters.publish_bytes_received += publish.payload.len() as u64;
         match self.check_publish(connection, publish) {
@@ -89,7 +91,9 @@ impl Engine {
         now: Instant,
     ) {
         let inbound_max = usize::from(self.limits.receive_maximum);
-        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         if session.inbound.len() >= inbound_max && !session.inbound.contains(packet_id) {
             self.close(connection, ReasonCode::ReceiveMaximumExceeded, now);
             return;
@@ -103,7 +107,10 @@ impl Engine {
         let durable = session.is_durable().then(|| Arc::clone(&session.client_id));
         let mut routed = self.route_publish(connection, key, publish, buffer, now);
         if let Some(client_id) = durable {
-            let record = Record::InboundPut { client_id, packet_id: packet_id.get() };
+            let record = Record::InboundPut {
+                client_id,
+                packet_id: packet_id.get(),
+            };
             routed.wait = routed.wait.and(self.record(record));
         }
         self.emit(key, pubrec(reason_for(routed)), routed.wait);
@@ -111,18 +118,32 @@ impl Engine {
 
     /// PUBREL from the Client. [MQTT-4.3.3-11] [v3.1.1 MQTT-4.3.3-2]
     pub fn on_pubrel(&mut self, connection: ConnectionKey, ack: &Ack, _now: Instant) {
-        let Some(key) = self.on_packet(connection) else { return };
-        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(key) = self.on_packet(connection) else {
+            return;
+        };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         let is_known = session.inbound.on_pubrel(ack.packet_id);
         let durable = session.is_durable().then(|| Arc::clone(&session.client_id));
         let mut wait = self.wait_for_batch();
         if let (true, Some(client_id)) = (is_known, durable) {
             let packet_id = ack.packet_id.get();
-            wait = self.record(Record::InboundDelete { client_id, packet_id });
+            wait = self.record(Record::InboundDelete {
+                client_id,
+                packet_id,
+            });
         }
-        let reason =
-            if is_known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
-        self.emit(key, Outgoing::PubComp(Ack::new(ack.packet_id, reason)), wait);
+        let reason = if is_known {
+            ReasonCode::Success
+        } else {
+            ReasonCode::PacketIdentifierNotFound
+        };
+        self.emit(
+            key,
+            Outgoing::PubComp(Ack::new(ack.packet_id, reason)),
+            wait,
+        );
     }
 
     fn check_publish(
@@ -130,7 +151,9 @@ impl Engine {
         connection: ConnectionKey,
         publish: &Publish<'_>,
     ) -> Result<(), Refusal> {
-        let Some(connection) = self.connections.get(connection) else { return Ok(()) };
+        let Some(connection) = self.connections.get(connection) else {
+            return Ok(());
+        };
         // [MQTT-3.2.2-11] A QoS above the Maximum QoS announced.
         if publish.qos > self.limits.maximum_qos {
             return Err(Refusal::Close(ReasonCode::QosNotSupported));
@@ -142,7 +165,11 @@ impl Engine {
         if level_count(publish.topic) > self.limits.topic_levels_max {
             let is_answered = connection.version == Version::V5 && publish.qos != Qos::AtMostOnce;
             let reason = ReasonCode::TopicNameInvalid;
-            return Err(if is_answered { Refusal::Answer(reason) } else { Refusal::Close(reason) });
+            return Err(if is_answered {
+                Refusal::Answer(reason)
+            } else {
+                Refusal::Close(reason)
+            });
         }
         if is_server_topic(publish.topic) || !connection.permissions.allows_publish(publish.topic) {
             return Err(Refusal::Answer(ReasonCode::NotAuthorized));
@@ -162,7 +189,9 @@ impl Engine {
     ) {
         self.counters.publishes_dropped += 1;
         self.counters.dropped_not_authorized += 1;
-        let Some(packet_id) = publish.packet_id else { return };
+        let Some(packet_id) = publish.packet_id else {
+            return;
+        };
         let ack = Ack::new(packet_id, reason);
         let wait = self.wait_for_all();
         if publish.qos == Qos::AtLeastOnce {
@@ -172,7 +201,9 @@ impl Engine {
         if self.version_of(connection) != Version::V5 {
             // A 3.x Client goes on with PUBREL, which has to find the identifier.
             let inbound_max = usize::from(self.limits.receive_maximum);
-            let Some(session) = self.sessions.get_mut(key) else { return };
+            let Some(session) = self.sessions.get_mut(key) else {
+                return;
+            };
             if session.inbound.len() >= inbound_max && !session.inbound.contains(packet_id) {
                 self.close(connection, ReasonCode::ReceiveMaximumExceeded, now);
                 return;
@@ -190,6 +221,8 @@ impl Engine {
         buffer: Option<&Bytes>,
         now: Instant,
     ) -> Routed {
+        // A retained message owns its payload, or it would keep the buffer it came in alive.
+        let buffer = buffer.filter(|_| !publish.retain);
         let message = Arc::new(Message::from_publish(publish, buffer, now));
         let mut memo = self
             .connections
@@ -212,18 +245,15 @@ impl Engine {
         now: Instant,
     ) -> Routed {
         let matches = self.subscriptions.matches_with(memo, message.topic());
-        let mut wait = Wait::default();
-        let mut retained = None;
-        if message.retain() {
-            let stamp = self.next_stamp();
-            retained = Some(stamp);
-            wait = wait.and(self.store_retained(message, stamp, true, now));
-        }
+        let (retained, mut wait) = self.retain(message, now);
         self.deliver_rows(&matches, message, publisher, now);
-        let elsewhere = self.deliver_groups(&matches, message, now);
+        let elsewhere = self.deliver_groups(&matches, message, publisher, now);
         wait = wait.and(self.send_to_shards(&matches, message, retained, elsewhere));
         wait = wait.and(self.record_enqueued(message, now));
-        Routed { wait, has_subscribers: !matches.is_empty() }
+        Routed {
+            wait,
+            has_subscribers: !matches.is_empty(),
+        }
     }
 
     /// A message from another shard.
@@ -231,7 +261,7 @@ impl Engine {
         let message = &routed.message;
         let mut wait = Wait::default();
         if let Some(stamp) = routed.retained {
-            wait = wait.and(self.store_retained(message, stamp, false, now));
+            self.apply_retained(message, stamp);
         }
         if routed.is_for_all {
             let matches = self.subscriptions.matches(message.topic());
@@ -251,7 +281,9 @@ impl Engine {
         now: Instant,
     ) {
         for row in &matches.rows {
-            let Some(grant) = row.for_session(publisher) else { continue };
+            let Some(grant) = row.for_session(publisher) else {
+                continue;
+            };
             let terms = Terms {
                 qos: message.qos().min(grant.qos),
                 // [MQTT-3.3.1-12] [MQTT-3.3.1-13] [v3.1.1 MQTT-3.3.1-9]
@@ -300,13 +332,17 @@ impl Engine {
             return Wait::default();
         }
         let targets = std::mem::take(&mut self.targets);
-        self.record(Record::Enqueue { message: message_record(message, now), targets })
+        self.record(Record::Enqueue {
+            message: message_record(message, now),
+            targets,
+        })
     }
 }
 
 /// `$SYS` is the Server's: no Client may publish there.
 pub(crate) fn is_server_topic(name: &str) -> bool {
-    name.strip_prefix("$SYS").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    name.strip_prefix("$SYS")
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// `message` as the store keeps it. Copies topic and properties, shares a large payload.
@@ -326,5 +362,9 @@ pub(crate) fn message_record(message: &Message, now: Instant) -> MessageRecord {
 }
 
 const fn reason_for(routed: Routed) -> ReasonCode {
-    if routed.has_subscribers { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers }
+    if routed.has_subscribers {
+        ReasonCode::Success
+    } else {
+        ReasonCode::NoMatchingSubscribers
+    }
 }

@@ -8,10 +8,10 @@ use proto::packet::ReasonCode;
 use proto::session::Queued;
 use store::Record;
 
+use crate::Engine;
 use crate::keys::SessionKey;
 use crate::limits::OverflowPolicy;
 use crate::sessions::Session;
-use crate::Engine;
 
 impl Engine {
     /// Queues a message above QoS 0 for a Session within its limits. Returns its number in the queue, or
@@ -33,18 +33,25 @@ impl Engine {
     /// A queued message is finished, in whichever way: gives back its bytes and forgets it durably.
     pub(crate) fn on_dequeued(&mut self, key: SessionKey, queued: &Queued) {
         let charge = Session::charge(&queued.message);
-        let Some(session) = self.sessions.get_mut(key) else { return };
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
         session.queued_bytes = session.queued_bytes.saturating_sub(charge);
         self.counters.queued_bytes = self.counters.queued_bytes.saturating_sub(charge as u64);
         self.counters.queued_messages = self.counters.queued_messages.saturating_sub(1);
         if session.is_durable() {
             let client_id = std::sync::Arc::clone(&session.client_id);
-            self.record(Record::Dequeue { client_id, seq: queued.seq });
+            self.record(Record::Dequeue {
+                client_id,
+                seq: queued.seq,
+            });
         }
     }
 
     fn has_room(&self, key: SessionKey, charge: usize) -> bool {
-        let Some(session) = self.sessions.get(key) else { return false };
+        let Some(session) = self.sessions.get(key) else {
+            return false;
+        };
         let shards = usize::from(self.config.shard_count);
         let total_max = self.limits.queued_bytes_total_max / shards;
         let total = usize::try_from(self.counters.queued_bytes).unwrap_or(usize::MAX);
@@ -58,8 +65,12 @@ impl Engine {
             OverflowPolicy::DropNewest => false,
             OverflowPolicy::DropOldest => {
                 while !self.has_room(key, charge) {
-                    let Some(session) = self.sessions.get_mut(key) else { return false };
-                    let Some(oldest) = session.outbound.discard_next() else { return false };
+                    let Some(session) = self.sessions.get_mut(key) else {
+                        return false;
+                    };
+                    let Some(oldest) = session.outbound.discard_next() else {
+                        return false;
+                    };
                     self.counters.publishes_dropped += 1;
                     self.counters.dropped_queue_full += 1;
                     self.on_dequeued(key, &oldest);

@@ -39,7 +39,11 @@ pub(crate) enum ShardItem {
     /// Whether the sender has a Non-shared Subscription to this Topic Filter.
     Interest { filter: Arc<str>, is_wanted: bool },
     /// How many members of a Shared Subscription the sender has.
-    Members { group: Arc<str>, online: u32, total: u32 },
+    Members {
+        group: Arc<str>,
+        online: u32,
+        total: u32,
+    },
     /// What the sender has counted.
     Counters(Box<Counters>),
 }
@@ -100,7 +104,10 @@ impl Routing {
 
     /// Puts `item` into this turn's batch for `to`; what depends on it waits for the returned.
     pub(crate) fn send(&mut self, to: ShardIndex, item: ShardItem) -> Wait {
-        let mut wait = Wait { turn: self.turn, ..Wait::default() };
+        let mut wait = Wait {
+            turn: self.turn,
+            ..Wait::default()
+        };
         if let Some(neighbour) = self.neighbours.get_mut(usize::from(to.0)) {
             neighbour.outbox.push(item);
             wait.shards.insert(to);
@@ -110,17 +117,23 @@ impl Routing {
 
     /// Everything that was sent or is about to be sent.
     pub(crate) fn wait_for_others(&self) -> Wait {
-        Wait { shards: self.others, turn: self.turn, ..Wait::default() }
+        Wait {
+            shards: self.others,
+            turn: self.turn,
+            ..Wait::default()
+        }
     }
 
     pub(crate) fn is_taken(&self, wait: &Wait) -> bool {
         wait.shards.is_empty()
             || wait.shards.iter().all(|shard| {
-                self.neighbours.get(usize::from(shard.0)).is_none_or(|neighbour| {
-                    let has_all = neighbour.taken_turn == neighbour.sent_turn;
-                    neighbour.taken_turn >= wait.turn
-                        || (has_all && neighbour.outbox.is_empty())
-                })
+                self.neighbours
+                    .get(usize::from(shard.0))
+                    .is_none_or(|neighbour| {
+                        let has_all = neighbour.taken_turn == neighbour.sent_turn;
+                        neighbour.taken_turn >= wait.turn
+                            || (has_all && neighbour.outbox.is_empty())
+                    })
             })
     }
 }
@@ -134,7 +147,11 @@ impl Engine {
                 for item in items {
                     wait = wait.and(self.on_shard_item(from, item, now));
                 }
-                self.routing.owed.push_back(Owed { to: from, turn, wait });
+                self.routing.owed.push_back(Owed {
+                    to: from,
+                    turn,
+                    wait,
+                });
                 self.answer_shards();
             }
             Kind::Taken { turn } => {
@@ -153,7 +170,11 @@ impl Engine {
                 self.subscriptions.set_remote(&filter, from, is_wanted);
                 Wait::default()
             }
-            ShardItem::Members { group, online, total } => {
+            ShardItem::Members {
+                group,
+                online,
+                total,
+            } => {
                 self.on_members(from, &group, online, total);
                 Wait::default()
             }
@@ -174,7 +195,10 @@ impl Engine {
                 self.routing.owed.push_back(owed);
             } else {
                 let message = ShardMessage(Kind::Taken { turn: owed.turn });
-                self.outputs.push_back(Output::ToShard { to: owed.to, message });
+                self.outputs.push_back(Output::ToShard {
+                    to: owed.to,
+                    message,
+                });
             }
         }
     }
@@ -190,8 +214,10 @@ impl Engine {
             has_sent = true;
             neighbour.sent_turn = turn;
             self.counters.shard_messages_sent += neighbour.outbox.len() as u64;
-            let message =
-                ShardMessage(Kind::Batch { turn, items: std::mem::take(&mut neighbour.outbox) });
+            let message = ShardMessage(Kind::Batch {
+                turn,
+                items: std::mem::take(&mut neighbour.outbox),
+            });
             self.outputs.push_back(Output::ToShard { to, message });
         }
         if has_sent {

@@ -32,6 +32,8 @@ pub(crate) struct Session {
     pub(crate) inbound: Inbound,
     pub(crate) filters: BTreeSet<Arc<str>>,
     pub(crate) will: Option<Box<PendingWill>>,
+    /// Whether the store knows it.
+    pub(crate) is_stored: bool,
     pub(crate) expiry_deadline: Option<Deadline>,
     pub(crate) will_deadline: Option<Deadline>,
 }
@@ -66,6 +68,7 @@ impl Session {
             inbound: Inbound::default(),
             filters: BTreeSet::new(),
             will: None,
+            is_stored: false,
             expiry_deadline: None,
             will_deadline: None,
         }
@@ -94,7 +97,10 @@ pub(crate) struct Sessions {
 
 impl Sessions {
     pub(crate) fn new(hasher: KeyedState) -> Self {
-        Self { slab: Slab::new(), by_client_id: HashMap::with_hasher(hasher) }
+        Self {
+            slab: Slab::new(),
+            by_client_id: HashMap::with_hasher(hasher),
+        }
     }
 
     pub(crate) fn find(&self, client_id: &str) -> Option<SessionKey> {

@@ -32,13 +32,17 @@ pub(crate) struct Deadline(u64);
 
 impl Timers {
     pub(crate) const fn new(start: Instant) -> Self {
-        Self { start, due: BTreeSet::new() }
+        Self {
+            start,
+            due: BTreeSet::new(),
+        }
     }
 
     /// O(log n).
     pub(crate) fn set(&mut self, due: Due, at: Instant) -> Deadline {
         let after = at.saturating_duration_since(self.start);
-        let tick = u64::try_from(after.as_millis().div_ceil(TICK_MS)).unwrap_or(u64::MAX);
+        let tick =
+            u64::try_from(after.as_millis().div_ceil(u128::from(TICK_MS))).unwrap_or(u64::MAX);
         self.due.insert((tick, due));
         Deadline(tick)
     }
@@ -50,7 +54,7 @@ impl Timers {
     /// When [`Self::pop`] has something next.
     pub(crate) fn next_at(&self) -> Option<Instant> {
         let (tick, _) = self.due.first()?;
-        let after = Duration::from_millis(tick.saturating_mul(TICK_MS as u64));
+        let after = Duration::from_millis(tick.saturating_mul(TICK_MS));
         self.start.checked_add(after)
     }
 
@@ -63,7 +67,7 @@ impl Timers {
     }
 }
 
-const TICK_MS: u128 = 100;
+const TICK_MS: u64 = 100;
 
 #[cfg(test)]
 mod tests {
@@ -80,7 +84,10 @@ mod tests {
         timers.set(Due::Sys, start + Duration::from_millis(150));
         assert_eq!(timers.pop(start + Duration::from_millis(150)), None);
         assert_eq!(timers.next_at(), Some(start + Duration::from_millis(200)));
-        assert_eq!(timers.pop(start + Duration::from_millis(200)), Some(Due::Sys));
+        assert_eq!(
+            timers.pop(start + Duration::from_millis(200)),
+            Some(Due::Sys)
+        );
         assert_eq!(timers.next_at(), None);
     }
 }

@@ -1,0 +1,315 @@
+//! CONNECT: which Session a Client gets, and what it is told in CONNACK.
+//!
+//! Owns: refusals, take-over, Clean Start, Session Expiry at the start, CONNACK.
+//! Does not own: authentication (done before), how a Session ends (see `disconnect`).
+//! Start reading at [`Engine::on_connect`]. Invariant: the old connection of a Client Identifier, and
+//! its Session if that ends, are gone before the new one begins.
+
+use std::collections::VecDeque;
+use std::num::{NonZeroU16, NonZeroU32};
+use std::sync::Arc;
+use std::time::Instant;
+
+use proto::connection::Outgoing;
+use proto::packet::{ConnAck, ConnAckProperties, Connect, Disconnect, ReasonCode};
+use proto::topic::level_count;
+use proto::{Secret, Version};
+use store::Record;
+
+use crate::connections::Connection;
+use crate::keys::SessionKey;
+use crate::output::Output;
+use crate::pending::Wait;
+use crate::publish::is_server_topic;
+use crate::sessions::{Link, PendingWill, Session};
+use crate::subscriptions::PublisherMemo;
+use crate::timers::Due;
+use crate::{ConnectionKey, Engine, Permissions};
+
+/// A Client that has been authenticated and asks for its Session.
+#[derive(Debug)]
+pub struct ConnectRequest {
+    /// The Network Connection it came on.
+    pub connection: ConnectionKey,
+    /// Its CONNECT; the Client Identifier is already assigned where it was empty.
+    pub connect: Box<Connect>,
+    /// Whether the Client Identifier was assigned by the Server.
+    pub assigned_client_id: bool,
+    /// Authentication Data to return in CONNACK, along with the method of CONNECT.
+    pub authentication_data: Option<Secret>,
+    /// What it may do.
+    pub permissions: Arc<Permissions>,
+    /// Whether it connects from this machine.
+    pub is_local_peer: bool,
+}
+
+impl Engine {
+    /// A Client has connected and been authenticated; answers with CONNACK.
+    pub fn on_connect(&mut self, request: ConnectRequest, now: Instant) {
+        self.counters.packets_received += 1;
+        if let Err(reason) = self.check_connect(&request) {
+            self.refuse(request.connection, reason);
+            return;
+        }
+        let connect = &request.connect;
+        let expiry_seconds = self.granted_expiry(connect);
+        let (key, session_present) = self.session_for(connect, expiry_seconds, now);
+        let wait = self.attach(key, &request, expiry_seconds);
+        let connack = self.connack(&request, session_present, expiry_seconds);
+        self.emit(key, Outgoing::ConnAck(Box::new(connack)), wait);
+        self.set_members_online(key, true);
+        self.pump(key, now);
+    }
+
+    fn refuse(&mut self, connection: ConnectionKey, reason: ReasonCode) {
+        let packet = Outgoing::ConnAck(Box::new(ConnAck::refusal(reason)));
+        self.counters.packets_sent += 1;
+        self.outputs.push_back(Output::Send { connection, packet });
+        // [MQTT-3.1.4-2] [v3.1.1 MQTT-3.2.2-5]
+        self.outputs.push_back(Output::Close { connection, reason });
+    }
+
+    fn check_connect(&self, request: &ConnectRequest) -> Result<(), ReasonCode> {
+        let connect = &request.connect;
+        let has_own_id = !request.assigned_client_id && !connect.client_id.is_empty();
+        // [v3.1.1 MQTT-3.1.3-7] [v3.1.1 MQTT-3.1.3-8] An empty Client Identifier needs Clean Session.
+        let needs_own_id = match connect.version {
+            Version::V31 => true,
+            Version::V311 => !connect.clean_start,
+            Version::V5 => false,
+        };
+        // [MQTT-3.1.3-8]
+        if (needs_own_id && !has_own_id)
+            || connect.client_id.is_empty()
+            || connect.client_id.len() > self.limits.client_id_length_max
+        {
+            return Err(ReasonCode::ClientIdentifierNotValid);
+        }
+        let Some(will) = &connect.will else {
+            return Ok(());
+        };
+        // [MQTT-3.2.2-12]
+        if will.qos > self.limits.maximum_qos {
+            return Err(ReasonCode::QosNotSupported);
+        }
+        // [MQTT-3.2.2-13]
+        if will.retain && !self.limits.retain_available {
+            return Err(ReasonCode::RetainNotSupported);
+        }
+        if level_count(&will.topic) > self.limits.topic_levels_max {
+            return Err(ReasonCode::TopicNameInvalid);
+        }
+        if is_server_topic(&will.topic) {
+            return Err(ReasonCode::NotAuthorized);
+        }
+        Ok(())
+    }
+
+    fn granted_expiry(&self, connect: &Connect) -> u32 {
+        let asked = match connect.version {
+            Version::V5 => connect
+                .properties
+                .session_expiry_interval_seconds
+                .unwrap_or(0),
+            // [v3.1.1 MQTT-3.1.2-6] Clean Session ends with the connection.
+            _ if connect.clean_start => 0,
+            _ => self.limits.session_expiry_3x_seconds,
+        };
+        asked.min(self.limits.session_expiry_max_seconds)
+    }
+
+    /// The Session this CONNECT gets, and whether it existed before.
+    fn session_for(
+        &mut self,
+        connect: &Connect,
+        expiry_seconds: u32,
+        now: Instant,
+    ) -> (SessionKey, bool) {
+        if let Some(key) = self.sessions.find(&connect.client_id) {
+            self.take_over(key, connect.clean_start, now);
+        }
+        // A Session that ended with its connection is not here any more.
+        match self.sessions.find(&connect.client_id) {
+            // [MQTT-3.1.2-5] [v3.1.1 MQTT-3.1.2-4]
+            Some(key) if !connect.clean_start => (key, true),
+            found => {
+                // [MQTT-3.1.2-4] [v3.1.1 MQTT-3.1.2-6]
+                if let Some(key) = found {
+                    self.end_session(key, now);
+                }
+                let session = Session::new(connect.client_id.as_str().into(), expiry_seconds);
+                self.counters.sessions += 1;
+                (self.sessions.insert(session), false)
+            }
+        }
+    }
+
+    /// The Session's Client connects again: its old connection, if it still has one, closes.
+    fn take_over(&mut self, key: SessionKey, clean_start: bool, now: Instant) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let expiry_seconds = session.expiry_seconds;
+        let has_delay = session
+            .will
+            .as_ref()
+            .is_some_and(|pending| pending.will.properties.delay_interval_seconds > 0);
+        let Some(link) = &session.link else {
+            // [MQTT-3.1.3-9] A new connection before the Will Delay Interval has passed cancels the Will;
+            // with Clean Start the Session ends instead, and that publishes it.
+            if !clean_start {
+                self.discard_will(key);
+            }
+            return;
+        };
+        let connection = link.connection;
+        // A Session continues only if it would have outlived its connection.
+        if has_delay && !clean_start && expiry_seconds > 0 {
+            self.discard_will(key);
+        }
+        // [MQTT-3.1.4-3] [v3.1.1 MQTT-3.1.4-2]
+        self.close(connection, ReasonCode::SessionTakenOver, now);
+    }
+
+    fn attach(&mut self, key: SessionKey, request: &ConnectRequest, expiry_seconds: u32) -> Wait {
+        let connect = &request.connect;
+        let properties = &connect.properties;
+        let window = properties.receive_maximum.map_or(u16::MAX, NonZeroU16::get);
+        let window = window.min(self.limits.maximum_inflight_messages).max(1);
+        let Some(session) = self.sessions.get_mut(key) else {
+            return Wait::default();
+        };
+        session.expiry_seconds = expiry_seconds;
+        session.link = Some(Link {
+            connection: request.connection,
+            version: connect.version,
+            maximum_packet_size_bytes: properties.maximum_packet_size_bytes.map(NonZeroU32::get),
+            is_congested: false,
+            held: VecDeque::new(),
+        });
+        session.outbound.on_connected(window);
+        session.will = connect.will.clone().map(|will| {
+            Box::new(PendingWill {
+                will,
+                permissions: Arc::clone(&request.permissions),
+            })
+        });
+        let expiry = session.expiry_deadline.take();
+        session.is_stored |= session.is_durable();
+        let stored = session.is_stored.then(|| Arc::clone(&session.client_id));
+        if let Some(deadline) = expiry {
+            self.timers.clear(Due::SessionExpiry(key), deadline);
+        }
+        self.connections.insert(Connection {
+            key: request.connection,
+            session: key,
+            version: connect.version,
+            permissions: Arc::clone(&request.permissions),
+            connected_with_expiry_zero: properties.session_expiry_interval_seconds.unwrap_or(0)
+                == 0,
+            memo: PublisherMemo::default(),
+        });
+        self.counters.connections += 1;
+        self.counters.clients_connected = self.connections.len() as u64;
+        self.counters.clients_maximum = self
+            .counters
+            .clients_maximum
+            .max(self.counters.clients_connected);
+        match stored {
+            Some(client_id) => {
+                let wait = self.record(Record::SessionPut {
+                    client_id,
+                    expiry_seconds,
+                });
+                self.record_will(key).unwrap_or(wait)
+            }
+            None => Wait::default(),
+        }
+    }
+
+    /// Everything that is announced, truthfully; absent is the standard's default.
+    fn connack(
+        &self,
+        request: &ConnectRequest,
+        session_present: bool,
+        expiry_seconds: u32,
+    ) -> ConnAck {
+        // [MQTT-3.2.2-2] [MQTT-3.2.2-3] [v3.1.1 MQTT-3.2.2-2] [v3.1.1 MQTT-3.2.2-3]
+        let mut connack = ConnAck {
+            session_present,
+            reason: ReasonCode::Success,
+            properties: ConnAckProperties::default(),
+        };
+        let connect = &request.connect;
+        if connect.version != Version::V5 {
+            return connack;
+        }
+        let limits = &self.limits;
+        let unavailable = |is_available: bool| (!is_available).then_some(false);
+        let asked = connect
+            .properties
+            .session_expiry_interval_seconds
+            .unwrap_or(0);
+        connack.properties = ConnAckProperties {
+            session_expiry_interval_seconds: (asked != expiry_seconds).then_some(expiry_seconds),
+            receive_maximum: NonZeroU16::new(limits.receive_maximum),
+            maximum_qos: Some(limits.maximum_qos),
+            retain_available: unavailable(limits.retain_available),
+            maximum_packet_size_bytes: NonZeroU32::new(limits.maximum_packet_size_bytes),
+            // [MQTT-3.1.3-7]
+            assigned_client_id: request
+                .assigned_client_id
+                .then(|| connect.client_id.clone()),
+            topic_alias_maximum: Some(limits.topic_alias_maximum),
+            wildcard_subscription_available: unavailable(limits.wildcard_subscription_available),
+            subscription_identifier_available: unavailable(
+                limits.subscription_identifiers_available,
+            ),
+            shared_subscription_available: unavailable(limits.shared_subscription_available),
+            server_keep_alive_seconds: limits.server_keep_alive_max_seconds.filter(|maximum| {
+                connect.keep_alive_seconds == 0 || connect.keep_alive_seconds > *maximum
+            }),
+            response_information: self.response_information(connect),
+            authentication_method: connect.properties.authentication_method.clone(),
+            authentication_data: request.authentication_data.clone(),
+            ..ConnAckProperties::default()
+        };
+        connack
+    }
+
+    /// [MQTT-3.1.2-28] Only on request; and only where the Client Identifier can be part of a topic.
+    fn response_information(&self, connect: &Connect) -> Option<String> {
+        let prefix = self.config.response_topic_prefix.as_deref()?;
+        let is_usable = !connect.client_id.contains(['+', '#', '/']);
+        (connect.properties.request_response_information && is_usable)
+            .then(|| format!("{prefix}{}", connect.client_id))
+    }
+
+    /// Says DISCONNECT, where the version has it, and closes; the connection is gone afterwards.
+    pub(crate) fn close(&mut self, connection: ConnectionKey, reason: ReasonCode, now: Instant) {
+        self.say_goodbye(connection, reason, None);
+        if !matches!(
+            reason,
+            ReasonCode::SessionTakenOver | ReasonCode::ServerShuttingDown
+        ) {
+            self.counters.protocol_errors += 1;
+        }
+        self.on_closed(connection, now);
+    }
+
+    pub(crate) fn say_goodbye(
+        &mut self,
+        connection: ConnectionKey,
+        reason: ReasonCode,
+        server_reference: Option<&str>,
+    ) {
+        if self.version_of(connection) == Version::V5 {
+            let mut disconnect = Box::new(Disconnect::new(reason));
+            disconnect.server_reference = server_reference.map(str::to_owned);
+            let packet = Outgoing::Disconnect(disconnect);
+            self.counters.packets_sent += 1;
+            self.outputs.push_back(Output::Send { connection, packet });
+        }
+        self.outputs.push_back(Output::Close { connection, reason });
+    }
+}

@@ -1,0 +1,153 @@
+//! How a Network Connection and a Session end.
+//!
+//! Owns: DISCONNECT, lost connections, the end of a Session, closing for a reason of ours.
+//! Does not own: when a Will is published (see `will`). Start reading at [`Engine::on_closed`].
+//! Invariant: whatever ends a connection passes through [`Engine::on_closed`] once.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use proto::Version;
+use proto::packet::{Disconnect, ReasonCode};
+use store::Record;
+
+use crate::keys::SessionKey;
+use crate::timers::Due;
+use crate::{ConnectionKey, Engine};
+
+impl Engine {
+    /// The Client's DISCONNECT. The server closes the socket afterwards.
+    pub fn on_disconnect(
+        &mut self,
+        connection: ConnectionKey,
+        disconnect: &Disconnect,
+        now: Instant,
+    ) {
+        let Some(key) = self.on_packet(connection) else {
+            return;
+        };
+        if let Some(asked) = disconnect.session_expiry_interval_seconds {
+            let was_zero = self
+                .connections
+                .get(connection)
+                .is_some_and(|connection| connection.connected_with_expiry_zero);
+            // Section 3.14.2.2.2: an interval of zero in CONNECT cannot be lengthened afterwards.
+            if was_zero && asked != 0 {
+                self.close(connection, ReasonCode::ProtocolError, now);
+                return;
+            }
+            self.change_expiry(key, asked.min(self.limits.session_expiry_max_seconds));
+        }
+        // [MQTT-3.14.4-3] [MQTT-3.1.2-10] [v3.1.1 MQTT-3.1.2-10] [v3.1.1 MQTT-3.14.4-3]
+        if disconnect.reason == ReasonCode::Success || self.version_of(connection) != Version::V5 {
+            self.discard_will(key);
+        }
+        self.on_closed(connection, now);
+    }
+
+    fn change_expiry(&mut self, key: SessionKey, expiry_seconds: u32) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        session.expiry_seconds = expiry_seconds;
+        if session.is_stored {
+            let client_id = Arc::clone(&session.client_id);
+            self.record(Record::SessionPut {
+                client_id,
+                expiry_seconds,
+            });
+        }
+    }
+
+    /// The Network Connection is gone in any other way; does nothing if the engine closed it.
+    pub fn on_closed(&mut self, connection: ConnectionKey, now: Instant) {
+        let Some(connection) = self.connections.remove(connection) else {
+            return;
+        };
+        self.counters.clients_connected = self.connections.len() as u64;
+        let key = connection.session;
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        session.link = None;
+        session.outbound.on_disconnected();
+        let expiry_seconds = session.expiry_seconds;
+        // [MQTT-3.1.2-23] An interval of zero ends the Session with its connection.
+        if expiry_seconds == 0 {
+            self.end_session(key, now);
+            return;
+        }
+        self.set_members_online(key, false);
+        self.start_will_delay(key, now);
+        if expiry_seconds == u32::MAX {
+            return;
+        }
+        let after = Duration::from_secs(u64::from(expiry_seconds));
+        if let Some(at) = now.checked_add(after) {
+            let deadline = self.timers.set(Due::SessionExpiry(key), at);
+            if let Some(session) = self.sessions.get_mut(key) {
+                session.expiry_deadline = Some(deadline);
+            }
+        }
+    }
+
+    pub(crate) fn on_session_expiry(&mut self, key: SessionKey, now: Instant) {
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.expiry_deadline = None;
+        }
+        self.counters.sessions_expired += 1;
+        self.end_session(key, now);
+    }
+
+    /// Ends a Session without a connection: its Will is published, and all that was kept for it goes.
+    pub(crate) fn end_session(&mut self, key: SessionKey, now: Instant) {
+        // [MQTT-3.1.2-8] The end of the Session publishes a Will that is still waiting.
+        self.publish_will(key, now);
+        self.drop_subscriptions(key);
+        self.cancel_replays(key);
+        let Some(session) = self.sessions.remove(key) else {
+            return;
+        };
+        if let Some(deadline) = session.expiry_deadline {
+            self.timers.clear(Due::SessionExpiry(key), deadline);
+        }
+        if let Some(deadline) = session.will_deadline {
+            self.timers.clear(Due::WillDelay(key), deadline);
+        }
+        let queued = session.outbound.iter().count() as u64;
+        let counters = &mut self.counters;
+        counters.sessions = self.sessions.len() as u64;
+        counters.queued_messages = counters.queued_messages.saturating_sub(queued);
+        counters.queued_bytes = counters
+            .queued_bytes
+            .saturating_sub(session.queued_bytes as u64);
+        if session.is_stored {
+            self.record(Record::SessionDelete {
+                client_id: session.client_id,
+            });
+        }
+    }
+
+    /// Closes the connection of a Session when this turn ends.
+    pub(crate) fn close_later(&mut self, key: SessionKey, reason: ReasonCode) {
+        let Some(link) = self
+            .sessions
+            .get(key)
+            .and_then(|session| session.link.as_ref())
+        else {
+            return;
+        };
+        let closing = (link.connection, reason);
+        if !self.closing.contains(&closing) {
+            self.closing.push(closing);
+        }
+    }
+
+    pub(crate) fn close_marked(&mut self, now: Instant) {
+        while let Some((connection, reason)) = self.closing.pop() {
+            if self.connections.get(connection).is_some() {
+                self.close(connection, reason, now);
+            }
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! A message for Shared Subscriptions: one member each, here or in another shard.
+//!
+//! Owns: asking for the choice and acting on it, also when the chosen shard's members have left.
+//! Does not own: the choice itself (see `shared_subscriptions`). Start reading at
+//! [`Engine::deliver_groups`]. Invariant: [MQTT-4.8.2-4] a message is delivered to one member of a group.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::time::Instant;
+
+use proto::Message;
+
+use crate::delivery::Terms;
+use crate::keys::SessionKey;
+use crate::pending::Wait;
+use crate::routing::{RoutedPublish, ShardItem};
+use crate::sessions::Sessions;
+use crate::shared_subscriptions::{Choice, ChooseInput};
+use crate::subscriptions::{Matches, Subscription};
+use crate::{Engine, ShardIndex};
+
+impl Engine {
+    /// Delivers to the chosen members here; returns the groups whose member is in another shard.
+    pub(crate) fn deliver_groups(
+        &mut self,
+        matches: &Matches,
+        message: &Arc<Message>,
+        publisher: Option<SessionKey>,
+        now: Instant,
+    ) -> Vec<(ShardIndex, Arc<str>)> {
+        let mut elsewhere = Vec::new();
+        if matches.groups.is_empty() {
+            return elsewhere;
+        }
+        let input = self.choose_input(message, publisher);
+        for group in &matches.groups {
+            let sessions = &self.sessions;
+            match self
+                .shared
+                .choose(*group, input, |key| in_flight(sessions, key))
+            {
+                Some(Choice::Local(key, subscription)) => {
+                    self.deliver_to_member(key, message, subscription, now);
+                }
+                Some(Choice::Remote(shard)) => {
+                    if let Some(name) = self.shared.key_of(*group) {
+                        elsewhere.push((shard, name.into()));
+                    }
+                }
+                None => {}
+            }
+        }
+        elsewhere
+    }
+
+    /// Another shard chose a member here. If the members have left meanwhile, it goes on to a shard that
+    /// still has some.
+    pub(crate) fn deliver_routed_group(
+        &mut self,
+        name: &Arc<str>,
+        routed: &RoutedPublish,
+        now: Instant,
+    ) -> Wait {
+        let Some(group) = self.shared.find(name) else {
+            return Wait::default();
+        };
+        let input = self.choose_input(&routed.message, None);
+        let sessions = &self.sessions;
+        if let Some((key, subscription)) = self
+            .shared
+            .choose_local(group, input, |key| in_flight(sessions, key))
+        {
+            self.deliver_to_member(key, &routed.message, subscription, now);
+            return Wait::default();
+        }
+        let is_tried = routed.hops + 1 >= self.config.shard_count;
+        match self.shared.choose(group, input, |_| 0) {
+            Some(Choice::Remote(shard)) if !is_tried => {
+                let again = RoutedPublish {
+                    message: Arc::clone(&routed.message),
+                    retained: None,
+                    is_for_all: false,
+                    groups: vec![Arc::clone(name)],
+                    hops: routed.hops + 1,
+                };
+                self.routing.send(shard, ShardItem::Publish(again))
+            }
+            _ => {
+                self.counters.publishes_dropped += 1;
+                Wait::default()
+            }
+        }
+    }
+
+    fn deliver_to_member(
+        &mut self,
+        key: SessionKey,
+        message: &Arc<Message>,
+        subscription: Subscription,
+        now: Instant,
+    ) {
+        let terms = Terms {
+            // [MQTT-4.8.2-3]
+            qos: message.qos().min(subscription.qos),
+            retain: subscription.retain_as_published && message.retain(),
+            subscription_identifiers: subscription
+                .subscription_identifier
+                .map(|identifier| Arc::from([identifier])),
+        };
+        self.deliver(key, message, terms, now);
+    }
+
+    fn choose_input(&self, message: &Message, publisher: Option<SessionKey>) -> ChooseInput {
+        let client_id = publisher
+            .and_then(|key| self.sessions.get(key))
+            .map_or("", |session| &*session.client_id);
+        ChooseInput {
+            topic_hash: self.hasher.hash_one(message.topic()),
+            publisher_hash: self.hasher.hash_one(client_id),
+        }
+    }
+}
+
+fn in_flight(sessions: &Sessions, key: SessionKey) -> u32 {
+    let open = sessions.get(key).map_or(0, |session| {
+        session.outbound.open_len() + session.outbound.waiting_len()
+    });
+    u32::try_from(open).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,330 @@
+//! SUBSCRIBE and UNSUBSCRIBE: what a Client is granted, and when it may be told.
+//!
+//! Owns: checks of each Topic Filter, SUBACK and UNSUBACK, announcing interest to other shards.
+//! Does not own: matching (see `subscriptions`), the replay itself (see `replay`).
+//! Start reading at [`Engine::on_subscribe`]. Invariant: SUBACK leaves only when whatever is published
+//! afterwards, in any shard, reaches this one.
+
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Instant;
+
+use proto::Qos;
+use proto::connection::Outgoing;
+use proto::packet::{
+    ReasonCode, RetainHandling, SubAck, Subscribe, SubscriptionRequest, UnsubAck, Unsubscribe,
+};
+use proto::topic::{level_count, split_shared};
+use store::{Record, SubscriptionRecord};
+
+use crate::keys::SessionKey;
+use crate::pending::Wait;
+use crate::routing::ShardItem;
+use crate::shared_subscriptions::{GroupChange, MemberCounts};
+use crate::subscriptions::Subscription;
+use crate::{ConnectionKey, Engine, ShardIndex};
+
+impl Engine {
+    /// SUBSCRIBE from the Client. [MQTT-3.8.4-1] [v3.1.1 MQTT-3.8.4-1]
+    pub fn on_subscribe(
+        &mut self,
+        connection: ConnectionKey,
+        subscribe: &Subscribe<'_>,
+        _now: Instant,
+    ) {
+        let Some(key) = self.on_packet(connection) else {
+            return;
+        };
+        let mut reasons = Vec::with_capacity(subscribe.requests.len());
+        let mut wait = Wait::default();
+        let mut replays = Vec::new();
+        // [MQTT-3.8.4-5] [v3.1.1 MQTT-3.8.4-4] As if each filter had come in a packet of its own.
+        for request in &subscribe.requests {
+            let identifier = subscribe.subscription_identifier;
+            match self.check_subscription(connection, key, request, identifier) {
+                Err(reason) => reasons.push(reason),
+                Ok(qos) => {
+                    let (existed, waits) = self.place(key, request, qos, identifier);
+                    wait = wait.and(waits);
+                    if is_replayed(request, existed) {
+                        replays.push(request.filter);
+                    }
+                    reasons.push(granted(qos));
+                }
+            }
+        }
+        // [MQTT-3.8.4-2] [MQTT-3.8.4-6] [v3.1.1 MQTT-3.8.4-2] [v3.1.1 MQTT-3.8.4-5]
+        let suback = SubAck {
+            packet_id: subscribe.packet_id,
+            reasons,
+            properties: None,
+        };
+        self.emit(key, Outgoing::SubAck(suback), wait);
+        for filter in replays {
+            self.start_replay(key, filter, wait);
+        }
+    }
+
+    fn check_subscription(
+        &self,
+        connection: ConnectionKey,
+        key: SessionKey,
+        request: &SubscriptionRequest<'_>,
+        identifier: Option<u32>,
+    ) -> Result<Qos, ReasonCode> {
+        let limits = &self.limits;
+        let filter = request.filter;
+        if identifier.is_some() && !limits.subscription_identifiers_available {
+            return Err(ReasonCode::SubscriptionIdentifiersNotSupported);
+        }
+        let shared = split_shared(filter);
+        if shared.is_some() && !limits.shared_subscription_available {
+            return Err(ReasonCode::SharedSubscriptionsNotSupported);
+        }
+        let inner = shared.map_or(filter, |(_, inner)| inner);
+        if level_count(inner) > limits.topic_levels_max {
+            return Err(ReasonCode::TopicFilterInvalid);
+        }
+        if inner.contains(['+', '#']) && !limits.wildcard_subscription_available {
+            return Err(ReasonCode::WildcardSubscriptionsNotSupported);
+        }
+        let is_allowed = self
+            .connections
+            .get(connection)
+            .is_some_and(|connection| connection.permissions.allows_subscribe(filter));
+        if !is_allowed {
+            return Err(ReasonCode::NotAuthorized);
+        }
+        let is_full = self.sessions.get(key).is_none_or(|session| {
+            session.filters.len() >= limits.subscriptions_per_session_max
+                && !session.filters.contains(filter)
+        });
+        if is_full {
+            return Err(ReasonCode::QuotaExceeded);
+        }
+        Ok(request.options.qos.min(limits.maximum_qos))
+    }
+
+    /// Makes or replaces one Subscription; returns whether it existed, and what SUBACK waits for.
+    fn place(
+        &mut self,
+        key: SessionKey,
+        request: &SubscriptionRequest<'_>,
+        qos: Qos,
+        subscription_identifier: Option<u32>,
+    ) -> (bool, Wait) {
+        let filter = request.filter;
+        let subscription = Subscription {
+            qos,
+            no_local: request.options.no_local,
+            retain_as_published: request.options.retain_as_published,
+            subscription_identifier,
+        };
+        let is_shared = split_shared(filter).is_some();
+        let (existed, mut wait) = if is_shared {
+            let change = self.shared.join(filter, key, subscription, true);
+            (change.existed, self.on_group_change(filter, change))
+        } else {
+            let placed = self.subscriptions.subscribe(key, filter, subscription);
+            let wait = if placed.is_new_interest {
+                self.tell_interest(filter, true)
+            } else {
+                Wait::default()
+            };
+            (placed.existed, wait)
+        };
+        if !existed {
+            self.counters.subscriptions += 1;
+            self.counters.shared_subscriptions += u64::from(is_shared);
+        }
+        let Some(session) = self.sessions.get_mut(key) else {
+            return (existed, wait);
+        };
+        if !session.filters.contains(filter) {
+            session.filters.insert(filter.into());
+        }
+        if session.is_durable() {
+            let record = SubscriptionRecord {
+                client_id: Arc::clone(&session.client_id),
+                filter: filter.into(),
+                qos: qos.level(),
+                no_local: subscription.no_local,
+                retain_as_published: subscription.retain_as_published,
+                subscription_identifier,
+            };
+            wait = wait.and(self.record(Record::SubscriptionPut(Box::new(record))));
+        }
+        (existed, wait)
+    }
+
+    /// UNSUBSCRIBE from the Client. [MQTT-3.10.4-2] [v3.1.1 MQTT-3.10.4-2]
+    pub fn on_unsubscribe(
+        &mut self,
+        connection: ConnectionKey,
+        unsubscribe: &Unsubscribe<'_>,
+        _now: Instant,
+    ) {
+        let Some(key) = self.on_packet(connection) else {
+            return;
+        };
+        let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
+        let mut wait = Wait::default();
+        for filter in &unsubscribe.filters {
+            if self.remove_subscription(key, filter) {
+                wait = wait.and(self.record_unsubscribed(key, filter));
+                reasons.push(ReasonCode::Success);
+            } else {
+                reasons.push(ReasonCode::NoSubscriptionExisted);
+            }
+        }
+        // [MQTT-3.10.4-4] [MQTT-3.10.4-5] [v3.1.1 MQTT-3.10.4-4] [v3.1.1 MQTT-3.10.4-5]
+        let unsuback = UnsubAck {
+            packet_id: unsubscribe.packet_id,
+            reasons,
+            properties: None,
+        };
+        self.emit(key, Outgoing::UnsubAck(unsuback), wait);
+    }
+
+    fn record_unsubscribed(&mut self, key: SessionKey, filter: &str) -> Wait {
+        let Some(session) = self
+            .sessions
+            .get(key)
+            .filter(|session| session.is_durable())
+        else {
+            return Wait::default();
+        };
+        let client_id = Arc::clone(&session.client_id);
+        self.record(Record::SubscriptionDelete {
+            client_id,
+            filter: filter.into(),
+        })
+    }
+
+    /// Takes one Subscription away; returns whether there was one.
+    fn remove_subscription(&mut self, key: SessionKey, filter: &str) -> bool {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return false;
+        };
+        if !session.filters.remove(filter) {
+            return false;
+        }
+        self.counters.subscriptions = self.counters.subscriptions.saturating_sub(1);
+        if split_shared(filter).is_some() {
+            self.counters.shared_subscriptions =
+                self.counters.shared_subscriptions.saturating_sub(1);
+            if let Some(change) = self.shared.leave(filter, key) {
+                self.on_group_change(filter, change);
+            }
+        } else {
+            let removed = self.subscriptions.unsubscribe(key, filter);
+            if removed.is_some_and(|removed| removed.was_last_interest) {
+                self.tell_interest(filter, false);
+            }
+            self.cancel_replay(key, filter);
+        }
+        true
+    }
+
+    /// The Session ends: so do its Subscriptions.
+    pub(crate) fn drop_subscriptions(&mut self, key: SessionKey) {
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
+        let filters: Vec<_> = session.filters.iter().map(Arc::clone).collect();
+        for filter in filters {
+            self.remove_subscription(key, &filter);
+        }
+    }
+
+    /// The members of Shared Subscriptions that this Session is go online or offline.
+    pub(crate) fn set_members_online(&mut self, key: SessionKey, is_online: bool) {
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
+        let filters: Vec<Arc<str>> = session
+            .filters
+            .range::<str, _>((Bound::Included("$share/"), Bound::Unbounded))
+            .take_while(|filter| filter.starts_with("$share/"))
+            .map(Arc::clone)
+            .collect();
+        for filter in filters {
+            if let Some(change) = self.shared.set_online(&filter, key, is_online) {
+                self.on_group_change(&filter, change);
+            }
+        }
+    }
+
+    /// Hangs a group into the index or takes it out, and tells the other shards about its members.
+    fn on_group_change(&mut self, group: &str, change: GroupChange) -> Wait {
+        self.index_group(group, change);
+        if !change.is_announced_anew {
+            return Wait::default();
+        }
+        let MemberCounts { online, total } = change.local;
+        let group: Arc<str> = group.into();
+        self.tell_all(|| ShardItem::Members {
+            group: Arc::clone(&group),
+            online,
+            total,
+        })
+    }
+
+    fn index_group(&mut self, group: &str, change: GroupChange) {
+        let Some((_, filter)) = split_shared(group) else {
+            return;
+        };
+        if change.is_new {
+            self.subscriptions.add_group(filter, change.group);
+        }
+        if change.is_gone {
+            self.subscriptions.remove_group(filter, change.group);
+        }
+    }
+
+    /// Another shard says how many members of a Shared Subscription it has.
+    pub(crate) fn on_members(&mut self, from: ShardIndex, group: &str, online: u32, total: u32) {
+        let counts = MemberCounts { online, total };
+        if let Some(change) = self.shared.set_remote(group, from, counts) {
+            self.index_group(group, change);
+        }
+    }
+
+    fn tell_interest(&mut self, filter: &str, is_wanted: bool) -> Wait {
+        let filter: Arc<str> = filter.into();
+        self.tell_all(|| ShardItem::Interest {
+            filter: Arc::clone(&filter),
+            is_wanted,
+        })
+    }
+
+    pub(crate) fn tell_all(&mut self, item: impl Fn() -> ShardItem) -> Wait {
+        let mut wait = Wait::default();
+        for shard in self.routing.others().iter() {
+            wait = wait.and(self.routing.send(shard, item()));
+        }
+        wait
+    }
+}
+
+/// [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11] [v3.1.1 MQTT-3.3.1-6]
+fn is_replayed(request: &SubscriptionRequest<'_>, existed: bool) -> bool {
+    // Section 4.8.2: a Shared Subscription gets no Retained Messages when it is made.
+    if split_shared(request.filter).is_some() {
+        return false;
+    }
+    match request.options.retain_handling {
+        RetainHandling::Send => true,
+        RetainHandling::SendIfNew => !existed,
+        RetainHandling::DoNotSend => false,
+    }
+}
+
+/// [MQTT-3.9.3-1] [v3.1.1 MQTT-3.9.3-1]
+const fn granted(qos: Qos) -> ReasonCode {
+    match qos {
+        Qos::AtMostOnce => ReasonCode::Success,
+        Qos::AtLeastOnce => ReasonCode::GrantedQos1,
+        Qos::ExactlyOnce => ReasonCode::GrantedQos2,
+    }
+}

@@ -1,0 +1,177 @@
+//! `$SYS/broker/...`: what the Server says about itself, under the names that monitoring knows.
+//!
+//! Owns: the topics, their values, load averages, adding up the shards.
+//! Does not own: the counts (see `counters`). Start reading at [`Engine::on_sys_timer`].
+//! Invariant: shard 0 publishes, the others report to it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use proto::{Message, Qos};
+
+use crate::counters::Counters;
+use crate::routing::ShardItem;
+use crate::subscriptions::PublisherMemo;
+use crate::timers::Due;
+use crate::{Config, Engine, ShardIndex};
+
+/// What shard 0 knows of the others, and what it published last.
+#[derive(Debug)]
+pub(crate) struct Sys {
+    interval: Duration,
+    others: Vec<Counters>,
+    loads: Vec<Load>,
+    published_at: Option<Instant>,
+}
+
+/// An exponentially damped average per minute, over 1, 5 and 15 minutes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Load {
+    last: u64,
+    averages: [f64; 3],
+}
+
+impl Sys {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            interval: config.sys_interval,
+            others: vec![Counters::default(); usize::from(config.shard_count)],
+            loads: vec![Load::default(); LOADS.len()],
+            published_at: None,
+        }
+    }
+
+    pub(crate) fn on_counters(&mut self, from: ShardIndex, counters: Counters) {
+        if let Some(slot) = self.others.get_mut(usize::from(from.0)) {
+            *slot = counters;
+        }
+    }
+
+    pub(crate) const fn interval(&self) -> Option<Duration> {
+        if self.interval.is_zero() {
+            None
+        } else {
+            Some(self.interval)
+        }
+    }
+}
+
+impl Load {
+    fn update(&mut self, total: u64, elapsed: Duration) {
+        let seconds = elapsed.as_secs_f64();
+        if seconds <= 0.0 {
+            return;
+        }
+        let count = f64::from(u32::try_from(total.saturating_sub(self.last)).unwrap_or(u32::MAX));
+        let per_minute = count * 60.0 / seconds;
+        self.last = total;
+        for (average, minutes) in self.averages.iter_mut().zip([1.0, 5.0, 15.0]) {
+            let keep = (-seconds / (60.0 * minutes)).exp();
+            *average = per_minute.mul_add(1.0 - keep, *average * keep);
+        }
+    }
+}
+
+impl Engine {
+    pub(crate) fn on_sys_timer(&mut self, now: Instant) {
+        let Some(interval) = self.sys.interval() else {
+            return;
+        };
+        if let Some(at) = now.checked_add(interval) {
+            self.timers.set(Due::Sys, at);
+        }
+        if self.config.shard != ShardIndex(0) {
+            let counters = Box::new(self.counters.clone());
+            self.routing
+                .send(ShardIndex(0), ShardItem::Counters(counters));
+            return;
+        }
+        let mut total = self.counters.clone();
+        for other in &self.sys.others {
+            total.add(other);
+        }
+        self.publish_sys(&total, now);
+    }
+
+    fn publish_sys(&mut self, total: &Counters, now: Instant) {
+        let uptime = now.saturating_duration_since(self.started_at).as_secs();
+        self.publish_sys_topic("version", self.config.version_text.clone(), now);
+        self.publish_sys_topic("uptime", format!("{uptime} seconds"), now);
+        for (topic, value) in gauges(total) {
+            self.publish_sys_topic(topic, value.to_string(), now);
+        }
+        let elapsed =
+            now.saturating_duration_since(self.sys.published_at.unwrap_or(self.started_at));
+        self.sys.published_at = Some(now);
+        let mut averages = Vec::with_capacity(LOADS.len());
+        for ((name, count), load) in LOADS.iter().zip(&mut self.sys.loads) {
+            load.update(count(total), elapsed);
+            averages.push((*name, load.averages));
+        }
+        for (name, averages) in averages {
+            for (average, minutes) in averages.iter().zip(["1min", "5min", "15min"]) {
+                self.publish_sys_topic(
+                    &format!("load/{name}/{minutes}"),
+                    format!("{average:.2}"),
+                    now,
+                );
+            }
+        }
+    }
+
+    fn publish_sys_topic(&mut self, name: &str, value: String, now: Instant) {
+        let topic = format!("$SYS/broker/{name}");
+        let message = Message::new(&topic, value.into(), Qos::AtMostOnce, true, now);
+        self.route(&Arc::new(message), None, &mut PublisherMemo::default(), now);
+    }
+}
+
+const fn gauges(total: &Counters) -> [(&'static str, u64); 22] {
+    let disconnected = total.sessions.saturating_sub(total.clients_connected);
+    [
+        ("clients/total", total.sessions),
+        ("clients/maximum", total.clients_maximum),
+        ("clients/connected", total.clients_connected),
+        ("clients/disconnected", disconnected),
+        ("clients/active", total.clients_connected),
+        ("clients/inactive", disconnected),
+        ("clients/expired", total.sessions_expired),
+        ("messages/received", total.packets_received),
+        ("messages/sent", total.packets_sent),
+        (
+            "messages/stored",
+            total.retained_messages + total.queued_messages,
+        ),
+        ("publish/messages/received", total.publishes_received),
+        ("publish/messages/sent", total.publishes_sent),
+        ("publish/messages/dropped", total.publishes_dropped),
+        ("publish/bytes/received", total.publish_bytes_received),
+        ("publish/bytes/sent", total.publish_bytes_sent),
+        (
+            "store/messages/count",
+            total.retained_messages + total.queued_messages,
+        ),
+        (
+            "store/messages/bytes",
+            total.retained_bytes + total.queued_bytes,
+        ),
+        ("retained messages/count", total.retained_messages),
+        ("subscriptions/count", total.subscriptions),
+        ("shared_subscriptions/count", total.shared_subscriptions),
+        ("packet/out/count", total.queued_messages),
+        ("packet/out/bytes", total.queued_bytes),
+    ]
+}
+
+type Count = fn(&Counters) -> u64;
+
+const LOADS: [(&str, Count); 8] = [
+    ("messages/received", |total| total.packets_received),
+    ("messages/sent", |total| total.packets_sent),
+    ("publish/received", |total| total.publishes_received),
+    ("publish/sent", |total| total.publishes_sent),
+    ("publish/dropped", |total| total.publishes_dropped),
+    ("bytes/received", |total| total.publish_bytes_received),
+    ("bytes/sent", |total| total.publish_bytes_sent),
+    ("connections", |total| total.connections),
+];

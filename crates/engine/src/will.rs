@@ -1,0 +1,84 @@
+//! Will Messages: kept for a Client, published when it is lost.
+//!
+//! Owns: when a Will is published, delayed, discarded. Does not own: how it is delivered (see `publish`).
+//! Start reading at [`Engine::start_will_delay`]. Invariant: a Will is published at most once.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use proto::Message;
+use store::{Record, WillRecord};
+
+use crate::Engine;
+use crate::keys::SessionKey;
+use crate::pending::Wait;
+use crate::publish::message_record;
+use crate::subscriptions::PublisherMemo;
+use crate::timers::Due;
+
+impl Engine {
+    /// The connection is gone without a DISCONNECT that discards the Will: publishes it now or later.
+    /// [MQTT-3.1.2-8] [MQTT-3.1.3-9] [v3.1.1 MQTT-3.1.2-8]
+    pub(crate) fn start_will_delay(&mut self, key: SessionKey, now: Instant) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let Some(pending) = &session.will else { return };
+        let delay_seconds = u64::from(pending.will.properties.delay_interval_seconds);
+        match now.checked_add(Duration::from_secs(delay_seconds)) {
+            Some(at) if delay_seconds > 0 => {
+                let deadline = self.timers.set(Due::WillDelay(key), at);
+                session.will_deadline = Some(deadline);
+            }
+            _ => self.publish_will(key, now),
+        }
+    }
+
+    /// Publishes the Will of this Session, if it has one.
+    pub(crate) fn publish_will(&mut self, key: SessionKey, now: Instant) {
+        let Some(pending) = self.take_will(key) else {
+            return;
+        };
+        if !pending.permissions.allows_publish(&pending.will.topic) {
+            self.counters.publishes_dropped += 1;
+            self.counters.dropped_not_authorized += 1;
+            return;
+        }
+        self.counters.wills_published += 1;
+        // [MQTT-3.1.2-14] [MQTT-3.1.2-15] [v3.1.1 MQTT-3.1.2-16] [v3.1.1 MQTT-3.1.2-17]
+        let message = Arc::new(Message::from_will(&pending.will, now));
+        self.route(&message, Some(key), &mut PublisherMemo::default(), now);
+    }
+
+    /// [MQTT-3.1.2-10] [v3.1.1 MQTT-3.1.2-10] The Will is not published any more.
+    pub(crate) fn discard_will(&mut self, key: SessionKey) {
+        drop(self.take_will(key));
+    }
+
+    fn take_will(&mut self, key: SessionKey) -> Option<Box<crate::sessions::PendingWill>> {
+        let session = self.sessions.get_mut(key)?;
+        let deadline = session.will_deadline.take();
+        let will = session.will.take();
+        let durable = session.is_durable().then(|| Arc::clone(&session.client_id));
+        if let Some(deadline) = deadline {
+            self.timers.clear(Due::WillDelay(key), deadline);
+        }
+        if let (Some(_), Some(client_id)) = (&will, durable) {
+            self.record(Record::WillDelete { client_id });
+        }
+        will
+    }
+
+    /// Keeps the Will of a durable Session in the store.
+    pub(crate) fn record_will(&mut self, key: SessionKey) -> Option<Wait> {
+        let session = self.sessions.get(key)?;
+        let pending = session.will.as_ref()?;
+        let now = self.started_at;
+        let record = WillRecord {
+            client_id: Arc::clone(&session.client_id),
+            message: message_record(&Message::from_will(&pending.will, now), now),
+            delay_seconds: pending.will.properties.delay_interval_seconds,
+        };
+        Some(self.record(Record::WillPut(Box::new(record))))
+    }
+}

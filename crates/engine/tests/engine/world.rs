@@ -1,0 +1,498 @@
+//! A Server without sockets: shards, their rings, their stores and fake clients, all driven by hand.
+//!
+//! Owns: [`World`], [`Client`]. Does not own: what is tested. Start reading at [`World::settle`].
+//! Invariant: nothing happens in it but what a test asks for; time stands still until it is moved.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use proto::connection::{Delivery, Outgoing};
+use proto::packet::{
+    Ack, ConnAck, Connect, Disconnect, Publish, PublishProperties, ReasonCode, RetainHandling,
+    Subscribe, SubscriptionOptions, SubscriptionRequest, Unsubscribe,
+};
+use proto::{PacketIdentifier, Qos, Version};
+use store::{HeldStore, Store};
+use vencejo_engine::{
+    Config, ConnectRequest, ConnectionKey, Engine, Limits, Output, Permissions, ShardIndex,
+    ShardMessage, home_shard,
+};
+
+/// A Client's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Client {
+    pub(crate) key: ConnectionKey,
+    pub(crate) shard: usize,
+}
+
+#[derive(Debug, Default)]
+struct Inbox {
+    packets: VecDeque<Outgoing>,
+    closed: Option<ReasonCode>,
+}
+
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) engines: Vec<Engine>,
+    pub(crate) stores: Vec<HeldStore>,
+    pub(crate) now: Instant,
+    /// Whether batches stay volatile until [`World::persist`].
+    pub(crate) holds_store: bool,
+    /// Whether messages between shards stay in their rings until [`World::carry`].
+    pub(crate) holds_rings: bool,
+    pub(crate) permissions: Arc<Permissions>,
+    inboxes: BTreeMap<ConnectionKey, Inbox>,
+    rings: BTreeMap<(usize, usize), VecDeque<ShardMessage>>,
+    next_key: u64,
+    next_packet_id: u16,
+}
+
+const SEED: u64 = 7;
+
+impl World {
+    pub(crate) fn new() -> Self {
+        Self::with(1, Limits::default())
+    }
+
+    pub(crate) fn with(shards: u16, limits: Limits) -> Self {
+        Self::with_config(shards, limits, |config| {
+            config.sys_interval = Duration::ZERO;
+        })
+    }
+
+    pub(crate) fn with_config(shards: u16, limits: Limits, change: impl Fn(&mut Config)) -> Self {
+        let now = start();
+        let limits = Arc::new(limits);
+        let engine = |shard| {
+            let mut config = Config::new(ShardIndex(shard), shards, SEED);
+            config.limits = Arc::clone(&limits);
+            change(&mut config);
+            Engine::new(config, now)
+        };
+        Self {
+            engines: (0..shards).map(engine).collect(),
+            stores: (0..shards).map(|_| HeldStore::new()).collect(),
+            now,
+            holds_store: false,
+            holds_rings: false,
+            permissions: Arc::new(Permissions::allow_all()),
+            inboxes: BTreeMap::new(),
+            rings: BTreeMap::new(),
+            next_key: 1,
+            next_packet_id: 0,
+        }
+    }
+
+    /// Ends turns and carries what they put out until nothing moves any more.
+    pub(crate) fn settle(&mut self) {
+        loop {
+            let mut moved = self.turn();
+            if !self.holds_rings {
+                let ready: Vec<_> = self.rings.keys().copied().collect();
+                for link in ready {
+                    moved |= self.carry_one(link);
+                }
+            }
+            if !moved {
+                return;
+            }
+        }
+    }
+
+    /// One turn of every shard. Returns whether anything came out.
+    pub(crate) fn turn(&mut self) -> bool {
+        let mut moved = false;
+        for shard in 0..self.engines.len() {
+            let has_work = self.engines[shard].has_work();
+            self.engines[shard].end_turn(self.now);
+            moved |= self.take_outputs(shard) || has_work;
+        }
+        moved
+    }
+
+    fn take_outputs(&mut self, shard: usize) -> bool {
+        let mut moved = false;
+        while let Some(output) = self.engines[shard].poll_output() {
+            moved = true;
+            match output {
+                Output::Send { connection, packet } => {
+                    self.inboxes
+                        .entry(connection)
+                        .or_default()
+                        .packets
+                        .push_back(packet);
+                }
+                Output::Close { connection, reason } => {
+                    self.inboxes.entry(connection).or_default().closed = Some(reason);
+                    self.engines[shard].on_closed(connection, self.now);
+                }
+                Output::ToShard { to, message } => {
+                    let link = (shard, usize::from(to.0));
+                    self.rings.entry(link).or_default().push_back(message);
+                }
+                Output::Persist(batch) => {
+                    self.stores[shard]
+                        .append(batch)
+                        .expect("batches come in order");
+                    if !self.holds_store {
+                        let durable = self.stores[shard].release();
+                        self.engines[shard].on_persisted(durable, self.now);
+                    }
+                }
+            }
+        }
+        moved
+    }
+
+    /// Makes everything appended durable.
+    pub(crate) fn persist(&mut self) {
+        for shard in 0..self.engines.len() {
+            let durable = self.stores[shard].release();
+            self.engines[shard].on_persisted(durable, self.now);
+        }
+        self.settle();
+    }
+
+    /// Carries one message from one shard to another, if there is one.
+    pub(crate) fn carry_one(&mut self, link: (usize, usize)) -> bool {
+        let Some(message) = self.rings.get_mut(&link).and_then(VecDeque::pop_front) else {
+            return false;
+        };
+        let from = ShardIndex(u16::try_from(link.0).expect("few shards"));
+        self.engines[link.1].on_shard_message(from, message, self.now);
+        self.take_outputs(link.1);
+        true
+    }
+
+    /// The links with something in their ring.
+    pub(crate) fn loaded_links(&self) -> Vec<(usize, usize)> {
+        let loaded = self.rings.iter().filter(|(_, ring)| !ring.is_empty());
+        loaded.map(|(link, _)| *link).collect()
+    }
+
+    pub(crate) fn advance(&mut self, seconds: u64) {
+        self.now += Duration::from_secs(seconds);
+        for engine in &mut self.engines {
+            engine.on_timeout(self.now);
+        }
+        self.settle();
+    }
+
+    pub(crate) fn packet_id(&mut self) -> PacketIdentifier {
+        self.next_packet_id = self.next_packet_id % 60_000 + 1;
+        id(self.next_packet_id)
+    }
+
+    /// Connects and settles; the CONNACK is the first packet received.
+    pub(crate) fn connect_with(&mut self, connect: Connect) -> Client {
+        let shard_count = u16::try_from(self.engines.len()).expect("few shards");
+        let shard = usize::from(home_shard(&connect.client_id, SEED, shard_count).0);
+        let key = ConnectionKey(self.next_key << 32 | self.next_key);
+        self.next_key += 1;
+        self.inboxes.insert(key, Inbox::default());
+        let request = ConnectRequest {
+            connection: key,
+            connect: Box::new(connect),
+            assigned_client_id: false,
+            authentication_data: None,
+            permissions: Arc::clone(&self.permissions),
+            is_local_peer: true,
+        };
+        self.engines[shard].on_connect(request, self.now);
+        self.settle();
+        Client { key, shard }
+    }
+
+    /// A 5.0 Client whose Session never expires; its CONNACK is taken.
+    pub(crate) fn connect(&mut self, client_id: &str) -> Client {
+        self.resume(client_id).0
+    }
+
+    /// The same, with Session Present.
+    pub(crate) fn resume(&mut self, client_id: &str) -> (Client, bool) {
+        let client = self.connect_with(durable(client_id));
+        let connack = self.connack(client);
+        assert_eq!(connack.reason, ReasonCode::Success);
+        (client, connack.session_present)
+    }
+
+    /// A clean 5.0 Client without anything special; its CONNACK is taken.
+    pub(crate) fn connect_clean(&mut self, client_id: &str) -> Client {
+        let client = self.connect_with(Connect::new(Version::V5, client_id));
+        assert_eq!(self.connack(client).reason, ReasonCode::Success);
+        client
+    }
+
+    /// A 3.1.1 Client; its CONNACK is taken.
+    pub(crate) fn connect_311(&mut self, client_id: &str, clean_session: bool) -> Client {
+        let mut connect = Connect::new(Version::V311, client_id);
+        connect.clean_start = clean_session;
+        let client = self.connect_with(connect);
+        assert_eq!(self.connack(client).reason, ReasonCode::Success);
+        client
+    }
+
+    pub(crate) fn connack(&mut self, client: Client) -> ConnAck {
+        match self.next(client) {
+            Some(Outgoing::ConnAck(connack)) => *connack,
+            other => panic!("expected CONNACK, found {other:?}"),
+        }
+    }
+
+    /// The next packet for this Client.
+    pub(crate) fn next(&mut self, client: Client) -> Option<Outgoing> {
+        self.inboxes.get_mut(&client.key)?.packets.pop_front()
+    }
+
+    /// Everything that has come for this Client.
+    pub(crate) fn received(&mut self, client: Client) -> Vec<Outgoing> {
+        std::iter::from_fn(|| self.next(client)).collect()
+    }
+
+    /// The PUBLISH packets among everything that has come for this Client.
+    pub(crate) fn deliveries(&mut self, client: Client) -> Vec<Delivery> {
+        let packets = self.received(client).into_iter();
+        packets
+            .filter_map(|packet| match packet {
+                Outgoing::Publish(delivery) => Some(delivery),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// The payloads of everything that has come for this Client.
+    pub(crate) fn payloads(&mut self, client: Client) -> Vec<String> {
+        self.deliveries(client).iter().map(payload).collect()
+    }
+
+    /// Acknowledges whatever comes, to the end of every handshake; returns the deliveries in order.
+    pub(crate) fn drain(&mut self, client: Client) -> Vec<Delivery> {
+        let mut deliveries = Vec::new();
+        loop {
+            let packets = self.received(client);
+            if packets.is_empty() {
+                return deliveries;
+            }
+            for packet in packets {
+                match packet {
+                    Outgoing::Publish(delivery) => {
+                        self.acknowledge(client, &delivery);
+                        deliveries.push(delivery);
+                    }
+                    Outgoing::PubRel(ack) => {
+                        self.pubcomp(client, ack.packet_id.get());
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn acknowledge(&mut self, client: Client, delivery: &Delivery) {
+        match (delivery.qos, delivery.packet_id) {
+            (Qos::AtLeastOnce, Some(packet_id)) => self.puback(client, packet_id.get()),
+            (Qos::ExactlyOnce, Some(packet_id)) => self.pubrec(client, packet_id.get()),
+            _ => {}
+        }
+    }
+
+    pub(crate) fn closed(&self, client: Client) -> Option<ReasonCode> {
+        self.inboxes.get(&client.key).and_then(|inbox| inbox.closed)
+    }
+
+    pub(crate) fn engine(&mut self, client: Client) -> &mut Engine {
+        &mut self.engines[client.shard]
+    }
+
+    /// The Network Connection is lost.
+    pub(crate) fn lose(&mut self, client: Client) {
+        let now = self.now;
+        self.engine(client).on_closed(client.key, now);
+        self.inboxes.remove(&client.key);
+        self.settle();
+    }
+
+    pub(crate) fn disconnect(&mut self, client: Client, disconnect: &Disconnect) {
+        let now = self.now;
+        self.engine(client)
+            .on_disconnect(client.key, disconnect, now);
+        self.settle();
+    }
+
+    pub(crate) fn subscribe(&mut self, client: Client, filter: &str, qos: u8) -> Vec<ReasonCode> {
+        self.subscribe_with(client, filter, options(qos), None)
+    }
+
+    /// Subscribes and settles; returns the Reason Codes of SUBACK if it came, and leaves the rest.
+    pub(crate) fn subscribe_with(
+        &mut self,
+        client: Client,
+        filter: &str,
+        options: SubscriptionOptions,
+        subscription_identifier: Option<u32>,
+    ) -> Vec<ReasonCode> {
+        let subscribe = Subscribe {
+            packet_id: self.packet_id(),
+            subscription_identifier,
+            user_properties: Vec::new(),
+            requests: vec![SubscriptionRequest { filter, options }],
+        };
+        self.send_subscribe(client, &subscribe)
+    }
+
+    pub(crate) fn send_subscribe(
+        &mut self,
+        client: Client,
+        subscribe: &Subscribe<'_>,
+    ) -> Vec<ReasonCode> {
+        let now = self.now;
+        self.engine(client).on_subscribe(client.key, subscribe, now);
+        self.settle();
+        self.take(client, |packet| match packet {
+            Outgoing::SubAck(suback) if suback.packet_id == subscribe.packet_id => {
+                Some(suback.reasons.clone())
+            }
+            _ => None,
+        })
+        .unwrap_or_default()
+    }
+
+    pub(crate) fn unsubscribe(&mut self, client: Client, filter: &str) -> Vec<ReasonCode> {
+        let packet_id = self.packet_id();
+        let unsubscribe = Unsubscribe {
+            packet_id,
+            user_properties: Vec::new(),
+            filters: vec![filter],
+        };
+        let now = self.now;
+        self.engine(client)
+            .on_unsubscribe(client.key, &unsubscribe, now);
+        self.settle();
+        self.take(client, |packet| match packet {
+            Outgoing::UnsubAck(unsuback) => Some(unsuback.reasons.clone()),
+            _ => None,
+        })
+        .unwrap_or_default()
+    }
+
+    /// Takes the first packet that `fits` out of what has come for this Client.
+    pub(crate) fn take<T>(
+        &mut self,
+        client: Client,
+        fits: impl Fn(&Outgoing) -> Option<T>,
+    ) -> Option<T> {
+        let packets = &mut self.inboxes.get_mut(&client.key)?.packets;
+        let (index, found) = packets
+            .iter()
+            .enumerate()
+            .find_map(|(index, packet)| Some((index, fits(packet)?)))?;
+        packets.remove(index);
+        Some(found)
+    }
+
+    /// Publishes without settling.
+    pub(crate) fn send_publish(&mut self, client: Client, publish: &Publish<'_>) {
+        let now = self.now;
+        self.engine(client)
+            .on_publish(client.key, publish, None, now);
+    }
+
+    /// Publishes with a fresh Packet Identifier and settles.
+    pub(crate) fn publish(&mut self, client: Client, topic: &str, qos: u8, payload: &str) {
+        let packet_id = self.packet_id();
+        self.send_publish(client, &publish(topic, qos, payload, packet_id));
+        self.settle();
+    }
+
+    pub(crate) fn publish_retained(&mut self, client: Client, topic: &str, qos: u8, payload: &str) {
+        let packet_id = self.packet_id();
+        let publish = Publish {
+            retain: true,
+            ..publish(topic, qos, payload, packet_id)
+        };
+        self.send_publish(client, &publish);
+        self.settle();
+    }
+
+    pub(crate) fn puback(&mut self, client: Client, packet_id: u16) {
+        let (now, ack) = (self.now, Ack::new(id(packet_id), ReasonCode::Success));
+        self.engine(client).on_puback(client.key, &ack, now);
+        self.settle();
+    }
+
+    pub(crate) fn pubrec(&mut self, client: Client, packet_id: u16) {
+        let (now, ack) = (self.now, Ack::new(id(packet_id), ReasonCode::Success));
+        self.engine(client).on_pubrec(client.key, &ack, now);
+        self.settle();
+    }
+
+    pub(crate) fn pubrel(&mut self, client: Client, packet_id: u16) {
+        let (now, ack) = (self.now, Ack::new(id(packet_id), ReasonCode::Success));
+        self.engine(client).on_pubrel(client.key, &ack, now);
+        self.settle();
+    }
+
+    pub(crate) fn pubcomp(&mut self, client: Client, packet_id: u16) {
+        let (now, ack) = (self.now, Ack::new(id(packet_id), ReasonCode::Success));
+        self.engine(client).on_pubcomp(client.key, &ack, now);
+        self.settle();
+    }
+
+    pub(crate) fn congest(&mut self, client: Client, congested: bool) {
+        let now = self.now;
+        self.engine(client).on_congested(client.key, congested, now);
+        self.settle();
+    }
+}
+
+/// A 5.0 CONNECT that resumes and whose Session never expires.
+pub(crate) fn durable(client_id: &str) -> Connect {
+    let mut connect = Connect::new(Version::V5, client_id);
+    connect.clean_start = false;
+    connect.properties.session_expiry_interval_seconds = Some(u32::MAX);
+    connect
+}
+
+pub(crate) fn publish<'a>(
+    topic: &'a str,
+    qos: u8,
+    payload: &'a str,
+    packet_id: PacketIdentifier,
+) -> Publish<'a> {
+    let qos = Qos::from_level(qos).expect("0, 1 or 2");
+    Publish {
+        dup: false,
+        qos,
+        retain: false,
+        topic,
+        packet_id: (qos != Qos::AtMostOnce).then_some(packet_id),
+        properties: PublishProperties::default(),
+        payload: payload.as_bytes(),
+    }
+}
+
+pub(crate) fn options(qos: u8) -> SubscriptionOptions {
+    SubscriptionOptions {
+        qos: Qos::from_level(qos).expect("0, 1 or 2"),
+        no_local: false,
+        retain_as_published: false,
+        retain_handling: RetainHandling::Send,
+    }
+}
+
+pub(crate) fn id(number: u16) -> PacketIdentifier {
+    PacketIdentifier::new(number).expect("not zero")
+}
+
+pub(crate) fn payload(delivery: &Delivery) -> String {
+    String::from_utf8_lossy(delivery.message.payload()).into_owned()
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "tests need one instant to begin from"
+)]
+fn start() -> Instant {
+    Instant::now()
+}
