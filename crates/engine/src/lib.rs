@@ -155,12 +155,14 @@ impl Engine {
                 Due::Sys => self.on_sys_timer(now),
             }
         }
+        self.expire_retained(now);
     }
 
     /// When [`Self::on_timeout`] has to be called next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.next_at()
+        let expiry = self.retained.next_expiry();
+        self.timers.next_at().into_iter().chain(expiry).min()
     }
 
     /// Whether another turn has something to do although nothing happens: replays at their pace.

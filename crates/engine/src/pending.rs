@@ -25,9 +25,7 @@ impl Wait {
     pub(crate) fn and(mut self, other: Self) -> Self {
         self.persisted = self.persisted.max(other.persisted);
         self.turn = self.turn.max(other.turn);
-        for shard in other.shards.iter() {
-            self.shards.insert(shard);
-        }
+        self.shards = self.shards.union(other.shards);
         self
     }
 }

@@ -21,6 +21,7 @@ use crate::keys::SessionKey;
 use crate::pending::Wait;
 use crate::retained::Stamp;
 use crate::routing::{RoutedPublish, ShardItem};
+use crate::shared_delivery::Elsewhere;
 use crate::subscriptions::{Matches, PublisherMemo};
 use crate::{ConnectionKey, Engine};
 
@@ -245,10 +246,11 @@ impl Engine {
         now: Instant,
     ) -> Routed {
         let matches = self.subscriptions.matches_with(memo, message.topic());
+        self.targets.clear();
         let (retained, mut wait) = self.retain(message, now);
         self.deliver_rows(&matches, message, publisher, now);
         let elsewhere = self.deliver_groups(&matches, message, publisher, now);
-        wait = wait.and(self.send_to_shards(&matches, message, retained, elsewhere));
+        wait = wait.and(self.send_to_shards(&matches, message, retained, &elsewhere));
         wait = wait.and(self.record_enqueued(message, now));
         Routed {
             wait,
@@ -258,6 +260,7 @@ impl Engine {
 
     /// A message from another shard.
     pub(crate) fn on_routed_publish(&mut self, routed: &RoutedPublish, now: Instant) -> Wait {
+        self.targets.clear();
         let message = &routed.message;
         let mut wait = Wait::default();
         if let Some(stamp) = routed.retained {
@@ -299,13 +302,13 @@ impl Engine {
         matches: &Matches,
         message: &Arc<Message>,
         retained: Option<Stamp>,
-        elsewhere: Vec<(crate::ShardIndex, Arc<str>)>,
+        elsewhere: &Elsewhere,
     ) -> Wait {
         let mut targets = matches.remote;
         if retained.is_some() {
             targets = targets.union(self.routing.others());
         }
-        for (shard, _) in &elsewhere {
+        for (shard, _) in &elsewhere.groups {
             targets.insert(*shard);
         }
         let mut wait = Wait::default();
@@ -313,12 +316,13 @@ impl Engine {
             return wait;
         }
         for shard in targets.iter() {
-            let groups = elsewhere.iter().filter(|(to, _)| *to == shard);
+            let groups = elsewhere.groups.iter().filter(|(to, _)| *to == shard);
             let publish = RoutedPublish {
                 message: Arc::clone(message),
                 retained,
                 is_for_all: matches.remote.contains(shard),
                 groups: groups.map(|(_, group)| Arc::clone(group)).collect(),
+                publisher_hash: elsewhere.publisher_hash,
                 hops: 0,
             };
             wait = wait.and(self.routing.send(shard, ShardItem::Publish(publish)));

@@ -64,6 +64,15 @@ impl Engine {
         self.count_retained();
     }
 
+    /// Removes some of what has expired.
+    pub(crate) fn expire_retained(&mut self, now: Instant) {
+        let expired = self.retained.remove_expired(now, EXPIRED_PER_TURN_MAX);
+        if !expired.is_empty() {
+            self.counters.messages_expired += expired.len() as u64;
+            self.count_retained();
+        }
+    }
+
     fn count_retained(&mut self) {
         self.counters.retained_messages = self.retained.len() as u64;
         self.counters.retained_bytes = self.retained.bytes() as u64;
@@ -150,3 +159,6 @@ const SHARE_MAX: usize = 64;
 
 /// A Session with this many messages waiting gets no more retained ones until some have left.
 const WAITING_MAX: usize = 1024;
+
+/// Retained messages removed in one go because they have expired.
+const EXPIRED_PER_TURN_MAX: usize = 256;

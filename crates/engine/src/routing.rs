@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use proto::Message;
+use store::Seq;
 
 use crate::counters::Counters;
 use crate::keys::ShardSet;
@@ -58,6 +59,8 @@ pub(crate) struct RoutedPublish {
     pub(crate) is_for_all: bool,
     /// Shared Subscriptions for one of whose members it is meant, `$share/name/filter`.
     pub(crate) groups: Vec<Arc<str>>,
+    /// Keyed hash of the publisher's Client Identifier, for the choice of a member.
+    pub(crate) publisher_hash: u64,
     /// How many shards have failed to find a member before.
     pub(crate) hops: u16,
 }
@@ -84,6 +87,8 @@ pub(crate) struct Routing {
     neighbours: Vec<Neighbour>,
     others: ShardSet,
     turn: u64,
+    /// When the last interest was announced.
+    interest_turn: u64,
     owed: VecDeque<Owed>,
 }
 
@@ -94,6 +99,7 @@ impl Routing {
             neighbours: shards.clone().map(|_| Neighbour::default()).collect(),
             others: shards.filter(|shard| *shard != config.shard).collect(),
             turn: 1,
+            interest_turn: 0,
             owed: VecDeque::new(),
         }
     }
@@ -113,6 +119,23 @@ impl Routing {
             wait.shards.insert(to);
         }
         wait
+    }
+
+    /// Announces interest to all others.
+    pub(crate) fn announce(&mut self, item: impl Fn() -> ShardItem) {
+        for shard in self.others.iter() {
+            self.send(shard, item());
+        }
+        self.interest_turn = self.turn;
+    }
+
+    /// Every interest announced up to now, by whichever Session.
+    pub(crate) const fn wait_for_interest(&self) -> Wait {
+        Wait {
+            persisted: Seq(0),
+            shards: self.others,
+            turn: self.interest_turn,
+        }
     }
 
     /// Everything that was sent or is about to be sent.
@@ -194,6 +217,9 @@ impl Engine {
                 blocked.insert(owed.to);
                 self.routing.owed.push_back(owed);
             } else {
+                // What this shard sent before it knew what it has now taken must arrive first, or a
+                // message could miss both the replay and the live way.
+                self.flush_shard(owed.to);
                 let message = ShardMessage(Kind::Taken { turn: owed.turn });
                 self.outputs.push_back(Output::ToShard {
                     to: owed.to,
@@ -205,23 +231,25 @@ impl Engine {
 
     /// Sends this turn's batches.
     pub(crate) fn flush_shards(&mut self) {
+        for shard in self.routing.others.iter() {
+            self.flush_shard(shard);
+        }
+    }
+
+    fn flush_shard(&mut self, to: ShardIndex) {
         let turn = self.routing.turn;
-        let mut has_sent = false;
-        for (to, neighbour) in (0..).map(ShardIndex).zip(&mut self.routing.neighbours) {
-            if neighbour.outbox.is_empty() {
-                continue;
-            }
-            has_sent = true;
-            neighbour.sent_turn = turn;
-            self.counters.shard_messages_sent += neighbour.outbox.len() as u64;
-            let message = ShardMessage(Kind::Batch {
-                turn,
-                items: std::mem::take(&mut neighbour.outbox),
-            });
-            self.outputs.push_back(Output::ToShard { to, message });
+        let Some(neighbour) = self.routing.neighbours.get_mut(usize::from(to.0)) else {
+            return;
+        };
+        if neighbour.outbox.is_empty() {
+            return;
         }
-        if has_sent {
-            self.routing.turn += 1;
-        }
+        neighbour.sent_turn = turn;
+        self.counters.shard_messages_sent += neighbour.outbox.len() as u64;
+        let items = std::mem::take(&mut neighbour.outbox);
+        let message = ShardMessage(Kind::Batch { turn, items });
+        self.outputs.push_back(Output::ToShard { to, message });
+        // No two batches for a shard share a number.
+        self.routing.turn += 1;
     }
 }

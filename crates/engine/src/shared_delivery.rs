@@ -19,6 +19,13 @@ use crate::shared_subscriptions::{Choice, ChooseInput};
 use crate::subscriptions::{Matches, Subscription};
 use crate::{Engine, ShardIndex};
 
+/// Shared Subscriptions whose chosen member is in another shard.
+#[derive(Debug, Default)]
+pub(crate) struct Elsewhere {
+    pub(crate) groups: Vec<(ShardIndex, Arc<str>)>,
+    pub(crate) publisher_hash: u64,
+}
+
 impl Engine {
     /// Delivers to the chosen members here; returns the groups whose member is in another shard.
     pub(crate) fn deliver_groups(
@@ -27,12 +34,16 @@ impl Engine {
         message: &Arc<Message>,
         publisher: Option<SessionKey>,
         now: Instant,
-    ) -> Vec<(ShardIndex, Arc<str>)> {
-        let mut elsewhere = Vec::new();
+    ) -> Elsewhere {
+        let mut elsewhere = Elsewhere::default();
         if matches.groups.is_empty() {
             return elsewhere;
         }
-        let input = self.choose_input(message, publisher);
+        let client_id = publisher
+            .and_then(|key| self.sessions.get(key))
+            .map_or("", |session| &*session.client_id);
+        elsewhere.publisher_hash = self.hasher.hash_one(client_id);
+        let input = self.choose_input(message, elsewhere.publisher_hash);
         for group in &matches.groups {
             let sessions = &self.sessions;
             match self
@@ -44,7 +55,7 @@ impl Engine {
                 }
                 Some(Choice::Remote(shard)) => {
                     if let Some(name) = self.shared.key_of(*group) {
-                        elsewhere.push((shard, name.into()));
+                        elsewhere.groups.push((shard, name.into()));
                     }
                 }
                 None => {}
@@ -64,7 +75,7 @@ impl Engine {
         let Some(group) = self.shared.find(name) else {
             return Wait::default();
         };
-        let input = self.choose_input(&routed.message, None);
+        let input = self.choose_input(&routed.message, routed.publisher_hash);
         let sessions = &self.sessions;
         if let Some((key, subscription)) = self
             .shared
@@ -81,6 +92,7 @@ impl Engine {
                     retained: None,
                     is_for_all: false,
                     groups: vec![Arc::clone(name)],
+                    publisher_hash: routed.publisher_hash,
                     hops: routed.hops + 1,
                 };
                 self.routing.send(shard, ShardItem::Publish(again))
@@ -110,13 +122,10 @@ impl Engine {
         self.deliver(key, message, terms, now);
     }
 
-    fn choose_input(&self, message: &Message, publisher: Option<SessionKey>) -> ChooseInput {
-        let client_id = publisher
-            .and_then(|key| self.sessions.get(key))
-            .map_or("", |session| &*session.client_id);
+    fn choose_input(&self, message: &Message, publisher_hash: u64) -> ChooseInput {
         ChooseInput {
             topic_hash: self.hasher.hash_one(message.topic()),
-            publisher_hash: self.hasher.hash_one(client_id),
+            publisher_hash,
         }
     }
 }

@@ -121,18 +121,19 @@ impl Engine {
             subscription_identifier,
         };
         let is_shared = split_shared(filter).is_some();
-        let (existed, mut wait) = if is_shared {
+        let existed = if is_shared {
             let change = self.shared.join(filter, key, subscription, true);
-            (change.existed, self.on_group_change(filter, change))
+            self.on_group_change(filter, change);
+            change.existed
         } else {
             let placed = self.subscriptions.subscribe(key, filter, subscription);
-            let wait = if placed.is_new_interest {
-                self.tell_interest(filter, true)
-            } else {
-                Wait::default()
-            };
-            (placed.existed, wait)
+            if placed.is_new_interest {
+                self.tell_interest(filter, true);
+            }
+            placed.existed
         };
+        // Also where another Session made the interest known a moment ago.
+        let mut wait = self.routing.wait_for_interest();
         if !existed {
             self.counters.subscriptions += 1;
             self.counters.shared_subscriptions += u64::from(is_shared);
@@ -256,18 +257,18 @@ impl Engine {
     }
 
     /// Hangs a group into the index or takes it out, and tells the other shards about its members.
-    fn on_group_change(&mut self, group: &str, change: GroupChange) -> Wait {
+    fn on_group_change(&mut self, group: &str, change: GroupChange) {
         self.index_group(group, change);
         if !change.is_announced_anew {
-            return Wait::default();
+            return;
         }
         let MemberCounts { online, total } = change.local;
         let group: Arc<str> = group.into();
-        self.tell_all(|| ShardItem::Members {
+        self.routing.announce(|| ShardItem::Members {
             group: Arc::clone(&group),
             online,
             total,
-        })
+        });
     }
 
     fn index_group(&mut self, group: &str, change: GroupChange) {
@@ -290,20 +291,12 @@ impl Engine {
         }
     }
 
-    fn tell_interest(&mut self, filter: &str, is_wanted: bool) -> Wait {
+    fn tell_interest(&mut self, filter: &str, is_wanted: bool) {
         let filter: Arc<str> = filter.into();
-        self.tell_all(|| ShardItem::Interest {
+        self.routing.announce(|| ShardItem::Interest {
             filter: Arc::clone(&filter),
             is_wanted,
-        })
-    }
-
-    pub(crate) fn tell_all(&mut self, item: impl Fn() -> ShardItem) -> Wait {
-        let mut wait = Wait::default();
-        for shard in self.routing.others().iter() {
-            wait = wait.and(self.routing.send(shard, item()));
-        }
-        wait
+        });
     }
 }
 

@@ -143,10 +143,7 @@ impl Outbound {
     /// Moves the first waiting message into flight and spends one of the quota. Call it after
     /// [`Self::next_waiting`] gave the message. `None` also if all identifiers are in use.
     pub fn start_next(&mut self) -> Option<&InFlight> {
-        if self.send_quota == 0 {
-            return None;
-        }
-        let seq = self.waiting.front()?.seq;
+        let seq = self.next_waiting()?.seq;
         let packet_id = self.free_packet_id(seq)?;
         let queued = self.waiting.pop_front()?;
         self.send_quota -= 1;
