@@ -1,0 +1,98 @@
+//! The test method `VENCEJO-TEST`: every turn an enhanced authentication can take, and no security.
+//!
+//! Owns: [`Challenge`]. Does not own: any secret. Start reading at [`Challenge`].
+//! Invariant: it is reachable only where the configuration says `authentication.test_method = true`.
+
+use std::sync::Arc;
+
+use engine::Permissions;
+use proto::Secret;
+use proto::packet::ReasonCode;
+
+use super::{Attempt, Authenticator, Decision, Exchange};
+
+/// Answers by the Authentication Data alone. `allow` is let in at once with `allowed`; `deny` is refused;
+/// anything else in a first step is asked `challenge-1`. The right answer to `challenge-N` is
+/// `response-N`, which is let in with `allowed`; the answer `again` is asked `challenge-N+1`; all else is refused.
+#[derive(Debug)]
+pub struct Challenge {
+    permissions: Arc<Permissions>,
+}
+
+impl Challenge {
+    /// The Authentication Method it answers for.
+    pub const METHOD: &'static str = "VENCEJO-TEST";
+}
+
+impl Default for Challenge {
+    fn default() -> Self {
+        Self {
+            permissions: Arc::new(Permissions::allow_all()),
+        }
+    }
+}
+
+impl Authenticator for Challenge {
+    fn method(&self) -> Option<&str> {
+        Some(Self::METHOD)
+    }
+
+    fn authenticate(&self, attempt: &Attempt<'_>, exchange: &mut Exchange) -> Decision {
+        let data = attempt.data.map(Secret::expose).unwrap_or_default();
+        let step = exchange.step;
+        let is_right = step > 0 && data == format!("response-{step}").as_bytes();
+        if is_right || (step == 0 && data == b"allow") {
+            return Decision::Allow {
+                permissions: Arc::clone(&self.permissions),
+                data: Some(Secret::new(&b"allowed"[..])),
+            };
+        }
+        let goes_on = if step == 0 {
+            data != b"deny"
+        } else {
+            data == b"again"
+        };
+        if goes_on {
+            exchange.step += 1;
+            return Decision::Continue(Some(Secret::new(format!("challenge-{}", exchange.step))));
+        }
+        Decision::Deny(
+            ReasonCode::NotAuthorized,
+            "the test method says no".to_owned(),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(exchange: &mut Exchange, data: &'static str) -> String {
+        let attempt = Attempt {
+            client_id: "a",
+            user_name: None,
+            password: None,
+            data: Some(&Secret::new(data)),
+            peer: ([127, 0, 0, 1], 9).into(),
+            version: proto::Version::V5,
+        };
+        match Challenge::default().authenticate(&attempt, exchange) {
+            Decision::Allow { .. } => "allow".to_owned(),
+            Decision::Continue(data) => {
+                String::from_utf8_lossy(data.expect("a challenge").expose()).into_owned()
+            }
+            Decision::Deny(reason, _) => format!("{:02x}", reason.value()),
+        }
+    }
+
+    #[test]
+    fn every_turn_of_an_exchange_can_be_taken() {
+        let mut exchange = Exchange::default();
+        assert_eq!(answer(&mut exchange, "hello"), "challenge-1");
+        assert_eq!(answer(&mut exchange, "again"), "challenge-2");
+        assert_eq!(answer(&mut exchange.clone(), "response-1"), "87");
+        assert_eq!(answer(&mut exchange, "response-2"), "allow");
+        assert_eq!(answer(&mut Exchange::default(), "allow"), "allow");
+        assert_eq!(answer(&mut Exchange::default(), "deny"), "87");
+    }
+}

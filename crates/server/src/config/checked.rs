@@ -1,0 +1,335 @@
+//! The configuration the program sees: checked values with their defaults.
+//!
+//! Owns: [`Config`], every default, which values fit. Does not own: the form of the file (see `raw`).
+//! Start reading at [`Config`]. Invariant: made from a file, every value is in its range.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::ops::{Range, RangeInclusive};
+use std::time::Duration;
+
+use engine::{Limits, OverflowPolicy};
+use proto::Qos;
+use toml::Spanned;
+
+use super::raw::{
+    RawAnonymous, RawConfig, RawDuration, RawLimits, RawListener, RawOverflowPolicy, RawSize,
+};
+use crate::authentication::AnonymousPolicy;
+
+/// How a Server runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Where it listens. Default: `127.0.0.1:1883`. Port 0 takes a free one.
+    pub listeners: Vec<SocketAddr>,
+    /// How many shards it has. Default: one for each core, up to 64.
+    pub shards: NonZeroU16,
+    /// How often `$SYS` topics are published; zero turns them off. Default: 10 s.
+    pub sys_interval: Duration,
+    /// What Response Information begins with; `None` gives none. Default: `response/`.
+    pub response_topic_prefix: Option<String>,
+    /// What a shard bounds around its engine.
+    pub bounds: ServerBounds,
+    /// What the engine bounds and announces.
+    pub limits: Limits,
+    /// Who is let in.
+    pub authentication: AuthenticationConfig,
+    /// How it stops.
+    pub stop: StopConfig,
+}
+
+/// Bounds on connections and their buffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerBounds {
+    /// Connections at once, in all; more are told 0x97. Default: 1,000,000, and never more than the
+    /// system's limit on open files has room for.
+    pub connections_max: usize,
+    /// Time from accepting a socket to its CONNACK. Default: 10 s.
+    pub connect_timeout: Duration,
+    /// Unsent bytes of one connection above which QoS 0 messages to it are dropped. Default: 1 MiB.
+    pub congested_bytes: usize,
+    /// Unsent bytes of one connection above which it is closed. Default: 64 MiB.
+    pub unsent_bytes_max: usize,
+}
+
+impl Default for ServerBounds {
+    fn default() -> Self {
+        Self {
+            connections_max: 1_000_000,
+            connect_timeout: Duration::from_secs(10),
+            congested_bytes: 1024 * 1024,
+            unsent_bytes_max: 64 * 1024 * 1024,
+        }
+    }
+}
+
+/// Who is let in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AuthenticationConfig {
+    /// From where Clients are let in without proof. Default: from this machine only.
+    pub anonymous: AnonymousPolicy,
+    /// Whether there is the Authentication Method `VENCEJO-TEST`. Default: no.
+    pub test_method: bool,
+}
+
+/// How a Server stops.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StopConfig {
+    /// Where Clients are to go when this Server stops; they are told 0x9C instead of 0x8B. Default: nowhere.
+    pub server_reference: Option<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let shards = u16::try_from(cores).unwrap_or(SHARDS_MAX).min(SHARDS_MAX);
+        Self {
+            listeners: vec![([127, 0, 0, 1], 1883).into()],
+            shards: NonZeroU16::new(shards).unwrap_or(NonZeroU16::MIN),
+            sys_interval: Duration::from_secs(10),
+            response_topic_prefix: Some("response/".to_owned()),
+            bounds: ServerBounds::default(),
+            limits: Limits::default(),
+            authentication: AuthenticationConfig::default(),
+            stop: StopConfig::default(),
+        }
+    }
+}
+
+/// A value that does not fit, and where it stands.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) span: Option<Range<usize>>,
+    pub(super) message: String,
+}
+
+impl Config {
+    /// Judges what was written.
+    pub(super) fn check(raw: RawConfig) -> Result<Self, Fault> {
+        let mut config = Self::default();
+        if let Some(listeners) = raw.listeners {
+            config.listeners = check_listeners(&listeners)?;
+        }
+        if let Some(shards) = raw.shards {
+            let shards = within("shards", &shards, 1..=SHARDS_MAX)?;
+            config.shards = NonZeroU16::new(shards).unwrap_or(NonZeroU16::MIN);
+        }
+        set(
+            &mut config.sys_interval,
+            raw.sys_interval.map(|RawDuration(value)| value),
+        );
+        if let Some(prefix) = raw.response_topic_prefix {
+            config.response_topic_prefix = check_prefix(prefix)?;
+        }
+        config.bounds = check_bounds(&raw.limits)?;
+        config.limits = check_limits(&raw.limits)?;
+        let anonymous = raw
+            .authentication
+            .anonymous
+            .map(|anonymous| match anonymous {
+                RawAnonymous::Never => AnonymousPolicy::Never,
+                RawAnonymous::Loopback => AnonymousPolicy::Loopback,
+                RawAnonymous::Always => AnonymousPolicy::Always,
+            });
+        set(&mut config.authentication.anonymous, anonymous);
+        config.authentication.test_method = raw.authentication.test_method;
+        config.stop.server_reference = raw.stop.server_reference;
+        Ok(config)
+    }
+}
+
+fn check_listeners(listeners: &Spanned<Vec<RawListener>>) -> Result<Vec<SocketAddr>, Fault> {
+    let fault = |message| {
+        Err(Fault {
+            span: Some(listeners.span()),
+            message,
+        })
+    };
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    for listener in listeners.get_ref() {
+        let address = listener.address.0;
+        if address.port() != 0 && addresses.contains(&address) {
+            return fault(format!("listener {address} is listed twice"));
+        }
+        addresses.push(address);
+    }
+    if addresses.is_empty() {
+        return fault("at least one listener is needed".to_owned());
+    }
+    Ok(addresses)
+}
+
+/// An empty prefix turns Response Information off.
+fn check_prefix(prefix: Spanned<String>) -> Result<Option<String>, Fault> {
+    let span = prefix.span();
+    let prefix = prefix.into_inner();
+    if prefix.is_empty() {
+        return Ok(None);
+    }
+    match proto::topic::check_name(&prefix) {
+        Ok(()) => Ok(Some(prefix)),
+        Err(malformed) => Err(Fault {
+            span: Some(span),
+            message: format!("response_topic_prefix: {malformed}"),
+        }),
+    }
+}
+
+fn check_bounds(raw: &RawLimits) -> Result<ServerBounds, Fault> {
+    let mut bounds = ServerBounds::default();
+    if let Some(value) = &raw.connections_max {
+        bounds.connections_max = within("connections_max", value, 1..=CONNECTIONS_MAX)?;
+    }
+    if let Some(value) = &raw.connect_timeout {
+        bounds.connect_timeout = value.get_ref().0;
+        if !(CONNECT_TIMEOUT_MIN..=CONNECT_TIMEOUT_MAX).contains(&bounds.connect_timeout) {
+            let message = "connect_timeout must be from 100ms to 1h".to_owned();
+            return Err(Fault {
+                span: Some(value.span()),
+                message,
+            });
+        }
+    }
+    if let Some(value) = &raw.congested_bytes {
+        bounds.congested_bytes = size_within("congested_bytes", value, 1024..=SIZE_MAX)?;
+    }
+    if let Some(value) = &raw.unsent_bytes_max {
+        let least = bounds.congested_bytes + 1;
+        bounds.unsent_bytes_max = size_within("unsent_bytes_max", value, least..=SIZE_MAX)?;
+    } else {
+        bounds.unsent_bytes_max = bounds.unsent_bytes_max.max(bounds.congested_bytes * 2);
+    }
+    Ok(bounds)
+}
+
+fn check_limits(raw: &RawLimits) -> Result<Limits, Fault> {
+    let mut limits = Limits::default();
+    if let Some(value) = &raw.maximum_packet_size_bytes {
+        let size = size_within("maximum_packet_size_bytes", value, 128..=PACKET_SIZE_MAX)?;
+        limits.maximum_packet_size_bytes = u32::try_from(size).unwrap_or(u32::MAX);
+    }
+    if let Some(value) = &raw.receive_maximum {
+        limits.receive_maximum = within("receive_maximum", value, 1..=u16::MAX)?;
+    }
+    if let Some(value) = &raw.maximum_inflight_messages {
+        limits.maximum_inflight_messages =
+            within("maximum_inflight_messages", value, 1..=u16::MAX)?;
+    }
+    if let Some(value) = &raw.topic_levels_max {
+        limits.topic_levels_max = within("topic_levels_max", value, 1..=TOPIC_LEVELS_MAX)?;
+    }
+    if let Some(value) = &raw.retained_replay_per_turn {
+        limits.retained_replay_per_turn =
+            within("retained_replay_per_turn", value, 1..=usize::from(u16::MAX))?;
+    }
+    if let Some(value) = &raw.maximum_qos {
+        let level = within("maximum_qos", value, 0..=2)?;
+        limits.maximum_qos = Qos::from_level(level).unwrap_or_default();
+    }
+    if let Some(value) = &raw.session_expiry_max_seconds {
+        limits.session_expiry_max_seconds = seconds("session_expiry_max_seconds", value)?;
+    }
+    if let Some(value) = &raw.session_expiry_3x_seconds {
+        limits.session_expiry_3x_seconds = seconds("session_expiry_3x_seconds", value)?;
+    }
+    if let Some(value) = &raw.server_keep_alive_max_seconds {
+        limits.server_keep_alive_max_seconds =
+            Some(seconds("server_keep_alive_max_seconds", value)?);
+    }
+    set_unranged(&mut limits, raw);
+    Ok(limits)
+}
+
+/// Limits of which every value makes sense.
+fn set_unranged(limits: &mut Limits, raw: &RawLimits) {
+    let size = |value: Option<RawSize>| value.map(|RawSize(bytes)| bytes);
+    set(&mut limits.topic_alias_maximum, raw.topic_alias_maximum);
+    set(
+        &mut limits.topic_alias_maximum_out,
+        raw.topic_alias_maximum_out,
+    );
+    set(&mut limits.queued_messages_max, raw.queued_messages_max);
+    set(&mut limits.queued_bytes_max, size(raw.queued_bytes_max));
+    set(
+        &mut limits.queued_bytes_total_max,
+        size(raw.queued_bytes_total_max),
+    );
+    set(
+        &mut limits.subscriptions_per_session_max,
+        raw.subscriptions_per_session_max,
+    );
+    set(&mut limits.retained_messages_max, raw.retained_messages_max);
+    set(&mut limits.retained_bytes_max, size(raw.retained_bytes_max));
+    set(&mut limits.client_id_length_max, raw.client_id_length_max);
+    set(&mut limits.retain_available, raw.retain_available);
+    set(
+        &mut limits.wildcard_subscription_available,
+        raw.wildcard_subscription_available,
+    );
+    set(
+        &mut limits.subscription_identifiers_available,
+        raw.subscription_identifiers_available,
+    );
+    set(
+        &mut limits.shared_subscription_available,
+        raw.shared_subscription_available,
+    );
+    let overflow_policy = raw.overflow_policy.map(|policy| match policy {
+        RawOverflowPolicy::DropNewest => OverflowPolicy::DropNewest,
+        RawOverflowPolicy::DropOldest => OverflowPolicy::DropOldest,
+        RawOverflowPolicy::Disconnect => OverflowPolicy::Disconnect,
+    });
+    set(&mut limits.overflow_policy, overflow_policy);
+}
+
+fn set<T>(target: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *target = value;
+    }
+}
+
+fn within<T: Copy + PartialOrd + std::fmt::Display>(
+    name: &str,
+    value: &Spanned<T>,
+    range: RangeInclusive<T>,
+) -> Result<T, Fault> {
+    if range.contains(value.get_ref()) {
+        return Ok(*value.get_ref());
+    }
+    let message = format!("{name} must be from {} to {}", range.start(), range.end());
+    Err(Fault {
+        span: Some(value.span()),
+        message,
+    })
+}
+
+fn size_within(
+    name: &str,
+    value: &Spanned<RawSize>,
+    range: RangeInclusive<usize>,
+) -> Result<usize, Fault> {
+    within(name, &Spanned::new(value.span(), value.get_ref().0), range)
+}
+
+/// A duration as whole seconds of the type the limit has.
+fn seconds<T: TryFrom<u64>>(name: &str, value: &Spanned<RawDuration>) -> Result<T, Fault> {
+    let RawDuration(duration) = *value.get_ref();
+    let whole = (duration.subsec_nanos() == 0).then_some(duration.as_secs());
+    whole
+        .and_then(|whole| T::try_from(whole).ok())
+        .ok_or_else(|| Fault {
+            span: Some(value.span()),
+            message: format!("{name} must be a number of whole seconds that MQTT can carry"),
+        })
+}
+
+/// Most shards; the engine's summaries are sets of so many bits.
+const SHARDS_MAX: u16 = 64;
+const CONNECTIONS_MAX: usize = 100_000_000;
+const CONNECT_TIMEOUT_MIN: Duration = Duration::from_millis(100);
+const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+/// Largest packet MQTT can say, section 2.1.4: five bytes and 268,435,455 more.
+const PACKET_SIZE_MAX: usize = 268_435_460;
+const TOPIC_LEVELS_MAX: usize = 65_535;
+/// Largest size of a buffer.
+const SIZE_MAX: usize = 1 << 31;

@@ -1,0 +1,131 @@
+//! The configuration: text, then raw values, then a checked [`Config`], once.
+//!
+//! Owns: [`load`], [`parse`]. Does not own: what a limit does. Start reading at [`load`].
+//! Invariant: a [`Config`] from a file is valid; a file that is not does not start a Server.
+
+mod checked;
+mod error;
+mod raw;
+
+use std::path::Path;
+
+pub use checked::{AuthenticationConfig, Config, ServerBounds, StopConfig};
+pub use error::{ConfigError, Problem};
+
+/// Reads and checks the configuration file at `path` (TOML).
+/// # Errors
+/// It cannot be read, or says something that cannot be; the error prints the place.
+pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })?;
+    parse(&text, path)
+}
+
+/// Checks the configuration `text`; `path` is where it came from, for the error.
+/// # Errors
+/// It says something that cannot be.
+pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
+    let invalid = |problem| ConfigError::Invalid {
+        path: path.to_owned(),
+        problem: Box::new(problem),
+    };
+    let raw: raw::RawConfig =
+        toml::from_str(text).map_err(|error| invalid(Problem::from_toml(text, &error)))?;
+    Config::check(raw).map_err(|fault| invalid(Problem::at(text, fault.span, fault.message)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        parse(text, Path::new("vencejo.toml"))
+            .expect_err("is refused")
+            .to_string()
+    }
+
+    #[test]
+    fn unknown_key_is_pointed_at_with_the_nearest_word() {
+        let text = "shards = 2\n[limits]\nrecieve_maximum = 10\n";
+        let expected = "vencejo.toml:3:1: unknown key `recieve_maximum`\n  |\n3 | recieve_maximum = 10\n  | \
+                        ^^^^^^^^^^^^^^^ did you mean `receive_maximum`?";
+        assert_eq!(error(text), expected);
+    }
+
+    #[test]
+    fn unknown_word_is_pointed_at_with_the_nearest_word() {
+        let text = "[authentication]\nanonymous = \"loopbak\"\n";
+        let expected = "vencejo.toml:2:13: unknown word `loopbak`\n  |\n2 | anonymous = \"loopbak\"\n  |             \
+                        ^^^^^^^^^ did you mean `loopback`?";
+        assert_eq!(error(text), expected);
+    }
+
+    #[test]
+    fn value_of_a_wrong_form_says_which_forms_are_right() {
+        let text = "[limits]\nconnect_timeout = \"10 years\"\n";
+        let expected = "vencejo.toml:2:19: invalid value: string \"10 years\", expected seconds, or a duration \
+                        like \"500ms\", \"30s\", \"5m\", \"2h\", \"7d\"\n  |\n2 | connect_timeout = \"10 years\"\n  \
+                        |                   ^^^^^^^^^^";
+        assert_eq!(error(text), expected);
+    }
+
+    #[test]
+    fn value_out_of_range_is_pointed_at() {
+        let expected =
+            "vencejo.toml:1:10: shards must be from 1 to 64\n  |\n1 | shards = 0\n  |          ^";
+        assert_eq!(error("shards = 0"), expected);
+        assert!(
+            error("[limits]\nmaximum_qos = 3").contains("2:15: maximum_qos must be from 0 to 2")
+        );
+        assert!(error("[limits]\nreceive_maximum = 0").contains("receive_maximum must be from 1"));
+    }
+
+    #[test]
+    fn broken_toml_and_wrong_addresses_are_pointed_at() {
+        assert!(error("shards = \n").starts_with("vencejo.toml:1:"));
+        let address = error("[[listeners]]\naddress = \"localhost\"\n");
+        assert!(
+            address.starts_with("vencejo.toml:2:11: invalid value: string \"localhost\""),
+            "{address}"
+        );
+        let twice =
+            "[[listeners]]\naddress = \"127.0.0.1:1\"\n[[listeners]]\naddress = \"127.0.0.1:1\"\n";
+        assert!(
+            error(twice).contains("127.0.0.1:1 is listed twice"),
+            "{}",
+            error(twice)
+        );
+    }
+
+    #[test]
+    fn unreadable_file_is_named() {
+        let error = load(Path::new("/nowhere/vencejo.toml"))
+            .expect_err("is not there")
+            .to_string();
+        assert!(
+            error.starts_with("/nowhere/vencejo.toml: cannot be read: "),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn empty_file_is_the_default() {
+        let config = parse("", Path::new("vencejo.toml")).expect("is valid");
+        assert_eq!(config, Config::default());
+        assert_eq!(config.listeners, [([127, 0, 0, 1], 1883).into()]);
+    }
+
+    #[test]
+    fn every_limit_can_be_set() {
+        let text = include_str!("every_key.toml");
+        let config = parse(text, Path::new("every_key.toml")).expect("is valid");
+        let changed = format!("{config:?}");
+        let default = format!("{:?}", Config::default());
+        let words = |text: &str| text.split(", ").map(str::to_owned).collect::<Vec<_>>();
+        for (changed, default) in words(&changed).iter().zip(words(&default)) {
+            assert_ne!(*changed, default, "a key of every_key.toml changes nothing");
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! The configuration as it is written: words and numbers, not yet judged as a whole.
+//!
+//! Owns: every key of the file, and the forms of durations, sizes and addresses.
+//! Does not own: defaults and what fits together (see `checked`). Start reading at [`RawConfig`].
+//! Invariant: a key that is not listed here is an error.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::de::{self, Deserialize, Deserializer, Visitor};
+use toml::Spanned;
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawConfig {
+    pub(super) listeners: Option<Spanned<Vec<RawListener>>>,
+    pub(super) shards: Option<Spanned<u16>>,
+    pub(super) sys_interval: Option<RawDuration>,
+    pub(super) response_topic_prefix: Option<Spanned<String>>,
+    pub(super) limits: RawLimits,
+    pub(super) authentication: RawAuthentication,
+    pub(super) stop: RawStop,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawListener {
+    pub(super) address: RawAddress,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawAuthentication {
+    pub(super) anonymous: Option<RawAnonymous>,
+    pub(super) test_method: bool,
+}
+
+#[derive(Clone, Copy, Debug, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawAnonymous {
+    Never,
+    Loopback,
+    Always,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawStop {
+    pub(super) server_reference: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawOverflowPolicy {
+    DropNewest,
+    DropOldest,
+    Disconnect,
+}
+
+/// `[limits]`: those of the server first, then those of the engine under its own names.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawLimits {
+    pub(super) connections_max: Option<Spanned<usize>>,
+    pub(super) connect_timeout: Option<Spanned<RawDuration>>,
+    pub(super) congested_bytes: Option<Spanned<RawSize>>,
+    pub(super) unsent_bytes_max: Option<Spanned<RawSize>>,
+
+    pub(super) maximum_packet_size_bytes: Option<Spanned<RawSize>>,
+    pub(super) receive_maximum: Option<Spanned<u16>>,
+    pub(super) maximum_inflight_messages: Option<Spanned<u16>>,
+    pub(super) topic_alias_maximum: Option<u16>,
+    pub(super) topic_alias_maximum_out: Option<u16>,
+    pub(super) topic_levels_max: Option<Spanned<usize>>,
+    pub(super) queued_messages_max: Option<usize>,
+    pub(super) queued_bytes_max: Option<RawSize>,
+    pub(super) queued_bytes_total_max: Option<RawSize>,
+    pub(super) overflow_policy: Option<RawOverflowPolicy>,
+    pub(super) subscriptions_per_session_max: Option<usize>,
+    pub(super) session_expiry_max_seconds: Option<Spanned<RawDuration>>,
+    pub(super) session_expiry_3x_seconds: Option<Spanned<RawDuration>>,
+    pub(super) retained_messages_max: Option<usize>,
+    pub(super) retained_bytes_max: Option<RawSize>,
+    pub(super) retained_replay_per_turn: Option<Spanned<usize>>,
+    pub(super) client_id_length_max: Option<usize>,
+    pub(super) maximum_qos: Option<Spanned<u8>>,
+    pub(super) retain_available: Option<bool>,
+    pub(super) wildcard_subscription_available: Option<bool>,
+    pub(super) subscription_identifiers_available: Option<bool>,
+    pub(super) shared_subscription_available: Option<bool>,
+    pub(super) server_keep_alive_max_seconds: Option<Spanned<RawDuration>>,
+}
+
+/// `"127.0.0.1:1883"` or `"[::1]:1883"`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RawAddress(pub(super) SocketAddr);
+
+impl<'de> Deserialize<'de> for RawAddress {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Address;
+        impl Visitor<'_> for Address {
+            type Value = RawAddress;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an address and port like \"127.0.0.1:1883\" or \"[::1]:1883\"")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<RawAddress, E> {
+                let address = text.parse().map(RawAddress);
+                address.map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
+            }
+        }
+        deserializer.deserialize_str(Address)
+    }
+}
+
+/// `30` (seconds) or `"30s"`, `"500ms"`, `"5m"`, `"2h"`, `"7d"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RawDuration(pub(super) Duration);
+
+impl<'de> Deserialize<'de> for RawDuration {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Span;
+        impl Visitor<'_> for Span {
+            type Value = RawDuration;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(
+                    "seconds, or a duration like \"500ms\", \"30s\", \"5m\", \"2h\", \"7d\"",
+                )
+            }
+
+            fn visit_i64<E: de::Error>(self, seconds: i64) -> Result<RawDuration, E> {
+                u64::try_from(seconds)
+                    .map(|seconds| RawDuration(Duration::from_secs(seconds)))
+                    .map_err(|_| E::invalid_value(de::Unexpected::Signed(seconds), &self))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<RawDuration, E> {
+                with_unit(text, &DURATION_UNITS)
+                    .map(|milliseconds| RawDuration(Duration::from_millis(milliseconds)))
+                    .ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+            }
+        }
+        deserializer.deserialize_any(Span)
+    }
+}
+
+/// `65536` (bytes) or `"64KiB"`, `"1MiB"`, `"2GiB"`, `"10B"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RawSize(pub(super) usize);
+
+impl<'de> Deserialize<'de> for RawSize {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Size;
+        impl Visitor<'_> for Size {
+            type Value = RawSize;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("bytes, or a size like \"64KiB\", \"1MiB\", \"2GiB\"")
+            }
+
+            fn visit_i64<E: de::Error>(self, bytes: i64) -> Result<RawSize, E> {
+                usize::try_from(bytes)
+                    .map(RawSize)
+                    .map_err(|_| E::invalid_value(de::Unexpected::Signed(bytes), &self))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<RawSize, E> {
+                with_unit(text, &SIZE_UNITS)
+                    .and_then(|bytes| usize::try_from(bytes).ok())
+                    .map(RawSize)
+                    .ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+            }
+        }
+        deserializer.deserialize_any(Size)
+    }
+}
+
+/// A whole number and a unit of `units`, multiplied.
+fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit = unit.trim_start();
+    let (_, factor) = units.iter().find(|(name, _)| *name == unit)?;
+    number.parse::<u64>().ok()?.checked_mul(*factor)
+}
+
+/// Units of a duration, in milliseconds.
+const DURATION_UNITS: [(&str, u64); 5] = [
+    ("ms", 1),
+    ("s", 1000),
+    ("m", 60_000),
+    ("h", 3_600_000),
+    ("d", 86_400_000),
+];
+/// Units of a size, in bytes.
+const SIZE_UNITS: [(&str, u64); 4] = [
+    ("B", 1),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn number_with_a_unit_is_read_and_a_bare_or_strange_one_is_not() {
+        assert_eq!(with_unit("64KiB", &SIZE_UNITS), Some(65536));
+        assert_eq!(with_unit("2 MiB", &SIZE_UNITS), Some(2 << 20));
+        assert_eq!(with_unit("90s", &DURATION_UNITS), Some(90_000));
+        for text in [
+            "",
+            "64",
+            "64KB",
+            "-1s",
+            "1.5s",
+            "s",
+            "99999999999999999999s",
+        ] {
+            assert_eq!(with_unit(text, &DURATION_UNITS), None, "{text}");
+        }
+    }
+}
