@@ -1,1 +1,14 @@
-//! server.
+//! The shard loops, the listeners, the configuration: what gives the engine bytes and time.
+//!
+//! Owns: sockets, clocks, threads, buffers, authentication, the way a process starts and stops.
+//! Does not own: the protocol (see `proto`), sessions and subscriptions (see `engine`), what is durable
+//! (see `store`). Start reading at [`Server::start`], then `shard`. Invariant: no lock and no
+//! allocation by a claimed length on the way of a message.
+
+pub mod authentication;
+pub mod config;
+mod listener;
+mod server;
+mod shard;
+
+pub use server::{Server, StartError};

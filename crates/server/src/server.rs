@@ -1,0 +1,278 @@
+//! A Server from start to stop.
+//!
+//! Owns: [`Server`], its threads, what has to be there before the first shard runs.
+//! Does not own: what a shard does (see `shard`). Start reading at [`Server::start`].
+//! Invariant: when [`Server::join`] returns, every thread of it has ended.
+
+use std::hash::BuildHasher;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+use std::{io, panic};
+
+use engine::{Engine, ShardIndex};
+use mio::net::TcpListener;
+use mio::{Poll, Waker};
+use proto::connection::ServerLimits;
+use store::{MemoryStore, Store};
+
+use crate::authentication::{Anonymous, Authentication, Authenticator, Challenge};
+use crate::config::Config;
+use crate::listener;
+use crate::shard::{Links, Mailbox, Parts, REFUSALS_MAX, Settings, Shard, Shared, WAKER};
+
+/// A running Server.
+#[derive(Debug)]
+pub struct Server {
+    listeners: Vec<SocketAddr>,
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Why a Server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Another program listens there.
+    #[error("{addr} is in use by another program")]
+    PortInUse {
+        /// Where.
+        addr: SocketAddr,
+    },
+    /// The address cannot be listened at.
+    #[error("cannot listen at {addr}: {source}")]
+    Listen {
+        /// Where.
+        addr: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system has no thread or event queue for us.
+    #[error("cannot start a shard: {source}")]
+    Shard {
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl Server {
+    /// Starts to listen and to serve, with everything in memory.
+    /// # Errors
+    /// An address is in use, or the system gives too little.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let authentication = authentication(&config);
+        Self::start_with(config, authentication, |_| MemoryStore::new())
+    }
+
+    /// The same with other authenticators, and with the store that `store` makes for each shard.
+    /// # Errors
+    /// An address is in use, or the system gives too little.
+    pub fn start_with<S: Store + Send + 'static>(
+        config: Config,
+        authentication: Authentication,
+        mut store: impl FnMut(ShardIndex) -> S,
+    ) -> Result<Self, StartError> {
+        let shard_count = config.shards.get();
+        let opened = open_all(&config.listeners, shard_count)?;
+        let listeners = opened.iter().map(|opened| opened.address).collect();
+        let hands_out = opened
+            .iter()
+            .any(|opened| opened.sockets.len() < usize::from(shard_count));
+        let (polls, mailboxes) =
+            polls(shard_count).map_err(|source| StartError::Shard { source })?;
+        let settings = settings(&config, authentication, hands_out);
+        let shared = Arc::new(Shared::new(mailboxes, settings));
+        let mut server = Self {
+            listeners,
+            shared: Arc::clone(&shared),
+            threads: Vec::new(),
+        };
+        let limits = Arc::new(config.limits);
+        let mut sockets = deal(opened, shard_count);
+        let now = Instant::now();
+        let links = Links::mesh(&shared.mailboxes);
+        for ((shard, poll), links) in (0..shard_count).zip(polls).zip(links) {
+            let shard = ShardIndex(shard);
+            let mut engine_config =
+                engine::Config::new(shard, shard_count, shared.settings.hash_seed);
+            engine_config.limits = Arc::clone(&limits);
+            engine_config.sys_interval = config.sys_interval;
+            engine_config
+                .response_topic_prefix
+                .clone_from(&config.response_topic_prefix);
+            let parts = Parts {
+                poll,
+                engine: Engine::new(engine_config, now),
+                store: store(shard),
+                links,
+                listeners: sockets.next().unwrap_or_default(),
+                shared: Arc::clone(&shared),
+            };
+            let started = Shard::new(parts, now).and_then(|shard_loop| spawn(shard, shard_loop));
+            match started {
+                Ok(thread) => server.threads.push(thread),
+                Err(source) => {
+                    server.stop();
+                    return Err(StartError::Shard { source });
+                }
+            }
+        }
+        for address in &server.listeners {
+            tracing::info!(listener = %address, "listening");
+        }
+        Ok(server)
+    }
+
+    /// Where it listens, with real ports, in the order of the configuration.
+    #[must_use]
+    pub fn listeners(&self) -> Vec<SocketAddr> {
+        self.listeners.clone()
+    }
+
+    /// Begins to stop: accepts no more, publishes wills, tells every Client, closes. Returns at once;
+    /// [`Self::join`] returns when it is done, within 10 seconds. Calling it again changes nothing.
+    pub fn stop(&self) {
+        self.shared.request_stop();
+    }
+
+    /// Waits until the Server has stopped.
+    pub fn join(mut self) {
+        self.join_threads();
+    }
+
+    fn join_threads(&mut self) {
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a shard's thread has panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    /// Stops and waits, so that no thread outlives its Server.
+    fn drop(&mut self) {
+        if !self.threads.is_empty() {
+            self.stop();
+            self.join_threads();
+        }
+    }
+}
+
+/// The authenticators a configuration asks for.
+fn authentication(config: &Config) -> Authentication {
+    let anonymous = Anonymous::new(config.authentication.anonymous);
+    let mut authenticators: Vec<Arc<dyn Authenticator>> = vec![Arc::new(anonymous)];
+    if config.authentication.test_method {
+        authenticators.push(Arc::new(Challenge::default()));
+    }
+    Authentication::new(authenticators)
+}
+
+fn open_all(
+    addresses: &[SocketAddr],
+    shard_count: u16,
+) -> Result<Vec<listener::Opened>, StartError> {
+    let open = |address: &SocketAddr| {
+        listener::open(*address, shard_count).map_err(|source| {
+            if source.kind() == io::ErrorKind::AddrInUse {
+                StartError::PortInUse { addr: *address }
+            } else {
+                StartError::Listen {
+                    addr: *address,
+                    source,
+                }
+            }
+        })
+    };
+    addresses.iter().map(open).collect()
+}
+
+/// An event queue and a mailbox for each shard.
+fn polls(shard_count: u16) -> io::Result<(Vec<Poll>, Arc<[Mailbox]>)> {
+    let mut polls = Vec::new();
+    let mut mailboxes = Vec::new();
+    for _ in 0..shard_count {
+        let poll = Poll::new()?;
+        mailboxes.push(Mailbox::new(Waker::new(poll.registry(), WAKER)?));
+        polls.push(poll);
+    }
+    Ok((polls, mailboxes.into()))
+}
+
+/// The sockets of each shard: its own of every address, or shard 0's the only one of it.
+fn deal(opened: Vec<listener::Opened>, shard_count: u16) -> impl Iterator<Item = Vec<TcpListener>> {
+    let mut dealt: Vec<Vec<TcpListener>> = (0..shard_count).map(|_| Vec::new()).collect();
+    for one in opened {
+        for (shard, socket) in dealt.iter_mut().zip(one.sockets) {
+            shard.push(socket);
+        }
+    }
+    dealt.into_iter()
+}
+
+fn settings(config: &Config, authentication: Authentication, hands_out: bool) -> Settings {
+    let random = || std::hash::RandomState::new().hash_one(0_u8);
+    let limits = &config.limits;
+    Settings {
+        authentication,
+        server_limits: ServerLimits {
+            maximum_packet_size_bytes: limits.maximum_packet_size_bytes,
+            receive_maximum: limits.receive_maximum,
+            topic_alias_maximum: limits.topic_alias_maximum,
+            connect_timeout: config.bounds.connect_timeout,
+        },
+        connections_max: connections_max(config.bounds.connections_max, config.shards.get()),
+        congested_bytes: config.bounds.congested_bytes,
+        unsent_bytes_max: config.bounds.unsent_bytes_max,
+        hash_seed: random(),
+        shard_count: config.shards.get(),
+        client_id_prefix: format!("auto-{:016x}", random()),
+        server_reference: config.stop.server_reference.clone(),
+        hands_out,
+    }
+}
+
+/// As many connections as configured, as far as the system's limit on open files has room for them and
+/// for those that are only told that there is no room.
+fn connections_max(configured: usize, shard_count: u16) -> usize {
+    let open_files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(OPEN_FILES_GUESS);
+    let open_files = usize::try_from(open_files).unwrap_or(usize::MAX);
+    let reserved = OPEN_FILES_RESERVED + 4 * usize::from(shard_count) + REFUSALS_MAX;
+    let room = open_files.saturating_sub(reserved).max(1);
+    if room < configured.min(CONNECTIONS_EXPECTED) {
+        tracing::warn!(
+            bytes = room,
+            "the limit on open files allows few connections"
+        );
+    }
+    configured.min(room)
+}
+
+fn spawn<S: Store + Send + 'static>(
+    shard: ShardIndex,
+    shard_loop: Shard<S>,
+) -> io::Result<JoinHandle<()>> {
+    let shared = shard_loop.shared();
+    std::thread::Builder::new()
+        .name(format!("vencejo-shard-{}", shard.0))
+        .spawn(move || {
+            let run = panic::AssertUnwindSafe(|| shard_loop.run());
+            if let Err(panic) = panic::catch_unwind(run) {
+                tracing::error!(
+                    shard = shard.0,
+                    error = "a panic",
+                    "shard ended, the Server stops"
+                );
+                shared.request_stop();
+                panic::resume_unwind(panic);
+            }
+        })
+}
+
+/// Assumed where the system does not say.
+const OPEN_FILES_GUESS: u64 = 1024;
+/// Open files kept for everything that is not a connection.
+const OPEN_FILES_RESERVED: usize = 64;
+/// Fewer connections than these are worth a warning.
+const CONNECTIONS_EXPECTED: usize = 10_000;

@@ -1,0 +1,215 @@
+//! From a listener to a connection that awaits its CONNECT.
+//!
+//! Owns: accepting, its pauses, the limit on connections. Does not own: how listeners are opened
+//! (see `crate::listener`). Start reading at [`Shard::accept`].
+//! Invariant: a Client over the limit still hears why; one for whom there is no file descriptor waits.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use mio::net::TcpListener;
+use mio::{Interest, Registry, Token};
+use proto::connection::ServerConnection;
+use store::Store;
+
+use super::connection::{Accepted, Connection, Flags, Stage, key_of};
+use super::links::Parcel;
+use super::stopping::Stopping;
+use super::unsent::Unsent;
+use super::{LISTENERS_FROM, Shard};
+
+/// The listeners of one shard.
+#[derive(Debug)]
+pub(super) struct Acceptor {
+    listeners: Vec<TcpListener>,
+    /// Whether a listener may have more without another event.
+    pub(super) has_more: bool,
+    /// When to try again after there was no room.
+    pub(super) resumes_at: Option<Instant>,
+    has_said_full: bool,
+    next_shard: u16,
+}
+
+impl Acceptor {
+    pub(super) fn new(mut listeners: Vec<TcpListener>, registry: &Registry) -> io::Result<Self> {
+        for (index, listener) in listeners.iter_mut().enumerate() {
+            registry.register(listener, Token(LISTENERS_FROM + index), Interest::READABLE)?;
+        }
+        Ok(Self {
+            listeners,
+            has_more: false,
+            resumes_at: None,
+            has_said_full: false,
+            next_shard: 0,
+        })
+    }
+
+    /// Accepts no more.
+    pub(super) fn close(&mut self) {
+        self.listeners.clear();
+        self.has_more = false;
+        self.resumes_at = None;
+    }
+}
+
+impl<S: Store> Shard<S> {
+    /// Accepts what waits at this listener, a bounded number at once.
+    pub(super) fn accept(&mut self, listener: usize) {
+        if self.acceptor.resumes_at.is_some() {
+            return;
+        }
+        for _ in 0..ACCEPTS_PER_TURN {
+            if self.is_full() {
+                self.pause_accepting("the limit of connections is reached");
+                return;
+            }
+            let Some(socket) = self.acceptor.listeners.get(listener) else {
+                return;
+            };
+            match socket.accept() {
+                Ok((socket, peer)) => {
+                    let before = self.shared.connections.fetch_add(1, Ordering::Relaxed);
+                    let is_over_limit = before >= self.shared.settings.connections_max;
+                    self.place(Accepted {
+                        socket,
+                        peer,
+                        is_over_limit,
+                    });
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if is_for_one_client(&error) => {}
+                Err(error) => {
+                    self.pause_accepting(&error.to_string());
+                    return;
+                }
+            }
+        }
+        self.acceptor.has_more = true;
+    }
+
+    /// Goes on where the last turn stopped, or after a pause.
+    pub(super) fn accept_again(&mut self) {
+        let is_over = self.acceptor.resumes_at.is_some_and(|at| at <= self.now);
+        if is_over {
+            self.acceptor.resumes_at = None;
+        }
+        if std::mem::take(&mut self.acceptor.has_more) || is_over {
+            for listener in 0..self.acceptor.listeners.len() {
+                self.accept(listener);
+            }
+        }
+    }
+
+    /// Whether there is not even room for a Client that is only told that there is no room.
+    fn is_full(&self) -> bool {
+        let open = self.shared.connections.load(Ordering::Relaxed);
+        open >= self
+            .shared
+            .settings
+            .connections_max
+            .saturating_add(REFUSALS_MAX)
+    }
+
+    fn pause_accepting(&mut self, error: &str) {
+        self.acceptor.resumes_at = Some(self.now + ACCEPT_PAUSE);
+        if !std::mem::replace(&mut self.acceptor.has_said_full, true) {
+            let shard = self.links.own().0;
+            tracing::error!(
+                shard,
+                error,
+                "accepting pauses until there is room, said once"
+            );
+        }
+    }
+
+    /// Gives the socket to the shard that is to serve it first.
+    fn place(&mut self, accepted: Accepted) {
+        if !self.shared.settings.hands_out {
+            self.insert_accepted(accepted);
+            return;
+        }
+        let to = self.acceptor.next_shard;
+        self.acceptor.next_shard = (to + 1) % self.shared.settings.shard_count;
+        let to = engine::ShardIndex(to);
+        if to == self.links.own() {
+            self.insert_accepted(accepted);
+        } else {
+            self.links.push_parcel(to, Parcel::Accepted(accepted));
+        }
+    }
+
+    /// Begins to serve a socket.
+    pub(super) fn insert_accepted(&mut self, accepted: Accepted) {
+        let Accepted {
+            socket,
+            peer,
+            is_over_limit,
+        } = accepted;
+        if !matches!(self.stopping, Stopping::No) {
+            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        crate::listener::prepare_accepted(&socket);
+        tracing::debug!(%peer, shard = self.links.own().0, "socket accepted");
+        let protocol = ServerConnection::new(self.shared.settings.server_limits, self.now);
+        let flags = Flags {
+            is_over_limit,
+            ..Flags::default()
+        };
+        let connection = Connection {
+            key: engine::ConnectionKey(0),
+            socket,
+            protocol,
+            stage: Stage::AwaitingConnect,
+            peer,
+            partial: Vec::new(),
+            unsent: Unsent::default(),
+            armed: None,
+            reauthentication: None,
+            flags,
+        };
+        if let Some(key) = self.insert(connection) {
+            self.arm(key);
+        }
+    }
+
+    /// Gives the connection a place and a key, and watches its socket.
+    pub(super) fn insert(&mut self, mut connection: Connection) -> Option<engine::ConnectionKey> {
+        self.generation = self.generation.wrapping_add(1);
+        let entry = self.connections.vacant_entry();
+        let key = key_of(entry.key(), self.generation);
+        connection.key = key;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let token = Token(entry.key());
+        if let Err(error) = self
+            .poll
+            .registry()
+            .register(&mut connection.socket, token, interest)
+        {
+            tracing::error!(peer = %connection.peer, %error, "socket cannot be watched");
+            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        entry.insert(connection);
+        Some(key)
+    }
+}
+
+/// Whether accepting failed for this Client only.
+fn is_for_one_client(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::Interrupted
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::PermissionDenied
+    )
+}
+
+/// Sockets accepted from one listener in one turn.
+const ACCEPTS_PER_TURN: usize = 256;
+/// How long accepting pauses when there is no room.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Clients over the limit that may be told so at the same time.
+pub(crate) const REFUSALS_MAX: usize = 128;

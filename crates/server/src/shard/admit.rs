@@ -1,0 +1,303 @@
+//! From CONNECT to the engine of the Session's home shard.
+//!
+//! Owns: when authentication is asked, Client Identifiers the Server assigns, the move to the home
+//! shard. Does not own: the decision (see `crate::authentication`), CONNACK with Success (see `engine`).
+//! Start reading at [`Shard::on_connect`]. Invariant: a connection moves at most once, with every
+//! byte that was read from it.
+
+use engine::{ConnectRequest, ConnectionKey, ShardIndex, home_shard};
+use proto::Version;
+use proto::connection::{ConnectionError, Outgoing};
+use proto::packet::{Auth, Connect, PacketType, ReasonCode};
+use store::Store;
+
+use super::Shard;
+use super::connection::{
+    Admission, Connection, Flags, Moving, Pending, Stage, index_of, printable,
+};
+use super::links::Parcel;
+use super::stopping::Stopping;
+use crate::authentication::{Attempt, Decision, Exchange};
+
+impl<S: Store> Shard<S> {
+    /// The first packet of a connection.
+    pub(super) fn on_connect(&mut self, key: ConnectionKey, connect: Box<Connect>) {
+        let Some(connection) = self.connection_mut(key) else {
+            return;
+        };
+        let is_over_limit = connection.flags.is_over_limit;
+        if let Some(error) = self.refusal(is_over_limit, &connect) {
+            return self.refuse(key, &error);
+        }
+        self.authenticate(
+            key,
+            Pending {
+                connect,
+                exchange: Exchange::default(),
+            },
+            None,
+        );
+    }
+
+    /// Why nobody is asked about this CONNECT.
+    fn refusal(&self, is_over_limit: bool, connect: &Connect) -> Option<ConnectionError> {
+        let refused = |reason, text| Some(ConnectionError::refused(reason, text));
+        if !matches!(self.stopping, Stopping::No) {
+            return refused(ReasonCode::ServerUnavailable, "the Server is shutting down");
+        }
+        if is_over_limit {
+            return refused(ReasonCode::QuotaExceeded, "limit of connections reached");
+        }
+        // [v3.1.1 MQTT-3.1.3-8] and MQTT 3.1, section 3.1: 1 to 23 characters.
+        let needs_client_id = match connect.version {
+            Version::V31 => true,
+            Version::V311 => !connect.clean_start,
+            Version::V5 => false,
+        };
+        if connect.client_id.is_empty() && needs_client_id {
+            let text = "an empty Client Identifier needs Clean Session";
+            return refused(ReasonCode::ClientIdentifierNotValid, text);
+        }
+        None
+    }
+
+    /// One step of the authentication of `pending`; `auth` is what the Client answered.
+    fn authenticate(&mut self, key: ConnectionKey, mut pending: Pending, auth: Option<&Auth>) {
+        let Some(peer) = self.connection_mut(key).map(|found| found.peer) else {
+            return;
+        };
+        let connect = &pending.connect;
+        let method = connect.properties.authentication_method.clone();
+        let data = match auth {
+            Some(auth) => auth.data.as_ref(),
+            None => connect.properties.authentication_data.as_ref(),
+        };
+        let attempt = Attempt {
+            client_id: &connect.client_id,
+            user_name: connect.user_name.as_deref(),
+            password: connect.password.as_ref(),
+            data,
+            peer,
+            version: connect.version,
+        };
+        let authentication = &self.shared.settings.authentication;
+        let exchange = &mut pending.exchange;
+        match authentication.authenticate(method.as_deref(), &attempt, exchange) {
+            Decision::Allow { permissions, data } => {
+                let mut connect = pending.connect;
+                let is_assigned_client_id = connect.client_id.is_empty();
+                if is_assigned_client_id {
+                    connect.client_id = self.assign_client_id();
+                }
+                self.admit(
+                    key,
+                    Admission {
+                        connect,
+                        is_assigned_client_id,
+                        data,
+                        permissions,
+                    },
+                );
+            }
+            Decision::Continue(data) => {
+                // [MQTT-4.12.0-2]
+                let method = method.unwrap_or_default();
+                let auth = Auth::new(ReasonCode::ContinueAuthentication, method, data);
+                if let Some(connection) = self.connection_mut(key) {
+                    connection.stage = Stage::Authenticating(Box::new(pending));
+                }
+                self.send(key, &Outgoing::Auth(Box::new(auth)));
+            }
+            // [MQTT-4.12.0-4]
+            Decision::Deny(reason, text) => {
+                self.refuse(key, &ConnectionError::refused(reason, text));
+            }
+        }
+    }
+
+    /// [MQTT-3.1.3-6] [MQTT-3.1.3-7] A Client Identifier no other Client has.
+    fn assign_client_id(&mut self) -> String {
+        self.assigned_client_ids += 1;
+        let prefix = &self.shared.settings.client_id_prefix;
+        format!(
+            "{prefix}-{}-{}",
+            self.links.own().0,
+            self.assigned_client_ids
+        )
+    }
+
+    /// Lets the engine of the home shard have the connection.
+    fn admit(&mut self, key: ConnectionKey, admission: Admission) {
+        let settings = &self.shared.settings;
+        let client_id = &admission.connect.client_id;
+        let home = home_shard(client_id, settings.hash_seed, settings.shard_count);
+        if home == self.links.own() {
+            self.serve(key, admission);
+        } else {
+            self.move_away(key, home, admission);
+        }
+    }
+
+    /// Tells the engine of a connection whose Session lives here.
+    fn serve(&mut self, key: ConnectionKey, admission: Admission) {
+        let Some(connection) = self.connection_mut(key) else {
+            return;
+        };
+        connection.stage = Stage::Served;
+        let peer = connection.peer;
+        tracing::info!(
+            %peer,
+            client_id = printable(&admission.connect.client_id),
+            protocol = %admission.connect.version,
+            shard = self.links.own().0,
+            "client connects"
+        );
+        let request = ConnectRequest {
+            connection: key,
+            connect: admission.connect,
+            assigned_client_id: admission.is_assigned_client_id,
+            authentication_data: admission.data,
+            permissions: admission.permissions,
+            is_local_peer: peer.ip().to_canonical().is_loopback(),
+        };
+        self.has_news = true;
+        self.engine.on_connect(request, self.now);
+    }
+
+    /// Takes the connection apart, to be sent to `home` once it is known what else was read.
+    fn move_away(&mut self, key: ConnectionKey, home: ShardIndex, admission: Admission) {
+        if self.connection_mut(key).is_none() {
+            return;
+        }
+        let mut connection = self.connections.remove(index_of(key));
+        if let Err(error) = self.poll.registry().deregister(&mut connection.socket) {
+            tracing::error!(peer = %connection.peer, %error, "socket cannot be moved");
+            self.shared
+                .connections
+                .fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+            return;
+        }
+        let Connection {
+            socket,
+            protocol,
+            peer,
+            unsent,
+            ..
+        } = connection;
+        let moving = Moving {
+            socket,
+            protocol,
+            peer,
+            admission,
+            unsent,
+            rest: Vec::new(),
+        };
+        self.moving = Some((home, Box::new(moving)));
+    }
+
+    /// Sends the connection that [`Self::move_away`] took apart; `rest` is what follows its CONNECT.
+    pub(super) fn send_moving(&mut self, rest: &[u8]) {
+        if let Some((home, mut moving)) = self.moving.take() {
+            moving.rest.extend_from_slice(rest);
+            self.links.push_parcel(home, Parcel::Moving(moving));
+        }
+    }
+
+    /// A connection whose Session lives here arrives.
+    pub(super) fn on_moving(&mut self, moving: Moving) {
+        let Moving {
+            socket,
+            protocol,
+            peer,
+            admission,
+            unsent,
+            rest,
+        } = moving;
+        let connection = Connection {
+            key: ConnectionKey(0),
+            socket,
+            protocol,
+            stage: Stage::AwaitingConnect,
+            peer,
+            partial: Vec::new(),
+            unsent,
+            armed: None,
+            reauthentication: None,
+            flags: Flags::default(),
+        };
+        let Some(key) = self.insert(connection) else {
+            return;
+        };
+        self.arm(key);
+        self.mark_dirty(key);
+        match self.refusal(false, &admission.connect) {
+            Some(error) => self.refuse(key, &error),
+            None => {
+                self.serve(key, admission);
+                self.on_bytes(key, &rest);
+            }
+        }
+        self.deliver();
+    }
+
+    /// The Client's next step in an exchange, or the first of a re-authentication.
+    pub(super) fn on_auth(&mut self, key: ConnectionKey, auth: Auth) {
+        let Some(connection) = self.connection_mut(key) else {
+            return;
+        };
+        match std::mem::replace(&mut connection.stage, Stage::AwaitingConnect) {
+            Stage::Authenticating(pending) => self.authenticate(key, *pending, Some(&auth)),
+            stage => {
+                connection.stage = stage;
+                self.reauthenticate(key, &auth);
+            }
+        }
+    }
+
+    /// [MQTT-4.12.1-1] [MQTT-4.12.1-2] The Client proves itself again while it is served.
+    fn reauthenticate(&mut self, key: ConnectionKey, auth: &Auth) {
+        let client_id = self.engine.client_id_of(key).unwrap_or_default().to_owned();
+        let Some(connection) = self.connection_mut(key) else {
+            return;
+        };
+        let mut exchange = match connection.reauthentication.take() {
+            Some(exchange) if auth.reason == ReasonCode::ContinueAuthentication => exchange,
+            _ => Box::default(),
+        };
+        let attempt = Attempt {
+            client_id: &client_id,
+            user_name: None,
+            password: None,
+            data: auth.data.as_ref(),
+            peer: connection.peer,
+            version: connection.protocol.version(),
+        };
+        let method = auth.method.as_deref();
+        let authentication = &self.shared.settings.authentication;
+        let answer = |reason, data| {
+            let method = method.unwrap_or_default();
+            Outgoing::Auth(Box::new(Auth::new(reason, method, data)))
+        };
+        match authentication.authenticate(method, &attempt, &mut exchange) {
+            Decision::Allow { data, .. } => {
+                self.send(key, &answer(ReasonCode::Success, data));
+            }
+            Decision::Continue(data) => {
+                if let Some(connection) = self.connection_mut(key) {
+                    connection.reauthentication = Some(exchange);
+                }
+                self.send(key, &answer(ReasonCode::ContinueAuthentication, data));
+            }
+            // [MQTT-4.12.1-2]
+            Decision::Deny(reason, text) => {
+                let fits = reason.is_allowed_in(PacketType::Disconnect);
+                let reason = if fits {
+                    reason
+                } else {
+                    ReasonCode::NotAuthorized
+                };
+                self.refuse(key, &ConnectionError::refused(reason, text));
+            }
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! One Network Connection as a shard holds it.
+//!
+//! Owns: [`Connection`], its [`Stage`], and the forms in which one travels to another shard.
+//! Does not own: what its packets mean (see `proto::connection` and `engine`).
+//! Start reading at [`Connection`]. Invariant: it holds no buffer while it is idle.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use engine::{ConnectionKey, Permissions};
+use mio::net::TcpStream;
+use proto::Secret;
+use proto::connection::ServerConnection;
+use proto::packet::Connect;
+
+use super::deadlines::Tick;
+use super::unsent::Unsent;
+use crate::authentication::Exchange;
+
+/// How far a connection is.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// No complete CONNECT yet.
+    AwaitingConnect,
+    /// CONNECT was taken, its authentication goes on.
+    Authenticating(Box<Pending>),
+    /// The engine was told of it.
+    Served,
+    /// Nothing is read any more; what is unsent is written, then the sending side is shut.
+    Flushing {
+        /// Until when, at most.
+        until: Instant,
+    },
+    /// The sending side is shut; the peer has time to take what was sent and to close.
+    Lingering {
+        /// Until when, at most.
+        until: Instant,
+    },
+}
+
+/// A CONNECT that waits for the end of its authentication.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) connect: Box<Connect>,
+    pub(super) exchange: Exchange,
+}
+
+/// One Network Connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) key: ConnectionKey,
+    pub(super) socket: TcpStream,
+    pub(super) protocol: ServerConnection,
+    pub(super) stage: Stage,
+    pub(super) peer: SocketAddr,
+    /// The beginning of a packet, whose rest is not here yet.
+    pub(super) partial: Vec<u8>,
+    pub(super) unsent: Unsent,
+    /// The tick at which it is looked at; other entries are stale.
+    pub(super) armed: Option<Tick>,
+    /// The exchange of a re-authentication.
+    pub(super) reauthentication: Option<Box<Exchange>>,
+    pub(super) flags: Flags,
+}
+
+/// Small facts about a connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Flags {
+    /// Over the limit of connections: to be refused when its CONNECT is here.
+    pub(super) is_over_limit: bool,
+    /// In the list of connections to be written.
+    pub(super) is_dirty: bool,
+    /// The socket took less than it was given.
+    pub(super) is_blocked: bool,
+    /// In the list of connections to be read again.
+    pub(super) is_ready: bool,
+    /// In the list of connections not read while a ring is full.
+    pub(super) is_paused: bool,
+    /// It has sent a PUBLISH.
+    pub(super) is_publisher: bool,
+    /// The engine knows that it is congested.
+    pub(super) is_congested: bool,
+    /// The peer has shut its sending side, or the socket failed.
+    pub(super) is_peer_done: bool,
+}
+
+impl Connection {
+    /// Whether packets are still taken from it.
+    pub(super) const fn is_open(&self) -> bool {
+        matches!(
+            self.stage,
+            Stage::AwaitingConnect | Stage::Authenticating(_) | Stage::Served
+        )
+    }
+
+    /// Whether the engine knows it.
+    pub(super) const fn is_served(&self) -> bool {
+        matches!(self.stage, Stage::Served)
+    }
+}
+
+/// A socket that was accepted.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    pub(super) socket: TcpStream,
+    pub(super) peer: SocketAddr,
+    pub(super) is_over_limit: bool,
+}
+
+/// A connection on its way to its home shard, with everything read from it so far.
+#[derive(Debug)]
+pub(super) struct Moving {
+    pub(super) socket: TcpStream,
+    pub(super) protocol: ServerConnection,
+    pub(super) peer: SocketAddr,
+    pub(super) admission: Admission,
+    /// What an authentication exchange has still to send.
+    pub(super) unsent: Unsent,
+    /// Bytes after the CONNECT.
+    pub(super) rest: Vec<u8>,
+}
+
+/// A CONNECT that passed authentication.
+#[derive(Debug)]
+pub(super) struct Admission {
+    pub(super) connect: Box<Connect>,
+    pub(super) is_assigned_client_id: bool,
+    pub(super) data: Option<Secret>,
+    pub(super) permissions: Arc<Permissions>,
+}
+
+/// The slab index in a key.
+pub(super) fn index_of(key: ConnectionKey) -> usize {
+    usize::try_from(key.0 & u64::from(u32::MAX)).unwrap_or(usize::MAX)
+}
+
+/// The key of the connection in this place of the slab, the `generation`th of the shard.
+pub(super) fn key_of(index: usize, generation: u32) -> ConnectionKey {
+    let index = u32::try_from(index).expect("invariant: a shard has fewer than 2^32 connections");
+    ConnectionKey(u64::from(generation) << 32 | u64::from(index))
+}
+
+/// Peer bytes as they may stand in a log: escaped and bounded.
+pub(super) fn printable(text: &str) -> String {
+    let mut printed: String = text.escape_debug().take(PRINTED_CHARACTERS_MAX).collect();
+    if text.escape_debug().nth(PRINTED_CHARACTERS_MAX).is_some() {
+        printed.push_str("...");
+    }
+    printed
+}
+
+/// Characters of a peer's text that are logged.
+const PRINTED_CHARACTERS_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peer_text_is_escaped_and_bounded() {
+        assert_eq!(printable("a\n\u{1b}[31m"), "a\\n\\u{1b}[31m");
+        assert_eq!(
+            printable(&"x".repeat(100)).len(),
+            PRINTED_CHARACTERS_MAX + 3
+        );
+    }
+
+    #[test]
+    fn key_holds_index_and_generation() {
+        let key = key_of(5, 7);
+        assert_eq!((key.0, index_of(key)), (7 << 32 | 5, 5));
+    }
+}

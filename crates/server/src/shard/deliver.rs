@@ -1,0 +1,416 @@
+//! What the engine asks for, done: packets written, connections closed, messages sent on.
+//!
+//! Owns: the outputs of the engine, writing, congestion, every way a connection ends.
+//! Does not own: why (the engine, or the packet that was wrong). Start reading at [`Shard::deliver`].
+//! Invariant: a refused peer gets its last packet before the connection closes, and the engine hears of
+//! every end once.
+
+use std::io;
+use std::net::Shutdown;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use engine::{ConnectionKey, Output};
+use proto::Qos;
+use proto::connection::{ConnectionError, Delivery, Outgoing};
+use proto::packet::{Ack, Disconnect, ReasonCode};
+use store::Store;
+
+use super::Shard;
+use super::connection::{Connection, Stage, index_of, printable};
+use super::unsent::Written;
+
+impl<S: Store> Shard<S> {
+    /// Does all the engine has asked for so far. A panic on the way ends the connection it was for.
+    pub(super) fn deliver(&mut self) {
+        loop {
+            let mut current = None;
+            let done = catch_unwind(AssertUnwindSafe(|| self.deliver_all(&mut current)));
+            let Err(panic) = done else { return };
+            let Some(key) = current else {
+                resume_unwind(panic)
+            };
+            tracing::error!(
+                shard = self.links.own().0,
+                client_id = self.client_id(key),
+                error = "a broken invariant of this Server",
+                "connection closed after a panic in a packet to it"
+            );
+            self.lose(key, None);
+        }
+    }
+
+    fn deliver_all(&mut self, current: &mut Option<ConnectionKey>) {
+        loop {
+            while let Some(output) = self.engine.poll_output() {
+                match output {
+                    Output::Send { connection, packet } => {
+                        *current = Some(connection);
+                        self.send(connection, &packet);
+                        *current = None;
+                    }
+                    Output::Close { connection, reason } => self.close(connection, reason),
+                    Output::ToShard { to, message } => self.links.push(to, message),
+                    Output::Persist(batch) => self.persist(batch),
+                }
+            }
+            let durable = self.store.durable();
+            if durable <= self.persisted {
+                return;
+            }
+            self.persisted = durable;
+            self.has_news = true;
+            self.engine.on_persisted(durable, self.now);
+        }
+    }
+
+    fn persist(&mut self, batch: store::Batch) {
+        if let Err(error) = self.store.append(batch) {
+            // After a failed write nothing may be acknowledged any more.
+            tracing::error!(
+                shard = self.links.own().0,
+                ?error,
+                "store failed, the Server stops"
+            );
+            self.shared.request_stop();
+        }
+    }
+
+    /// Puts a packet behind what the connection has still to send.
+    pub(super) fn send(&mut self, key: ConnectionKey, packet: &Outgoing) {
+        let now = self.now;
+        let Self {
+            connections, pool, ..
+        } = self;
+        let connection = connections
+            .get_mut(index_of(key))
+            .filter(|found| found.key == key);
+        let Some(connection) = connection else { return };
+        if matches!(connection.stage, Stage::Lingering { .. }) {
+            return;
+        }
+        connection.unsent.borrow_from(pool);
+        let is_written = match packet {
+            Outgoing::Publish(delivery) => put_publish(connection, delivery, now),
+            packet => connection
+                .protocol
+                .send(packet, now, connection.unsent.tail()),
+        };
+        self.mark_dirty(key);
+        match packet {
+            Outgoing::Publish(delivery) if !is_written => self.skip_delivery(key, delivery),
+            // The time for CONNECT is over, Keep Alive begins.
+            Outgoing::ConnAck(_) => self.arm(key),
+            _ => self.relieve(key),
+        }
+    }
+
+    /// [MQTT-3.1.2-25] A message too large for the Client counts as delivered.
+    fn skip_delivery(&mut self, key: ConnectionKey, delivery: &Delivery) {
+        let is_connected = self
+            .connection_mut(key)
+            .is_some_and(|found| found.protocol.is_connected());
+        let Some(packet_id) = delivery.packet_id.filter(|_| is_connected) else {
+            return;
+        };
+        self.has_news = true;
+        if delivery.qos == Qos::ExactlyOnce {
+            let ack = Ack::new(packet_id, ReasonCode::QuotaExceeded);
+            self.engine.on_pubrec(key, &ack, self.now);
+        } else {
+            let ack = Ack::new(packet_id, ReasonCode::Success);
+            self.engine.on_puback(key, &ack, self.now);
+        }
+    }
+
+    /// Writes before the end of the turn what would otherwise grow too large.
+    fn relieve(&mut self, key: ConnectionKey) {
+        let mark = self.shared.settings.congested_bytes;
+        let Some(connection) = self.connection_mut(key) else {
+            return;
+        };
+        if connection.unsent.len() <= mark || connection.flags.is_congested {
+            return;
+        }
+        self.write(key);
+    }
+
+    /// Writes every connection that was touched, once.
+    pub(super) fn write_dirty(&mut self) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for key in dirty.drain(..) {
+            if let Some(connection) = self.connection_mut(key) {
+                connection.flags.is_dirty = false;
+                self.write(key);
+            }
+        }
+        if self.dirty.is_empty() {
+            self.dirty = dirty;
+        }
+    }
+
+    fn write(&mut self, key: ConnectionKey) {
+        let Self {
+            connections, pool, ..
+        } = self;
+        let connection = connections
+            .get_mut(index_of(key))
+            .filter(|found| found.key == key);
+        let Some(connection) = connection else { return };
+        if matches!(connection.stage, Stage::Lingering { .. }) {
+            return;
+        }
+        if !connection.flags.is_blocked {
+            match connection.unsent.write_to(&mut connection.socket) {
+                Ok(Written::All) => connection.unsent.return_to(pool),
+                Ok(Written::Blocked) => connection.flags.is_blocked = true,
+                Err(error) => return self.lose(key, Some(&error)),
+            }
+        }
+        self.judge_congestion(key);
+        self.shut_if_flushed(key);
+    }
+
+    /// Tells the engine when a reader falls behind or has caught up; gives up on one that never will.
+    fn judge_congestion(&mut self, key: ConnectionKey) {
+        let settings = &self.shared.settings;
+        let (mark, max) = (settings.congested_bytes, settings.unsent_bytes_max);
+        let Some(connection) = self.connection_mut(key) else {
+            return;
+        };
+        let len = connection.unsent.len();
+        let was_congested = connection.flags.is_congested;
+        let is_congested = if was_congested {
+            len > mark / 2
+        } else {
+            len > mark
+        };
+        connection.flags.is_congested = is_congested;
+        let is_served = connection.is_served();
+        let peer = connection.peer;
+        if is_congested != was_congested && is_served {
+            self.has_news = true;
+            self.engine.on_congested(key, is_congested, self.now);
+        }
+        if len > max {
+            let client_id = self.client_id(key);
+            let reason = ReasonCode::QuotaExceeded;
+            tracing::warn!(%peer, client_id, %reason, bytes = len, "reader too slow, closed");
+            self.forget(key);
+            self.remove(key);
+        }
+    }
+
+    /// The engine closes the connection; its last packet was sent before.
+    fn close(&mut self, key: ConnectionKey, reason: ReasonCode) {
+        let client_id = self.client_id(key);
+        let Some(connection) = self.connection_mut(key) else {
+            return;
+        };
+        let peer = connection.peer;
+        if connection.is_open() {
+            tracing::info!(%peer, client_id, %reason, "connection closed by the Server");
+        }
+        self.forget(key);
+        self.begin_flushing(key);
+    }
+
+    /// The Client's DISCONNECT.
+    pub(super) fn on_disconnect(&mut self, key: ConnectionKey, disconnect: &Disconnect) {
+        let client_id = self.client_id(key);
+        let Some(connection) = self.connection_mut(key) else {
+            return;
+        };
+        let (peer, is_served) = (connection.peer, connection.is_served());
+        tracing::info!(%peer, client_id, reason = %disconnect.reason, "client disconnects");
+        if is_served {
+            self.has_news = true;
+            self.engine.on_disconnect(key, disconnect, self.now);
+        }
+        // [MQTT-3.14.4-3] [v3.1.1 MQTT-3.14.4-2] The engine knows already; only the socket is left.
+        self.begin_flushing(key);
+    }
+
+    /// Ends a connection whose peer broke a rule or is not wanted: tells it why, then closes.
+    pub(super) fn refuse(&mut self, key: ConnectionKey, error: &ConnectionError) {
+        // What earlier packets are owed goes first.
+        self.deliver();
+        self.refuse_now(key, error);
+    }
+
+    pub(super) fn refuse_now(&mut self, key: ConnectionKey, error: &ConnectionError) {
+        let client_id = self.client_id(key);
+        let Self {
+            connections, pool, ..
+        } = self;
+        let connection = connections
+            .get_mut(index_of(key))
+            .filter(|found| found.key == key);
+        let Some(connection) = connection else { return };
+        connection.unsent.borrow_from(pool);
+        connection.protocol.refuse(error, connection.unsent.tail());
+        let version = connection.protocol.version();
+        tracing::warn!(
+            peer = %connection.peer,
+            client_id,
+            reason = %error.reason_code(),
+            protocol = %version,
+            error = %Cause(error.statement(version), error),
+            "connection refused"
+        );
+        self.forget(key);
+        self.begin_flushing(key);
+    }
+
+    /// The connection is gone without a word.
+    pub(super) fn lose(&mut self, key: ConnectionKey, error: Option<&io::Error>) {
+        let client_id = self.client_id(key);
+        let Some(connection) = self.connection_mut(key) else {
+            return;
+        };
+        let peer = connection.peer;
+        match error {
+            Some(error) => tracing::info!(%peer, client_id, %error, "connection lost"),
+            None => tracing::info!(%peer, client_id, "connection ended by the peer"),
+        }
+        self.forget(key);
+        self.remove(key);
+    }
+
+    /// Tells the engine that the connection is gone, if it was ever told that it is there.
+    fn forget(&mut self, key: ConnectionKey) {
+        if self
+            .connection_mut(key)
+            .is_some_and(|found| found.is_served())
+        {
+            self.has_news = true;
+            let until = self.now + CLOSE_TIME_MAX;
+            if let Some(connection) = self.connection_mut(key) {
+                connection.stage = Stage::Flushing { until };
+            }
+            self.engine.on_closed(key, self.now);
+        }
+    }
+
+    /// Reads no more; writes what is left, then closes.
+    pub(super) fn begin_flushing(&mut self, key: ConnectionKey) {
+        let until = self.now + CLOSE_TIME_MAX;
+        let Some(connection) = self.connection_mut(key) else {
+            return;
+        };
+        if matches!(connection.stage, Stage::Lingering { .. }) {
+            return;
+        }
+        connection.stage = Stage::Flushing { until };
+        connection.partial = Vec::new();
+        self.mark_dirty(key);
+        self.arm(key);
+    }
+
+    /// Shuts our side once everything is written. A socket closed with unread bytes in it would be
+    /// reset, and the peer could lose our last packet; so the rest is read, for a while.
+    fn shut_if_flushed(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connection_mut(key) else {
+            return;
+        };
+        let Stage::Flushing { until } = connection.stage else {
+            return;
+        };
+        if !connection.unsent.is_empty() {
+            return;
+        }
+        connection.stage = Stage::Lingering { until };
+        match connection.socket.shutdown(Shutdown::Write) {
+            Ok(()) => self.discard_input(key),
+            Err(_) => self.remove(key),
+        }
+    }
+
+    /// Reads what a peer still says to a closed connection, until it closes too.
+    pub(super) fn discard_input(&mut self, key: ConnectionKey) {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let mut own = [0; 4096];
+        // The scratch buffer is in use while a packet is handled.
+        let buffer = if scratch.is_empty() {
+            &mut own[..]
+        } else {
+            &mut scratch[..]
+        };
+        for _ in 0..DISCARDS_MAX {
+            let Some(connection) = self.connection_mut(key) else {
+                break;
+            };
+            match io::Read::read(&mut connection.socket, buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(len) if len > 0 => {}
+                Ok(_) | Err(_) => self.remove(key),
+            }
+        }
+        if !scratch.is_empty() {
+            self.scratch = scratch;
+        }
+    }
+
+    /// Closes the socket and gives everything back.
+    pub(super) fn remove(&mut self, key: ConnectionKey) {
+        if self.connection_mut(key).is_none() {
+            return;
+        }
+        let mut connection = self.connections.remove(index_of(key));
+        connection.unsent.return_to(&mut self.pool);
+        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        if let Err(error) = self.poll.registry().deregister(&mut connection.socket) {
+            tracing::debug!(peer = %connection.peer, %error, "socket was not watched");
+        }
+    }
+
+    /// The Client Identifier for the log, empty before CONNECT.
+    fn client_id(&self, key: ConnectionKey) -> String {
+        self.engine
+            .client_id_of(key)
+            .map(printable)
+            .unwrap_or_default()
+    }
+}
+
+/// Returns whether anything was written.
+fn put_publish(connection: &mut Connection, delivery: &Delivery, now: Instant) -> bool {
+    let unsent = &mut connection.unsent;
+    let before = unsent.len();
+    if let Some(payload) = connection
+        .protocol
+        .send_publish(delivery, now, unsent.tail())
+    {
+        unsent.push_shared(payload);
+    }
+    unsent.len() > before
+}
+
+impl Connection {
+    /// When it is closed whatever the peer does; `None` while it is open.
+    pub(super) const fn closes_at(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::Flushing { until } | Stage::Lingering { until } => Some(until),
+            _ => None,
+        }
+    }
+}
+
+/// A broken rule with its number, for the log.
+struct Cause<'a>(&'static str, &'a ConnectionError);
+
+impl std::fmt::Display for Cause<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if !self.0.is_empty() {
+            write!(f, "[{}] ", self.0)?;
+        }
+        self.1.fmt(f)
+    }
+}
+
+/// Time for the peer to take what was sent and to close.
+const CLOSE_TIME_MAX: Duration = Duration::from_secs(2);
+/// Reads of a closed connection's input at one time.
+const DISCARDS_MAX: usize = 16;

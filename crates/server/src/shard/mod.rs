@@ -1,0 +1,421 @@
+//! One shard: a thread with its own event loop, listeners, connections and engine.
+//!
+//! Owns: the order of work in one turn. Does not own: what packets mean (see `engine`), anything
+//! another shard touches but the rings of `links`. Start reading at [`Shard::turn`].
+//! Invariant: each connection that has something to say is written once per turn, and no lock is
+//! taken on the way of a message.
+
+mod accept;
+mod admit;
+mod connection;
+mod deadlines;
+mod deliver;
+mod links;
+mod receive;
+mod stopping;
+mod unsent;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use engine::{ConnectionKey, Engine, ShardIndex};
+use mio::{Events, Poll, Token};
+use proto::connection::ServerLimits;
+use slab::Slab;
+use store::{Seq, Store};
+
+use accept::Acceptor;
+use connection::Connection;
+use deadlines::Deadlines;
+use links::Parcel;
+use stopping::{Barriers, Stopping};
+use unsent::BufferPool;
+
+pub(crate) use accept::REFUSALS_MAX;
+pub(crate) use links::{Links, Mailbox};
+
+use crate::authentication::Authentication;
+
+/// What all shards of a Server see.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) is_stop_requested: AtomicBool,
+    pub(crate) barriers: Barriers,
+    /// Sockets open in all shards.
+    pub(crate) connections: AtomicUsize,
+    pub(crate) mailboxes: Arc<[Mailbox]>,
+    pub(crate) settings: Settings,
+}
+
+impl Shared {
+    pub(crate) fn new(mailboxes: Arc<[Mailbox]>, settings: Settings) -> Self {
+        Self {
+            is_stop_requested: AtomicBool::new(false),
+            barriers: Barriers::default(),
+            connections: AtomicUsize::new(0),
+            mailboxes,
+            settings,
+        }
+    }
+
+    /// Asks all shards to stop.
+    pub(crate) fn request_stop(&self) {
+        self.is_stop_requested.store(true, Ordering::SeqCst);
+        for mailbox in self.mailboxes.iter() {
+            mailbox.wake();
+        }
+    }
+}
+
+/// What a shard is told once.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) authentication: Authentication,
+    pub(crate) server_limits: ServerLimits,
+    /// Connections served at once.
+    pub(crate) connections_max: usize,
+    /// Unsent bytes of one connection above which the engine is told that it is congested.
+    pub(crate) congested_bytes: usize,
+    /// Unsent bytes of one connection above which it is closed.
+    pub(crate) unsent_bytes_max: usize,
+    pub(crate) hash_seed: u64,
+    pub(crate) shard_count: u16,
+    /// What Client Identifiers given by this process begin with.
+    pub(crate) client_id_prefix: String,
+    pub(crate) server_reference: Option<String>,
+    /// Whether shard 0 accepts for all.
+    pub(crate) hands_out: bool,
+}
+
+/// One shard.
+#[derive(Debug)]
+pub(crate) struct Shard<S> {
+    poll: Poll,
+    engine: Engine,
+    store: S,
+    persisted: Seq,
+    connections: Slab<Connection>,
+    generation: u32,
+    acceptor: Acceptor,
+    links: Links,
+    deadlines: Deadlines,
+    pool: BufferPool,
+    scratch: Box<[u8]>,
+    now: Instant,
+    /// Connections with something unsent.
+    dirty: Vec<ConnectionKey>,
+    /// Connections that may have more to read without another event.
+    ready: Vec<ConnectionKey>,
+    /// Publishers not read while a ring is full.
+    paused: Vec<ConnectionKey>,
+    /// A CONNECT just taken whose connection is to move.
+    moving: Option<(ShardIndex, Box<connection::Moving>)>,
+    /// Whether a ring was full at the end of the last turn.
+    is_pressed: bool,
+    /// Whether the engine was told something since its last `end_turn`.
+    has_news: bool,
+    assigned_client_ids: u64,
+    stopping: Stopping,
+    /// Whether this shard has still to be counted at the barrier it stands at.
+    owes_barrier: bool,
+    shared: Arc<Shared>,
+}
+
+/// What a shard is made of.
+#[derive(Debug)]
+pub(crate) struct Parts<S> {
+    pub(crate) poll: Poll,
+    pub(crate) engine: Engine,
+    pub(crate) store: S,
+    pub(crate) links: Links,
+    pub(crate) listeners: Vec<mio::net::TcpListener>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl<S: Store> Shard<S> {
+    /// A shard that accepts on its listeners from now on.
+    /// # Errors
+    /// A listener cannot be watched.
+    pub(crate) fn new(parts: Parts<S>, now: Instant) -> io::Result<Self> {
+        let Parts {
+            poll,
+            engine,
+            store,
+            links,
+            listeners,
+            shared,
+        } = parts;
+        let acceptor = Acceptor::new(listeners, poll.registry())?;
+        Ok(Self {
+            poll,
+            engine,
+            persisted: store.durable(),
+            store,
+            connections: Slab::new(),
+            generation: 0,
+            acceptor,
+            links,
+            deadlines: Deadlines::new(now),
+            pool: BufferPool::default(),
+            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
+            now,
+            dirty: Vec::new(),
+            ready: Vec::new(),
+            paused: Vec::new(),
+            moving: None,
+            is_pressed: false,
+            has_news: true,
+            assigned_client_ids: 0,
+            stopping: Stopping::No,
+            owes_barrier: false,
+            shared,
+        })
+    }
+
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
+    /// Runs until the Server has stopped.
+    pub(crate) fn run(mut self) {
+        let mut events = Events::with_capacity(EVENTS_PER_TURN);
+        while !self.has_stopped() {
+            if let Err(error) = self.turn(&mut events) {
+                tracing::error!(shard = self.links.own().0, %error, "event loop failed");
+                self.shared.request_stop();
+                return;
+            }
+        }
+    }
+
+    /// One turn: everything that can be read is read, then everything is settled, then each touched
+    /// connection is written.
+    fn turn(&mut self, events: &mut Events) -> io::Result<()> {
+        self.wait(events)?;
+        self.now = Instant::now();
+        let again = std::mem::take(&mut self.ready);
+        for event in events.iter() {
+            self.on_event(event);
+        }
+        for key in again {
+            self.read_again(key);
+        }
+        self.accept_again();
+        self.take_parcels();
+        self.on_deadlines();
+        if self.engine.has_work() || self.engine.poll_timeout().is_some_and(|at| at <= self.now) {
+            self.engine.on_timeout(self.now);
+            self.has_news = true;
+        }
+        self.go_on_stopping();
+        self.settle();
+        self.is_pressed = !self.links.flush();
+        if !self.is_pressed {
+            self.resume_paused();
+        }
+        self.write_dirty();
+        Ok(())
+    }
+
+    /// Sleeps until there is something to do.
+    fn wait(&mut self, events: &mut Events) -> io::Result<()> {
+        let mut timeout = self.sleep_max();
+        // Who leaves something in a ring wakes us only if we said that we sleep.
+        if timeout != Some(Duration::ZERO) && !self.links.park() {
+            timeout = Some(Duration::ZERO);
+        }
+        let polled = self.poll.poll(events, timeout);
+        self.links.unpark();
+        match polled {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                events.clear();
+                Ok(())
+            }
+            polled => polled,
+        }
+    }
+
+    /// How long there is nothing to do unless something happens; `None` is for ever.
+    fn sleep_max(&self) -> Option<Duration> {
+        if self.has_news
+            || !self.ready.is_empty()
+            || self.acceptor.has_more
+            || self.engine.has_work()
+        {
+            return Some(Duration::ZERO);
+        }
+        let next = [
+            self.engine.poll_timeout(),
+            self.deadlines.next(),
+            self.acceptor.resumes_at,
+        ]
+        .into_iter()
+        .flatten()
+        .min();
+        let until_next = next.map(|at| at.saturating_duration_since(Instant::now()));
+        let is_hurried = self.is_pressed || !matches!(self.stopping, Stopping::No);
+        let hurried = is_hurried.then_some(HURRIED_SLEEP);
+        [until_next, hurried].into_iter().flatten().min()
+    }
+
+    fn on_event(&mut self, event: &mio::event::Event) {
+        let Token(token) = event.token();
+        if event.token() == WAKER {
+            return;
+        }
+        if let Some(listener) = token.checked_sub(LISTENERS_FROM) {
+            self.accept(listener);
+            return;
+        }
+        let Some(connection) = self.connections.get_mut(token) else {
+            return;
+        };
+        let key = connection.key;
+        if event.is_writable() && connection.flags.is_blocked {
+            connection.flags.is_blocked = false;
+            self.mark_dirty(key);
+        }
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            if let Some(connection) = self.connection_mut(key) {
+                connection.flags.is_peer_done |= event.is_read_closed() || event.is_error();
+            }
+            self.read(key);
+        }
+    }
+
+    fn read_again(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.connection_mut(key)
+            && std::mem::take(&mut connection.flags.is_ready)
+        {
+            self.read(key);
+        }
+    }
+
+    /// Takes what the other shards left here. Bounded: a ring is finite.
+    fn take_parcels(&mut self) {
+        for from in 0..self.links.shard_count() {
+            for _ in 0..links::RING_PARCELS {
+                let Some(parcel) = self.links.pop(from) else {
+                    break;
+                };
+                self.on_parcel(from, parcel);
+            }
+        }
+    }
+
+    fn on_parcel(&mut self, from: usize, parcel: Parcel) {
+        match parcel {
+            Parcel::Messages(messages) => {
+                let from = ShardIndex(u16::try_from(from).unwrap_or(u16::MAX));
+                self.has_news = true;
+                for message in messages {
+                    self.engine.on_shard_message(from, message, self.now);
+                }
+                self.deliver();
+            }
+            Parcel::Moving(moving) => self.on_moving(*moving),
+            Parcel::Accepted(accepted) => self.insert_accepted(accepted),
+        }
+    }
+
+    /// Ends the engine's turn and does what it asks, until it asks for nothing more.
+    fn settle(&mut self) {
+        for _ in 0..SETTLE_ROUNDS_MAX {
+            if !std::mem::take(&mut self.has_news) {
+                return;
+            }
+            self.engine.end_turn(self.now);
+            self.deliver();
+        }
+    }
+
+    /// Looks at every connection whose deadline may have passed.
+    fn on_deadlines(&mut self) {
+        while let Some((tick, keys)) = self.deadlines.pop_due(self.now) {
+            for key in keys {
+                let Some(connection) = self.connection_mut(key) else {
+                    continue;
+                };
+                if connection.armed == Some(tick) {
+                    connection.armed = None;
+                    self.on_deadline(key);
+                }
+            }
+        }
+    }
+
+    fn on_deadline(&mut self, key: ConnectionKey) {
+        let now = self.now;
+        let Some(connection) = self.connection_mut(key) else {
+            return;
+        };
+        if connection.closes_at().is_some_and(|until| until <= now) {
+            self.remove(key);
+            return;
+        }
+        // While we do not read from it, its silence is our own doing.
+        let is_heard = connection.is_open() && !connection.flags.is_paused;
+        match connection.protocol.on_timeout(now).filter(|_| is_heard) {
+            Some(error) => self.refuse(key, &error),
+            None => self.arm(key),
+        }
+    }
+
+    /// Sees to it that the connection is looked at when its next deadline passes.
+    fn arm(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connections.get_mut(connection::index_of(key)) else {
+            return;
+        };
+        let deadline = connection
+            .closes_at()
+            .or_else(|| connection.protocol.poll_timeout());
+        let Some(deadline) = deadline.filter(|_| connection.key == key) else {
+            return;
+        };
+        let deadline = deadline.max(self.now);
+        let is_early_enough = connection
+            .armed
+            .is_some_and(|tick| tick <= self.deadlines.tick_of(deadline) + 1);
+        if !is_early_enough {
+            connection.armed = Some(self.deadlines.arm(key, deadline));
+        }
+    }
+
+    /// The connection with this key, if it is still here.
+    fn connection_mut(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
+        self.connections
+            .get_mut(connection::index_of(key))
+            .filter(|found| found.key == key)
+    }
+
+    fn mark_dirty(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.connection_mut(key)
+            && !std::mem::replace(&mut connection.flags.is_dirty, true)
+        {
+            self.dirty.push(key);
+        }
+    }
+
+    fn mark_ready(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.connection_mut(key)
+            && !std::mem::replace(&mut connection.flags.is_ready, true)
+        {
+            self.ready.push(key);
+        }
+    }
+}
+
+/// The token of other shards' wake-ups.
+pub(crate) const WAKER: Token = Token(usize::MAX);
+/// Tokens from here on are listeners; below are places in the slab.
+const LISTENERS_FROM: usize = usize::MAX / 2;
+/// One read takes at most this many bytes.
+const SCRATCH_BYTES: usize = 64 * 1024;
+/// Events taken from one poll.
+const EVENTS_PER_TURN: usize = 1024;
+/// Sleep at most this long while a ring is full or the Server stops.
+const HURRIED_SLEEP: Duration = Duration::from_millis(1);
+/// What is still unsettled after this many rounds is settled in the next turn.
+const SETTLE_ROUNDS_MAX: usize = 8;

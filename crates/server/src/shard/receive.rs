@@ -1,0 +1,309 @@
+//! From bytes that were read to the engine.
+//!
+//! Owns: reading, packets that arrive in pieces, what a panic costs. Does not own: CONNECT and AUTH
+//! (see `admit`). Start reading at [`Shard::read`]. Invariant: a buffer grows with what has arrived,
+//! never by a length a peer claimed, and one connection's failure is its own.
+
+use std::io::{self, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bytes::Bytes;
+use engine::ConnectionKey;
+use proto::connection::{ConnectionError, Event, Outgoing};
+use proto::packet::{self, Auth, Connect, Disconnect, PacketType, ReasonCode};
+use store::Store;
+
+use super::Shard;
+use super::connection::{Stage, index_of};
+
+/// What is left to do once the engine, or nobody, has seen the event.
+enum Next {
+    Nothing,
+    Connect(Box<Connect>),
+    Auth(Box<Auth>),
+    Disconnect(Disconnect),
+    Ping,
+}
+
+impl<S: Store> Shard<S> {
+    /// Reads once from the connection and handles all packets that are complete.
+    pub(super) fn read(&mut self, key: ConnectionKey) {
+        let is_pressed = self.is_pressed;
+        let Some(connection) = self.connection_mut(key) else {
+            return;
+        };
+        match connection.stage {
+            Stage::Lingering { .. } => return self.discard_input(key),
+            Stage::Flushing { .. } => return,
+            _ => {}
+        }
+        if connection.flags.is_paused || (is_pressed && connection.flags.is_publisher) {
+            return self.pause(key);
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let read = self
+            .connection_mut(key)
+            .map(|found| found.socket.read(&mut scratch));
+        if let Some(read) = read {
+            self.on_read(key, &scratch, read);
+        }
+        self.scratch = scratch;
+        self.deliver();
+    }
+
+    fn on_read(&mut self, key: ConnectionKey, scratch: &[u8], read: io::Result<usize>) {
+        match read {
+            Ok(0) => self.lose(key, None),
+            Ok(len) => {
+                self.on_bytes(key, scratch.get(..len).unwrap_or_default());
+                let Some(connection) = self.connection_mut(key) else {
+                    return;
+                };
+                // After a short read nothing is left; the next bytes bring an event.
+                if len == scratch.len() || connection.flags.is_peer_done {
+                    self.mark_ready(key);
+                }
+            }
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock => {}
+                io::ErrorKind::Interrupted => self.mark_ready(key),
+                _ => self.lose(key, Some(&error)),
+            },
+        }
+    }
+
+    /// Does not read from this publisher until the rings take what it says.
+    fn pause(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.connection_mut(key)
+            && !std::mem::replace(&mut connection.flags.is_paused, true)
+        {
+            self.paused.push(key);
+        }
+    }
+
+    pub(super) fn resume_paused(&mut self) {
+        for key in std::mem::take(&mut self.paused) {
+            if let Some(connection) = self.connection_mut(key) {
+                connection.flags.is_paused = false;
+                self.mark_ready(key);
+            }
+        }
+    }
+
+    /// Handles `input` as what follows the bytes the connection has kept.
+    pub(super) fn on_bytes(&mut self, key: ConnectionKey, mut input: &[u8]) {
+        loop {
+            let Some(connection) = self.connection_mut(key).filter(|found| found.is_open()) else {
+                return;
+            };
+            if connection.partial.is_empty() {
+                let used = self.on_packets(key, input, None);
+                return self.keep(key, input.get(used..).unwrap_or_default());
+            }
+            let is_complete = complete_packet(&mut connection.partial, &mut input);
+            let partial = std::mem::take(&mut connection.partial);
+            if !is_complete {
+                // An error may show before the packet is complete.
+                self.on_packets(key, &partial, None);
+                if let Some(connection) = self.connection_mut(key) {
+                    connection.partial = partial;
+                }
+                return;
+            }
+            let packet = Bytes::from(partial);
+            self.on_packets(key, &packet, Some(&packet));
+            if self.moving.is_some() {
+                return self.send_moving(input);
+            }
+        }
+    }
+
+    /// Keeps the beginning of a packet until its rest is here.
+    fn keep(&mut self, key: ConnectionKey, rest: &[u8]) {
+        if self.moving.is_some() {
+            self.send_moving(rest);
+        } else if let Some(connection) = self.connection_mut(key)
+            && connection.is_open()
+        {
+            connection.partial.extend_from_slice(rest);
+        }
+    }
+
+    /// Handles all complete packets at the front of `input`; returns the bytes they used.
+    fn on_packets(&mut self, key: ConnectionKey, input: &[u8], buffer: Option<&Bytes>) -> usize {
+        let mut used = 0;
+        let handled = catch_unwind(AssertUnwindSafe(|| {
+            self.decode_all(key, input, buffer, &mut used);
+        }));
+        if handled.is_err() {
+            self.on_panic(key, input, used);
+        }
+        used
+    }
+
+    fn decode_all(
+        &mut self,
+        key: ConnectionKey,
+        input: &[u8],
+        buffer: Option<&Bytes>,
+        used: &mut usize,
+    ) {
+        let now = self.now;
+        loop {
+            let Self {
+                connections,
+                engine,
+                ..
+            } = self;
+            let connection = connections
+                .get_mut(index_of(key))
+                .filter(|found| found.key == key);
+            let Some(connection) = connection.filter(|found| found.is_open()) else {
+                return;
+            };
+            let rest = input.get(*used..).unwrap_or_default();
+            let (event, len) = match connection.protocol.next_event(rest, now) {
+                Ok(Some(event)) => event,
+                Ok(None) => return,
+                Err(error) => return self.refuse(key, &error),
+            };
+            connection.flags.is_publisher |= matches!(event, Event::Publish(_));
+            let mut next = Next::Nothing;
+            match event {
+                Event::Publish(publish) => engine.on_publish(key, &publish, buffer, now),
+                Event::PubAck(ack) => engine.on_puback(key, &ack, now),
+                Event::PubRec(ack) => engine.on_pubrec(key, &ack, now),
+                Event::PubRel(ack) => engine.on_pubrel(key, &ack, now),
+                Event::PubComp(ack) => engine.on_pubcomp(key, &ack, now),
+                Event::Subscribe(subscribe) => engine.on_subscribe(key, &subscribe, now),
+                Event::Unsubscribe(unsubscribe) => engine.on_unsubscribe(key, &unsubscribe, now),
+                Event::Connect(connect) => next = Next::Connect(connect),
+                Event::Auth(auth) => next = Next::Auth(auth),
+                Event::Disconnect(disconnect) => next = Next::Disconnect(disconnect),
+                Event::PingReq => next = Next::Ping,
+            }
+            self.has_news = true;
+            match next {
+                Next::Nothing => {}
+                Next::Connect(connect) => self.on_connect(key, connect),
+                Next::Auth(auth) => self.on_auth(key, *auth),
+                Next::Disconnect(disconnect) => self.on_disconnect(key, &disconnect),
+                // [MQTT-3.12.4-1] [v3.1.1 MQTT-3.12.4-1] In its turn, after what came before it.
+                Next::Ping => {
+                    self.deliver();
+                    self.send(key, &Outgoing::PingResp);
+                }
+            }
+            *used += len;
+        }
+    }
+
+    /// A failed invariant ends the connection whose packet led to it, and no other.
+    fn on_panic(&mut self, key: ConnectionKey, input: &[u8], offset: usize) {
+        let packet = input.get(offset..).unwrap_or_default();
+        let header = packet::fixed_header(packet, u32::MAX).ok().flatten();
+        let packet_type = header.and_then(|(first, ..)| PacketType::from_first_byte(first));
+        let peer = self
+            .connection_mut(key)
+            .map(|found| found.peer.to_string())
+            .unwrap_or_default();
+        tracing::error!(
+            peer,
+            shard = self.links.own().0,
+            reason = packet_type.map_or("no packet", PacketType::name),
+            bytes = header.map_or(0, |(_, _, len)| len),
+            seq = offset,
+            error = "a broken invariant of this Server",
+            "connection closed after a panic in its packet"
+        );
+        self.moving = None;
+        let error = ConnectionError::refused(
+            ReasonCode::ImplementationSpecificError,
+            "the Server failed on this packet",
+        );
+        let closed = catch_unwind(AssertUnwindSafe(|| self.refuse_now(key, &error)));
+        if closed.is_err() {
+            self.remove(key);
+        }
+    }
+}
+
+/// Appends to `partial` what is missing of its packet, from the front of `input`; returns whether the
+/// packet is complete. Then `partial` holds exactly it.
+fn complete_packet(partial: &mut Vec<u8>, input: &mut &[u8]) -> bool {
+    loop {
+        match packet::fixed_header(partial, u32::MAX) {
+            Ok(Some((_, _, packet_len))) => {
+                let missing = packet_len.saturating_sub(partial.len());
+                let (now, later) = input.split_at(missing.min(input.len()));
+                // Doubles with what has arrived, but ends with the packet.
+                let room = missing
+                    .min(partial.len().max(GROWTH_BYTES_MIN))
+                    .max(now.len());
+                if partial.capacity() - partial.len() < now.len() {
+                    partial.reserve_exact(room);
+                }
+                partial.extend_from_slice(now);
+                *input = later;
+                return partial.len() >= packet_len;
+            }
+            Ok(None) => {
+                let Some((byte, later)) = input.split_first() else {
+                    return false;
+                };
+                partial.push(*byte);
+                *input = later;
+            }
+            Err(_) => return false,
+        }
+    }
+}
+
+/// A growing packet's buffer gets at least this much more, or what is missing.
+const GROWTH_BYTES_MIN: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A PUBLISH of `len` payload bytes.
+    fn publish(len: usize) -> Vec<u8> {
+        let mut packet = vec![0x30];
+        let mut rest = len + 3;
+        while rest > 0 {
+            let more = if rest > 127 { 0x80 } else { 0 };
+            packet.push(u8::try_from(rest & 0x7F).expect("7 bits") | more);
+            rest >>= 7;
+        }
+        packet.extend_from_slice(b"\x00\x01a");
+        packet.resize(packet.len() + len, b'x');
+        packet
+    }
+
+    #[test]
+    fn packet_completes_at_its_end_whatever_the_pieces() {
+        let packet = publish(300);
+        let mut stream = packet.clone();
+        stream.extend_from_slice(b"next");
+        for piece in [1, 2, 3, 7, 100, 400] {
+            let mut partial = vec![stream[0]];
+            let mut rest = &stream[1..];
+            while !rest.is_empty() {
+                let (mut now, later) = rest.split_at(piece.min(rest.len()));
+                rest = later;
+                if complete_packet(&mut partial, &mut now) {
+                    assert_eq!([now, rest].concat(), b"next", "piece {piece}");
+                    break;
+                }
+            }
+            assert_eq!(partial, packet, "piece {piece}");
+        }
+    }
+
+    #[test]
+    fn claimed_length_alone_allocates_little() {
+        let mut partial = vec![0x30, 0xFF, 0xFF, 0xFF, 0x7F];
+        assert!(!complete_packet(&mut partial, &mut &[0; 100][..]));
+        assert!(partial.capacity() <= 2 * GROWTH_BYTES_MIN);
+    }
+}

@@ -1,0 +1,271 @@
+//! What a Network Connection has still to send, and the pool its buffers come from.
+//!
+//! Owns: [`Unsent`], [`BufferPool`]. Does not own: the socket, who asked for it.
+//! Start reading at [`Unsent::write_to`]. Invariant: bytes leave in the order they were put in, and
+//! an idle connection holds no buffer.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, Write};
+
+use bytes::{Buf, Bytes};
+
+/// Bytes that wait for the socket: small ones copied into one buffer, large payloads shared.
+#[derive(Debug, Default)]
+pub(super) struct Unsent {
+    own: Vec<u8>,
+    own_sent: usize,
+    shared: VecDeque<Shared>,
+    shared_bytes: usize,
+}
+
+/// A payload that follows when the first `after` bytes of `own` are written.
+#[derive(Debug)]
+struct Shared {
+    after: usize,
+    bytes: Bytes,
+}
+
+/// How a write ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    /// Nothing is left.
+    All,
+    /// The socket takes no more; it will say when it does.
+    Blocked,
+}
+
+impl Unsent {
+    /// Bytes not yet written.
+    pub(super) fn len(&self) -> usize {
+        self.own.len() - self.own_sent + self.shared_bytes
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The end of the buffer, to append packets to.
+    pub(super) const fn tail(&mut self) -> &mut Vec<u8> {
+        &mut self.own
+    }
+
+    /// Appends `payload` without copying it.
+    pub(super) fn push_shared(&mut self, payload: Bytes) {
+        self.shared_bytes += payload.len();
+        self.shared.push_back(Shared {
+            after: self.own.len(),
+            bytes: payload,
+        });
+    }
+
+    /// Takes a buffer from `pool` if there is none.
+    pub(super) fn borrow_from(&mut self, pool: &mut BufferPool) {
+        if self.own.capacity() == 0 {
+            self.own = pool.take();
+        }
+    }
+
+    /// Gives the buffer back to `pool`; what is unsent is lost.
+    pub(super) fn return_to(&mut self, pool: &mut BufferPool) {
+        self.own_sent = 0;
+        self.shared.clear();
+        self.shared_bytes = 0;
+        pool.put(std::mem::take(&mut self.own));
+    }
+
+    /// Writes until nothing is left or the socket takes no more.
+    pub(super) fn write_to(&mut self, socket: &mut impl Write) -> io::Result<Written> {
+        while !self.is_empty() {
+            let (wanted, written) = self.write_once(socket);
+            match written {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    self.advance(written);
+                    if written < wanted {
+                        return Ok(Written::Blocked);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(Written::Blocked);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Written::All)
+    }
+
+    /// One system call; returns the bytes it was given and what came of it.
+    fn write_once(&self, socket: &mut impl Write) -> (usize, io::Result<usize>) {
+        if self.shared.is_empty() {
+            let rest = self.own.get(self.own_sent..).unwrap_or_default();
+            return (rest.len(), socket.write(rest));
+        }
+        let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        let mut count = 0;
+        let mut wanted = 0;
+        for piece in self.pieces().filter(|piece| !piece.is_empty()) {
+            let Some(slot) = slices.get_mut(count) else {
+                break;
+            };
+            *slot = IoSlice::new(piece);
+            count += 1;
+            wanted += piece.len();
+        }
+        let slices = slices.get(..count).unwrap_or_default();
+        (wanted, socket.write_vectored(slices))
+    }
+
+    /// What is unsent, in order.
+    fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(self.own_sent).chain(self.shared.iter().map(|s| s.after));
+        let ends = self
+            .shared
+            .iter()
+            .map(|s| s.after)
+            .chain(std::iter::once(self.own.len()));
+        let own = starts
+            .zip(ends)
+            .map(|(from, to)| self.own.get(from..to).unwrap_or_default());
+        let shared = self
+            .shared
+            .iter()
+            .map(|s| &s.bytes[..])
+            .chain(std::iter::once(&[][..]));
+        own.zip(shared).flat_map(|(own, shared)| [own, shared])
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        while written > 0 {
+            let next = self.shared.front_mut();
+            let own_end = next.as_ref().map_or(self.own.len(), |shared| shared.after);
+            let own = written.min(own_end - self.own_sent);
+            self.own_sent += own;
+            written -= own;
+            let Some(next) = next else { break };
+            let shared = written.min(next.bytes.len());
+            next.bytes.advance(shared);
+            self.shared_bytes -= shared;
+            written -= shared;
+            if next.bytes.is_empty() && self.own_sent == next.after {
+                self.shared.pop_front();
+            }
+        }
+        self.forget_sent();
+    }
+
+    /// Moves the rest to the front once that is cheaper than to keep what was sent.
+    fn forget_sent(&mut self) {
+        if self.own_sent < COMPACT_BYTES_MIN || self.own_sent * 2 < self.own.len() {
+            return;
+        }
+        let sent = std::mem::take(&mut self.own_sent);
+        self.own.drain(..sent);
+        for shared in &mut self.shared {
+            shared.after -= sent;
+        }
+    }
+}
+
+/// Empty buffers that wait for the next connection with something to say.
+#[derive(Debug, Default)]
+pub(super) struct BufferPool {
+    buffers: Vec<Vec<u8>>,
+}
+
+impl BufferPool {
+    fn take(&mut self) -> Vec<u8> {
+        self.buffers
+            .pop()
+            .unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES_NEW))
+    }
+
+    fn put(&mut self, mut buffer: Vec<u8>) {
+        let keeps = (1..=BUFFER_BYTES_KEPT).contains(&buffer.capacity());
+        if keeps && self.buffers.len() < BUFFERS_MAX {
+            buffer.clear();
+            self.buffers.push(buffer);
+        }
+    }
+}
+
+/// Pieces given to one vectored write.
+const SLICES_MAX: usize = 64;
+/// Sent bytes at the front of a buffer that are kept at least before the rest is moved.
+const COMPACT_BYTES_MIN: usize = 64 * 1024;
+/// Capacity of a new buffer.
+const BUFFER_BYTES_NEW: usize = 512;
+/// Largest capacity the pool keeps.
+const BUFFER_BYTES_KEPT: usize = 256 * 1024;
+/// Most buffers the pool keeps.
+const BUFFERS_MAX: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes at most `quota` bytes in all and `step` in one write.
+    struct Narrow {
+        taken: Vec<u8>,
+        step: usize,
+        quota: usize,
+    }
+
+    impl Write for Narrow {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let len = bytes
+                .len()
+                .min(self.step)
+                .min(self.quota - self.taken.len());
+            if len == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            self.taken.extend_from_slice(&bytes[..len]);
+            Ok(len)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn pieces_leave_in_order_however_little_the_socket_takes() {
+        for step in 1..40 {
+            let mut unsent = Unsent::default();
+            unsent.tail().extend_from_slice(b"head-1 ");
+            unsent.push_shared(Bytes::from_static(b"shared-1 "));
+            unsent.tail().extend_from_slice(b"head-2 ");
+            unsent.push_shared(Bytes::from_static(b"shared-2 "));
+            unsent.push_shared(Bytes::from_static(b"shared-3 "));
+            unsent.tail().extend_from_slice(b"tail");
+            let mut socket = Narrow {
+                taken: Vec::new(),
+                step,
+                quota: 1000,
+            };
+            while unsent.write_to(&mut socket).expect("takes") == Written::Blocked {}
+            assert_eq!(
+                socket.taken,
+                b"head-1 shared-1 head-2 shared-2 shared-3 tail"
+            );
+            assert_eq!(unsent.len(), 0);
+        }
+    }
+
+    #[test]
+    fn rest_is_kept_when_the_socket_takes_no_more() {
+        let mut unsent = Unsent::default();
+        unsent.tail().extend_from_slice(&vec![7; 200_000]);
+        let mut socket = Narrow {
+            taken: Vec::new(),
+            step: 1 << 20,
+            quota: 150_000,
+        };
+        assert_eq!(
+            unsent.write_to(&mut socket).expect("takes"),
+            Written::Blocked
+        );
+        assert_eq!((unsent.len(), unsent.own.len()), (50_000, 50_000));
+    }
+}
