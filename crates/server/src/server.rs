@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 use std::{io, panic};
 
-use engine::{Engine, ShardIndex};
+use engine::ShardIndex;
 use mio::net::TcpListener;
 use mio::{Poll, Waker};
 use proto::connection::ServerLimits;
@@ -20,7 +20,7 @@ use store::{MemoryStore, Store};
 use crate::authentication::{Anonymous, Authentication, Authenticator, Challenge};
 use crate::config::Config;
 use crate::listener;
-use crate::shard::{Links, Mailbox, Parts, REFUSALS_MAX, Settings, Shard, Shared, WAKER};
+use crate::shard::{Acceptor, Links, Mailbox, Parts, REFUSALS_MAX, Settings, Shard, Shared, WAKER};
 
 /// A running Server.
 #[derive(Debug)]
@@ -89,7 +89,6 @@ impl Server {
         };
         let limits = Arc::new(config.limits);
         let mut sockets = deal(opened, shard_count);
-        let now = Instant::now();
         let links = Links::mesh(&shared.mailboxes);
         for ((shard, poll), links) in (0..shard_count).zip(polls).zip(links) {
             let shard = ShardIndex(shard);
@@ -100,15 +99,19 @@ impl Server {
             engine_config
                 .response_topic_prefix
                 .clone_from(&config.response_topic_prefix);
-            let parts = Parts {
-                poll,
-                engine: Engine::new(engine_config, now),
-                store: store(shard),
-                links,
-                listeners: sockets.next().unwrap_or_default(),
-                shared: Arc::clone(&shared),
-            };
-            let started = Shard::new(parts, now).and_then(|shard_loop| spawn(shard, shard_loop));
+            let listeners = sockets.next().unwrap_or_default();
+            let started = Acceptor::new(listeners, poll.registry()).and_then(|acceptor| {
+                let shared = Arc::clone(&shared);
+                let store = store(shard);
+                spawn(Parts {
+                    poll,
+                    engine: engine_config,
+                    store,
+                    links,
+                    acceptor,
+                    shared,
+                })
+            });
             match started {
                 Ok(thread) => server.threads.push(thread),
                 Err(source) => {
@@ -249,21 +252,15 @@ fn connections_max(configured: usize, shard_count: u16) -> usize {
     configured.min(room)
 }
 
-fn spawn<S: Store + Send + 'static>(
-    shard: ShardIndex,
-    shard_loop: Shard<S>,
-) -> io::Result<JoinHandle<()>> {
-    let shared = shard_loop.shared();
+fn spawn<S: Store + Send + 'static>(parts: Parts<S>) -> io::Result<JoinHandle<()>> {
+    let shard = parts.engine.shard.0;
     std::thread::Builder::new()
-        .name(format!("vencejo-shard-{}", shard.0))
+        .name(format!("vencejo-shard-{shard}"))
         .spawn(move || {
-            let run = panic::AssertUnwindSafe(|| shard_loop.run());
+            let shared = Arc::clone(&parts.shared);
+            let run = panic::AssertUnwindSafe(|| Shard::new(parts, Instant::now()).run());
             if let Err(panic) = panic::catch_unwind(run) {
-                tracing::error!(
-                    shard = shard.0,
-                    error = "a panic",
-                    "shard ended, the Server stops"
-                );
+                tracing::error!(shard, error = "a panic", "shard ended, the Server stops");
                 shared.request_stop();
                 panic::resume_unwind(panic);
             }

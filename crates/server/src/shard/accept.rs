@@ -21,7 +21,7 @@ use super::{LISTENERS_FROM, Shard};
 
 /// The listeners of one shard.
 #[derive(Debug)]
-pub(super) struct Acceptor {
+pub(crate) struct Acceptor {
     listeners: Vec<TcpListener>,
     /// Whether a listener may have more without another event.
     pub(super) has_more: bool,
@@ -32,7 +32,10 @@ pub(super) struct Acceptor {
 }
 
 impl Acceptor {
-    pub(super) fn new(mut listeners: Vec<TcpListener>, registry: &Registry) -> io::Result<Self> {
+    /// Watches `listeners` with `registry`.
+    /// # Errors
+    /// A listener cannot be watched.
+    pub(crate) fn new(mut listeners: Vec<TcpListener>, registry: &Registry) -> io::Result<Self> {
         for (index, listener) in listeners.iter_mut().enumerate() {
             registry.register(listener, Token(LISTENERS_FROM + index), Interest::READABLE)?;
         }

@@ -26,14 +26,13 @@ use proto::connection::ServerLimits;
 use slab::Slab;
 use store::{Seq, Store};
 
-use accept::Acceptor;
 use connection::Connection;
 use deadlines::Deadlines;
 use links::Parcel;
 use stopping::{Barriers, Stopping};
 use unsent::BufferPool;
 
-pub(crate) use accept::REFUSALS_MAX;
+pub(crate) use accept::{Acceptor, REFUSALS_MAX};
 pub(crate) use links::{Links, Mailbox};
 
 use crate::authentication::Authentication;
@@ -123,34 +122,31 @@ pub(crate) struct Shard<S> {
     shared: Arc<Shared>,
 }
 
-/// What a shard is made of.
+/// What a shard is made of, on its way to the shard's thread.
 #[derive(Debug)]
 pub(crate) struct Parts<S> {
     pub(crate) poll: Poll,
-    pub(crate) engine: Engine,
+    pub(crate) engine: engine::Config,
     pub(crate) store: S,
     pub(crate) links: Links,
-    pub(crate) listeners: Vec<mio::net::TcpListener>,
+    pub(crate) acceptor: Acceptor,
     pub(crate) shared: Arc<Shared>,
 }
 
 impl<S: Store> Shard<S> {
-    /// A shard that accepts on its listeners from now on.
-    /// # Errors
-    /// A listener cannot be watched.
-    pub(crate) fn new(parts: Parts<S>, now: Instant) -> io::Result<Self> {
+    /// A shard that accepts on its listeners from now on. It stays on the thread that makes it.
+    pub(crate) fn new(parts: Parts<S>, now: Instant) -> Self {
         let Parts {
             poll,
             engine,
             store,
             links,
-            listeners,
+            acceptor,
             shared,
         } = parts;
-        let acceptor = Acceptor::new(listeners, poll.registry())?;
-        Ok(Self {
+        Self {
             poll,
-            engine,
+            engine: Engine::new(engine, now),
             persisted: store.durable(),
             store,
             connections: Slab::new(),
@@ -171,11 +167,7 @@ impl<S: Store> Shard<S> {
             stopping: Stopping::No,
             owes_barrier: false,
             shared,
-        })
-    }
-
-    pub(crate) fn shared(&self) -> Arc<Shared> {
-        Arc::clone(&self.shared)
+        }
     }
 
     /// Runs until the Server has stopped.
