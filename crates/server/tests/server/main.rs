@@ -1,0 +1,34 @@
+//! The Server over real sockets on loopback: what only sockets and threads can show.
+//!
+//! Owns: nothing but tests. Start reading at [`start`], then any test.
+//! Invariant: every test waits for a condition with a deadline, never for a time.
+#![allow(
+    clippy::panic,
+    reason = "a test fails by a panic, also in what tests share"
+)]
+
+mod client;
+mod connections;
+mod delivery;
+mod stopping;
+
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+
+use vencejo_server::Server;
+use vencejo_server::config::Config;
+
+/// A configuration for a free port on loopback.
+fn config(shards: u16) -> Config {
+    Config {
+        listeners: vec![([127, 0, 0, 1], 0).into()],
+        shards: NonZeroU16::new(shards).expect("at least one shard"),
+        ..Config::default()
+    }
+}
+
+fn start(config: Config) -> (Server, SocketAddr) {
+    let server = Server::start(config).expect("the Server starts");
+    let address = server.listeners()[0];
+    (server, address)
+}
