@@ -69,7 +69,9 @@ pub struct ReceivedMessage {
 }
 
 impl ReceivedMessage {
-    pub(crate) fn from_publish(publish: &Publish<'_>) -> Self {
+    /// The message that `publish` carries, its Topic Alias resolved.
+    #[must_use]
+    pub fn from_publish(publish: &Publish<'_>) -> Self {
         let mut properties = Vec::new();
         for property in publish.properties.iter() {
             let written = property.put(&mut properties);

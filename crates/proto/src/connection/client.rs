@@ -8,6 +8,8 @@
 
 mod error;
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -125,6 +127,10 @@ impl ClientConnection {
         now: Instant,
         out: &mut Vec<u8>,
     ) -> Result<Self, SendError> {
+        // [v3.1.1 MQTT-3.1.3-7] MQTT 5 lifted this: its Server assigns a name that can be kept.
+        if connect.client_id.is_empty() && !connect.clean_start && connect.version != Version::V5 {
+            return Err(SendError::ClientIdMissing);
+        }
         // [MQTT-3.1.0-1] [v3.1.1 MQTT-3.1.0-1] CONNECT comes first.
         packet::encode(
             &Packet::Connect(Box::new(connect.clone())),
@@ -290,7 +296,7 @@ impl ClientConnection {
         Ok(ClientEvent::Connected(connack))
     }
 
-    /// [MQTT-4.4.0-1] [v3.1.1 MQTT-4.4.0-1] PUBREL and unacknowledged PUBLISH again, in order.
+    /// [MQTT-4.4.0-1] [MQTT-4.6.0-1] [v3.1.1 MQTT-4.4.0-1] [v3.1.1 MQTT-4.6.0-1] PUBREL and unacknowledged PUBLISH again, in order.
     fn resume(&mut self, now: Instant, out: &mut Vec<u8>) {
         let pubrels: Vec<_> = self
             .session
@@ -346,7 +352,7 @@ impl ClientConnection {
         out: &mut Vec<u8>,
     ) -> Result<ClientEvent<'a>, ClientError> {
         if let Some(alias) = publish.properties.topic_alias {
-            // [MQTT-3.3.2-11] All up to the maximum we announced are accepted, and no other.
+            // [MQTT-3.3.2-10] All up to the maximum we announced are accepted, and no other.
             if alias > self.topic_alias_maximum_in {
                 return Err(ClientError::TopicAliasInvalid);
             }
@@ -455,7 +461,7 @@ impl ClientConnection {
             return Err(ClientError::UnexpectedPacket(PacketType::PubRec));
         }
         if ack.reason.is_error() {
-            // [MQTT-4.3.3-4] No PUBREL after a refusal; the identifier is free again.
+            // [MQTT-4.4.0-2] No PUBREL after a refusal; the identifier is free again.
             let awaits = outbound.awaits;
             return self.finish(ack, PacketType::PubRec, awaits, now, out);
         }
@@ -509,7 +515,7 @@ impl ClientConnection {
             return Err(ClientError::UnexpectedPacket(packet_type));
         }
         self.session.outbound.remove(at);
-        // Section 4.9: never above where it began.
+        // [MQTT-4.9.0-1] The quota never goes above where it began.
         self.send_quota = self.send_quota.saturating_add(1).min(self.send_quota_max());
         self.resend(now, out);
         let Ack {
@@ -544,7 +550,7 @@ impl ClientConnection {
         if publish.qos == Qos::AtMostOnce {
             self.put(&Packet::Publish(sent), now, out)?;
         } else {
-            // [MQTT-3.3.4-7] [v3.1.1: no quota] Never more open than the Server's Receive Maximum.
+            // [MQTT-3.3.4-7] [MQTT-4.9.0-2] Never more open than the Server's Receive Maximum.
             if self.send_quota == 0 || self.session.outbound.iter().any(|kept| !kept.is_sent) {
                 return Err(SendError::QuotaExhausted);
             }
@@ -692,7 +698,7 @@ impl ClientConnection {
         now: Instant,
         out: &mut Vec<u8>,
     ) -> Result<(), SendError> {
-        // [MQTT-4.12.0-4] [MQTT-4.12.0-7] [MQTT-4.12.1-1]
+        // [MQTT-4.12.0-5] [MQTT-4.12.0-7] [MQTT-4.12.1-1]
         let is_allowed = self.phase != Phase::Closed
             && self.authentication_method.is_some()
             && auth.method == self.authentication_method;

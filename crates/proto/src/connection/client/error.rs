@@ -83,6 +83,8 @@ impl From<Malformed> for ClientError {
 /// Why a request of ours is not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendError {
+    /// A session to keep needs a Client Identifier before 5.0, [v3.1.1 MQTT-3.1.3-7].
+    ClientIdMissing,
     /// No CONNACK yet, or the connection is over.
     NotConnected,
     /// The Server's Receive Maximum is used up for now.
@@ -114,6 +116,7 @@ pub enum SendError {
 impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::ClientIdMissing => "a session to keep needs a client identifier",
             Self::NotConnected => "there is no connection",
             Self::QuotaExhausted => "the server's Receive Maximum is used up",
             Self::NoPacketIdentifier => "all Packet Identifiers are in use",

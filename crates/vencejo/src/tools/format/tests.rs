@@ -1,3 +1,11 @@
+//! What `-F` prints, letter by letter; compared with mosquitto_sub 2.0.11.
+//!
+//! Owns: the tables. Does not own: JSON's own rules. Start reading at
+//! [`every_letter_prints_what_mosquitto_prints`]. Invariant: the same text on every machine.
+
+use proto::Qos;
+use proto::packet::{Publish, PublishProperties};
+
 use super::*;
 
 #[test]
@@ -24,5 +32,109 @@ fn formats_parse_or_say_why_not() {
     ];
     for (format, text) in cases {
         assert_eq!(Format::parse(format).unwrap_err(), text, "{format}");
+    }
+}
+
+/// A message with every property, read from its bytes.
+fn message(payload: &[u8]) -> ReceivedMessage {
+    let properties = [
+        Property::SubscriptionIdentifier(5),
+        Property::ContentType("te\"x"),
+        Property::UserProperty("k", "v"),
+        Property::UserProperty("k2", "v2"),
+        Property::ResponseTopic("r/t"),
+        Property::CorrelationData(b"cd"),
+        Property::PayloadFormatIndicator(1),
+        Property::MessageExpiryInterval(100),
+    ];
+    let mut raw = Vec::new();
+    for property in properties {
+        property.put(&mut raw).unwrap();
+    }
+    let publish = Publish {
+        dup: false,
+        qos: Qos::AtLeastOnce,
+        retain: true,
+        topic: "p",
+        packet_id: PacketIdentifier::new(1),
+        properties: PublishProperties::parse(&raw).unwrap(),
+        payload,
+    };
+    ReceivedMessage::from_publish(&publish)
+}
+
+fn printed(format: &str, payload: &[u8]) -> String {
+    let at: ZonedDateTime = "2026-11-26T02:36:58.600424001+01:00[+01:00]"
+        .parse()
+        .unwrap();
+    let format = Format::parse(format).unwrap();
+    let mut out = Vec::new();
+    format.print(&message(payload), &at, "", &mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn every_letter_prints_what_mosquitto_prints() {
+    let cases = [
+        (
+            "[%A|%C|%D|%E|%F|%R|%S|%P|%m|%q|%r|%l]",
+            "[|te\"x|cd|100|1|r/t|5|k:v k2:v2|1|1|1|13]",
+        ),
+        (
+            "[%10t|%-10t|%05l|%-5l]",
+            "[         p|p         |00013|13   ]",
+        ),
+        (
+            "[%3.2C|%20.3t|%-08m|%08m]",
+            "[ te|                   p|1       |00000001]",
+        ),
+        ("%p", "{\"a\": [1, 2]}"),
+        ("[%-15p]", "[{\"a\": [1, 2]}  ]"),
+        ("%x", "7b2261223a205b312c20325d7d"),
+        ("%X", "7B2261223A205B312C20325D7D"),
+        ("%I", "2026-11-26T02:36:58+0100"),
+        ("%U", "1795657018.600424001"),
+        (
+            "@Y-@m-@d @H:@M:@S.@N @z",
+            "2026-11-26 02:36:58.600424001 +0100",
+        ),
+        (r"%%@@\\\e", "%@\\\u{1b}"),
+    ];
+    for (format, text) in cases {
+        assert_eq!(printed(format, br#"{"a": [1, 2]}"#), text, "{format}");
+    }
+}
+
+#[test]
+fn json_is_mosquittos() {
+    let head = r#"{"tst":"2026-11-26T02:36:58.600424Z+0100","topic":"p","qos":1,"retain":1,"payloadlen":13,"mid":1,"properties":{"subscription-identifier":5,"content-type":"te\"x","user-properties":{"k":"v","k2":"v2"},"response-topic":"r/t","correlation-data":"cd","payload-format-indicator":1,"message-expiry-interval":100},"payload":"#;
+    let payload = br#"{"a": [1, 2]}"#;
+    assert_eq!(
+        printed("%j", payload),
+        format!("{head}{}}}", r#""{\"a\": [1, 2]}""#)
+    );
+    assert_eq!(
+        printed("%J", payload),
+        format!("{head}{}}}", r#"{"a":[1,2]}"#)
+    );
+    assert_eq!(printed("%J", b"not json"), "");
+    assert!(printed("%j", b"").ends_with("\"payload\":null}"));
+}
+
+#[test]
+fn the_plain_formats_print_what_mosquitto_prints() {
+    let at = ZonedDateTime::now();
+    let cases: [(Format, &[u8], &str); 4] = [
+        (Format::Payload, b"x", "x\n"),
+        (Format::Payload, b"", ""),
+        (Format::Verbose, b"x y", "p x y\n"),
+        (Format::Verbose, b"", "p (null)\n"),
+    ];
+    for (format, payload, text) in cases {
+        let mut out = Vec::new();
+        format
+            .print(&message(payload), &at, "\n", &mut out)
+            .unwrap();
+        assert_eq!(out, text.as_bytes());
     }
 }
