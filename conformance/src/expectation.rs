@@ -19,11 +19,11 @@ pub(crate) enum Expectation {
     Connack(ExpectedConnack),
     /// DISCONNECT with this code; the connection must end.
     Disconnect(u8),
-    /// PUBACK, PUBREC, PUBREL or PUBCOMP (by first byte), short or long.
+    /// PUBACK, PUBREC, PUBREL or PUBCOMP (by first byte), short or long; without a code: success.
     Acknowledgement {
         first_byte: u8,
         packet_identifier: Vec<Atom>,
-        code: u8,
+        code: Option<u8>,
     },
     /// SUBACK or UNSUBACK (by first byte) with these codes.
     SubscribeAcknowledgement {
@@ -93,7 +93,11 @@ impl Expectation {
     fn parse_acknowledgement(first_byte: u8, tokens: &[String]) -> Result<Self, String> {
         let (packet_identifier, rest) = tokens.split_first().ok_or("no packet identifier")?;
         let packet_identifier = bytes::parse(packet_identifier)?;
-        let code = if rest.is_empty() { 0 } else { one_code(rest)? };
+        let code = if rest.is_empty() {
+            None
+        } else {
+            Some(one_code(rest)?)
+        };
         Ok(Self::Acknowledgement {
             first_byte,
             packet_identifier,
@@ -416,7 +420,7 @@ fn check_disconnect(code: u8, packet: &[u8], version: Version) -> Result<(), Str
 
 fn check_acknowledgement(
     packet_identifier: &[Atom],
-    code: u8,
+    code: Option<u8>,
     packet: &[u8],
     version: Version,
     variables: &mut Variables,
@@ -431,7 +435,7 @@ fn check_acknowledgement(
     )?;
     let got = rest.first().copied().unwrap_or(0);
     if version == Version::V5 {
-        if got != code {
+        if code.map_or(got >= 0x80, |code| got != code) {
             return Err(format!("the code is {got:02X}"));
         }
         let properties = rest.get(1..).unwrap_or_default();
