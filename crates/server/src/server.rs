@@ -70,10 +70,19 @@ impl Server {
     pub fn start_with<S: Store + Send + 'static>(
         config: Config,
         authentication: Authentication,
+        store: impl FnMut(ShardIndex) -> S,
+    ) -> Result<Self, StartError> {
+        let opened = open_all(&config.listeners, config.shards.get())?;
+        Self::start_at(opened, config, authentication, store)
+    }
+
+    fn start_at<S: Store + Send + 'static>(
+        opened: Vec<listener::Opened>,
+        config: Config,
+        authentication: Authentication,
         mut store: impl FnMut(ShardIndex) -> S,
     ) -> Result<Self, StartError> {
         let shard_count = config.shards.get();
-        let opened = open_all(&config.listeners, shard_count)?;
         let listeners = opened.iter().map(|opened| opened.address).collect();
         let hands_out = opened
             .iter()
@@ -273,3 +282,40 @@ const OPEN_FILES_GUESS: u64 = 1024;
 const OPEN_FILES_RESERVED: usize = 64;
 /// Fewer connections than these are worth a warning.
 const CONNECTIONS_EXPECTED: usize = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn one_listener_can_serve_all_shards() {
+        let config = Config {
+            shards: std::num::NonZeroU16::new(4).expect("not zero"),
+            ..Config::default()
+        };
+        let opened = listener::open(([127, 0, 0, 1], 0).into(), 1).expect("a free port");
+        let asked = authentication(&config);
+        let server = Server::start_at(vec![opened], config, asked, |_| MemoryStore::new())
+            .expect("the Server starts");
+        assert!(server.shared.settings.hands_out);
+        let clients: Vec<TcpStream> = (b'a'..=b'p')
+            .map(|name| {
+                let mut client = TcpStream::connect(server.listeners()[0]).expect("accepted");
+                let connect = [
+                    &b"\x10\x0D\x00\x04MQTT\x04\x02\x00\x00\x00\x01"[..],
+                    &[name],
+                ];
+                client.write_all(&connect.concat()).expect("is read");
+                client
+            })
+            .collect();
+        for mut client in clients {
+            let mut connack = [0; 4];
+            client.read_exact(&mut connack).expect("a CONNACK");
+            assert_eq!(connack, [0x20, 2, 0, 0]);
+        }
+    }
+}

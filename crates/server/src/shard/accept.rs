@@ -166,6 +166,7 @@ impl<S: Store> Shard<S> {
             protocol,
             stage: Stage::AwaitingConnect,
             peer,
+            claimed_client_id: None,
             partial: Vec::new(),
             unsent: Unsent::default(),
             armed: None,

@@ -25,6 +25,7 @@ impl<S: Store> Shard<S> {
         let Some(connection) = self.connection_mut(key) else {
             return;
         };
+        connection.claimed_client_id = Some(connect.client_id.as_str().into());
         let is_over_limit = connection.flags.is_over_limit;
         if let Some(error) = self.refusal(is_over_limit, &connect) {
             return self.refuse(key, &error);
@@ -144,6 +145,7 @@ impl<S: Store> Shard<S> {
             return;
         };
         connection.stage = Stage::Served;
+        connection.claimed_client_id = None;
         let peer = connection.peer;
         tracing::info!(
             %peer,
@@ -219,6 +221,7 @@ impl<S: Store> Shard<S> {
             protocol,
             stage: Stage::AwaitingConnect,
             peer,
+            claimed_client_id: None,
             partial: Vec::new(),
             unsent,
             armed: None,

@@ -54,6 +54,8 @@ pub(super) struct Connection {
     pub(super) protocol: ServerConnection,
     pub(super) stage: Stage,
     pub(super) peer: SocketAddr,
+    /// The Client Identifier of a CONNECT the engine has not seen yet, for the log.
+    pub(super) claimed_client_id: Option<Box<str>>,
     /// The beginning of a packet, whose rest is not here yet.
     pub(super) partial: Vec<u8>,
     pub(super) unsent: Unsent,
@@ -77,6 +79,8 @@ pub(super) struct Flags {
     pub(super) is_ready: bool,
     /// In the list of connections not read while a ring is full.
     pub(super) is_paused: bool,
+    /// Not read until it takes more of what it is owed.
+    pub(super) is_choked: bool,
     /// It has sent a PUBLISH.
     pub(super) is_publisher: bool,
     /// The engine knows that it is congested.

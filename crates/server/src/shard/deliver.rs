@@ -187,6 +187,13 @@ impl<S: Store> Shard<S> {
             len > mark
         };
         connection.flags.is_congested = is_congested;
+        if connection.flags.is_choked && !is_congested {
+            connection.flags.is_choked = false;
+            self.mark_ready(key);
+        }
+        let Some(connection) = self.connection_mut(key) else {
+            return;
+        };
         let is_served = connection.is_served();
         let peer = connection.peer;
         if is_congested != was_congested && is_served {
@@ -368,8 +375,15 @@ impl<S: Store> Shard<S> {
 
     /// The Client Identifier for the log, empty before CONNECT.
     fn client_id(&self, key: ConnectionKey) -> String {
+        let claimed = || {
+            self.connections
+                .get(index_of(key))?
+                .claimed_client_id
+                .as_deref()
+        };
         self.engine
             .client_id_of(key)
+            .or_else(claimed)
             .map(printable)
             .unwrap_or_default()
     }

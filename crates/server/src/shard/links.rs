@@ -215,3 +215,57 @@ fn index(shard: usize) -> ShardIndex {
 
 /// Parcels one ring holds; a turn puts in one batch.
 pub(super) const RING_PARCELS: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two shards; only the second one's event queue is looked at.
+    fn two() -> (mio::Poll, Vec<Links>) {
+        let mailbox = |poll: &mio::Poll| {
+            Mailbox::new(mio::Waker::new(poll.registry(), mio::Token(1)).expect("a waker"))
+        };
+        let first = mio::Poll::new().expect("a poll");
+        let second = mio::Poll::new().expect("a poll");
+        let mailboxes: Arc<[Mailbox]> = vec![mailbox(&first), mailbox(&second)].into();
+        (second, Links::mesh(&mailboxes))
+    }
+
+    #[test]
+    fn what_a_full_ring_does_not_take_stays_and_goes_later() {
+        let (_poll, mut links) = two();
+        let to = ShardIndex(1);
+        for _ in 0..RING_PARCELS + 3 {
+            links[0].push_parcel(to, Parcel::Messages(Vec::new()));
+        }
+        assert!(!links[0].flush());
+        let taken = std::iter::from_fn(|| links[1].pop(0)).count();
+        assert_eq!(taken, RING_PARCELS);
+        assert!(links[0].flush());
+        assert_eq!(std::iter::from_fn(|| links[1].pop(0)).count(), 3);
+    }
+
+    #[test]
+    fn shard_sleeps_only_with_empty_rings_and_is_woken_once() {
+        let (mut poll, mut links) = two();
+        let mut events = mio::Events::with_capacity(8);
+        let mut woken = |links: &mut Vec<Links>| {
+            links[0].push_parcel(ShardIndex(1), Parcel::Messages(Vec::new()));
+            assert!(links[0].flush());
+            poll.poll(&mut events, Some(std::time::Duration::ZERO))
+                .expect("polls");
+            events
+                .iter()
+                .map(mio::event::Event::token)
+                .collect::<Vec<_>>()
+        };
+        assert!(links[1].park());
+        assert_eq!(woken(&mut links), [mio::Token(1)]);
+        assert_eq!(woken(&mut links), []);
+        assert!(!links[1].park());
+        links[1].unpark();
+        assert_eq!(woken(&mut links), []);
+        assert_eq!(std::iter::from_fn(|| links[1].pop(0)).count(), 3);
+        assert!(links[1].park());
+    }
+}

@@ -16,6 +16,7 @@ mod stopping;
 mod unsent;
 
 use std::io;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -198,7 +199,7 @@ impl<S: Store> Shard<S> {
         self.take_parcels();
         self.on_deadlines();
         if self.engine.has_work() || self.engine.poll_timeout().is_some_and(|at| at <= self.now) {
-            self.engine.on_timeout(self.now);
+            self.guarded(Engine::on_timeout);
             self.has_news = true;
         }
         self.go_on_stopping();
@@ -297,13 +298,27 @@ impl<S: Store> Shard<S> {
         }
     }
 
+    /// Tells the engine something that no packet of this shard led to. What it fails on is skipped: the
+    /// other sessions of the shard are worth more than that.
+    fn guarded(&mut self, tell: impl FnOnce(&mut Engine, Instant)) {
+        let told = panic::catch_unwind(AssertUnwindSafe(|| tell(&mut self.engine, self.now)));
+        if told.is_err() {
+            let shard = self.links.own().0;
+            tracing::error!(
+                shard,
+                error = "a broken invariant of this Server",
+                "event skipped"
+            );
+        }
+    }
+
     fn on_parcel(&mut self, from: usize, parcel: Parcel) {
         match parcel {
             Parcel::Messages(messages) => {
                 let from = ShardIndex(u16::try_from(from).unwrap_or(u16::MAX));
                 self.has_news = true;
                 for message in messages {
-                    self.engine.on_shard_message(from, message, self.now);
+                    self.guarded(|engine, now| engine.on_shard_message(from, message, now));
                 }
                 self.deliver();
             }
@@ -366,7 +381,8 @@ impl<S: Store> Shard<S> {
         let Some(deadline) = deadline.filter(|_| connection.key == key) else {
             return;
         };
-        let deadline = deadline.max(self.now);
+        // Looked at again before it is far away, so that entries of closed connections go soon.
+        let deadline = deadline.clamp(self.now, self.now + ARMED_AHEAD_MAX);
         let is_early_enough = connection
             .armed
             .is_some_and(|tick| tick <= self.deadlines.tick_of(deadline) + 1);
@@ -407,6 +423,8 @@ const LISTENERS_FROM: usize = usize::MAX / 2;
 const SCRATCH_BYTES: usize = 64 * 1024;
 /// Events taken from one poll.
 const EVENTS_PER_TURN: usize = 1024;
+/// No entry for a connection's deadline lies further ahead.
+const ARMED_AHEAD_MAX: Duration = Duration::from_secs(60);
 /// Sleep at most this long while a ring is full or the Server stops.
 const HURRIED_SLEEP: Duration = Duration::from_millis(1);
 /// What is still unsettled after this many rounds is settled in the next turn.

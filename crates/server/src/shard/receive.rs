@@ -6,6 +6,7 @@
 
 use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use engine::ConnectionKey;
@@ -29,6 +30,11 @@ impl<S: Store> Shard<S> {
     /// Reads once from the connection and handles all packets that are complete.
     pub(super) fn read(&mut self, key: ConnectionKey) {
         let is_pressed = self.is_pressed;
+        let choking_bytes = self
+            .shared
+            .settings
+            .congested_bytes
+            .saturating_mul(CHOKING_FACTOR);
         let Some(connection) = self.connection_mut(key) else {
             return;
         };
@@ -39,6 +45,11 @@ impl<S: Store> Shard<S> {
         }
         if connection.flags.is_paused || (is_pressed && connection.flags.is_publisher) {
             return self.pause(key);
+        }
+        // A peer that does not take its answers is not asked for more, so that they stay bounded.
+        if connection.unsent.len() > choking_bytes {
+            connection.flags.is_choked = true;
+            return;
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         let read = self
@@ -216,7 +227,9 @@ impl<S: Store> Shard<S> {
             error = "a broken invariant of this Server",
             "connection closed after a panic in its packet"
         );
-        self.moving = None;
+        if self.moving.take().is_some() {
+            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        }
         let error = ConnectionError::refused(
             ReasonCode::ImplementationSpecificError,
             "the Server failed on this packet",
@@ -259,6 +272,8 @@ fn complete_packet(partial: &mut Vec<u8>, input: &mut &[u8]) -> bool {
     }
 }
 
+/// A connection with this many times the unsent bytes of a congested one is not read.
+const CHOKING_FACTOR: usize = 4;
 /// A growing packet's buffer gets at least this much more, or what is missing.
 const GROWTH_BYTES_MIN: usize = 4096;
 

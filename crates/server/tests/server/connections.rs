@@ -1,7 +1,9 @@
 //! How connections begin, are refused, and end.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::io::{Read, Write};
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use proto::packet::ReasonCode;
@@ -319,4 +321,34 @@ fn unknown_authentication_method_and_failed_proof_are_refused() {
         assert_eq!((connack[0], connack[3]), (0x20, reason.value()));
         assert!(client.is_at_end());
     }
+}
+
+#[test]
+fn client_that_asks_without_listening_is_not_read_until_it_listens() {
+    const PINGS: usize = 8 * 1024 * 1024;
+    let mut config = config(2);
+    config.bounds.congested_bytes = 1024;
+    config.bounds.unsent_bytes_max = 256 * 1024;
+    let (_server, address) = start(config);
+    let mut client = Raw::v311(address, "talker");
+    let mut writing = client.stream.try_clone().expect("a second handle");
+    let (progress, is_blocked) = mpsc::channel();
+    let writer = thread::spawn(move || {
+        for _ in 0..PINGS / 4096 {
+            writing
+                .write_all(&[0xC0, 0].repeat(4096))
+                .expect("is read in the end");
+            progress.send(()).expect("the test listens");
+        }
+    });
+    let stall = Duration::from_millis(300);
+    while is_blocked.recv_timeout(stall).is_ok() {}
+    assert!(
+        !writer.is_finished(),
+        "everything was read from a Client that does not listen"
+    );
+    let mut heard = vec![0; 2 * PINGS];
+    client.stream.read_exact(&mut heard).expect("every answer");
+    assert!(heard.chunks(2).all(|answer| answer == [0xD0, 0]));
+    writer.join().expect("everything was written");
 }
