@@ -71,7 +71,7 @@ misdeeds! {
     WillQosThree => MalformedPacket, "MQTT-3.1.2-12", "v3.1.1 MQTT-3.1.2-14", "the Will QoS is 3";
     PasswordWithoutUserName => MalformedPacket, "3.1.2.9", "v3.1.1 MQTT-3.1.2-22", "there is a Password without a User Name";
     PropertyUnknown => MalformedPacket, "2.2.2.2", "v3.1.1 MQTT-4.8.0-1", "a property identifier does not exist";
-    PropertyNotAllowed => ProtocolError, "2.2.2.2", "v3.1.1 MQTT-4.8.0-1", "a property may not stand in this packet";
+    PropertyNotAllowed => MalformedPacket, "2.2.2.2", "v3.1.1 MQTT-4.8.0-1", "a property may not stand in this packet";
     PropertyRepeated => ProtocolError, "2.2.2.2", "v3.1.1 MQTT-4.8.0-1", "a property stands twice where it may stand once";
     PropertyValue => ProtocolError, "2.2.2.2", "v3.1.1 MQTT-4.8.0-1", "a property has a value it may not have";
     TooManyUserProperties => QuotaExceeded, "4.13.2", "v3.1.1 MQTT-4.8.0-1", "the packet has more User Properties than this implementation accepts";
