@@ -42,6 +42,8 @@ pub enum ConnectionError {
     AuthMethodChanged,
     /// AUTH with a Reason Code that does not fit the exchange, [MQTT-4.12.0-3], [MQTT-4.12.1-1].
     AuthReasonCode,
+    /// DISCONNECT sets a Session Expiry Interval where CONNECT had none, section 3.14.2.2.2.
+    SessionExpiryFromZero,
     /// No complete CONNECT in time.
     ConnectTimeout,
     /// No complete packet within one and a half Keep Alive times, [MQTT-3.1.2-22],
@@ -89,7 +91,8 @@ impl ConnectionError {
             | Self::PacketDuringAuthentication(_)
             | Self::AuthWithoutMethod
             | Self::AuthMethodChanged
-            | Self::AuthReasonCode => ReasonCode::ProtocolError,
+            | Self::AuthReasonCode
+            | Self::SessionExpiryFromZero => ReasonCode::ProtocolError,
         }
     }
 
@@ -109,6 +112,7 @@ impl ConnectionError {
             Self::AuthWithoutMethod => ("MQTT-4.12.0-7", ""),
             Self::AuthMethodChanged => ("MQTT-4.12.0-5", ""),
             Self::AuthReasonCode => ("MQTT-4.12.0-3", ""),
+            Self::SessionExpiryFromZero => ("3.14.2.2.2", ""),
             Self::KeepAliveTimeout => ("MQTT-3.1.2-22", "v3.1.1 MQTT-3.1.2-24"),
             Self::ConnectTimeout => ("3.1.4", "v3.1.1 3.1.4"),
             Self::Refused { .. } => ("", ""),
@@ -156,6 +160,9 @@ impl fmt::Display for ConnectionError {
                 f.write_str("the Authentication Method is not the one of CONNECT")
             }
             Self::AuthReasonCode => f.write_str("this AUTH Reason Code does not fit the exchange"),
+            Self::SessionExpiryFromZero => {
+                f.write_str("DISCONNECT sets a Session Expiry Interval where CONNECT had none")
+            }
             Self::ConnectTimeout => f.write_str("no complete CONNECT in time"),
             Self::KeepAliveTimeout => {
                 f.write_str("no complete packet within one and a half Keep Alive times")

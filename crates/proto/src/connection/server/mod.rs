@@ -67,6 +67,7 @@ pub struct ServerConnection {
     /// Level byte of a CONNECT that was refused for it.
     refused_level: Option<u8>,
     request_problem_information: bool,
+    is_session_expiry_zero: bool,
     client_packet_size_max: u32,
     keep_alive: Duration,
     deadline_base: Instant,
@@ -94,6 +95,7 @@ impl ServerConnection {
             state: State::AwaitingConnect,
             refused_level: None,
             request_problem_information: true,
+            is_session_expiry_zero: true,
             client_packet_size_max: u32::MAX,
             keep_alive: Duration::ZERO,
             deadline_base: now,
@@ -157,6 +159,14 @@ impl ServerConnection {
             Packet::PingReq => Event::PingReq,
             Packet::Connect(connect) => Event::Connect(self.on_connect(connect)?),
             Packet::Disconnect(disconnect) => {
+                // Section 3.14.2.2.2: an expiry that was zero stays zero.
+                if self.is_session_expiry_zero
+                    && disconnect
+                        .session_expiry_interval_seconds
+                        .is_some_and(|value| value != 0)
+                {
+                    return Err(ConnectionError::SessionExpiryFromZero);
+                }
                 self.state = State::Closing;
                 Event::Disconnect(disconnect)
             }
@@ -205,6 +215,7 @@ impl ServerConnection {
         self.keep_alive = Duration::from_secs(u64::from(connect.keep_alive_seconds));
         let properties = &connect.properties;
         self.request_problem_information = properties.request_problem_information;
+        self.is_session_expiry_zero = properties.session_expiry_interval_seconds.unwrap_or(0) == 0;
         if let Some(size) = properties.maximum_packet_size_bytes {
             self.client_packet_size_max = size.get();
         }
