@@ -1,14 +1,19 @@
 //! The one binary: the server, and the tools around it.
 //!
-//! Owns: the command line, exit codes, the allocator. Does not own: any MQTT.
+//! Owns: which command runs, exit codes of usage errors, the allocator. Does not own: any MQTT.
 //! Start reading at [`main`]. Invariant: data on standard output, diagnostics on standard error.
 
+mod demo;
+mod port_owner;
+mod serve;
 mod tools;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use demo::DemoArgs;
+use serve::ServeArgs;
 use tools::Failure;
 use tools::args::{PubArgs, SubArgs};
 
@@ -33,8 +38,10 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    Pub(PubArgs),
-    Sub(SubArgs),
+    Serve(ServeArgs),
+    Pub(Box<PubArgs>),
+    Sub(Box<SubArgs>),
+    Demo(DemoArgs),
 }
 
 fn main() -> ExitCode {
@@ -42,26 +49,24 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return on_parse_error(&error),
     };
-    match cli.command {
-        Some(Command::Pub(args)) => {
-            let quiet = args.connection.quiet;
-            report(run(tools::publish::run(&args)), quiet)
-        }
-        Some(Command::Sub(args)) => {
-            let quiet = args.connection.quiet;
-            report(run(tools::subscribe::run(&args)), quiet)
-        }
-        None => ExitCode::FAILURE,
+    match cli
+        .command
+        .unwrap_or_else(|| Command::Serve(ServeArgs::default()))
+    {
+        Command::Serve(args) => report(serve::run(&args), false),
+        Command::Demo(args) => report(demo::run(&args), false),
+        Command::Pub(args) => report(run(tools::publish::run(&args)), args.connection.quiet),
+        Command::Sub(args) => report(run(tools::subscribe::run(&args)), args.connection.quiet),
     }
 }
 
-/// Runs a tool on one thread.
-fn run(tool: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+/// Runs what waits for something on one thread.
+fn run(future: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new(format!("Error: {error}.")))?;
-    let result = runtime.block_on(tool);
+    let result = runtime.block_on(future);
     // A thread may still wait for standard input, which nobody wants to wait for.
     runtime.shutdown_background();
     result
@@ -90,5 +95,86 @@ fn on_parse_error(error: &clap::Error) -> ExitCode {
         0 => ExitCode::SUCCESS,
         _ if is_tool => ExitCode::FAILURE,
         _ => ExitCode::from(2),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn sub(line: &str) -> SubArgs {
+        let words = ["vencejo", "sub"].into_iter().chain(line.split(' '));
+        match Cli::try_parse_from(words).unwrap().command {
+            Some(Command::Sub(args)) => *args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn publish(line: &str) -> PubArgs {
+        let words = ["vencejo", "pub"].into_iter().chain(line.split(' '));
+        match Cli::try_parse_from(words).unwrap().command {
+            Some(Command::Pub(args)) => *args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn mosquittos_everyday_flags_are_understood() {
+        let args = publish(
+            "-h example.org -p 1884 -t a/b -m -5 -q 1 -r -i me -u user -P secret -V mqttv311 -k 30 -d \
+             --will-topic w --will-payload gone --will-qos 1 --will-retain --repeat 3 --repeat-delay 0.5 \
+             --quiet --nodelay -A 127.0.0.1 -M 5 -x 10 -c",
+        );
+        assert_eq!(args.connection.host.as_deref(), Some("example.org"));
+        assert_eq!(args.connection.port.as_deref(), Some("1884"));
+        assert_eq!(args.message.as_deref(), Some("-5"));
+        assert_eq!((args.repeat, args.max_inflight, args.retain), (3, 5, true));
+        assert!(args.connection.debug && args.connection.will_retain);
+        let args = sub(
+            "-t a/# -t +/b -T a/c -U old -q 2 -v -C 3 -W 5 -F %p -N -R -E -I pre- -L mqtt://host/x \
+             --retained-only --remove-retained --retain-as-published --retain-handling new",
+        );
+        assert_eq!(args.topic, ["a/#", "+/b"]);
+        assert_eq!(args.filter_out, ["a/c"]);
+        assert_eq!(args.unsubscribe, ["old"]);
+        assert_eq!((args.count.as_deref(), args.timeout), (Some("3"), Some(5)));
+        assert!(args.verbose && args.no_newline && args.exit_after_subscribe);
+    }
+
+    #[test]
+    fn properties_take_three_or_four_values() {
+        let args = publish(
+            "-t a -m b -D publish user-property k v -D publish content-type text -D connect receive-maximum 5 -r",
+        );
+        let expected =
+            "publish user-property k v publish content-type text connect receive-maximum 5";
+        assert_eq!(args.connection.property.join(" "), expected);
+        assert!(args.retain);
+    }
+
+    #[test]
+    fn long_flags_of_both_families_are_understood() {
+        let args = publish(
+            "--hostname h --topic t --message m --user u --password p --client-id c --no-clean",
+        );
+        assert_eq!(args.connection.host.as_deref(), Some("h"));
+        assert_eq!(args.connection.username.as_deref(), Some("u"));
+        assert_eq!(args.connection.id.as_deref(), Some("c"));
+        assert!(args.connection.disable_clean_session);
+    }
+
+    #[test]
+    fn no_command_serves() {
+        assert!(Cli::try_parse_from(["vencejo"]).unwrap().command.is_none());
+        assert!(Cli::try_parse_from(["vencejo", "-h"]).is_err());
+        let help = Cli::try_parse_from(["vencejo", "sub", "-?"]).unwrap_err();
+        assert_eq!(help.exit_code(), 0);
     }
 }

@@ -1,0 +1,302 @@
+//! `vencejo serve`: the server from the command line, from its first line to its exit code.
+//!
+//! Owns: flags, what is printed at the start, logs, signals. Does not own: serving (see `server`).
+//! Start reading at [`run`]. Invariant: exit codes are 0, 1, 69 (cannot listen) and 78 (configuration).
+
+use std::io::{IsTerminal, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use server::authentication::AnonymousPolicy;
+use server::config::{self, Config};
+use server::{Server, StartError};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::level_filters::LevelFilter;
+
+use crate::port_owner;
+use crate::tools::Failure;
+
+/// Run the server
+#[derive(Args, Clone, Debug)]
+#[command(disable_help_flag = true)]
+pub(crate) struct ServeArgs {
+    /// Configuration file (TOML)
+    #[arg(short = 'c', long)]
+    config: Option<PathBuf>,
+    /// Where to listen, instead of what the configuration says; may be repeated
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Vec<SocketAddr>,
+    /// How many shards (threads that serve) [default: one for each core]
+    #[arg(long)]
+    shards: Option<NonZeroU16>,
+    /// Where state is to be kept; NOT YET: this version keeps all state in memory and writes nothing
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
+    /// Print help
+    #[arg(long, short = '?', action = clap::ArgAction::Help)]
+    help: Option<bool>,
+}
+
+/// What is logged, and how.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct LogArgs {
+    /// Form of the log on standard error
+    #[arg(long, value_enum, default_value = "text")]
+    log_format: LogFormat,
+    /// What is logged: off, error, warn, info, debug or trace [default: info; demo: warn]
+    #[arg(long)]
+    log_level: Option<LevelFilter>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Default for ServeArgs {
+    fn default() -> Self {
+        let log = LogArgs {
+            log_format: LogFormat::Text,
+            log_level: None,
+        };
+        Self {
+            config: None,
+            listen: Vec::new(),
+            shards: None,
+            data: None,
+            log,
+            help: None,
+        }
+    }
+}
+
+/// sysexits: a service is unavailable.
+const EX_UNAVAILABLE: u8 = 69;
+/// sysexits: the configuration is wrong.
+const EX_CONFIG: u8 = 78;
+
+/// Serves until SIGTERM or SIGINT.
+pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
+    let started = Instant::now();
+    start_log(&args.log, LevelFilter::INFO);
+    let config = configuration(args)?;
+    let anonymous = config.authentication.anonymous;
+    crate::run(async {
+        // Before the sockets open, so that no signal finds us unprepared.
+        let mut signals = Signals::new()?;
+        let server = Server::start(config).map_err(|error| start_failure(&error))?;
+        greet(args, &server.listeners(), anonymous, started.elapsed());
+        signals.next().await;
+        stop(server, &mut signals).await
+    })
+}
+
+fn configuration(args: &ServeArgs) -> Result<Config, Failure> {
+    let mut config = match &args.config {
+        Some(path) => config::load(path).map_err(|error| Failure {
+            text: error.to_string(),
+            code: EX_CONFIG,
+        })?,
+        None => Config::default(),
+    };
+    if !args.listen.is_empty() {
+        config.listeners.clone_from(&args.listen);
+    }
+    if let Some(shards) = args.shards {
+        config.shards = shards;
+    }
+    Ok(config)
+}
+
+/// What to say and which code to leave with when the server does not start.
+pub(crate) fn start_failure(error: &StartError) -> Failure {
+    let text = match error {
+        StartError::PortInUse { addr } => port_owner::advice(*addr),
+        other => other.to_string(),
+    };
+    Failure {
+        text,
+        code: EX_UNAVAILABLE,
+    }
+}
+
+/// Logs to standard error, from `level` up unless the flags say another one.
+pub(crate) fn start_log(args: &LogArgs, level: LevelFilter) {
+    let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let log = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(args.log_level.unwrap_or(level))
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal() && !is_plain);
+    let result = match args.log_format {
+        LogFormat::Text => log.try_init(),
+        LogFormat::Json => log.json().flatten_event(true).try_init(),
+    };
+    debug_assert!(result.is_ok(), "invariant: the log is started once");
+}
+
+/// What listens, where state is, and what to type next.
+fn greet(
+    args: &ServeArgs,
+    listeners: &[SocketAddr],
+    anonymous: AnonymousPolicy,
+    elapsed: Duration,
+) {
+    let version = env!("CARGO_PKG_VERSION");
+    let title = format!("Vencejo {version} - an MQTT 3.1, 3.1.1 and 5.0 server");
+    let mut text = format!("\n  {title:<60} ready in {} ms\n\n", elapsed.as_millis());
+    for address in listeners {
+        let url = format!("mqtt://{address}");
+        text.push_str(&format!(
+            "  MQTT        {url:<32} {}\n",
+            who_gets_in(address.ip(), anonymous)
+        ));
+    }
+    text.push_str("  State       in memory only: it is gone when the server stops\n");
+    if let Some(data) = &args.data {
+        let data = data.display();
+        text.push_str(&format!(
+            "  Data        {data} is left alone: this version writes nothing yet\n"
+        ));
+    }
+    match &args.config {
+        Some(path) => text.push_str(&format!("  Config      {}\n", path.display())),
+        None => text.push_str("  Config      none, all defaults (serve -c FILE reads one)\n"),
+    }
+    text.push_str(&what_next(listeners));
+    print(&text);
+}
+
+fn who_gets_in(address: IpAddr, anonymous: AnonymousPolicy) -> &'static str {
+    match anonymous {
+        AnonymousPolicy::Always if address.is_loopback() => "no password, only from this machine",
+        AnonymousPolicy::Always => "NO PASSWORD, open to everyone who can reach it",
+        AnonymousPolicy::Loopback if address.is_loopback() => "no password, only from this machine",
+        AnonymousPolicy::Loopback => "no password from this machine; everyone else is refused",
+        AnonymousPolicy::Never => "nobody is let in without proof",
+    }
+}
+
+fn what_next(listeners: &[SocketAddr]) -> String {
+    let program = program();
+    let flags = listeners
+        .first()
+        .map_or_else(String::new, |first| connect_flags(*first));
+    format!(
+        "\n  Try it in another terminal:\n    {program} sub{flags} -t 'hello/#' -v\n    \
+         {program} pub{flags} -t hello/world -m 'it works!'\n\n"
+    )
+}
+
+/// The flags our tools need to reach `address`: none for the default.
+pub(crate) fn connect_flags(address: SocketAddr) -> String {
+    let host = match address.ip() {
+        ip if ip.is_loopback() || ip.is_unspecified() => String::new(),
+        ip => format!(" -h {ip}"),
+    };
+    match address.port() {
+        1883 => host,
+        port => format!("{host} -p {port}"),
+    }
+}
+
+/// How this program was called, to be called again.
+pub(crate) fn program() -> String {
+    std::env::args()
+        .next()
+        .unwrap_or_else(|| "vencejo".to_owned())
+}
+
+/// Prints at once: whoever started us may wait for it through a pipe.
+pub(crate) fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    // A server goes on serving where nobody reads what it says.
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .ok();
+}
+
+/// SIGINT and SIGTERM.
+pub(crate) struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    pub(crate) fn new() -> Result<Self, Failure> {
+        let listen = |kind| signal(kind).map_err(|error| Failure::new(format!("Error: {error}.")));
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    pub(crate) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Stops in peace; a second signal ends it at once.
+pub(crate) async fn stop(server: Server, signals: &mut Signals) -> Result<(), Failure> {
+    server.stop();
+    let stopped = tokio::task::spawn_blocking(move || server.join());
+    tokio::select! {
+        stopped = stopped => {
+            stopped.map_err(|_| Failure::new("a part of the server failed while stopping"))
+        }
+        () = signals.next() => Err(Failure::new("stopped at once, at the second signal")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tools_are_told_how_to_reach_the_listener() {
+        let cases = [
+            ("127.0.0.1:1883", ""),
+            ("127.0.0.1:1884", " -p 1884"),
+            ("0.0.0.0:1883", ""),
+            ("192.0.2.1:1883", " -h 192.0.2.1"),
+            ("[::1]:1890", " -p 1890"),
+        ];
+        for (address, flags) in cases {
+            assert_eq!(connect_flags(address.parse().unwrap()), flags, "{address}");
+        }
+    }
+
+    #[test]
+    fn flags_win_over_the_configuration() {
+        let args = ServeArgs {
+            listen: vec!["127.0.0.1:0".parse().unwrap()],
+            shards: NonZeroU16::new(3),
+            ..ServeArgs::default()
+        };
+        let config = configuration(&args).unwrap();
+        assert_eq!(config.listeners, args.listen);
+        assert_eq!(config.shards.get(), 3);
+        let missing = ServeArgs {
+            config: Some("no/such/file.toml".into()),
+            ..args
+        };
+        assert_eq!(configuration(&missing).unwrap_err().code, EX_CONFIG);
+    }
+
+    #[test]
+    fn an_open_door_is_called_one() {
+        let open = who_gets_in(IpAddr::from([0, 0, 0, 0]), AnonymousPolicy::Always);
+        assert!(open.contains("NO PASSWORD"));
+        let local = who_gets_in(IpAddr::from([127, 0, 0, 1]), AnonymousPolicy::Loopback);
+        assert_eq!(local, "no password, only from this machine");
+    }
+}
