@@ -89,6 +89,8 @@ struct Connection {
     situation: Situation,
     receive_maximum: u16,
     maximum_packet_size: Option<u32>,
+    /// The client's own Maximum Packet Size.
+    size_limit: usize,
 }
 
 enum Incoming {
@@ -117,6 +119,11 @@ impl Run<'_> {
                     &[Expectation::Raw(vec![Atom::Literal(vec![0xD0, 0])])],
                 )
             }
+            Action::Limit(bytes) => {
+                self.connection(name)?.size_limit = *bytes;
+                Ok(())
+            }
+            Action::Differ(names) => self.differ(names),
             Action::Disconnect => {
                 self.connection(name)?.write(&[0xE0, 0]);
                 self.expect_one(name, &[Expectation::Closed])
@@ -173,6 +180,7 @@ impl Run<'_> {
         };
         let packet = connect_packet(connect, version, &own_id);
         self.send(name, &packet)?;
+        self.connection(name)?.size_limit = self.size_limit(connect, version);
         let session_present = (version != Version::V31).then_some(connect.present);
         self.expect_one(
             name,
@@ -181,6 +189,20 @@ impl Run<'_> {
                 0,
             ))],
         )
+    }
+
+    /// The Maximum Packet Size that `connect` announces.
+    fn size_limit(&self, connect: &Connect, version: Version) -> usize {
+        let list = connect.properties.as_deref().unwrap_or_default();
+        let list = bytes::encode(list, version, &self.variables).unwrap_or_default();
+        let (properties, _) = packet::properties(&list).unwrap_or_default();
+        let found = properties
+            .iter()
+            .find(|property| property.identifier == 0x27);
+        let value = found.and_then(|property| <[u8; 4]>::try_from(property.value).ok());
+        value.map_or(usize::MAX, |value| {
+            usize::try_from(u32::from_be_bytes(value)).unwrap_or(usize::MAX)
+        })
     }
 
     fn expect_one(&mut self, name: &str, any: &[Expectation]) -> Result<(), Stop> {
@@ -300,6 +322,20 @@ impl Run<'_> {
         Ok(())
     }
 
+    fn differ(&self, names: &[String]) -> Result<(), Stop> {
+        let mut seen = BTreeMap::new();
+        for name in names {
+            let value = self.variables.get(name);
+            let value = value.ok_or_else(|| Stop::Fail(format!("${name} is not bound")))?;
+            if let Some(other) = seen.insert(value, name) {
+                return Err(Stop::Fail(format!(
+                    "${name} and ${other} are both {value:02X?}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     fn exceed_receive_maximum(&mut self, name: &str) -> Result<(), Stop> {
         let topic = self.case.id.clone();
         let connection = self.connection(name)?;
@@ -355,6 +391,7 @@ impl Connection {
             },
             receive_maximum: u16::MAX,
             maximum_packet_size: None,
+            size_limit: usize::MAX,
         })
     }
 
@@ -368,6 +405,11 @@ impl Connection {
         let mut buffer = vec![0; 16 * 1024];
         loop {
             if let Some(packet) = packet::take(&mut self.inbox)? {
+                // [MQTT-3.1.2-24] Nothing larger than the client's Maximum Packet Size is sent.
+                if packet.len() > self.size_limit {
+                    let show = packet::show(&packet);
+                    return Err(format!("larger than {} bytes: {show}", self.size_limit));
+                }
                 return Ok(Incoming::Packet(packet));
             }
             let left = deadline.saturating_duration_since(Instant::now());

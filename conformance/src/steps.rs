@@ -1,7 +1,7 @@
 //! The step language of the rows: one line, one step, on one of several connections.
 //!
 //! Owns: splitting a row's text into steps, and the words `connect`, `send`, `expect`, `refused`,
-//! `closed`, `silence`, `disconnect`, `drop`, `version`, `exceed`.
+//! `closed`, `silence`, `limit`, `differ`, `disconnect`, `drop`, `version`, `exceed`.
 //! Does not own: what bytes mean (see `bytes`), doing the steps (see `runner`).
 //! Start reading at [`parse`]. Invariant: a row that parses has no unknown word in it.
 
@@ -36,6 +36,10 @@ pub(crate) enum Action {
     ExpectEventually(Expectation),
     /// Sends PINGREQ; the next packet must be PINGRESP.
     Silence,
+    /// No packet larger than this may come, in bytes.
+    Limit(usize),
+    /// These variables, without their `$`, must all have been bound to different values.
+    Differ(Vec<String>),
     /// Sends a normal DISCONNECT and waits for the end.
     Disconnect,
     /// Closes the socket without a word.
@@ -119,6 +123,11 @@ fn parse_step(line: &str) -> Result<Step, String> {
         "expect" => parse_expect(rest)?,
         "refused" | "closed" => Action::ExpectOne(vec![Expectation::parse(&tokens)?]),
         "silence" => Action::Silence,
+        "limit" => {
+            let limit = rest.concat().parse();
+            Action::Limit(limit.map_err(|_| "a number of bytes is due".to_owned())?)
+        }
+        "differ" => Action::Differ(rest.iter().map(|name| name.replacen('$', "", 1)).collect()),
         "disconnect" => Action::Disconnect,
         "drop" => Action::Drop,
         "exceed" => match rest.concat().as_str() {
