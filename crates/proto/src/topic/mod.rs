@@ -90,5 +90,5 @@ pub fn matches(filter: &str, name: &str) -> bool {
 /// How many levels a Topic Name or Topic Filter has.
 #[must_use]
 pub fn level_count(text: &str) -> usize {
-    text.split('/').count()
+    text.bytes().filter(|byte| *byte == b'/').count() + 1
 }
