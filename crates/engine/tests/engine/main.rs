@@ -5,5 +5,8 @@
     reason = "the world has more doors than the first tests use"
 )]
 
+mod flow;
 mod publish;
+mod sessions;
+mod wills;
 mod world;
