@@ -1,0 +1,416 @@
+//! The binary from outside: `serve`, `pub`, `sub` and `demo` as processes, over real sockets.
+//!
+//! Owns: exit codes, output, what tools and server do together. Does not own: formats (unit tests).
+//! Start reading at [`Served`]. Invariant: every wait has a deadline, every process ends with its test.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+/// How long anything may take.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A process that ends with its owner.
+struct Running {
+    child: Child,
+    out: BufReader<ChildStdout>,
+    /// Dropped with it; until then a thread waits to kill a process that takes too long.
+    _watchdog: mpsc::Sender<()>,
+}
+
+impl Running {
+    fn start(args: &[&str]) -> Self {
+        let mut child = vencejo(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the binary starts");
+        let out = BufReader::new(child.stdout.take().expect("standard output is a pipe"));
+        let (watchdog, ended) = mpsc::channel::<()>();
+        let pid = child.id().to_string();
+        std::thread::spawn(move || {
+            if ended.recv_timeout(DEADLINE) == Err(mpsc::RecvTimeoutError::Timeout) {
+                Command::new("kill")
+                    .args(["-s", "KILL", &pid])
+                    .status()
+                    .ok();
+            }
+        });
+        Self {
+            child,
+            out,
+            _watchdog: watchdog,
+        }
+    }
+
+    /// The next line of standard output; empty at its end.
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.out.read_line(&mut line).expect("a line of text");
+        line.trim_end_matches('\n').to_owned()
+    }
+
+    /// The first line that holds `text`.
+    fn line_with(&mut self, text: &str) -> String {
+        loop {
+            let line = self.line();
+            if line.contains(text) || line.is_empty() && self.has_ended() {
+                return line;
+            }
+        }
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_some())
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args(["-s", name, &pid]).status();
+        assert!(status.is_ok_and(|status| status.success()), "kill");
+    }
+
+    /// The exit code, once it has ended by itself.
+    fn code(&mut self) -> Option<i32> {
+        let started = Instant::now();
+        while started.elapsed() < DEADLINE {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        None
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// A server on a port of its own.
+struct Served {
+    server: Running,
+    port: String,
+}
+
+impl Served {
+    fn start() -> Self {
+        Self::start_at("127.0.0.1:0")
+    }
+
+    fn start_at(address: &str) -> Self {
+        let mut server = Running::start(&["serve", "--listen", address, "--shards", "2"]);
+        let line = server.line_with("mqtt://");
+        let port = line.split_once("127.0.0.1:").map_or("", |(_, rest)| rest);
+        let port = port
+            .split_whitespace()
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        assert_ne!(port, "", "no listener in {line:?}");
+        Self { server, port }
+    }
+
+    fn tool(&self, name: &str, args: &[&str]) -> Output {
+        vencejo(&[&[name, "-p", &self.port], args].concat())
+            .stdin(Stdio::null())
+            .output()
+            .expect("the tool runs")
+    }
+
+    fn publish(&self, args: &[&str]) {
+        let output = self.tool("pub", args);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    }
+
+    /// A subscriber that is subscribed.
+    fn subscriber(&self, args: &[&str]) -> Running {
+        let mut subscriber = Running::start(&[&["sub", "-p", &self.port, "-d"], args].concat());
+        let line = subscriber.line_with("Subscribed");
+        assert!(line.starts_with("Subscribed"), "{line}");
+        subscriber
+    }
+}
+
+fn vencejo(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vencejo"));
+    command.args(args).env("TZ", "UTC");
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The next line of a `-d` subscriber that is not about packets.
+fn message(subscriber: &mut Running) -> String {
+    loop {
+        let line = subscriber.line();
+        if !line.starts_with("Client ") {
+            return line;
+        }
+    }
+}
+
+#[test]
+fn messages_pass_in_every_version_and_quality() {
+    let served = Served::start();
+    for version in ["3.1", "3.1.1", "5"] {
+        let filter = format!("v/{version}/#");
+        let mut subscriber = served.subscriber(&["-t", &filter, "-q", "2", "-v", "-V", version]);
+        for qos in ["0", "1", "2"] {
+            for from in ["mqttv31", "mqttv311", "mqttv5"] {
+                let topic = format!("v/{version}/{qos}");
+                served.publish(&["-t", &topic, "-m", from, "-q", qos, "-V", from]);
+                assert_eq!(message(&mut subscriber), format!("{topic} {from}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn lines_of_standard_input_keep_their_order() {
+    let served = Served::start();
+    for qos in ["0", "1", "2"] {
+        let mut subscriber =
+            Running::start(&["sub", "-p", &served.port, "-t", "lines", "-q", qos, "-d"]);
+        subscriber.line_with("Subscribed");
+        let mut publisher = vencejo(&["pub", "-p", &served.port, "-t", "lines", "-q", qos, "-l"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("the tool runs");
+        let lines: String = (0..500).map(|number| format!("line {number}\n")).collect();
+        let mut input = publisher.stdin.take().expect("standard input is a pipe");
+        input.write_all(lines.as_bytes()).expect("the tool reads");
+        drop(input);
+        assert!(publisher.wait().is_ok_and(|status| status.success()));
+        for number in 0..500 {
+            assert_eq!(message(&mut subscriber), format!("line {number}"));
+        }
+    }
+}
+
+#[test]
+fn a_kept_session_loses_nothing_to_a_count() {
+    let served = Served::start();
+    let session = ["-c", "-i", "worker", "-q", "1", "-t", "jobs"];
+    let output = served.tool("sub", &[&session[..], &["-E"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    for job in ["a", "b", "c"] {
+        served.publish(&["-t", "jobs", "-m", job, "-q", "1"]);
+    }
+    for job in ["a\n", "b\n", "c\n"] {
+        let output = served.tool("sub", &[&session[..], &["-C", "1", "-W", "20"]].concat());
+        assert_eq!(text(&output.stdout), job, "{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn retained_messages_are_shown_filtered_and_removed() {
+    let served = Served::start();
+    for topic in ["r/a", "r/b"] {
+        served.publish(&["-t", topic, "-m", "kept", "-r", "-q", "1"]);
+    }
+    let output = served.tool(
+        "sub",
+        &["-t", "r/#", "-v", "-C", "1", "-T", "r/a", "-W", "20"],
+    );
+    assert_eq!(text(&output.stdout), "r/b kept\n");
+    let output = served.tool(
+        "sub",
+        &["-t", "r/#", "-C", "2", "-W", "20", "--remove-retained"],
+    );
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let output = served.tool("sub", &["-t", "r/#", "-v", "-W", "1"]);
+    assert_eq!(
+        (text(&output.stdout).as_str(), output.status.code()),
+        ("", Some(27))
+    );
+    assert_eq!(text(&output.stderr), "Timed out\n");
+}
+
+#[test]
+fn properties_travel() {
+    let served = Served::start();
+    let mut subscriber = served.subscriber(&["-t", "p", "-F", "%C|%P|%R|%D|%p"]);
+    let flags = "-t p -m x -D publish content-type text -D publish user-property k v \
+         -D publish user-property k w -D publish response-topic r -D publish correlation-data c";
+    let flags: Vec<&str> = flags.split_whitespace().collect();
+    served.publish(&flags);
+    assert_eq!(message(&mut subscriber), "text|k:v k:w|r|c|x");
+}
+
+#[test]
+fn a_subscriber_comes_back_after_the_server_does() {
+    let mut served = Served::start();
+    let port = served.port.clone();
+    let mut subscriber = served.subscriber(&["-t", "again", "-q", "1"]);
+    served.server.signal("TERM");
+    assert_eq!(served.server.code(), Some(0));
+    let served = Served::start_at(&format!("127.0.0.1:{port}"));
+    assert!(subscriber.line_with("Subscribed").starts_with("Subscribed"));
+    served.publish(&["-t", "again", "-m", "back", "-q", "1"]);
+    assert_eq!(message(&mut subscriber), "back");
+}
+
+#[test]
+fn a_will_speaks_for_a_killed_subscriber() {
+    let served = Served::start();
+    let mut watcher = served.subscriber(&["-t", "wills", "-v"]);
+    let will = ["-t", "x", "--will-topic", "wills", "--will-payload", "gone"];
+    let killed = served.subscriber(&will);
+    killed.signal("KILL");
+    assert_eq!(message(&mut watcher), "wills gone");
+    let mut polite = served.subscriber(&will);
+    polite.signal("TERM");
+    assert_eq!(polite.code(), Some(0));
+    served.publish(&["-t", "wills", "-m", "none before this"]);
+    assert_eq!(message(&mut watcher), "wills none before this");
+}
+
+#[test]
+fn mistakes_have_their_words_and_exit_codes() {
+    let served = Served::start();
+    let cases: [(&[&str], i32, &str); 8] = [
+        (
+            &["pub", "-t", "a/#", "-m", "x"],
+            1,
+            "Error: Invalid publish topic 'a/#', does it contain '+' or '#'?",
+        ),
+        (
+            &["pub", "-t", "a"],
+            1,
+            "Error: Both topic and message must be supplied.",
+        ),
+        (
+            &["pub", "-p", "1", "-t", "a", "-m", "b"],
+            1,
+            "Error: Connection refused",
+        ),
+        (
+            &["sub", "-t", "a", "-q", "3"],
+            1,
+            "Error: Invalid QoS given: 3",
+        ),
+        (
+            &["sub", "-t", "a", "-F", "%z"],
+            1,
+            "Error: Invalid format specifier 'z'.",
+        ),
+        (
+            &["sub", "--nonsense"],
+            1,
+            "unexpected argument '--nonsense'",
+        ),
+        (
+            &["serve", "--nonsense"],
+            2,
+            "unexpected argument '--nonsense'",
+        ),
+        (
+            &["serve", "-c", "no/such/file.toml"],
+            78,
+            "no/such/file.toml",
+        ),
+    ];
+    for (args, code, words) in cases {
+        let output = vencejo(args).output().expect("it runs");
+        assert_eq!(output.status.code(), Some(code), "{args:?}");
+        let said = text(&output.stderr);
+        assert!(said.contains(words), "{args:?}: {said}");
+        assert_eq!(text(&output.stdout), "", "{args:?}");
+    }
+    let address = format!("127.0.0.1:{}", served.port);
+    let output = vencejo(&["serve", "--listen", &address])
+        .output()
+        .expect("it runs");
+    assert_eq!(output.status.code(), Some(69));
+    let said = text(&output.stderr);
+    let expected = format!(
+        "{} is used by vencejo (pid {}): stop it",
+        served.port,
+        served.server.child.id()
+    );
+    assert!(
+        said.starts_with(&expected) || !cfg!(target_os = "linux"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_wrong_configuration_is_pointed_at() {
+    let path = std::env::temp_dir().join(format!("vencejo-test-{}.toml", std::process::id()));
+    std::fs::write(&path, "shards = 2\n[limits]\nrecieve_maximum = 10\n").expect("a file");
+    let path_text = path.to_string_lossy().into_owned();
+    let output = vencejo(&["serve", "-c", &path_text])
+        .output()
+        .expect("it runs");
+    std::fs::remove_file(&path).expect("the file is there");
+    assert_eq!(output.status.code(), Some(78));
+    let said = text(&output.stderr);
+    assert!(
+        said.contains(":3:1: unknown key `recieve_maximum`"),
+        "{said}"
+    );
+    assert!(said.contains("did you mean `receive_maximum`?"), "{said}");
+}
+
+#[test]
+fn the_demonstration_shows_a_first_message_and_leaves() {
+    let output = vencejo(&["demo", "--exit"]).output().expect("it runs");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("First message: demo/hello it works!"));
+}
+
+#[test]
+fn the_demonstration_stays_up_with_its_devices() {
+    let mut demo = Running::start(&["demo"]);
+    let line = demo.line_with("mqtt://");
+    let address = line.split_once("127.0.0.1:").map_or("", |(_, rest)| rest);
+    let port = address.split_whitespace().next().unwrap_or_default();
+    demo.line_with("Ctrl-C");
+    let args = [
+        "sub",
+        "-p",
+        port,
+        "-t",
+        "home/+/status",
+        "-v",
+        "-C",
+        "4",
+        "-W",
+        "20",
+    ];
+    let output = vencejo(&args).output().expect("it runs");
+    let mut lines: Vec<String> = text(&output.stdout).lines().map(str::to_owned).collect();
+    lines.sort();
+    let expected =
+        ["cellar", "garden", "kitchen", "lamp"].map(|name| format!("home/{name}/status online"));
+    assert_eq!(lines, expected);
+    demo.signal("INT");
+    assert_eq!(demo.code(), Some(0));
+    let mut rest = String::new();
+    demo.out.read_to_string(&mut rest).expect("text");
+    assert!(rest.contains("Stopping"), "{rest}");
+}
+
+#[test]
+fn a_message_too_large_is_not_sent() {
+    let served = Served::start();
+    let path = std::env::temp_dir().join(format!("vencejo-large-{}", std::process::id()));
+    std::fs::write(&path, vec![b'x'; 2 * 1024 * 1024]).expect("a file");
+    let output = served.tool("pub", &["-t", "a", "-f", &path.to_string_lossy()]);
+    std::fs::remove_file(&path).expect("the file is there");
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert_eq!(
+        said,
+        "Error: the packet is larger than the server accepts.\n"
+    );
+}
