@@ -5,8 +5,11 @@
     reason = "the world has more doors than the first tests use"
 )]
 
+mod durability;
 mod flow;
 mod publish;
 mod sessions;
+mod shards;
+mod subscriptions;
 mod wills;
 mod world;
