@@ -48,7 +48,8 @@ pub struct ServerBounds {
     pub connect_timeout: Duration,
     /// Unsent bytes of one connection above which QoS 0 messages to it are dropped. Default: 1 MiB.
     pub congested_bytes: usize,
-    /// Unsent bytes of one connection above which it is closed. Default: 64 MiB.
+    /// Unsent bytes of one connection, shared payloads not counted, above which it is closed. More than
+    /// an engine sends at once, a Session's whole queue. Default: 128 MiB.
     pub unsent_bytes_max: usize,
 }
 
@@ -58,7 +59,7 @@ impl Default for ServerBounds {
             connections_max: 1_000_000,
             connect_timeout: Duration::from_secs(10),
             congested_bytes: 1024 * 1024,
-            unsent_bytes_max: 64 * 1024 * 1024,
+            unsent_bytes_max: 128 * 1024 * 1024,
         }
     }
 }

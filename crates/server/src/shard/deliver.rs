@@ -180,6 +180,7 @@ impl<S: Store> Shard<S> {
             return;
         };
         let len = connection.unsent.len();
+        let own_len = connection.unsent.own_len();
         let was_congested = connection.flags.is_congested;
         let is_congested = if was_congested {
             len > mark / 2
@@ -200,10 +201,10 @@ impl<S: Store> Shard<S> {
             self.has_news = true;
             self.engine.on_congested(key, is_congested, self.now);
         }
-        if len > max {
+        if own_len > max {
             let client_id = self.client_id(key);
             let reason = ReasonCode::QuotaExceeded;
-            tracing::warn!(%peer, client_id, %reason, bytes = len, "reader too slow, closed");
+            tracing::warn!(%peer, client_id, %reason, bytes = own_len, "reader too slow, closed");
             self.forget(key);
             self.remove(key);
         }

@@ -37,7 +37,12 @@ pub(super) enum Written {
 impl Unsent {
     /// Bytes not yet written.
     pub(super) fn len(&self) -> usize {
-        self.own.len() - self.own_sent + self.shared_bytes
+        self.own_len() + self.shared_bytes
+    }
+
+    /// Those of them that are held for this connection alone.
+    pub(super) const fn own_len(&self) -> usize {
+        self.own.len() - self.own_sent
     }
 
     pub(super) fn is_empty(&self) -> bool {

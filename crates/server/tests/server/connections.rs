@@ -352,3 +352,47 @@ fn client_that_asks_without_listening_is_not_read_until_it_listens() {
     assert!(heard.chunks(2).all(|answer| answer == [0xD0, 0]));
     writer.join().expect("everything was written");
 }
+
+/// Verifies [MQTT-3.1.4-3]: of many connections with one Client Identifier the last one stays, and every
+/// other one hears that its Session was taken over.
+#[test]
+fn storm_of_take_overs_leaves_one_connection() {
+    const STORM: usize = 100;
+    for shards in [1, 4] {
+        let (_server, address) = start(config(shards));
+        let mut clients: Vec<Raw> = (0..STORM).map(|_| Raw::open(address)).collect();
+        for client in &mut clients {
+            client.say(&connect_v5("the-same", 0, &[], &[]));
+        }
+        let ends: Vec<thread::JoinHandle<Option<Raw>>> = clients
+            .into_iter()
+            .map(|mut client| {
+                thread::spawn(move || {
+                    assert_eq!(client.hear()[..1], [0x20]);
+                    client.say(&[0xC0, 0]);
+                    let answer = client.hear();
+                    if answer == [0xD0, 0] {
+                        return Some(client);
+                    }
+                    assert_eq!(answer[2], ReasonCode::SessionTakenOver.value());
+                    assert!(client.is_at_end());
+                    None
+                })
+            })
+            .collect();
+        let answered = ends
+            .into_iter()
+            .filter_map(|end| end.join().expect("as expected"));
+        let is_served = |mut client: Raw| {
+            client.say(&[0xC0, 0]);
+            client.hear() == [0xD0, 0]
+        };
+        assert_eq!(
+            answered
+                .map(is_served)
+                .filter(|is_served| *is_served)
+                .count(),
+            1
+        );
+    }
+}

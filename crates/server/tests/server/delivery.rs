@@ -1,5 +1,6 @@
 //! Messages from socket to socket: between shards, large ones, to readers that do not keep up.
 
+use std::io::{ErrorKind, Read};
 use std::sync::mpsc;
 use std::thread;
 
@@ -111,4 +112,28 @@ fn reader_that_does_not_keep_up_loses_qos_0_and_nobody_else_does() {
     // Once it has caught up it gets everything again.
     publisher.say(&publish("fast/b", 0, b"after"));
     assert_eq!(slow.hear(), publish("fast/b", 0, b"after"));
+}
+
+#[test]
+fn reader_that_will_never_catch_up_is_closed() {
+    let mut config = config(2);
+    config.bounds.congested_bytes = 1024;
+    config.bounds.unsent_bytes_max = 2048;
+    let (_server, address) = start(config);
+    let mut slow = Raw::v311(address, "never");
+    slow.subscribe("much", 0);
+    let mut publisher = Raw::v311(address, "publisher");
+    let mut watcher = Raw::v311(address, "watcher");
+    let burst = publish("much", 0, &[b'x'; 400]).repeat(160);
+    // Until the system's buffers are full there is nothing unsent.
+    for _ in 0..400 {
+        publisher.say(&burst);
+        publisher.ping();
+    }
+    let mut heard = Vec::new();
+    match slow.stream.read_to_end(&mut heard) {
+        Ok(len) => assert!(len < burst.len() * 400, "nothing was lost"),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+    }
+    watcher.ping();
 }
