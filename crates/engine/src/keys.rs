@@ -74,6 +74,7 @@ impl ShardSet {
     }
 
     /// How many shards are in the set.
+    #[cfg(test)]
     pub(crate) const fn len(self) -> u32 {
         self.0.count_ones()
     }

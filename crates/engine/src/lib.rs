@@ -5,11 +5,6 @@
 //! Start reading at [`Engine`], then `publish`. Invariant: the same calls with the same times give the
 //! same outputs, and a mistake of one Client never reaches another's Session.
 #![warn(clippy::indexing_slicing, clippy::iter_over_hash_type)]
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "parts of the index that only its own tests use yet"
-)]
 
 mod config;
 mod connect;

@@ -140,6 +140,7 @@ impl Retained {
     }
 
     /// The Retained Message of `topic`, unless it has expired. O(log n).
+    #[cfg(test)]
     pub(crate) fn find(&self, topic: &str, now: Instant) -> Option<&Arc<Message>> {
         let (key, _) = self.messages.get_key_value(topic)?;
         // [MQTT-3.3.2-5] An expired message goes to nobody.

@@ -204,15 +204,8 @@ impl SharedSubscriptions {
         self.groups.get(slot_of(group)).map(|group| &*group.key)
     }
 
-    /// The Subscription of `session` in `key`, if it is a member.
-    pub(crate) fn member(&self, key: &str, session: SessionKey) -> Option<&Subscription> {
-        self.groups
-            .get(slot_of(self.find(key)?))?
-            .members
-            .get(&session)
-    }
-
     /// How many groups there are.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.groups.len()
     }

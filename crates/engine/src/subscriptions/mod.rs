@@ -13,8 +13,10 @@ use std::rc::Rc;
 
 use proto::Qos;
 
+#[cfg(test)]
+use self::matches::MatchRow;
 use self::matches::{Cache, CacheLimits, Collector};
-pub(crate) use self::matches::{Grant, MatchRow, Matches, PublisherMemo};
+pub(crate) use self::matches::{Matches, PublisherMemo};
 use self::trie::Trie;
 use crate::keys::{KeyedState, SessionKey, ShardIndex};
 use crate::shared_subscriptions::GroupKey;
@@ -180,6 +182,7 @@ impl Subscriptions {
     }
 
     /// How many Non-shared Subscriptions this shard's sessions have.
+    #[cfg(test)]
     pub(crate) const fn len(&self) -> usize {
         self.count
     }

@@ -1,9 +1,5 @@
 //! The engine as the server sees it: doors in, outputs out, no sockets and no clock.
 #![allow(clippy::panic, reason = "a test that finds something else has failed")]
-#![allow(
-    dead_code,
-    reason = "the world has more doors than the first tests use"
-)]
 
 mod durability;
 mod flow;
