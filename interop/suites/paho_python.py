@@ -81,7 +81,7 @@ def retained_set_replace_clear(version):
         peer.disconnect()
 
 
-@case(("v5",))
+@case(("v5",), not_mosquitto="2.0.11 keeps the old Retain As Published when a subscription is replaced")
 def retain_handling_and_retain_as_published(version):
     room = unique("handling")
     publisher, peer = Peer(version), Peer(version)
@@ -211,7 +211,7 @@ def clean_start_discards_the_session(version):
     _forget(version, f"{room}-sub")
 
 
-@case()
+@case(not_mosquitto="2.0.11 closes the old connection without DISCONNECT 0x8E")
 def take_over_ends_the_old_connection(version):
     room = unique("takeover")
     old = Peer(version, f"{room}-c", clean=False)
@@ -406,7 +406,7 @@ def topic_alias_to_the_client(version):
     subscriber.disconnect()
 
 
-@case(("v5",))
+@case(("v5",), not_mosquitto="2.0.11 sends all that waits on the first PUBACK")
 def receive_maximum_of_the_client_is_respected(version):
     room = unique("recvmax")
     subscriber, publisher = Peer(version, manual_ack=True, ReceiveMaximum=5), Peer(version)
