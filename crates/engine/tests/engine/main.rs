@@ -3,7 +3,10 @@
 
 mod durability;
 mod flow;
+mod handshakes;
+mod property;
 mod publish;
+mod retained;
 mod sessions;
 mod shards;
 mod subscriptions;
