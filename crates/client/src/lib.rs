@@ -30,6 +30,20 @@ use driver::{Command, Driver};
 
 /// A handle to one connection. Clones share it; when the last one is dropped, the connection ends
 /// with a normal DISCONNECT.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use vencejo_client::{Client, Event, Options, Publication, Subscription, proto::Qos};
+///
+/// let (client, mut events) = Client::connect(Options::new("localhost", 1883)).await?;
+/// client.subscribe(vec![Subscription::new("hello/#", Qos::AtLeastOnce)], None, vec![]).await?;
+/// client.publish(Publication::new("hello/world", "it works!", Qos::AtLeastOnce)).await?;
+/// if let Some(Event::Message(message)) = events.recv().await {
+///     println!("{} {:?}", message.topic, message.payload);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Client {
     commands: mpsc::Sender<Command>,

@@ -11,4 +11,4 @@ mod listener;
 mod server;
 mod shard;
 
-pub use server::{Server, StartError};
+pub use server::{Server, StartError, Stopper};

@@ -147,7 +147,13 @@ impl Server {
         self.shared.request_stop();
     }
 
-    /// Waits until the Server has stopped.
+    /// A handle that stops this Server while something else waits in [`Self::join`].
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        Stopper(Arc::clone(&self.shared))
+    }
+
+    /// Waits until the Server has stopped, by [`Self::stop`] or by itself (its store failed).
     pub fn join(mut self) {
         self.join_threads();
     }
@@ -158,6 +164,17 @@ impl Server {
                 tracing::error!("a shard's thread has panicked");
             }
         }
+    }
+}
+
+/// Stops a [`Server`].
+#[derive(Clone, Debug)]
+pub struct Stopper(Arc<Shared>);
+
+impl Stopper {
+    /// What [`Server::stop`] does.
+    pub fn stop(&self) {
+        self.0.request_stop();
     }
 }
 

@@ -48,14 +48,13 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
         ));
         first_message(address).await?;
         if args.exit {
-            return serve::stop(server, &mut signals).await;
+            return Ok(());
         }
         let house = tokio::spawn(house(address));
         serve::print(&what_to_try(address));
-        signals.next().await;
+        let result = serve::until_stopped(server, &mut signals).await;
         house.abort();
-        serve::print("\n  Stopping.\n");
-        serve::stop(server, &mut signals).await
+        result
     })
 }
 

@@ -30,8 +30,8 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Vec<SocketAddr>,
     /// How many shards (threads that serve) [default: one for each core]
-    #[arg(long)]
-    shards: Option<NonZeroU16>,
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
+    shards: Option<u16>,
     /// Where state is to be kept; NOT YET: this version keeps all state in memory and writes nothing
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -92,8 +92,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
         let mut signals = Signals::new()?;
         let server = Server::start(config).map_err(|error| start_failure(&error))?;
         greet(args, &server.listeners(), anonymous, started.elapsed());
-        signals.next().await;
-        stop(server, &mut signals).await
+        until_stopped(server, &mut signals).await
     })
 }
 
@@ -108,7 +107,7 @@ fn configuration(args: &ServeArgs) -> Result<Config, Failure> {
     if !args.listen.is_empty() {
         config.listeners.clone_from(&args.listen);
     }
-    if let Some(shards) = args.shards {
+    if let Some(shards) = args.shards.and_then(NonZeroU16::new) {
         config.shards = shards;
     }
     Ok(config)
@@ -245,10 +244,16 @@ impl Signals {
     }
 }
 
-/// Stops in peace; a second signal ends it at once.
-pub(crate) async fn stop(server: Server, signals: &mut Signals) -> Result<(), Failure> {
-    server.stop();
-    let stopped = tokio::task::spawn_blocking(move || server.join());
+/// Waits for a signal, then stops in peace; a second signal ends it at once.
+pub(crate) async fn until_stopped(server: Server, signals: &mut Signals) -> Result<(), Failure> {
+    let stopper = server.stopper();
+    let mut stopped = tokio::task::spawn_blocking(move || server.join());
+    tokio::select! {
+        () = signals.next() => stopper.stop(),
+        _ = &mut stopped => {
+            return Err(Failure::new("the server has stopped by itself; the log says why"));
+        }
+    }
     tokio::select! {
         stopped = stopped => {
             stopped.map_err(|_| Failure::new("a part of the server failed while stopping"))
@@ -279,7 +284,7 @@ mod tests {
     fn flags_win_over_the_configuration() {
         let args = ServeArgs {
             listen: vec!["127.0.0.1:0".parse().unwrap()],
-            shards: NonZeroU16::new(3),
+            shards: Some(3),
             ..ServeArgs::default()
         };
         let config = configuration(&args).unwrap();
@@ -290,6 +295,23 @@ mod tests {
             ..args
         };
         assert_eq!(configuration(&missing).unwrap_err().code, EX_CONFIG);
+    }
+
+    /// The configuration in README.md says that it shows defaults, but for what it names.
+    #[test]
+    fn the_readmes_configuration_is_true() {
+        let readme = include_str!("../../../README.md");
+        let (_, rest) = readme.split_once("```toml\n").unwrap();
+        let (text, _) = rest.split_once("```").unwrap();
+        let mut config = config::parse(text, "README.md".as_ref()).unwrap();
+        assert_eq!(config.listeners.len(), 2);
+        assert_eq!(config.shards.get(), 4);
+        assert!(config.stop.server_reference.is_some());
+        let defaults = Config::default();
+        config.listeners.clone_from(&defaults.listeners);
+        config.shards = defaults.shards;
+        config.stop = defaults.stop.clone();
+        assert_eq!(config, defaults);
     }
 
     #[test]
