@@ -30,7 +30,7 @@ pub(crate) fn open(address: SocketAddr, shard_count: u16) -> io::Result<Opened> 
         .local_addr()?
         .as_socket()
         .ok_or_else(|| io::Error::other("not an internet address"))?;
-    let shares = shard_count > 1 && first.set_reuse_port(true).is_ok();
+    let shares = shard_count > 1 && share_port(&first).is_ok();
     let mut sockets = vec![listening(first)?];
     for _ in 1..shard_count {
         let Ok(next) = bound(address, true).and_then(listening) else {
@@ -70,13 +70,24 @@ fn bound(address: SocketAddr, shares: bool) -> io::Result<Socket> {
         socket.set_reuse_address(true)?;
     }
     if shares {
-        socket.set_reuse_port(true)?;
+        share_port(&socket)?;
     }
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
     keep_alive(&SockRef::from(&socket))?;
     socket.bind(&address.into())?;
     Ok(socket)
+}
+
+/// Lets other sockets of ours bind the same port; the system spreads connections over them.
+#[cfg(unix)]
+fn share_port(socket: &Socket) -> io::Result<()> {
+    socket.set_reuse_port(true)
+}
+
+#[cfg(not(unix))]
+fn share_port(_: &Socket) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// A peer that has vanished is noticed even with MQTT's Keep Alive off.

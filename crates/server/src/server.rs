@@ -268,7 +268,9 @@ fn connections_max(configured: usize, shard_count: u16) -> usize {
     let open_files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(OPEN_FILES_GUESS);
     let open_files = usize::try_from(open_files).unwrap_or(usize::MAX);
     let reserved = OPEN_FILES_RESERVED + 4 * usize::from(shard_count) + REFUSALS_MAX;
-    let room = open_files.saturating_sub(reserved).max(1);
+    let room = open_files
+        .saturating_sub(reserved.min(open_files / 2))
+        .max(1);
     if room < configured.min(CONNECTIONS_EXPECTED) {
         tracing::warn!(
             bytes = room,

@@ -47,7 +47,7 @@ impl<S: Store> Shard<S> {
             return self.pause(key);
         }
         // A peer that does not take its answers is not asked for more, so that they stay bounded.
-        if connection.unsent.len() > choking_bytes {
+        if connection.unsent.len() > choking_bytes && !connection.flags.is_peer_done {
             connection.flags.is_choked = true;
             return;
         }
