@@ -11,6 +11,8 @@ pub mod connection;
 pub mod message;
 pub mod packet;
 pub mod session;
+#[cfg(test)]
+mod testing;
 pub mod topic;
 mod version;
 

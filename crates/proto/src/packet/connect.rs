@@ -254,8 +254,8 @@ fn check_flags(flags: u8, version: Version) -> Result<(), Malformed> {
     if will_qos == 3 {
         return Err(Malformed::WillQosThree);
     }
-    // [v3.1.1 MQTT-3.1.2-22] No Password without a User Name; MQTT 5 lifted this.
-    if version == Version::V311 && flags & FLAG_PASSWORD != 0 && flags & FLAG_USER_NAME == 0 {
+    // [v3.1.1 MQTT-3.1.2-22] and MQTT 3.1, section 3.1: no Password without a User Name; 5.0 lifted this.
+    if !version.has_properties() && flags & FLAG_PASSWORD != 0 && flags & FLAG_USER_NAME == 0 {
         return Err(Malformed::PasswordWithoutUserName);
     }
     Ok(())

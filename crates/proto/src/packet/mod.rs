@@ -115,6 +115,9 @@ impl PacketType {
     }
 }
 
+/// The largest packet there can be, in bytes: first byte, four bytes of Remaining Length, and the rest.
+pub const PACKET_BYTES_MAX: u32 = 1 + 4 + wire::VARIABLE_BYTE_INTEGER_MAX;
+
 /// One MQTT Control Packet. PUBLISH, SUBSCRIBE and UNSUBSCRIBE borrow from the input.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs, reason = "the names are the standard's")]

@@ -35,6 +35,11 @@ impl SubAck {
         let packet_id = read_packet_id(reader)?;
         let properties = read_optional_properties(reader, version)?;
         let reasons = read_reasons(reader, PacketType::SubAck)?;
+        // [v3.1.1 MQTT-3.9.3-2] Of the failures, 3.x has 0x80 only.
+        let is_reserved = |reason: &ReasonCode| reason.value() > 0x80;
+        if !version.has_properties() && reasons.iter().any(is_reserved) {
+            return Err(Malformed::ReasonCodeInvalid);
+        }
         Ok(Self {
             packet_id,
             reasons,
@@ -47,11 +52,12 @@ impl SubAck {
             put_u16(out, self.packet_id.get());
             put_optional_properties(self.properties.as_deref(), version, out)?;
             out.extend(self.reasons.iter().map(|reason| {
-                // 3.1.1, section 3.9.3: 0, 1, 2 or 0x80.
-                if reason.is_error() && !version.has_properties() {
-                    0x80
-                } else {
-                    reason.value()
+                match version {
+                    // MQTT 3.1, section 3.8: a refusal cannot be told, the answer is positive.
+                    Version::V31 if reason.is_error() => 0,
+                    // [v3.1.1 MQTT-3.9.3-2] 0, 1, 2 or 0x80.
+                    Version::V311 if reason.is_error() => 0x80,
+                    _ => reason.value(),
                 }
             }));
             Ok(())

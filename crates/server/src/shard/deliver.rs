@@ -100,6 +100,12 @@ impl<S: Store> Shard<S> {
         self.mark_dirty(key);
         match packet {
             Outgoing::Publish(delivery) if !is_written => self.skip_delivery(key, delivery),
+            // [MQTT-3.2.0-1] A Client that cannot be sent its CONNACK can be sent nothing.
+            Outgoing::ConnAck(connack) if !is_written && connack.reason == ReasonCode::Success => {
+                let text = "the CONNACK exceeds the Client's Maximum Packet Size";
+                let error = ConnectionError::refused(ReasonCode::PacketTooLarge, text);
+                self.refuse_now(key, &error);
+            }
             // The time for CONNECT is over, Keep Alive begins.
             Outgoing::ConnAck(_) => self.arm(key),
             _ => self.relieve(key),

@@ -6,6 +6,8 @@
 //! [`ServerConnection::next_event`]. Invariant: nothing is written after DISCONNECT or a refusal.
 
 mod send;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -72,6 +74,8 @@ pub struct ServerConnection {
     keep_alive: Duration,
     deadline_base: Instant,
     authentication: Option<Box<Authentication>>,
+    /// PINGRESP packets that wait for the CONNACK.
+    pingresps_owed: u16,
     open_qos1: u16,
     open_qos2: BTreeSet<u16>,
     inbound_aliases: InboundAliases,
@@ -96,10 +100,11 @@ impl ServerConnection {
             refused_level: None,
             request_problem_information: true,
             is_session_expiry_zero: true,
-            client_packet_size_max: u32::MAX,
+            client_packet_size_max: packet::PACKET_BYTES_MAX,
             keep_alive: Duration::ZERO,
             deadline_base: now,
             authentication: None,
+            pingresps_owed: 0,
             open_qos1: 0,
             open_qos2: BTreeSet::new(),
             inbound_aliases: InboundAliases::EMPTY,
@@ -217,7 +222,7 @@ impl ServerConnection {
         self.request_problem_information = properties.request_problem_information;
         self.is_session_expiry_zero = properties.session_expiry_interval_seconds.unwrap_or(0) == 0;
         if let Some(size) = properties.maximum_packet_size_bytes {
-            self.client_packet_size_max = size.get();
+            self.client_packet_size_max = size.get().min(packet::PACKET_BYTES_MAX);
         }
         // [MQTT-3.1.2-26] [MQTT-3.1.2-27]
         let aliases = properties

@@ -22,7 +22,7 @@ impl ServerConnection {
     /// are left out where the Client did not ask for them or has no room. Returns whether anything was
     /// written: not if the packet is too large for the Client, or its version has no such packet.
     pub fn send(&mut self, packet: &Outgoing, now: Instant, out: &mut Vec<u8>) -> bool {
-        if self.state == State::Closing {
+        if !self.may_send(packet) {
             return false;
         }
         match packet {
@@ -33,7 +33,7 @@ impl ServerConnection {
                 }
                 out.len() > start
             }
-            Outgoing::PingResp => packet::encode(&Packet::PingResp, self.version, out).is_ok(),
+            Outgoing::PingResp => self.send_pingresp(out),
             Outgoing::ConnAck(connack) => self.send_connack(connack, now, out),
             Outgoing::PubAck(ack) => {
                 self.open_qos1 = self.open_qos1.saturating_sub(1);
@@ -75,6 +75,31 @@ impl ServerConnection {
         }
     }
 
+    /// [MQTT-3.2.0-1] Before the CONNACK only AUTH goes out; a PINGRESP is kept until then.
+    const fn may_send(&self, packet: &Outgoing) -> bool {
+        match self.state {
+            State::Connected => true,
+            State::AwaitingConnAck => matches!(
+                packet,
+                Outgoing::ConnAck(_)
+                    | Outgoing::Auth(_)
+                    | Outgoing::Disconnect(_)
+                    | Outgoing::PingResp
+            ),
+            State::AwaitingConnect => matches!(packet, Outgoing::Disconnect(_)),
+            State::Closing => false,
+        }
+    }
+
+    /// [MQTT-3.12.4-1] [v3.1.1 MQTT-3.12.4-1] The answer to PINGREQ.
+    fn send_pingresp(&mut self, out: &mut Vec<u8>) -> bool {
+        if self.state == State::AwaitingConnAck {
+            self.pingresps_owed = self.pingresps_owed.saturating_add(1);
+            return false;
+        }
+        self.write(&Packet::PingResp, out)
+    }
+
     /// Appends a PUBLISH to `out`, all but a large payload that is already shared, which is returned
     /// and must follow at once on the wire. Nothing is written if the packet is too large.
     pub fn send_publish(
@@ -83,7 +108,8 @@ impl ServerConnection {
         now: Instant,
         out: &mut Vec<u8>,
     ) -> Option<Bytes> {
-        if self.state == State::Closing {
+        // [MQTT-3.2.0-1]
+        if self.state != State::Connected {
             return None;
         }
         let message = &*delivery.message;
@@ -142,11 +168,13 @@ impl ServerConnection {
             State::Closing
         };
         self.deadline_base = now;
-        // [MQTT-3.1.2-21] [MQTT-3.2.2-21] [MQTT-3.2.2-22]
-        if let Some(seconds) = connack.properties.server_keep_alive_seconds {
+        // [MQTT-3.1.2-21] [MQTT-3.2.2-21] [MQTT-3.2.2-22] A 3.x Client is not told, so its own holds.
+        if let Some(seconds) = connack.properties.server_keep_alive_seconds
+            && self.version.has_properties()
+        {
             self.keep_alive = Duration::from_secs(u64::from(seconds));
         }
-        self.write_with_fallback(
+        let is_written = self.write_with_fallback(
             &Packet::ConnAck(Box::new(connack.clone())),
             || {
                 let mut small = connack.clone();
@@ -156,7 +184,17 @@ impl ServerConnection {
                 Packet::ConnAck(Box::new(small))
             },
             out,
-        )
+        );
+        // [MQTT-3.2.0-1] A Client with no room for the CONNACK gets nothing else.
+        if !is_written {
+            self.state = State::Closing;
+        }
+        for _ in 0..std::mem::take(&mut self.pingresps_owed) {
+            if self.state == State::Connected {
+                self.send_pingresp(out);
+            }
+        }
+        is_written
     }
 
     fn send_ack(
@@ -254,7 +292,11 @@ impl ServerConnection {
     /// DISCONNECT with Reason Code and Reason String (5.0), a CONNACK return code (3.x, where there is
     /// one), or nothing. Whatever is still to be sent for earlier packets must be sent before.
     pub fn refuse(&mut self, error: &ConnectionError, out: &mut Vec<u8>) {
-        let reason = error.reason_code();
+        let mut reason = error.reason_code();
+        // [MQTT-3.14.2-1] Only a Disconnect Reason Code stands in DISCONNECT.
+        if !reason.is_allowed_in(PacketType::Disconnect) {
+            reason = ReasonCode::UnspecifiedError;
+        }
         match self.state {
             State::Closing => {}
             State::AwaitingConnect => self.refuse_unread(error, out),
