@@ -56,6 +56,7 @@ impl Engine {
         let (key, session_present) = self.session_for(connect, expiry_seconds, now);
         let wait = self.attach(key, &request, expiry_seconds);
         let connack = self.connack(&request, session_present, expiry_seconds);
+        // [MQTT-3.1.4-5] [MQTT-3.2.0-1] [v3.1.1 MQTT-3.1.4-4] [v3.1.1 MQTT-3.2.0-1]
         self.emit(key, Outgoing::ConnAck(Box::new(connack)), wait);
         self.set_members_online(key, true);
         self.pump(key, now);
@@ -65,7 +66,8 @@ impl Engine {
         let packet = Outgoing::ConnAck(Box::new(ConnAck::refusal(reason)));
         self.counters.packets_sent += 1;
         self.outputs.push_back(Output::Send { connection, packet });
-        // [MQTT-3.1.4-2] [v3.1.1 MQTT-3.2.2-5]
+        // [MQTT-3.1.4-2] [MQTT-4.13.2-1] [v3.1.1 MQTT-3.2.2-5] Nothing of it is processed afterwards,
+        // [v3.1.1 MQTT-3.1.4-5].
         self.outputs.push_back(Output::Close { connection, reason });
     }
 
@@ -78,7 +80,7 @@ impl Engine {
             Version::V311 => !connect.clean_start,
             Version::V5 => false,
         };
-        // [MQTT-3.1.3-8]
+        // [MQTT-3.1.3-8] [v3.1.1 MQTT-3.1.3-9] Any other is a good one, [MQTT-3.1.3-5] [v3.1.1 MQTT-3.1.3-5].
         if (needs_own_id && !has_own_id)
             || connect.client_id.is_empty()
             || connect.client_id.len() > self.limits.client_id_length_max
@@ -125,15 +127,16 @@ impl Engine {
         expiry_seconds: u32,
         now: Instant,
     ) -> (SessionKey, bool) {
+        // [MQTT-3.1.3-2] [v3.1.1 MQTT-3.1.3-2] The Client Identifier names the Session.
         if let Some(key) = self.sessions.find(&connect.client_id) {
             self.take_over(key, connect.clean_start, now);
         }
         // A Session that ended with its connection is not here any more.
         match self.sessions.find(&connect.client_id) {
-            // [MQTT-3.1.2-5] [v3.1.1 MQTT-3.1.2-4]
+            // [MQTT-3.1.4-4] [MQTT-3.1.2-5] [v3.1.1 MQTT-3.1.4-3] [v3.1.1 MQTT-3.1.2-4]
             Some(key) if !connect.clean_start => (key, true),
             found => {
-                // [MQTT-3.1.2-4] [v3.1.1 MQTT-3.1.2-6]
+                // [MQTT-3.1.2-4] [MQTT-3.1.2-6] [v3.1.1 MQTT-3.1.2-6]
                 if let Some(key) = found {
                     self.end_session(key, now);
                 }
@@ -188,6 +191,7 @@ impl Engine {
             held: VecDeque::new(),
         });
         session.outbound.on_connected(window);
+        // [MQTT-3.1.2-7] [v3.1.1 MQTT-3.1.2-12]
         session.will = connect.will.clone().map(|will| {
             Box::new(PendingWill {
                 will,
@@ -234,7 +238,7 @@ impl Engine {
         session_present: bool,
         expiry_seconds: u32,
     ) -> ConnAck {
-        // [MQTT-3.2.2-2] [MQTT-3.2.2-3] [v3.1.1 MQTT-3.2.2-2] [v3.1.1 MQTT-3.2.2-3]
+        // [MQTT-3.2.2-2] [MQTT-3.2.2-3] [v3.1.1 MQTT-3.2.2-1] [v3.1.1 MQTT-3.2.2-2] [v3.1.1 MQTT-3.2.2-3]
         let mut connack = ConnAck {
             session_present,
             reason: ReasonCode::Success,
@@ -253,10 +257,11 @@ impl Engine {
         connack.properties = ConnAckProperties {
             session_expiry_interval_seconds: (asked != expiry_seconds).then_some(expiry_seconds),
             receive_maximum: NonZeroU16::new(limits.receive_maximum),
+            // [MQTT-3.2.2-9] Not written where it is 2.
             maximum_qos: Some(limits.maximum_qos),
             retain_available: unavailable(limits.retain_available),
             maximum_packet_size_bytes: NonZeroU32::new(limits.maximum_packet_size_bytes),
-            // [MQTT-3.1.3-7]
+            // [MQTT-3.1.3-7] [MQTT-3.2.2-16]
             assigned_client_id: request
                 .assigned_client_id
                 .then(|| connect.client_id.clone()),
@@ -310,6 +315,7 @@ impl Engine {
             self.counters.packets_sent += 1;
             self.outputs.push_back(Output::Send { connection, packet });
         }
+        // [MQTT-3.14.4-1] [MQTT-3.14.4-2]
         self.outputs.push_back(Output::Close { connection, reason });
     }
 }

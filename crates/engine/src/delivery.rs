@@ -44,6 +44,7 @@ impl Engine {
         let Some(session) = self.sessions.get(key) else {
             return;
         };
+        // [v3.1.1 MQTT-3.1.2-5] [v3.1.1 MQTT-4.1.0-1] Kept for a Session that outlives its connection.
         if session.link.is_none() && !session.is_durable() {
             return;
         }
@@ -85,6 +86,7 @@ impl Engine {
             self.counters.messages_expired += 1;
             return;
         }
+        // [MQTT-4.3.1-1] [v3.1.1 MQTT-4.3.1-1]
         let delivery = Delivery {
             message: Arc::clone(message),
             dup: false,
@@ -168,7 +170,8 @@ impl Engine {
         let Some(next) = session.outbound.next_waiting() else {
             return false;
         };
-        // [MQTT-3.3.2-5] Checked when the delivery starts; afterwards it is finished whatever the time.
+        // [MQTT-3.3.2-5] Checked when the delivery starts; afterwards it is finished whatever the time,
+        // [MQTT-4.3.3-7].
         let is_expired = next.message.is_expired(now);
         let is_too_large = link.maximum_packet_size_bytes.is_some()
             && is_too_large(
@@ -192,6 +195,7 @@ impl Engine {
         let Some(started) = session.outbound.start_next() else {
             return false;
         };
+        // [MQTT-4.3.2-2] [MQTT-4.3.3-2] [v3.1.1 MQTT-4.3.2-1] [v3.1.1 MQTT-3.3.1-3] DUP is ours to set.
         let delivery = delivery_of(&started.queued, started.packet_id, false);
         // A QoS 2 identifier must not be forgotten once the Client has seen it.
         let wait = if is_durable && delivery.qos == Qos::ExactlyOnce {
@@ -249,6 +253,7 @@ impl Engine {
                 let wait = self.wait_for_batch();
                 self.emit(key, pubrel(ReasonCode::Success), wait);
             }
+            // [MQTT-4.4.0-2] [MQTT-4.8.2-6] The Client refused it: it is over, and goes to nobody else.
             PubRecOutcome::Refused(queued) => {
                 self.on_dequeued(key, &queued);
                 self.pump(key, now);

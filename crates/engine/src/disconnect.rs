@@ -72,7 +72,7 @@ impl Engine {
         session.link = None;
         session.outbound.on_disconnected();
         let expiry_seconds = session.expiry_seconds;
-        // [MQTT-3.1.2-23] An interval of zero ends the Session with its connection.
+        // [MQTT-3.1.2-23] [MQTT-4.1.0-1] [v3.1.1 MQTT-4.1.0-2] An interval of zero ends the Session with its connection.
         if expiry_seconds == 0 {
             self.end_session(key, now);
             return;
@@ -91,6 +91,7 @@ impl Engine {
         }
     }
 
+    /// [MQTT-4.1.0-2]
     pub(crate) fn on_session_expiry(&mut self, key: SessionKey, now: Instant) {
         if let Some(session) = self.sessions.get_mut(key) {
             session.expiry_deadline = None;
@@ -105,6 +106,7 @@ impl Engine {
         self.publish_will(key, now);
         self.drop_subscriptions(key);
         self.cancel_replays(key);
+        // [MQTT-4.8.2-5] What it held for a Shared Subscription goes with it, to nobody else.
         let Some(session) = self.sessions.remove(key) else {
             return;
         };

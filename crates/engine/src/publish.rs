@@ -66,11 +66,12 @@ impl Engine {
                 return;
             }
         }
+        // [MQTT-3.3.4-1] [v3.1.1 MQTT-3.3.4-1]
         match (publish.qos, publish.packet_id) {
             (Qos::AtLeastOnce, Some(packet_id)) => {
                 let routed = self.route_publish(connection, key, publish, buffer, now);
                 let ack = Ack::new(packet_id, reason_for(routed));
-                // [MQTT-4.3.2-4] [v3.1.1 MQTT-4.3.2-2]
+                // [MQTT-4.3.2-4] [MQTT-4.3.2-5] [v3.1.1 MQTT-4.3.2-2] Afterwards the identifier is free.
                 self.emit(key, Outgoing::PubAck(ack), routed.wait);
             }
             (Qos::ExactlyOnce, Some(packet_id)) => {
@@ -117,7 +118,7 @@ impl Engine {
         self.emit(key, pubrec(reason_for(routed)), routed.wait);
     }
 
-    /// PUBREL from the Client. [MQTT-4.3.3-11] [v3.1.1 MQTT-4.3.3-2]
+    /// PUBREL from the Client. [MQTT-4.3.3-11] [MQTT-4.3.3-13] [v3.1.1 MQTT-4.3.3-2]
     pub fn on_pubrel(&mut self, connection: ConnectionKey, ack: &Ack, _now: Instant) {
         let Some(key) = self.on_packet(connection) else {
             return;
@@ -178,7 +179,7 @@ impl Engine {
         Ok(())
     }
 
-    /// [MQTT-3.3.5-2] [v3.1.1 MQTT-3.3.5-2] A message that may not be published is dropped, and
+    /// [v3.1.1 MQTT-3.3.5-2] A message that may not be published is dropped, and
     /// acknowledged as its QoS asks: with a Reason Code where the version has one.
     fn refuse_publish(
         &mut self,
@@ -283,11 +284,13 @@ impl Engine {
         publisher: Option<SessionKey>,
         now: Instant,
     ) {
+        // [MQTT-4.5.0-1] [MQTT-3.3.2-3] [v3.1.1 MQTT-4.5.0-1] [v3.1.1 MQTT-3.3.2-3]
         for row in &matches.rows {
             let Some(grant) = row.for_session(publisher) else {
                 continue;
             };
             let terms = Terms {
+                // [MQTT-3.8.4-8] [v3.1.1 MQTT-3.8.4-6]
                 qos: message.qos().min(grant.qos),
                 // [MQTT-3.3.1-12] [MQTT-3.3.1-13] [v3.1.1 MQTT-3.3.1-9]
                 retain: grant.retain_as_published && message.retain(),

@@ -29,6 +29,8 @@ pub(crate) struct ReplayJob {
 impl Engine {
     /// A PUBLISH with RETAIN accepted in this shard: stores it. Returns the stamp for the other shards.
     pub(crate) fn retain(&mut self, message: &Arc<Message>, now: Instant) -> (Option<Stamp>, Wait) {
+        // [v3.1.1 MQTT-3.3.1-12] Only RETAIN touches what is retained, and it outlives every Session,
+        // [v3.1.1 MQTT-3.1.2-7].
         if !message.retain() {
             return (None, Wait::default());
         }

@@ -2,7 +2,8 @@
 //!
 //! Owns: asking for the choice and acting on it, also when the chosen shard's members have left.
 //! Does not own: the choice itself (see `shared_subscriptions`). Start reading at
-//! [`Engine::deliver_groups`]. Invariant: [MQTT-4.8.2-4] a message is delivered to one member of a group.
+//! [`Engine::deliver_groups`]. Invariant: a message is delivered to one member of a group; once it is in
+//! that member's queue it stays there, [MQTT-4.8.2-4].
 
 use std::hash::BuildHasher;
 use std::sync::Arc;

@@ -53,7 +53,7 @@ impl Engine {
                 }
             }
         }
-        // [MQTT-3.8.4-2] [MQTT-3.8.4-6] [v3.1.1 MQTT-3.8.4-2] [v3.1.1 MQTT-3.8.4-5]
+        // [MQTT-2.2.1-6] [MQTT-3.8.4-2] [MQTT-3.8.4-6] [v3.1.1 MQTT-2.3.1-7] [v3.1.1 MQTT-3.8.4-2] [v3.1.1 MQTT-3.8.4-5]
         let suback = SubAck {
             packet_id: subscribe.packet_id,
             reasons,
@@ -102,6 +102,7 @@ impl Engine {
         if is_full {
             return Err(ReasonCode::QuotaExceeded);
         }
+        // [MQTT-3.2.2-10]
         Ok(request.options.qos.min(limits.maximum_qos))
     }
 
@@ -158,7 +159,8 @@ impl Engine {
         (existed, wait)
     }
 
-    /// UNSUBSCRIBE from the Client. [MQTT-3.10.4-2] [v3.1.1 MQTT-3.10.4-2]
+    /// UNSUBSCRIBE from the Client: stops what is new, [MQTT-3.10.4-2] [v3.1.1 MQTT-3.10.4-2]; what the
+    /// Session has already is completed, [MQTT-3.10.4-3] [v3.1.1 MQTT-3.10.4-3].
     pub fn on_unsubscribe(
         &mut self,
         connection: ConnectionKey,
@@ -178,7 +180,8 @@ impl Engine {
                 reasons.push(ReasonCode::NoSubscriptionExisted);
             }
         }
-        // [MQTT-3.10.4-4] [MQTT-3.10.4-5] [v3.1.1 MQTT-3.10.4-4] [v3.1.1 MQTT-3.10.4-5]
+        // [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.10.4-6] [MQTT-3.11.3-1] [MQTT-3.11.3-2]
+        // [v3.1.1 MQTT-3.10.4-6] [v3.1.1 MQTT-3.10.4-4] [v3.1.1 MQTT-3.10.4-5]
         let unsuback = UnsubAck {
             packet_id: unsubscribe.packet_id,
             reasons,
@@ -313,7 +316,7 @@ fn is_replayed(request: &SubscriptionRequest<'_>, existed: bool) -> bool {
     }
 }
 
-/// [MQTT-3.9.3-1] [v3.1.1 MQTT-3.9.3-1]
+/// [MQTT-3.8.4-7] [MQTT-3.9.3-1] [MQTT-3.9.3-2] [v3.1.1 MQTT-3.9.3-1] [v3.1.1 MQTT-3.9.3-2]
 const fn granted(qos: Qos) -> ReasonCode {
     match qos {
         Qos::AtMostOnce => ReasonCode::Success,

@@ -45,7 +45,7 @@ impl Engine {
             return;
         }
         self.counters.wills_published += 1;
-        // [MQTT-3.1.2-14] [MQTT-3.1.2-15] [v3.1.1 MQTT-3.1.2-16] [v3.1.1 MQTT-3.1.2-17]
+        // [MQTT-3.1.3-10] [MQTT-3.1.2-14] [MQTT-3.1.2-15] [v3.1.1 MQTT-3.1.2-16] [v3.1.1 MQTT-3.1.2-17]
         let message = Arc::new(Message::from_will(&pending.will, now));
         self.route(&message, Some(key), &mut PublisherMemo::default(), now);
     }

@@ -281,6 +281,7 @@ fn no_local_sends_nothing_back() {
 }
 
 /// Each switch of CONNACK is enforced with its Reason Code.
+/// Verifies [MQTT-3.2.2-10]: a SUBSCRIBE above the Maximum QoS is accepted.
 #[test]
 fn unavailable_features_are_refused_with_their_code() {
     let limits = Limits {

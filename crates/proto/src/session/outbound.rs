@@ -66,6 +66,7 @@ pub enum PubRecOutcome {
 }
 
 /// The sender's half of the delivery state of a Session.
+/// [MQTT-4.6.0-5] [MQTT-4.6.0-6] [v3.1.1 MQTT-4.6.0-5] [v3.1.1 MQTT-4.6.0-6] One queue for all topics.
 #[derive(Clone, Debug, Default)]
 pub struct Outbound {
     /// Sent and not acknowledged, in the order they were first sent.
@@ -128,7 +129,8 @@ impl Outbound {
     }
 
     /// The message that [`Self::start_next`] would send, if the quota allows one and nothing has to be
-    /// sent again first. [MQTT-3.3.4-9] [MQTT-4.9.0-2]
+    /// sent again first. [MQTT-3.3.4-9] [MQTT-4.9.0-2] Nothing but PUBLISH is held back,
+    /// [MQTT-3.3.4-10] [MQTT-4.9.0-3].
     #[must_use]
     pub fn next_waiting(&self) -> Option<&Queued> {
         let is_resending = self.resend_released < self.released.len()
@@ -140,7 +142,9 @@ impl Outbound {
         }
     }
 
-    /// Moves the first waiting message into flight and spends one of the quota. Call it after
+    /// Moves the first waiting message into flight, under a free identifier, and spends one of the quota.
+    /// [MQTT-4.3.2-1] [MQTT-4.3.3-1] [MQTT-4.3.3-3] [v3.1.1 MQTT-4.3.2-1] [v3.1.1 MQTT-4.3.3-1]
+    /// Call it after
     /// [`Self::next_waiting`] gave the message. `None` also if all identifiers are in use.
     pub fn start_next(&mut self) -> Option<&InFlight> {
         let seq = self.next_waiting()?.seq;
@@ -190,6 +194,7 @@ impl Outbound {
             self.give_back();
             return PubRecOutcome::Refused(queued);
         }
+        // [MQTT-4.3.3-5] [MQTT-4.3.3-6] From now on only PUBREL is sent, until PUBCOMP.
         let is_resending = self.resend_released < self.released.len();
         self.released.push_back(Released {
             packet_id,
