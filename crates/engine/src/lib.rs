@@ -78,6 +78,8 @@ pub struct Engine {
     shared: SharedSubscriptions,
     retained: Retained,
     replays: VecDeque<ReplayJob>,
+    /// Those whose SUBACK is not due yet.
+    replays_waiting: Vec<ReplayJob>,
     routing: Routing,
     timers: Timers,
     sys: Sys,
@@ -117,6 +119,7 @@ impl Engine {
             shared: SharedSubscriptions::new(config.shared_strategy, shard, hasher.clone()),
             retained: Retained::new(retained_limits, shard, shard_count, hasher.clone()),
             replays: VecDeque::new(),
+            replays_waiting: Vec::new(),
             routing: Routing::new(&config),
             timers,
             sys: Sys::new(&config),

@@ -101,6 +101,7 @@ impl Engine {
         for session in holding {
             self.release_session(session);
         }
+        self.begin_replays();
         self.answer_shards();
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Owns: which replays are under way, and how much of them one turn does.
 //! Does not own: the messages (see `retained`), when there is a replay (see `subscribe`).
-//! Start reading at [`Engine::start_replay`]. Invariant: a replay begins after its SUBACK is due, and
-//! stands still while its Session cannot take more.
+//! Start reading at [`Engine::start_replay`]. Invariants: a replay begins when its SUBACK is due, brings
+//! nothing that was written later, and stands still while its Session cannot take more.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,12 +18,18 @@ use crate::pending::Wait;
 use crate::publish::message_record;
 use crate::retained::{Applied, Replay, Stamp};
 
-/// A replay under way.
+/// A replay, waiting for its SUBACK or under way.
 #[derive(Debug)]
 pub(crate) struct ReplayJob {
     session: SessionKey,
     replay: Replay,
     wait: Wait,
+}
+
+impl ReplayJob {
+    fn is_of(&self, session: SessionKey, filter: &str) -> bool {
+        self.session == session && self.replay.filter() == filter
+    }
 }
 
 impl Engine {
@@ -83,19 +89,38 @@ impl Engine {
     /// Sends what is retained for `filter` once `wait` is over. A replay of the same filter starts anew.
     pub(crate) fn start_replay(&mut self, session: SessionKey, filter: &str, wait: Wait) {
         self.cancel_replay(session, filter);
-        self.replays.push_back(ReplayJob {
+        self.replays_waiting.push(ReplayJob {
             session,
             replay: Replay::new(filter),
             wait,
         });
+        self.begin_replays();
+    }
+
+    /// Begins what no longer has to wait. From here on every shard knows the Subscription, so it gets
+    /// what is written now as it comes, and the replay ends with what was written before.
+    pub(crate) fn begin_replays(&mut self) {
+        if self.replays_waiting.is_empty() {
+            return;
+        }
+        for mut job in std::mem::take(&mut self.replays_waiting) {
+            if self.is_over(&job.wait) {
+                job.replay.end_at(self.retained.arrivals());
+                self.replays.push_back(job);
+            } else {
+                self.replays_waiting.push(job);
+            }
+        }
     }
 
     pub(crate) fn cancel_replay(&mut self, session: SessionKey, filter: &str) {
-        self.replays
-            .retain(|job| job.session != session || job.replay.filter() != filter);
+        self.replays_waiting
+            .retain(|job| !job.is_of(session, filter));
+        self.replays.retain(|job| !job.is_of(session, filter));
     }
 
     pub(crate) fn cancel_replays(&mut self, session: SessionKey) {
+        self.replays_waiting.retain(|job| job.session != session);
         self.replays.retain(|job| job.session != session);
     }
 
@@ -103,13 +128,12 @@ impl Engine {
         self.replays.iter().any(|job| self.is_runnable(job))
     }
 
-    /// Whether its SUBACK is due and its Session can take more.
+    /// Whether its Session can take more.
     fn is_runnable(&self, job: &ReplayJob) -> bool {
-        self.is_over(&job.wait)
-            && self.sessions.get(job.session).is_none_or(|session| {
-                session.link.as_ref().is_none_or(|link| !link.is_congested)
-                    && session.outbound.waiting_len() < WAITING_MAX
-            })
+        self.sessions.get(job.session).is_none_or(|session| {
+            session.link.as_ref().is_none_or(|link| !link.is_congested)
+                && session.outbound.waiting_len() < WAITING_MAX
+        })
     }
 
     /// Does one turn's share of the replays, in turn.

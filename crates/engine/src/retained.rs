@@ -59,14 +59,24 @@ pub(crate) enum Applied {
 /// The Retained Messages.
 #[derive(Debug)]
 pub(crate) struct Retained {
-    messages: BTreeMap<TopicKey, Stamp>,
+    messages: BTreeMap<TopicKey, Entry>,
     /// What will expire, soonest first.
     expiries: BTreeMap<(Instant, Stamp), Arc<Message>>,
     tombstones: Tombstones,
     bytes: usize,
     counter: u64,
+    /// Writes that have taken effect here.
+    arrivals: u64,
     shard: ShardIndex,
     limits: RetainedLimits,
+}
+
+/// What is known about one Retained Message beside itself.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    stamp: Stamp,
+    /// The number of its write among those that took effect in this shard.
+    arrival: u64,
 }
 
 impl Retained {
@@ -85,6 +95,7 @@ impl Retained {
             tombstones: Tombstones::new(tombstones_max, hash),
             bytes: 0,
             counter: 0,
+            arrivals: 0,
             shard,
             limits,
         }
@@ -135,7 +146,10 @@ impl Retained {
         if let Some(at) = message.expires_at() {
             self.expiries.insert((at, stamp), Arc::clone(message));
         }
-        self.messages.insert(TopicKey(Arc::clone(message)), stamp);
+        self.arrivals += 1;
+        let arrival = self.arrivals;
+        self.messages
+            .insert(TopicKey(Arc::clone(message)), Entry { stamp, arrival });
         Applied::Stored(before)
     }
 
@@ -149,7 +163,7 @@ impl Retained {
 
     /// The stamp of the Retained Message of `topic`.
     pub(crate) fn stamp_of(&self, topic: &str) -> Option<Stamp> {
-        self.messages.get(topic).copied()
+        self.messages.get(topic).map(|entry| entry.stamp)
     }
 
     /// Removes at most `budget` messages that have expired, and returns them, soonest expired
@@ -179,6 +193,11 @@ impl Retained {
         self.messages.len()
     }
 
+    /// Writes that have taken effect here; one that comes later has a greater number.
+    pub(crate) const fn arrivals(&self) -> u64 {
+        self.arrivals
+    }
+
     /// Bytes they take.
     pub(crate) const fn bytes(&self) -> usize {
         self.bytes
@@ -204,7 +223,7 @@ impl Retained {
     }
 
     fn remove(&mut self, topic: &str) -> Option<Arc<Message>> {
-        let (TopicKey(message), stamp) = self.messages.remove_entry(topic)?;
+        let (TopicKey(message), Entry { stamp, .. }) = self.messages.remove_entry(topic)?;
         self.bytes -= cost_bytes(&message);
         if let Some(at) = message.expires_at() {
             self.expiries.remove(&(at, stamp));
@@ -213,11 +232,11 @@ impl Retained {
     }
 
     /// The first message whose topic is not below `from`.
-    fn first_from(&self, from: Bound<&str>) -> Option<&Arc<Message>> {
+    fn first_from(&self, from: Bound<&str>) -> Option<(&Arc<Message>, u64)> {
         self.messages
             .range::<str, _>((from, Bound::Unbounded))
             .next()
-            .map(|(key, _)| &key.0)
+            .map(|(key, entry)| (&key.0, entry.arrival))
     }
 }
 
@@ -226,6 +245,8 @@ impl Retained {
 pub(crate) struct Replay {
     filter: Box<str>,
     next: Next,
+    /// The last write, by its arrival, that is part of it.
+    until: u64,
 }
 
 impl Replay {
@@ -236,12 +257,19 @@ impl Replay {
         Self {
             filter: filter.into(),
             next: Next::From(from),
+            until: u64::MAX,
         }
+    }
+
+    /// Leaves out what is written after the write `arrival`: the Subscription gets it as it comes,
+    /// and must not get it again, or an older one after it.
+    pub(crate) const fn end_at(&mut self, arrival: u64) {
+        self.until = arrival;
     }
 
     /// The next messages in ascending order of topic, looking at no more than `budget` topics; may
     /// be empty though there is more, see [`Replay::is_done`]. Messages that come, go or change
-    /// between calls are seen as they then are. O(budget (log n + topic length)).
+    /// between calls are seen as they then are, up to [`Replay::end_at`]. O(budget (log n + topic length)).
     pub(crate) fn next_batch(
         &mut self,
         retained: &Retained,
@@ -253,14 +281,14 @@ impl Replay {
             let Some(bound) = self.next.bound() else {
                 break;
             };
-            let Some(message) = retained.first_from(bound) else {
+            let Some((message, arrival)) = retained.first_from(bound) else {
                 self.next = Next::Done;
                 break;
             };
             let topic = message.topic();
             self.next = if proto::topic::matches(&self.filter, topic) {
                 // [MQTT-3.3.2-5] An expired message goes to nobody.
-                if !message.is_expired(now) {
+                if !message.is_expired(now) && arrival <= self.until {
                     batch.push(Arc::clone(message));
                 }
                 Next::After(topic.into())

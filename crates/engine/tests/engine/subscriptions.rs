@@ -239,6 +239,30 @@ fn a_replay_stands_still_while_its_receiver_is_congested() {
     assert_eq!(world.engines[0].counters().publishes_dropped, 0);
 }
 
+/// Verifies [MQTT-3.3.1-12]: what comes after SUBACK comes live, without RETAIN, and the replay that is
+/// still under way brings neither it again nor the one before it.
+/// Verifies [v3.1.1 MQTT-3.3.1-9]: the same in 3.1.1.
+#[test]
+fn a_replay_brings_nothing_that_was_published_after_its_suback() {
+    let (mut world, sender, receiver) = pair();
+    for number in 0..3 {
+        world.publish_retained(sender, &format!("a/{number}"), 0, "old");
+    }
+    world.congest(receiver, true);
+    world.subscribe(receiver, "a/#", 1);
+    world.publish_retained(sender, "a/1", 1, "new");
+    world.publish_retained(sender, "a/4", 1, "new");
+    world.congest(receiver, false);
+    let deliveries = world.deliveries(receiver);
+    let found: Vec<_> = deliveries
+        .iter()
+        .map(|delivery| (delivery.message.topic(), delivery.retain))
+        .collect();
+    let live = [("a/1", false), ("a/4", false)];
+    let replayed = [("a/0", true), ("a/2", true)];
+    assert_eq!(found, [live, replayed].concat());
+}
+
 /// Verifies [MQTT-3.3.4-2]: overlapping Subscriptions deliver at the highest QoS.
 /// Verifies [MQTT-3.3.4-3]: with the Subscription Identifier.
 /// Verifies [MQTT-3.3.4-4]: of each that has one, in one copy.
