@@ -380,15 +380,18 @@ fn storm_of_take_overs_leaves_one_connection() {
                 })
             })
             .collect();
-        let answered = ends
+        // Only when all have arrived is it known which one is the last.
+        let answered: Vec<Raw> = ends
             .into_iter()
-            .filter_map(|end| end.join().expect("as expected"));
+            .filter_map(|end| end.join().expect("as expected"))
+            .collect();
         let is_served = |mut client: Raw| {
             client.say(&[0xC0, 0]);
             client.hear() == [0xD0, 0]
         };
         assert_eq!(
             answered
+                .into_iter()
                 .map(is_served)
                 .filter(|is_served| *is_served)
                 .count(),
