@@ -1,8 +1,8 @@
 //! Random events over one to three shards, with losses of connection anywhere, against a simple model.
 //!
 //! Owns: [`Peer`], a Client that keeps its side of every handshake. Start reading at [`Run::check`].
-//! Invariant: QoS 1 arrives at least once, QoS 2 exactly once, and nobody sees a publisher's topic
-//! out of order.
+//! Invariant: QoS 1 arrives at least once, QoS 2 exactly once, nobody sees a publisher's topic out of
+//! order, and no packet promises what is not durable yet.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroU16;
@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use proto::Qos;
 use proto::connection::{Delivery, Outgoing};
 use proto::packet::{Ack, Publish, ReasonCode};
+use store::{Record, Store, Target};
 use vencejo_engine::Limits;
 
 use crate::world::{Client, World, durable, id, payload, publish};
@@ -73,6 +74,8 @@ struct Peer {
     sent: VecDeque<Sent>,
     next_packet_id: u16,
     unreleased: BTreeSet<u16>,
+    /// The QoS 2 message that each identifier stood for last.
+    text_of: BTreeMap<u16, String>,
     got: Vec<Delivery>,
 }
 
@@ -102,6 +105,7 @@ impl Run {
                 sent: VecDeque::new(),
                 next_packet_id: 1,
                 unreleased: BTreeSet::new(),
+                text_of: BTreeMap::new(),
                 got: Vec::new(),
             });
             run.connect(index, receive_maximum);
@@ -205,6 +209,7 @@ impl Run {
     }
 
     fn answer(&mut self, index: usize, client: Client, packet: Outgoing) {
+        self.check_durable(index, client, &packet);
         let now = self.world.now;
         let peer = &mut self.peers[index];
         let engine = self.world.engine(client);
@@ -236,6 +241,7 @@ impl Run {
                     peer.got.push(delivery);
                     engine.on_puback(client.key, &success(id), now);
                 } else {
+                    peer.text_of.insert(id, payload(&delivery));
                     if peer.unreleased.insert(id) {
                         peer.got.push(delivery);
                     }
@@ -249,6 +255,86 @@ impl Run {
             }
             other => panic!("unexpected {other:?}"),
         }
+    }
+
+    /// Whatever `packet` lets its receiver forget, the Server would still know after a crash now.
+    fn check_durable(&self, index: usize, client: Client, packet: &Outgoing) {
+        let peer = &self.peers[index];
+        let home = client.shard;
+        match packet {
+            Outgoing::PubAck(ack) | Outgoing::PubRec(ack) => {
+                let id = ack.packet_id.get();
+                let sent = peer.sent.iter().find(|sent| sent.packet_id == id);
+                for subscriber in sent.iter().flat_map(|_| PUBLISHERS..PEERS) {
+                    let text = sent.map_or("", |sent| &sent.text);
+                    assert!(self.queued(subscriber, text).is_some(), "{packet:?}");
+                }
+                let accepted = |record: &Record| matches!(record, Record::InboundPut { client_id, packet_id } if **client_id == *peer.name && *packet_id == id);
+                let is_qos2 = matches!(packet, Outgoing::PubRec(_));
+                assert!(!is_qos2 || self.durable(home).any(accepted), "{packet:?}");
+            }
+            Outgoing::PubComp(ack) => {
+                let id = ack.packet_id.get();
+                let is_known = peer.sent.iter().any(|sent| sent.packet_id == id);
+                let released = |record: &Record| matches!(record, Record::InboundDelete { client_id, packet_id } if **client_id == *peer.name && *packet_id == id);
+                assert!(!is_known || self.durable(home).any(released), "{packet:?}");
+            }
+            Outgoing::Publish(delivery) if delivery.qos == Qos::ExactlyOnce => {
+                let text = payload(delivery);
+                assert!(self.queued(index, &text).is_some(), "{text} to {index}");
+            }
+            Outgoing::PubRel(ack) => {
+                let Some(text) = peer.text_of.get(&ack.packet_id.get()) else {
+                    panic!("{ack:?} without PUBLISH");
+                };
+                let number = self.queued(index, text).map(|target| target.seq);
+                let released = |record: &Record| matches!(record, Record::Release { client_id, seq } if **client_id == *peer.name && Some(*seq) == number);
+                assert!(self.durable(home).any(released), "{packet:?}");
+            }
+            _ => {}
+        }
+    }
+
+    fn durable(&self, shard: usize) -> impl Iterator<Item = &Record> {
+        let store = &self.world.stores[shard];
+        let durable = store.durable();
+        let batches = store.batches().iter();
+        batches
+            .take_while(move |batch| batch.seq <= durable)
+            .flat_map(|batch| &batch.records)
+    }
+
+    /// The durable entry of the message `text` in the queue of this Client's Session.
+    fn queued(&self, index: usize, text: &str) -> Option<&Target> {
+        let name = &*self.peers[index].name;
+        let shards = 0..self.world.stores.len();
+        let mut records = shards.flat_map(|shard| self.durable(shard));
+        records.find_map(|record| match record {
+            Record::Enqueue { message, targets } if message.payload == text.as_bytes() => {
+                targets.iter().find(|target| &*target.client_id == name)
+            }
+            _ => None,
+        })
+    }
+
+    /// In every store an entry of a queue is made before it is taken back, and none is left.
+    fn check_records(&self) {
+        let mut open = BTreeSet::new();
+        let shards = 0..self.world.stores.len();
+        for record in shards.flat_map(|shard| self.durable(shard)) {
+            match record {
+                Record::Enqueue { targets, .. } => {
+                    for target in targets {
+                        open.insert((target.client_id.to_string(), target.seq));
+                    }
+                }
+                Record::Dequeue { client_id, seq } => {
+                    assert!(open.remove(&(client_id.to_string(), *seq)), "{record:?}");
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(open, BTreeSet::new());
     }
 
     /// After CONNACK: everything that is not finished, in order.
@@ -295,6 +381,7 @@ impl Run {
                 self.check_flow(subscriber, granted, topic, messages);
             }
         }
+        self.check_records();
         for engine in &self.world.engines {
             assert_eq!(engine.counters().queued_messages, 0);
             assert_eq!(engine.counters().queued_bytes, 0);
