@@ -6,7 +6,7 @@
 
 use proto::packet::ReasonCode;
 use proto::session::Queued;
-use store::Record;
+use store::{Record, Target};
 
 use crate::Engine;
 use crate::keys::SessionKey;
@@ -39,12 +39,17 @@ impl Engine {
         session.queued_bytes = session.queued_bytes.saturating_sub(charge);
         self.counters.queued_bytes = self.counters.queued_bytes.saturating_sub(charge as u64);
         self.counters.queued_messages = self.counters.queued_messages.saturating_sub(1);
-        if session.is_durable() {
-            let client_id = std::sync::Arc::clone(&session.client_id);
-            self.record(Record::Dequeue {
-                client_id,
-                seq: queued.seq,
-            });
+        if !session.is_durable() {
+            return;
+        }
+        let client_id = std::sync::Arc::clone(&session.client_id);
+        let seq = queued.seq;
+        // Of a message that is still being routed the store does not know yet, and need not.
+        let is_queued = |target: &Target| target.seq == seq && target.client_id == client_id;
+        if let Some(index) = self.targets.iter().rposition(is_queued) {
+            self.targets.remove(index);
+        } else {
+            self.record(Record::Dequeue { client_id, seq });
         }
     }
 

@@ -1,6 +1,7 @@
 //! The engine as the server sees it: doors in, outputs out, no sockets and no clock.
 #![allow(clippy::panic, reason = "a test that finds something else has failed")]
 
+mod discards;
 mod durability;
 mod flow;
 mod handshakes;

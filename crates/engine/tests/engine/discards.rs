@@ -1,0 +1,94 @@
+//! Messages that leave a queue without being delivered, and what the store is told of them.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+
+use proto::packet::{Publish, PublishProperties};
+use store::Record;
+use vencejo_engine::{Limits, OverflowPolicy};
+
+use crate::world::{World, durable, publish};
+
+/// Replays what the store was told: an entry is made before it is taken back. Returns those left.
+fn open_entries(world: &World) -> BTreeSet<(String, u64)> {
+    let mut open = BTreeSet::new();
+    let batches = world.stores.iter().flat_map(|store| store.batches());
+    for record in batches.flat_map(|batch| &batch.records) {
+        match record {
+            Record::Enqueue { targets, .. } => {
+                for target in targets {
+                    open.insert((target.client_id.to_string(), target.seq));
+                }
+            }
+            Record::Dequeue { client_id, seq } => {
+                assert!(open.remove(&(client_id.to_string(), *seq)), "{record:?}");
+            }
+            _ => {}
+        }
+    }
+    open
+}
+
+/// A message too large for its only receiver leaves nothing behind in the store: were its end recorded
+/// before its beginning, a restart would bring it back.
+#[test]
+fn a_message_discarded_at_once_is_not_queued_durably() {
+    for shards in 1..=3 {
+        let mut world = World::with(shards, Limits::default());
+        let sender = world.connect("sender");
+        let mut connect = durable("receiver");
+        connect.properties.maximum_packet_size_bytes = NonZeroU32::new(50);
+        let receiver = world.connect_with(connect);
+        world.connack(receiver);
+        world.subscribe(receiver, "a", 2);
+        for qos in [1, 2] {
+            world.publish(sender, "a", qos, &"x".repeat(100));
+            world.publish(sender, "a", qos, "fits");
+        }
+        assert_eq!(world.drain(receiver).len(), 2);
+        assert_eq!(open_entries(&world), BTreeSet::new());
+    }
+}
+
+/// The same for one whose Message Expiry Interval is zero, which has passed when it arrives.
+#[test]
+fn a_message_expired_on_arrival_is_not_queued_durably() {
+    let mut world = World::new();
+    let (sender, receiver) = (world.connect("sender"), world.connect("receiver"));
+    world.subscribe(receiver, "a", 2);
+    let packet_id = world.packet_id();
+    let expired = Publish {
+        properties: PublishProperties::parse(&[2, 0, 0, 0, 0]).expect("valid"),
+        ..publish("a", 1, "x", packet_id)
+    };
+    world.send_publish(sender, &expired);
+    world.settle();
+    assert!(world.deliveries(receiver).is_empty());
+    assert_eq!(open_entries(&world), BTreeSet::new());
+}
+
+/// What a full queue pushes out is taken back in the store, also if the same message pushes itself out:
+/// a Client that is in a Shared Subscription and has a plain one gets it twice.
+#[test]
+fn what_a_full_queue_pushes_out_is_taken_back() {
+    let limits = Limits {
+        queued_messages_max: 1,
+        overflow_policy: OverflowPolicy::DropOldest,
+        ..Limits::default()
+    };
+    let mut world = World::with(1, limits);
+    let (sender, receiver) = (world.connect("sender"), world.connect("receiver"));
+    world.subscribe(receiver, "a", 1);
+    world.subscribe(receiver, "$share/g/a", 1);
+    world.lose(receiver);
+    for text in ["one", "two", "three"] {
+        world.publish(sender, "a", 1, text);
+    }
+    let left = open_entries(&world);
+    assert_eq!(left.len(), 1);
+    let (receiver, _) = world.resume("receiver");
+    let deliveries = world.drain(receiver);
+    assert_eq!(deliveries.len(), 1);
+    assert_eq!(open_entries(&world), BTreeSet::new());
+    assert_eq!(world.engines[0].counters().dropped_queue_full, 5);
+}
