@@ -7,11 +7,12 @@
 use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use bytes::Bytes;
-use engine::ConnectionKey;
+use engine::{ConnectionKey, Engine};
 use proto::connection::{ConnectionError, Event, Outgoing};
-use proto::packet::{self, Auth, Connect, Disconnect, PacketType, ReasonCode};
+use proto::packet::{self, Auth, Connect, Disconnect, PacketType, Publish, ReasonCode};
 use store::Store;
 
 use super::Shard;
@@ -181,7 +182,7 @@ impl<S: Store> Shard<S> {
             connection.flags.is_publisher |= matches!(event, Event::Publish(_));
             let mut next = Next::Nothing;
             match event {
-                Event::Publish(publish) => engine.on_publish(key, &publish, buffer, now),
+                Event::Publish(publish) => publish_shared(engine, key, publish, buffer, now),
                 Event::PubAck(ack) => engine.on_puback(key, &ack, now),
                 Event::PubRec(ack) => engine.on_pubrec(key, &ack, now),
                 Event::PubRel(ack) => engine.on_pubrel(key, &ack, now),
@@ -241,6 +242,23 @@ impl<S: Store> Shard<S> {
     }
 }
 
+/// Hands a PUBLISH to the engine, with its payload in a shared buffer if it is large: then it is written to
+/// each subscriber from there, not copied for each.
+fn publish_shared(
+    engine: &mut Engine,
+    key: ConnectionKey,
+    mut publish: Publish<'_>,
+    buffer: Option<&Bytes>,
+    now: Instant,
+) {
+    if buffer.is_some() || publish.payload.len() < SHARED_BYTES_MIN {
+        return engine.on_publish(key, &publish, buffer, now);
+    }
+    let shared = Bytes::copy_from_slice(publish.payload);
+    publish.payload = &shared;
+    engine.on_publish(key, &publish, Some(&shared), now);
+}
+
 /// Appends to `partial` what is missing of its packet, from the front of `input`; returns whether the
 /// packet is complete. Then `partial` holds exactly it.
 fn complete_packet(partial: &mut Vec<u8>, input: &mut &[u8]) -> bool {
@@ -272,6 +290,8 @@ fn complete_packet(partial: &mut Vec<u8>, input: &mut &[u8]) -> bool {
     }
 }
 
+/// From this length on a payload that came with others is given a buffer of its own.
+const SHARED_BYTES_MIN: usize = 4096;
 /// A connection with this many times the unsent bytes of a congested one is not read.
 const CHOKING_FACTOR: usize = 4;
 /// A growing packet's buffer gets at least this much more, or what is missing.
