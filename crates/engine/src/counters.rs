@@ -40,6 +40,10 @@ pub struct Counters {
     pub publish_bytes_received: u64,
     /// Payload bytes sent in PUBLISH packets.
     pub publish_bytes_sent: u64,
+    /// Bytes read from all connections, as the server says.
+    pub bytes_received: u64,
+    /// Bytes written to all connections, as the server says.
+    pub bytes_sent: u64,
     /// Gauge: messages that wait or are in flight.
     pub queued_messages: u64,
     /// Gauge: bytes of these.
@@ -80,6 +84,8 @@ impl Counters {
         self.messages_expired += other.messages_expired;
         self.publish_bytes_received += other.publish_bytes_received;
         self.publish_bytes_sent += other.publish_bytes_sent;
+        self.bytes_received += other.bytes_received;
+        self.bytes_sent += other.bytes_sent;
         self.queued_messages += other.queued_messages;
         self.queued_bytes += other.queued_bytes;
         self.subscriptions += other.subscriptions;

@@ -84,6 +84,8 @@ pub struct Engine {
     timers: Timers,
     sys: Sys,
     counters: Counters,
+    /// This shard's part of what the process may queue.
+    queued_bytes_shard_max: usize,
     outputs: VecDeque<Output>,
     /// Durable effects of this turn.
     batch: Vec<Record>,
@@ -124,6 +126,7 @@ impl Engine {
             timers,
             sys: Sys::new(&config),
             counters: Counters::default(),
+            queued_bytes_shard_max: limits.queued_bytes_total_max / usize::from(shard_count.max(1)),
             outputs: VecDeque::new(),
             batch: Vec::new(),
             last_batch: Seq(0),
@@ -187,6 +190,12 @@ impl Engine {
     /// The next thing to do for the server, in order.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
+    }
+
+    /// The server has read and written this many bytes more, for `$SYS`.
+    pub const fn count_bytes(&mut self, received: u64, sent: u64) {
+        self.counters.bytes_received += received;
+        self.counters.bytes_sent += sent;
     }
 
     /// What this shard has counted.

@@ -57,12 +57,10 @@ impl Engine {
         let Some(session) = self.sessions.get(key) else {
             return false;
         };
-        let shards = usize::from(self.config.shard_count);
-        let total_max = self.limits.queued_bytes_total_max / shards;
         let total = usize::try_from(self.counters.queued_bytes).unwrap_or(usize::MAX);
         session.outbound.waiting_len() < self.limits.queued_messages_max
             && session.queued_bytes + charge <= self.limits.queued_bytes_max
-            && total.saturating_add(charge) <= total_max
+            && total.saturating_add(charge) <= self.queued_bytes_shard_max
     }
 
     fn make_room(&mut self, key: SessionKey, charge: usize) -> bool {

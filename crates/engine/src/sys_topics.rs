@@ -126,7 +126,7 @@ impl Engine {
     }
 }
 
-const fn gauges(total: &Counters) -> [(&'static str, u64); 22] {
+const fn gauges(total: &Counters) -> [(&'static str, u64); 24] {
     let disconnected = total.sessions.saturating_sub(total.clients_connected);
     [
         ("clients/total", total.sessions),
@@ -147,6 +147,8 @@ const fn gauges(total: &Counters) -> [(&'static str, u64); 22] {
         ("publish/messages/dropped", total.publishes_dropped),
         ("publish/bytes/received", total.publish_bytes_received),
         ("publish/bytes/sent", total.publish_bytes_sent),
+        ("bytes/received", total.bytes_received),
+        ("bytes/sent", total.bytes_sent),
         (
             "store/messages/count",
             total.retained_messages + total.queued_messages,
@@ -171,7 +173,7 @@ const LOADS: [(&str, Count); 8] = [
     ("publish/received", |total| total.publishes_received),
     ("publish/sent", |total| total.publishes_sent),
     ("publish/dropped", |total| total.publishes_dropped),
-    ("bytes/received", |total| total.publish_bytes_received),
-    ("bytes/sent", |total| total.publish_bytes_sent),
+    ("bytes/received", |total| total.bytes_received),
+    ("bytes/sent", |total| total.bytes_sent),
     ("connections", |total| total.connections),
 ];

@@ -1,8 +1,11 @@
 //! When a Will is published and when not.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use proto::packet::{Connect, Disconnect, ReasonCode, Will, WillProperties};
 use proto::{Qos, Version};
+use vencejo_engine::Permissions;
 
 use crate::world::{Client, World, durable, payload};
 
@@ -65,6 +68,22 @@ fn a_normal_disconnect_discards_the_will_and_0x04_publishes_it() {
     let (mut world, watcher, client) = watched(&Connect::new(Version::V311, "client"));
     world.lose(client);
     assert!(world.payloads(watcher).is_empty());
+}
+
+/// A Client that may not publish to its Will Topic has no Will published, however it goes.
+#[test]
+fn a_will_that_may_not_be_published_is_not() {
+    let mut world = World::new();
+    let watcher = world.connect("watcher");
+    world.subscribe(watcher, "#", 1);
+    world.permissions = Arc::new(Permissions::only(Some(Vec::new()), None));
+    let client = world.connect_with(with_will(Connect::new(Version::V5, "client"), 0));
+    world.lose(client);
+    let client = world.connect_with(with_will(Connect::new(Version::V5, "client"), 0));
+    let goodbye = Disconnect::new(ReasonCode::DisconnectWithWillMessage);
+    world.disconnect(client, &goodbye);
+    assert!(world.received(watcher).is_empty());
+    assert_eq!(world.engines[0].counters().dropped_not_authorized, 2);
 }
 
 /// Verifies [MQTT-3.1.3-9]: a return within the Will Delay Interval cancels the Will.

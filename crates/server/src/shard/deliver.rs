@@ -168,7 +168,11 @@ impl<S: Store> Shard<S> {
             return;
         }
         if !connection.flags.is_blocked {
-            match connection.unsent.write_to(&mut connection.socket) {
+            let before = connection.unsent.len();
+            let written = connection.unsent.write_to(&mut connection.socket);
+            let sent = before.saturating_sub(connection.unsent.len());
+            self.engine.count_bytes(0, sent as u64);
+            match written {
                 Ok(Written::All) => connection.unsent.return_to(pool),
                 Ok(Written::Blocked) => connection.flags.is_blocked = true,
                 Err(error) => return self.lose(key, Some(&error)),

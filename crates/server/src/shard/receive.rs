@@ -67,6 +67,7 @@ impl<S: Store> Shard<S> {
         match read {
             Ok(0) => self.lose(key, None),
             Ok(len) => {
+                self.engine.count_bytes(len as u64, 0);
                 self.on_bytes(key, scratch.get(..len).unwrap_or_default());
                 let Some(connection) = self.connection_mut(key) else {
                     return;
