@@ -248,7 +248,7 @@ impl<S: Store> Shard<S> {
 fn publish_shared(
     engine: &mut Engine,
     key: ConnectionKey,
-    mut publish: Publish<'_>,
+    publish: Publish<'_>,
     buffer: Option<&Bytes>,
     now: Instant,
 ) {
@@ -256,7 +256,10 @@ fn publish_shared(
         return engine.on_publish(key, &publish, buffer, now);
     }
     let shared = Bytes::copy_from_slice(publish.payload);
-    publish.payload = &shared;
+    let publish = Publish {
+        payload: &shared,
+        ..publish
+    };
     engine.on_publish(key, &publish, Some(&shared), now);
 }
 
