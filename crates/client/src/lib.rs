@@ -24,7 +24,7 @@ use proto::packet::{
     ConnAck, Disconnect, ReasonCode, ReasonProperties, RetainHandling, SubAck, SubscriptionOptions,
     UnsubAck, UserProperties,
 };
-use proto::{PacketIdentifier, Qos};
+use proto::{PacketIdentifier, Qos, Version};
 
 use driver::{Command, Driver};
 
@@ -48,6 +48,7 @@ use driver::{Command, Driver};
 pub struct Client {
     commands: mpsc::Sender<Command>,
     connack: Arc<ConnAck>,
+    version: Version,
 }
 
 /// What comes from the Server, in order.
@@ -139,6 +140,7 @@ impl Client {
         let client = Self {
             commands: command_sender,
             connack: Arc::new(*connack),
+            version: options.protocol_version(),
         };
         Ok((client, Events { events, taken }))
     }
@@ -149,7 +151,15 @@ impl Client {
         &self.connack
     }
 
-    /// Publishes and waits for the acknowledgement.
+    /// The version spoken.
+    #[must_use]
+    pub const fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Publishes and waits for the acknowledgement. An application that takes [`Events`] in the same task
+    /// had better use [`Self::start_publish`] above QoS 0: while many events wait to be taken, nothing is
+    /// read, so no acknowledgement arrives either.
     /// # Errors
     /// The Server would refuse it, or the connection ended before it answered.
     pub async fn publish(&self, publication: Publication) -> Result<Published, RequestError> {

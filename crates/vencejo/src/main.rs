@@ -14,8 +14,8 @@ use clap::{Parser, Subcommand};
 
 use demo::DemoArgs;
 use serve::ServeArgs;
-use tools::Failure;
 use tools::args::{PubArgs, SubArgs};
+use tools::{Failure, complain};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -77,7 +77,7 @@ fn report(result: Result<(), Failure>, quiet: bool) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { text, code }) => {
             if !quiet && !text.is_empty() {
-                eprintln!("{text}");
+                complain(&text);
             }
             ExitCode::from(code)
         }

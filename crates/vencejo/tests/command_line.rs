@@ -3,7 +3,8 @@
 //! Owns: exit codes, output, what tools and server do together. Does not own: formats (unit tests).
 //! Start reading at [`Served`]. Invariant: every wait has a deadline, every process ends with its test.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -409,5 +410,63 @@ fn a_message_too_large_is_not_sent() {
     assert_eq!(
         said,
         "Error: the packet is larger than the server accepts.\n"
+    );
+}
+
+/// A server that speaks 3.1.1 only; the protocol levels of the CONNECT packets it got.
+fn old_server(listener: TcpListener) -> std::thread::JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut levels = Vec::new();
+        for _ in 0..2 {
+            let (mut socket, _) = listener.accept().expect("a connection");
+            socket.set_read_timeout(Some(DEADLINE)).expect("a timeout");
+            let mut connect = [0; 1024];
+            let read = socket.read(&mut connect).expect("a CONNECT");
+            // Fixed Header of two bytes, then the name: length, "MQTT".
+            let level = connect[..read].get(8).copied().unwrap_or_default();
+            levels.push(level);
+            let code = u8::from(level != 4);
+            socket
+                .write_all(&[0x20, 2, 0, code])
+                .expect("the client reads");
+            // Until the client closes.
+            socket.read_to_end(&mut Vec::new()).ok();
+        }
+        levels
+    })
+}
+
+#[test]
+fn a_server_of_old_is_spoken_to_in_its_version() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener
+        .local_addr()
+        .expect("an address")
+        .port()
+        .to_string();
+    let server = old_server(listener);
+    let output = vencejo(&["pub", "-p", &port, "-t", "a", "-m", "b"])
+        .output()
+        .expect("it runs");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("trying again as 3.1.1"));
+    assert_eq!(server.join().expect("it ends"), [5, 4]);
+}
+
+#[test]
+fn a_closed_pipe_ends_a_subscriber_quietly() {
+    let served = Served::start();
+    let mut subscriber = vencejo(&["sub", "-p", &served.port, "-t", "pipe"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    drop(subscriber.stdout.take());
+    // Retained, so that it does not matter who comes first.
+    served.publish(&["-t", "pipe", "-m", "x", "-r"]);
+    let output = subscriber.wait_with_output().expect("it ends");
+    assert_eq!(
+        (output.status.code(), text(&output.stderr).as_str()),
+        (Some(141), "")
     );
 }

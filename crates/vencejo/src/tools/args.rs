@@ -191,7 +191,6 @@ pub(crate) struct ConnectionArgs {
 pub(crate) struct Connection {
     pub(crate) options: Options,
     pub(crate) is_version_chosen: bool,
-    pub(crate) version: Version,
     pub(crate) properties: Properties,
     /// Topic of the URL.
     pub(crate) url_topic: Option<String>,
@@ -265,13 +264,12 @@ impl ConnectionArgs {
             options = options.bind_address(address);
         }
         if self.debug {
-            options = options.packet_log(PacketLog::new(packet_log::printer(client_id)));
+            options = options.packet_log(PacketLog::new(packet_log::printer(client_id, version)));
         }
         let is_version_chosen = self.protocol_version.is_some();
         Ok(Connection {
             options,
             is_version_chosen,
-            version,
             properties,
             url_topic: url.topic,
         })

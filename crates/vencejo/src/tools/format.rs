@@ -7,6 +7,8 @@ use std::io::{self, Write};
 
 use client::ReceivedMessage;
 use jiff::ZonedDateTime;
+
+use super::complain;
 use proto::PacketIdentifier;
 use proto::packet::Property;
 
@@ -261,10 +263,10 @@ fn json(message: &ReceivedMessage, at: &ZonedDateTime, is_raw: bool) -> String {
     } else if is_raw {
         let parsed: Result<serde_json::Value, _> = serde_json::from_slice(&message.payload);
         let Ok(value) = parsed else {
-            eprintln!(
+            complain(&format!(
                 "Error: Message payload is not valid JSON on topic {}.",
                 message.topic
-            );
+            ));
             return String::new();
         };
         value.to_string()

@@ -11,6 +11,8 @@ pub(crate) mod properties;
 pub(crate) mod publish;
 pub(crate) mod subscribe;
 
+use std::io::Write;
+
 use client::{Client, ConnectError, Events, Options};
 use proto::Version;
 use proto::packet::{ConnAck, ReasonCode};
@@ -40,6 +42,11 @@ impl Failure {
     }
 }
 
+/// A line on standard error; where that is closed there is nobody to tell.
+pub(crate) fn complain(line: &str) {
+    writeln!(std::io::stderr(), "{line}").ok();
+}
+
 /// Connects as `options` say; where the Server does not speak 5.0 and the version was not asked for, once
 /// more as 3.1.1.
 pub(crate) async fn connect(
@@ -52,7 +59,7 @@ pub(crate) async fn connect(
             if connack.reason == ReasonCode::UnsupportedProtocolVersion && !is_version_chosen =>
         {
             if !quiet {
-                eprintln!("Note: the server does not speak MQTT 5.0; trying again as 3.1.1.");
+                complain("Note: the server does not speak MQTT 5.0; trying again as 3.1.1.");
             }
             let older = options.clone().version(Version::V311);
             Client::connect(older)

@@ -3,6 +3,7 @@
 //! Owns: the wording. Does not own: when a packet is sent. Start reading at [`printer`].
 //! Invariant: never a payload, a password or Authentication Data.
 
+use std::io::Write;
 use std::sync::Mutex;
 
 use client::Direction;
@@ -10,7 +11,10 @@ use proto::Version;
 use proto::packet::{Packet, ReasonCode, RetainHandling, SubscriptionOptions};
 
 /// Prints each packet to standard output. The name is `(null)` until there is one.
-pub(crate) fn printer(client_id: String) -> impl Fn(Direction, &Packet<'_>) + Send + Sync {
+pub(crate) fn printer(
+    client_id: String,
+    version: Version,
+) -> impl Fn(Direction, &Packet<'_>) + Send + Sync {
     let name = Mutex::new(if client_id.is_empty() {
         "(null)".to_owned()
     } else {
@@ -23,19 +27,22 @@ pub(crate) fn printer(client_id: String) -> impl Fn(Direction, &Packet<'_>) + Se
         {
             name.clone_from(assigned);
         }
-        for line in lines(direction, packet) {
-            println!("Client {name} {line}");
+        for line in lines(direction, packet, version) {
+            say(&format!("Client {name} {line}"));
         }
     }
 }
 
-fn lines(direction: Direction, packet: &Packet<'_>) -> Vec<String> {
+fn lines(direction: Direction, packet: &Packet<'_>, version: Version) -> Vec<String> {
     let packet_name = packet.packet_type().name();
     let is_sent = direction == Direction::Sent;
     let detail = match packet {
         Packet::ConnAck(connack) => {
-            // 3.x numbers its refusals otherwise; nothing but success has the same number.
-            format!(" ({})", connack.reason.value())
+            let reason = connack.reason;
+            let old_code = reason
+                .connack_return_code()
+                .filter(|_| version != Version::V5);
+            format!(" ({})", old_code.unwrap_or_else(|| reason.value()))
         }
         Packet::Publish(publish) => format!(
             " (d{}, q{}, r{}, m{}, '{}', ... ({} bytes))",
@@ -88,6 +95,11 @@ fn lines(direction: Direction, packet: &Packet<'_>) -> Vec<String> {
         "{} {packet_name}{detail}",
         if is_sent { "sending" } else { "received" }
     )]
+}
+
+/// A line on standard output; a reader that is gone is noticed by the next message.
+pub(crate) fn say(line: &str) {
+    writeln!(std::io::stdout(), "{line}").ok();
 }
 
 fn option_bits(options: SubscriptionOptions) -> u8 {

@@ -14,9 +14,9 @@ use proto::packet::{Property, PublishProperties};
 use proto::{Qos, topic};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use super::Failure;
 use super::args::{PubArgs, parse_qos};
 use super::properties::Properties;
+use super::{Failure, complain};
 
 const TOOL: &str = "pub";
 
@@ -155,7 +155,7 @@ impl Sender {
                 if published.reason.is_error() && !self.quiet {
                     let number = published.packet_id.map_or(0, proto::PacketIdentifier::get);
                     let words = published.reason.text();
-                    eprintln!("Warning: Publish {number} failed: {words}.");
+                    complain(&format!("Warning: Publish {number} failed: {words}."));
                 }
                 Ok(())
             }

@@ -14,15 +14,15 @@ use client::{
 use jiff::ZonedDateTime;
 use proto::connection::ClientSession;
 use proto::packet::{ReasonCode, RetainHandling, SubscriptionOptions};
-use proto::{Qos, Version, topic};
+use proto::{Qos, topic};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::Failure;
 use super::args::{Connection, SubArgs, parse_qos};
 use super::format::Format;
-use super::packet_log::granted;
+use super::packet_log::{granted, say};
 use super::properties::Properties;
+use super::{Failure, complain};
 
 const TOOL: &str = "sub";
 /// Exit code after `-W` seconds; mosquitto's MOSQ_ERR_TIMEOUT.
@@ -43,13 +43,14 @@ pub(crate) async fn run(args: &SubArgs) -> Result<(), Failure> {
         connected = super::connect(&connection.options, connection.is_version_chosen, quiet) => connected?,
         failure = stop.wait() => return failure,
     };
+    // The version that was agreed on, which may not be the one that was tried first.
+    let mut options = connection.options.clone().version(client.version());
     let mut subscriber = Subscriber {
         plan,
         client,
         events,
         printed: 0,
     };
-    let mut options = connection.options.clone();
     loop {
         match subscriber.serve(&mut stop).await? {
             Outcome::Done => return subscriber.leave(&connection).await,
@@ -92,7 +93,6 @@ struct Plan {
     end: &'static str,
     count: Option<u64>,
     args: SubArgs,
-    version: Version,
 }
 
 impl Plan {
@@ -145,7 +145,6 @@ impl Plan {
             end: if args.no_newline { "" } else { "\n" },
             count,
             args: args.clone(),
-            version: connection.version,
         })
     }
 
@@ -254,7 +253,7 @@ fn lost(disconnected: Disconnected, args: &SubArgs) -> Result<Outcome, Failure> 
                 });
             }
             if !args.connection.quiet {
-                eprintln!("{text}");
+                complain(&text);
             }
             Ok(Outcome::Lost(disconnected.session))
         }
@@ -300,8 +299,11 @@ async fn set_up(client: &Client, plan: &Plan) -> Result<SetUp, Failure> {
             Err(error) => return Err(Failure::new(format!("Error: {error}."))),
         };
         if args.connection.debug && !args.connection.quiet {
-            let granted = granted(&suback.reasons, plan.version);
-            println!("Subscribed (mid: {}): {granted}", suback.packet_id);
+            let granted = granted(&suback.reasons, client.version());
+            say(&format!(
+                "Subscribed (mid: {}): {granted}",
+                suback.packet_id
+            ));
         }
         is_denied = suback.reasons.iter().all(|reason| reason.is_error());
     }
@@ -315,7 +317,7 @@ async fn set_up(client: &Client, plan: &Plan) -> Result<SetUp, Failure> {
     }
     if is_denied {
         if !args.connection.quiet {
-            eprintln!("All subscription requests were denied.");
+            complain("All subscription requests were denied.");
         }
         return Ok(SetUp::Denied);
     }
