@@ -7,10 +7,10 @@ use std::io::{self, Write};
 
 use client::ReceivedMessage;
 use jiff::ZonedDateTime;
-
-use super::complain;
 use proto::PacketIdentifier;
 use proto::packet::Property;
+
+use super::complain;
 
 /// How a message is printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -262,14 +262,14 @@ fn json(message: &ReceivedMessage, at: &ZonedDateTime, is_raw: bool) -> String {
         "null".to_owned()
     } else if is_raw {
         let parsed: Result<serde_json::Value, _> = serde_json::from_slice(&message.payload);
-        let Ok(value) = parsed else {
+        if parsed.is_err() {
             complain(&format!(
                 "Error: Message payload is not valid JSON on topic {}.",
                 message.topic
             ));
             return String::new();
-        };
-        value.to_string()
+        }
+        without_blanks(&String::from_utf8_lossy(&message.payload))
     } else {
         quoted(&String::from_utf8_lossy(&message.payload))
     };
@@ -335,6 +335,23 @@ fn json_properties(message: &ReceivedMessage) -> String {
         members.insert(at, format!("\"user-properties\":{{{}}}", users.join(",")));
     }
     members.join(",")
+}
+
+/// Valid JSON without the blanks outside its strings; members keep their order.
+fn without_blanks(json: &str) -> String {
+    let mut is_in_string = false;
+    let mut is_escaped = false;
+    let mut shown = String::with_capacity(json.len());
+    for character in json.chars() {
+        if is_in_string || !character.is_ascii_whitespace() {
+            shown.push(character);
+        }
+        if character == '"' && !is_escaped {
+            is_in_string = !is_in_string;
+        }
+        is_escaped = is_in_string && character == '\\' && !is_escaped;
+    }
+    shown
 }
 
 fn quoted(text: &str) -> String {

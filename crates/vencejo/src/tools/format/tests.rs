@@ -117,6 +117,10 @@ fn json_is_mosquittos() {
         printed("%J", payload),
         format!("{head}{}}}", r#"{"a":[1,2]}"#)
     );
+    assert_eq!(
+        without_blanks(r#"{ "b" : "x \" y" , "a" : [ 1.0, "\\" ] }"#),
+        r#"{"b":"x \" y","a":[1.0,"\\"]}"#
+    );
     assert_eq!(printed("%J", b"not json"), "");
     assert!(printed("%j", b"").ends_with("\"payload\":null}"));
 }
