@@ -51,7 +51,7 @@ fn every_payload_length_around_a_threshold_arrives_whole() {
     }
     let mut publisher = Raw::v311(address, "large-publisher");
     for len in [
-        0, 1, 511, 512, 513, 16_000, 65_529, 65_536, 100_000, 300_000, 1_000_000,
+        0, 1, 511, 512, 513, 4095, 4096, 16_000, 65_529, 65_536, 100_000, 300_000, 1_000_000,
     ] {
         let payload: Vec<u8> = (0..len)
             .map(|n: u32| n.to_le_bytes()[1] ^ n.to_le_bytes()[0])
