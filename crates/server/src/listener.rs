@@ -3,6 +3,7 @@
 //! Owns: socket options, the proof that a port is ours. Does not own: accepting (see `shard::accept`).
 //! Start reading at [`open`]. Invariant: a port that another program serves is never shared with it.
 
+// [MQTT-4.2-1] [v3.1.1 MQTT-7.1.1-1] TCP: an ordered, lossless stream of bytes both ways.
 use std::io;
 use std::net::SocketAddr;
 

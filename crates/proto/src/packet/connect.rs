@@ -133,8 +133,9 @@ impl Connect {
         } else {
             ConnectProperties::default()
         };
-        // [MQTT-3.1.3-1] Client Identifier, Will, User Name, Password, in this order.
-        // [MQTT-3.1.3-3] [MQTT-3.1.3-4] Present, first, UTF-8.
+        // [MQTT-3.1.3-1] [v3.1.1 MQTT-3.1.3-1] Client Identifier, Will, User Name, Password, in this
+        // order. [MQTT-3.1.3-3] [MQTT-3.1.3-4] [v3.1.1 MQTT-3.1.3-3] [v3.1.1 MQTT-3.1.3-4] Present,
+        // first, UTF-8. [MQTT-3.1.4-1] What does not fit this format is refused.
         let client_id = reader.string()?.to_owned();
         let will = if flags & FLAG_WILL != 0 {
             Some(Will::read(reader, flags, version)?)
@@ -143,13 +144,14 @@ impl Connect {
         };
         // MQTT 3.1, section 3.1: the lengths win over the flags, so a missing field is no User Name.
         let absent = |reader: &Reader<'_>| version == Version::V31 && reader.is_empty();
-        // [MQTT-3.1.2-16] [MQTT-3.1.2-17] [MQTT-3.1.3-12]
+        // [MQTT-3.1.2-16] [MQTT-3.1.2-17] [MQTT-3.1.3-12] [v3.1.1 MQTT-3.1.2-18]
+        // [v3.1.1 MQTT-3.1.2-19] [v3.1.1 MQTT-3.1.3-11]
         let user_name = if flags & FLAG_USER_NAME != 0 && !absent(reader) {
             Some(reader.string()?.to_owned())
         } else {
             None
         };
-        // [MQTT-3.1.2-18] [MQTT-3.1.2-19]
+        // [MQTT-3.1.2-18] [MQTT-3.1.2-19] [v3.1.1 MQTT-3.1.2-20] [v3.1.1 MQTT-3.1.2-21]
         let password = if flags & FLAG_PASSWORD != 0 && !absent(reader) {
             Some(Secret::new(reader.binary()?.to_vec()))
         } else {
@@ -324,7 +326,7 @@ impl ConnectProperties {
 
 impl Will {
     fn read(reader: &mut Reader<'_>, flags: u8, version: Version) -> Result<Self, Malformed> {
-        // [MQTT-3.1.2-9] Will Properties, Will Topic and Will Payload are all there.
+        // [MQTT-3.1.2-9] [v3.1.1 MQTT-3.1.2-9] Will Properties, Will Topic and Will Payload are all there.
         let properties = if version.has_properties() {
             WillProperties::read(reader)?
         } else {

@@ -85,7 +85,8 @@ impl PacketType {
     #[must_use]
     pub const fn first_byte(self) -> u8 {
         let flags = match self {
-            // [MQTT-3.6.1-1] [MQTT-3.8.1-1] [MQTT-3.10.1-1], and the same numbers of 3.1.1.
+            // [MQTT-3.6.1-1] [MQTT-3.8.1-1] [MQTT-3.10.1-1] [v3.1.1 MQTT-3.6.1-1]
+            // [v3.1.1 MQTT-3.8.1-1] [v3.1.1 MQTT-3.10.1-1]
             Self::PubRel | Self::Subscribe | Self::Unsubscribe => 0b0010,
             _ => 0,
         };
@@ -245,6 +246,7 @@ pub fn decode(
 }
 
 /// [MQTT-2.1.3-1] [MQTT-3.15.1-1] [MQTT-3.14.1-1] [v3.1.1 MQTT-2.2.2-1] [v3.1.1 MQTT-2.2.2-2]
+/// [v3.1.1 MQTT-3.14.1-1]
 fn check_flags(packet_type: PacketType, first_byte: u8, version: Version) -> Result<(), Malformed> {
     let expected = packet_type.first_byte();
     let flags_fit = match packet_type {

@@ -51,6 +51,7 @@ impl<'a> Property<'a> {
         Ok(match reader.variable_byte_integer()? {
             0x01 => Self::PayloadFormatIndicator(reader.u8()?),
             0x02 => Self::MessageExpiryInterval(reader.u32()?),
+            // [MQTT-3.3.2-19] [MQTT-3.3.2-13] Text is a UTF-8 Encoded String, here and below.
             0x03 => Self::ContentType(reader.string()?),
             0x08 => Self::ResponseTopic(reader.string()?),
             0x09 => Self::CorrelationData(reader.binary()?),

@@ -74,7 +74,8 @@ impl<'a> Reader<'a> {
         // [MQTT-1.5.4-1] [v3.1.1 MQTT-1.5.3-1] Well-formed UTF-8, no surrogates; std checks both.
         // [MQTT-1.5.4-3] [v3.1.1 MQTT-1.5.3-3] A byte order mark is a character like any other.
         let text = std::str::from_utf8(self.binary()?).map_err(|_| Malformed::Utf8)?;
-        // [MQTT-1.5.4-2] [v3.1.1 MQTT-1.5.3-2] No U+0000.
+        // [MQTT-1.5.4-2] [v3.1.1 MQTT-1.5.3-2] No U+0000, so none in a Topic Name or Topic Filter:
+        // [MQTT-4.7.3-2] [v3.1.1 MQTT-4.7.3-2]
         if text.as_bytes().contains(&0) {
             return Err(Malformed::NullCharacter);
         }
@@ -134,7 +135,7 @@ pub(crate) fn put_variable_byte_integer(out: &mut Vec<u8>, mut value: u32) {
     }
 }
 
-/// [MQTT-4.7.3-3] No string or binary field holds more than 65,535 bytes.
+/// [MQTT-4.7.3-3] [v3.1.1 MQTT-4.7.3-3] No string or binary field holds more than 65,535 bytes.
 pub(crate) fn put_binary(out: &mut Vec<u8>, bytes: &[u8]) -> Result<(), EncodeError> {
     let len = u16::try_from(bytes.len()).map_err(|_| EncodeError::FieldTooLong)?;
     put_u16(out, len);

@@ -2,7 +2,7 @@
 //!
 //! Owns: what is well-formed, and which filter matches which name, as text.
 //! Does not own: the subscription tree (see the engine). Start reading at [`check_filter`].
-//! Invariant: nothing is normalised, [MQTT-4.7.3-4]; no recursion.
+//! Invariant: nothing is normalised, [MQTT-4.7.3-4], [v3.1.1 MQTT-4.7.3-4]; no recursion.
 
 use crate::packet::Malformed;
 

@@ -116,7 +116,7 @@ impl<S: Store> Shard<S> {
         }
     }
 
-    /// [MQTT-3.1.3-6] [MQTT-3.1.3-7] A Client Identifier no other Client has.
+    /// [MQTT-3.1.3-6] [MQTT-3.1.3-7] [v3.1.1 MQTT-3.1.3-6] A Client Identifier no other Client has.
     fn assign_client_id(&mut self) -> String {
         self.assigned_client_ids += 1;
         let prefix = &self.shared.settings.client_id_prefix;

@@ -171,6 +171,7 @@ impl<S: Store> Shard<S> {
             let connection = connections
                 .get_mut(index_of(key))
                 .filter(|found| found.key == key);
+            // [MQTT-3.1.4-6] Nothing after a refused CONNECT is looked at.
             let Some(connection) = connection.filter(|found| found.is_open()) else {
                 return;
             };
@@ -212,6 +213,7 @@ impl<S: Store> Shard<S> {
     }
 
     /// A failed invariant ends the connection whose packet led to it, and no other.
+    /// [v3.1.1 MQTT-4.8.0-2]
     fn on_panic(&mut self, key: ConnectionKey, input: &[u8], offset: usize) {
         let packet = input.get(offset..).unwrap_or_default();
         let header = packet::fixed_header(packet, u32::MAX).ok().flatten();

@@ -228,6 +228,7 @@ impl Authenticator for Fragile {
     }
 }
 
+/// Verifies [v3.1.1 MQTT-4.8.0-2]: an error in our own processing closes the connection it came from.
 #[test]
 fn panic_in_one_connection_closes_that_one_only() {
     let authentication = Authentication::new(vec![Arc::new(Fragile(Anonymous::new(

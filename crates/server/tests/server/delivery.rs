@@ -40,6 +40,7 @@ fn messages_reach_subscribers_of_all_shards_in_order() {
     }
 }
 
+/// Verifies [MQTT-4.2-1] [v3.1.1 MQTT-7.1.1-1]: the transport brings every byte, in order.
 #[test]
 fn every_payload_length_around_a_threshold_arrives_whole() {
     let (_server, address) = start(config(2));
