@@ -95,7 +95,8 @@ impl Engine {
             packet_id: None,
             subscription_identifiers: terms.subscription_identifiers,
         };
-        if link.is_congested {
+        // A connection whose packets wait for the store is congested, too.
+        if link.is_congested || link.held.len() >= HELD_MAX {
             self.counters.publishes_dropped += 1;
             self.counters.dropped_congested += 1;
         } else if is_too_large(link, &delivery, now) {
@@ -361,3 +362,6 @@ fn is_too_large(link: &Link, delivery: &Delivery, now: Instant) -> bool {
     };
     publish.encoded_len(link.version) > maximum
 }
+
+/// Packets that wait on one connection before QoS 0 is dropped.
+const HELD_MAX: usize = 4096;

@@ -470,6 +470,37 @@ fn more_unreleased_qos2_messages_than_allowed_close() {
     );
 }
 
+/// A Client that answers PUBREC, never PUBCOMP, and comes again and again.
+#[test]
+fn owed_pubrels_do_not_pile_up_over_many_connections() {
+    let mut world = World::new();
+    let sender = world.connect("sender");
+    let mut connect = durable("receiver");
+    connect.properties.receive_maximum = NonZeroU16::new(10);
+    let receiver = world.connect_with(connect.clone());
+    world.subscribe(receiver, "a", 2);
+    world.lose(receiver);
+    for number in 0..300 {
+        world.publish(sender, "a", 2, &number.to_string());
+    }
+    let mut owed = 0;
+    for _ in 0..10 {
+        let receiver = world.connect_with(connect.clone());
+        let packets = world.received(receiver);
+        owed = packets
+            .iter()
+            .filter(|packet| matches!(packet, Outgoing::PubRel(_)))
+            .count();
+        for packet in packets {
+            if let Outgoing::Publish(delivery) = packet {
+                world.pubrec(receiver, delivery.packet_id.expect("QoS 2").get());
+            }
+        }
+        world.lose(receiver);
+    }
+    assert!(owed < 20, "{owed} PUBRELs are owed");
+}
+
 /// A client whose first message stays open for more than 65,535 others.
 #[test]
 fn an_identifier_that_stays_in_use_is_skipped_when_the_numbers_come_round() {

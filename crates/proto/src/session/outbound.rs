@@ -97,7 +97,10 @@ impl Outbound {
 
     /// A Network Connection begins: fills the quota and marks everything in flight to be sent again.
     pub fn on_connected(&mut self, send_quota: u16) {
-        self.send_quota = send_quota;
+        // Owed PUBRELs count as if they were open, or a Client that never completes could pile them up
+        // with every new connection. [MQTT-4.9.0-1] Not zero, and not above its Receive Maximum.
+        let owed = u16::try_from(self.released.len()).unwrap_or(u16::MAX);
+        self.send_quota = send_quota.saturating_sub(owed).max(1).min(send_quota);
         self.send_quota_initial = send_quota;
         self.resend_released = 0;
         self.resend_in_flight = 0;
