@@ -8,8 +8,6 @@
 
 mod error;
 mod session;
-#[cfg(test)]
-mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -861,3 +859,6 @@ fn without_alias(
     )?;
     Ok(packet)
 }
+
+#[cfg(test)]
+mod tests;

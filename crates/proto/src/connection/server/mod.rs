@@ -6,8 +6,6 @@
 //! [`ServerConnection::next_event`]. Invariant: nothing is written after DISCONNECT or a refusal.
 
 mod send;
-#[cfg(test)]
-mod tests;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -356,3 +354,6 @@ impl ServerConnection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
