@@ -27,15 +27,28 @@ use crate::{
     Published, ReceivedMessage, RequestError, Subscription, now,
 };
 
-type Answer<T> = oneshot::Sender<Result<T, RequestError>>;
+pub(crate) type Answer<T> = oneshot::Sender<Result<T, RequestError>>;
 
-/// A request from a [`crate::Client`].
+/// A message to publish.
+#[derive(Debug)]
+pub(crate) struct ToPublish {
+    pub(crate) publication: Publication,
+    pub(crate) done: Answer<Published>,
+}
+
+/// What comes from the application. PUBLISH has its own way: where it waits for the Server's Receive
+/// Maximum nothing else may, [MQTT-3.3.4-8].
+#[derive(Debug)]
+pub(crate) struct Inlets {
+    pub(crate) publications: mpsc::Receiver<ToPublish>,
+    pub(crate) commands: mpsc::Receiver<Command>,
+    /// One for each message above QoS 0 that the application has taken.
+    pub(crate) taken: mpsc::UnboundedReceiver<()>,
+}
+
+/// Any other request from a [`crate::Client`].
 #[derive(Debug)]
 pub(crate) enum Command {
-    Publish {
-        publication: Publication,
-        done: Answer<Published>,
-    },
     Subscribe {
         subscriptions: Vec<Subscription>,
         subscription_identifier: Option<u32>,
@@ -70,12 +83,11 @@ pub(crate) struct Driver {
     out: Vec<u8>,
     /// How much of `out` is written.
     written: usize,
-    commands: mpsc::Receiver<Command>,
+    inlets: Inlets,
     events: mpsc::Sender<Event>,
-    taken: mpsc::UnboundedReceiver<()>,
     undelivered: VecDeque<Event>,
     /// A PUBLISH that waits for the Server's Receive Maximum.
-    blocked: Option<(Publication, Answer<Published>)>,
+    blocked: Option<ToPublish>,
     waiting: BTreeMap<PacketIdentifier, Waiting>,
     disconnect_done: Option<oneshot::Sender<()>>,
     packet_log: Option<PacketLog>,
@@ -85,9 +97,8 @@ impl Driver {
     /// Opens the socket, sends CONNECT and waits for CONNACK.
     pub(crate) async fn connect(
         options: &Options,
-        commands: mpsc::Receiver<Command>,
+        inlets: Inlets,
         events: mpsc::Sender<Event>,
-        taken: mpsc::UnboundedReceiver<()>,
     ) -> Result<(Self, Box<ConnAck>), ConnectError> {
         let stream = open(options).await?;
         let mut out = Vec::new();
@@ -107,9 +118,8 @@ impl Driver {
             input: BytesMut::new(),
             out,
             written: 0,
-            commands,
+            inlets,
             events,
-            taken,
             undelivered: VecDeque::new(),
             blocked: None,
             waiting: BTreeMap::new(),
@@ -212,12 +222,12 @@ impl Driver {
     async fn turn(&mut self) -> Result<Turn, DisconnectCause> {
         let is_paused = !self.undelivered.is_empty();
         let is_writing = self.written < self.out.len();
-        let takes_commands =
-            self.blocked.is_none() && self.out.len() - self.written < OUT_BYTES_MAX;
+        let takes_commands = self.out.len() - self.written < OUT_BYTES_MAX;
+        let takes_publications = takes_commands && self.blocked.is_none();
         let deadline = self.connection.poll_timeout().map(TokioInstant::from_std);
         let events = self.events.clone();
         tokio::select! {
-            Some(()) = self.taken.recv() => self.acknowledge(),
+            Some(()) = self.inlets.taken.recv() => self.acknowledge(),
             permit = events.reserve(), if is_paused => {
                 // Nobody takes events any more: drop them, and go on for the requests.
                 let event = self.undelivered.pop_front();
@@ -239,7 +249,10 @@ impl Driver {
                     return Err(DisconnectCause::Closed);
                 }
             }
-            command = self.commands.recv(), if takes_commands => {
+            Some(to_publish) = self.inlets.publications.recv(), if takes_publications => {
+                self.publish_logged(to_publish);
+            }
+            command = self.inlets.commands.recv(), if takes_commands => {
                 return Ok(self.on_command(command));
             }
             () = sleep_until(deadline.unwrap_or_else(TokioInstant::now)), if deadline.is_some() => {
@@ -312,12 +325,15 @@ impl Driver {
     }
 
     fn on_command(&mut self, command: Option<Command>) -> Turn {
+        // What was asked for before goes before, unless it has to wait.
+        while self.blocked.is_none() {
+            let Ok(to_publish) = self.inlets.publications.try_recv() else {
+                break;
+            };
+            self.publish_logged(to_publish);
+        }
         let start = self.out.len();
         let turn = match command {
-            Some(Command::Publish { publication, done }) => {
-                self.publish(publication, done);
-                Turn::Continue
-            }
             Some(Command::Subscribe {
                 subscriptions,
                 subscription_identifier,
@@ -360,7 +376,7 @@ impl Driver {
 
     /// DISCONNECT, after the acknowledgements of all that the application has taken.
     fn say_goodbye(&mut self, disconnect: &Disconnect) {
-        while self.taken.try_recv().is_ok() {
+        while self.inlets.taken.try_recv().is_ok() {
             self.acknowledge();
         }
         let start = self.out.len();
@@ -375,7 +391,8 @@ impl Driver {
         self.log_sent(start);
     }
 
-    fn publish(&mut self, publication: Publication, done: Answer<Published>) {
+    fn publish(&mut self, to_publish: ToPublish) {
+        let ToPublish { publication, done } = to_publish;
         let is_v5 = self.connection.version() == Version::V5;
         let raw = if is_v5 {
             publication.properties.as_slice()
@@ -410,7 +427,7 @@ impl Driver {
                 };
                 done.send(Ok(published)).ok();
             }
-            Err(SendError::QuotaExhausted) => self.blocked = Some((publication, done)),
+            Err(SendError::QuotaExhausted) => self.blocked = Some(ToPublish { publication, done }),
             Err(error) => {
                 done.send(Err(RequestError::NotSent(error))).ok();
             }
@@ -418,11 +435,15 @@ impl Driver {
     }
 
     fn retry_blocked(&mut self) {
-        if let Some((publication, done)) = self.blocked.take() {
-            let start = self.out.len();
-            self.publish(publication, done);
-            self.log_sent(start);
+        if let Some(to_publish) = self.blocked.take() {
+            self.publish_logged(to_publish);
         }
+    }
+
+    fn publish_logged(&mut self, to_publish: ToPublish) {
+        let start = self.out.len();
+        self.publish(to_publish);
+        self.log_sent(start);
     }
 
     fn subscribe(

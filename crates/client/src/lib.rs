@@ -26,7 +26,7 @@ use proto::packet::{
 };
 use proto::{PacketIdentifier, Qos, Version};
 
-use driver::{Command, Driver};
+use driver::{Command, Driver, Inlets, ToPublish};
 
 /// A handle to one connection. Clones share it; when the last one is dropped, the connection ends
 /// with a normal DISCONNECT.
@@ -46,6 +46,7 @@ use driver::{Command, Driver};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Client {
+    publications: mpsc::Sender<ToPublish>,
     commands: mpsc::Sender<Command>,
     connack: Arc<ConnAck>,
     version: Version,
@@ -130,14 +131,20 @@ impl Client {
     /// # Errors
     /// The host has no address, no address answers, or the Server refuses.
     pub async fn connect(options: Options) -> Result<(Self, Events), ConnectError> {
+        let (publication_sender, publications) = mpsc::channel(COMMANDS_MAX);
         let (command_sender, commands) = mpsc::channel(COMMANDS_MAX);
         let (event_sender, events) = mpsc::channel(EVENTS_MAX);
         let (taken, taken_receiver) = mpsc::unbounded_channel();
-        let (driver, connack) =
-            Driver::connect(&options, commands, event_sender, taken_receiver).await?;
+        let inlets = Inlets {
+            publications,
+            commands,
+            taken: taken_receiver,
+        };
+        let (driver, connack) = Driver::connect(&options, inlets, event_sender).await?;
         // The task ends by itself: with the connection, or when all handles are gone.
         drop(tokio::spawn(driver.run()));
         let client = Self {
+            publications: publication_sender,
             commands: command_sender,
             connack: Arc::new(*connack),
             version: options.protocol_version(),
@@ -171,7 +178,11 @@ impl Client {
     /// The connection is over.
     pub async fn start_publish(&self, publication: Publication) -> Result<Receipt, RequestError> {
         let (done, receipt) = oneshot::channel();
-        self.send(Command::Publish { publication, done }).await?;
+        let to_publish = ToPublish { publication, done };
+        self.publications
+            .send(to_publish)
+            .await
+            .map_err(|_| RequestError::ConnectionLost)?;
         Ok(Receipt(receipt))
     }
 
