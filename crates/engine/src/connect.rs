@@ -87,6 +87,14 @@ impl Engine {
         {
             return Err(ReasonCode::ClientIdentifierNotValid);
         }
+        // Client Identifiers are free to invent, so the Sessions they leave behind have a bound.
+        let sessions_max = self
+            .limits
+            .sessions_max
+            .div_ceil(usize::from(self.config.shard_count));
+        if self.sessions.len() >= sessions_max && self.sessions.find(&connect.client_id).is_none() {
+            return Err(ReasonCode::QuotaExceeded);
+        }
         let Some(will) = &connect.will else {
             return Ok(());
         };

@@ -43,6 +43,9 @@ pub struct Limits {
     pub overflow_policy: OverflowPolicy,
     /// Subscriptions of one Session; more are refused with 0x97. Default 10,000.
     pub subscriptions_per_session_max: usize,
+    /// Sessions of the process, connected or not; a new one beyond that is refused with 0x97.
+    /// Default 1,000,000.
+    pub sessions_max: usize,
     /// Longest Session Expiry Interval granted, in seconds. Default unlimited.
     pub session_expiry_max_seconds: u32,
     /// Session Expiry Interval of a 3.x Session without Clean Session, in seconds. Default 7 days.
@@ -83,6 +86,7 @@ impl Default for Limits {
             queued_bytes_total_max: 1024 * MIB,
             overflow_policy: OverflowPolicy::DropNewest,
             subscriptions_per_session_max: 10_000,
+            sessions_max: 1_000_000,
             session_expiry_max_seconds: u32::MAX,
             session_expiry_3x_seconds: 7 * 24 * 3600,
             retained_messages_max: 1_000_000,

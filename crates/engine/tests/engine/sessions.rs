@@ -191,6 +191,25 @@ fn an_empty_client_id_without_clean_session_is_refused() {
     );
 }
 
+/// Invented Client Identifiers cannot leave Sessions behind without end; those that exist go on.
+#[test]
+fn a_new_session_beyond_the_bound_is_refused() {
+    let mut world = World::with(
+        1,
+        Limits {
+            sessions_max: 2,
+            ..Limits::default()
+        },
+    );
+    for name in ["one", "two"] {
+        let client = world.connect(name);
+        world.lose(client);
+    }
+    let refused = world.connect_with(durable("three"));
+    assert_eq!(world.connack(refused).reason, ReasonCode::QuotaExceeded);
+    assert!(world.resume("two").1);
+}
+
 /// Verifies [MQTT-3.1.3-5]: 23 letters and digits are a good Client Identifier.
 /// Verifies [v3.1.1 MQTT-3.1.3-5]: the same in 3.1.1.
 #[test]

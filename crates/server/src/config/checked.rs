@@ -261,6 +261,7 @@ fn set_unranged(limits: &mut Limits, raw: &RawLimits) {
     );
     set(&mut limits.retained_messages_max, raw.retained_messages_max);
     set(&mut limits.retained_bytes_max, size(raw.retained_bytes_max));
+    set(&mut limits.sessions_max, raw.sessions_max);
     set(&mut limits.client_id_length_max, raw.client_id_length_max);
     set(&mut limits.retain_available, raw.retain_available);
     set(

@@ -83,6 +83,7 @@ pub(super) struct RawLimits {
     pub(super) retained_messages_max: Option<usize>,
     pub(super) retained_bytes_max: Option<RawSize>,
     pub(super) retained_replay_per_turn: Option<Spanned<usize>>,
+    pub(super) sessions_max: Option<usize>,
     pub(super) client_id_length_max: Option<usize>,
     pub(super) maximum_qos: Option<Spanned<u8>>,
     pub(super) retain_available: Option<bool>,
