@@ -16,6 +16,8 @@ mod publish;
 mod reason_code;
 mod suback;
 mod subscribe;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 pub use acks::{Ack, ReasonProperties};

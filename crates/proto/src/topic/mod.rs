@@ -4,6 +4,9 @@
 //! Does not own: the subscription tree (see the engine). Start reading at [`check_filter`].
 //! Invariant: nothing is normalised, [MQTT-4.7.3-4], [v3.1.1 MQTT-4.7.3-4]; no recursion.
 
+#[cfg(test)]
+mod tests;
+
 use crate::packet::Malformed;
 
 /// Checks a Topic Name.
