@@ -6,6 +6,8 @@
 //! allocates nothing by a length the peer claimed; a payload is borrowed, not copied.
 
 mod acks;
+#[cfg(test)]
+mod arbitrary_tests;
 mod auth;
 mod connack;
 mod connect;
