@@ -6,7 +6,7 @@
 use std::num::{NonZeroU16, NonZeroU32};
 
 use super::*;
-use crate::packet::SubscriptionOptions;
+use crate::packet::{PublishProperties, SubscriptionOptions, SubscriptionRequest};
 
 /// A Client and what it has sent, with a clock of its own.
 struct Peer {
