@@ -105,6 +105,7 @@ impl Server {
                 engine::Config::new(shard, shard_count, shared.settings.hash_seed);
             engine_config.limits = Arc::clone(&limits);
             engine_config.sys_interval = config.sys_interval;
+            engine_config.shared_strategy = config.shared_strategy;
             engine_config
                 .response_topic_prefix
                 .clone_from(&config.response_topic_prefix);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proto::connection::Outgoing;
 use proto::packet::ReasonCode;
-use vencejo_engine::{Limits, Output, ShardMessage};
+use vencejo_engine::{Limits, Output, ShardMessage, SharedStrategy};
 
 use crate::world::{Client, World, id, payload, publish};
 
@@ -317,5 +317,54 @@ fn a_will_reaches_the_other_shards() {
     world.lose(dies);
     for client in clients {
         assert_eq!(world.payloads(client), ["gone"]);
+    }
+}
+
+/// Each strategy keeps its promise over several shards, and every message has one taker.
+#[test]
+fn every_strategy_delivers_to_one_member_as_it_promises() {
+    let all = [
+        SharedStrategy::RoundRobin,
+        SharedStrategy::LeastInFlight,
+        SharedStrategy::Sticky,
+        SharedStrategy::HashTopic,
+        SharedStrategy::HashClientId,
+    ];
+    for strategy in all {
+        let mut world = World::with_config(SHARDS, Limits::default(), |config| {
+            config.shared_strategy = strategy;
+            config.sys_interval = Duration::ZERO;
+        });
+        let publishers = [world.connect("publisher0"), world.connect("publisher1")];
+        let members = spread(&mut world, "member");
+        for member in &members {
+            world.subscribe(*member, "$share/g/t/#", 1);
+        }
+        for number in 0..40 {
+            let who = number % 2;
+            let text = format!("{who}:{}", number / 2 % 2);
+            world.publish(publishers[who], &format!("t/{}", number / 2 % 2), 1, &text);
+        }
+        let mut takers = BTreeMap::<String, BTreeSet<usize>>::new();
+        let mut total = 0;
+        for (index, member) in members.iter().enumerate() {
+            for delivery in world.drain(*member) {
+                total += 1;
+                takers.entry(payload(&delivery)).or_default().insert(index);
+            }
+        }
+        assert_eq!(total, 40, "{strategy:?}");
+        let of = |text: &str| takers[text].clone();
+        match strategy {
+            SharedStrategy::HashTopic => {
+                assert_eq!(of("0:0").len(), 1);
+                assert_eq!(of("0:0"), of("1:0"));
+            }
+            SharedStrategy::HashClientId => {
+                assert_eq!(of("0:0").len(), 1);
+                assert_eq!(of("0:0"), of("0:1"));
+            }
+            _ => {}
+        }
     }
 }

@@ -8,12 +8,13 @@ use std::num::NonZeroU16;
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
-use engine::{Limits, OverflowPolicy};
+use engine::{Limits, OverflowPolicy, SharedStrategy};
 use proto::Qos;
 use toml::Spanned;
 
 use super::raw::{
-    RawAnonymous, RawConfig, RawDuration, RawLimits, RawListener, RawOverflowPolicy, RawSize,
+    RawAnonymous, RawConfig, RawDuration, RawLimits, RawListener, RawOverflowPolicy,
+    RawSharedStrategy, RawSize,
 };
 use crate::authentication::AnonymousPolicy;
 
@@ -28,6 +29,8 @@ pub struct Config {
     pub sys_interval: Duration,
     /// What Response Information begins with; `None` gives none. Default: `response/`.
     pub response_topic_prefix: Option<String>,
+    /// How the member of a Shared Subscription that gets a message is chosen. Default: each in turn.
+    pub shared_strategy: SharedStrategy,
     /// What a shard bounds around its engine.
     pub bounds: ServerBounds,
     /// What the engine bounds and announces.
@@ -89,6 +92,7 @@ impl Default for Config {
             shards: NonZeroU16::new(shards).unwrap_or(NonZeroU16::MIN),
             sys_interval: Duration::from_secs(10),
             response_topic_prefix: Some("response/".to_owned()),
+            shared_strategy: SharedStrategy::default(),
             bounds: ServerBounds::default(),
             limits: Limits::default(),
             authentication: AuthenticationConfig::default(),
@@ -122,6 +126,10 @@ impl Config {
         if let Some(prefix) = raw.response_topic_prefix {
             config.response_topic_prefix = check_prefix(prefix)?;
         }
+        set(
+            &mut config.shared_strategy,
+            raw.shared_strategy.map(shared_strategy),
+        );
         config.bounds = check_bounds(&raw.limits)?;
         config.limits = check_limits(&raw.limits)?;
         let anonymous = raw
@@ -282,6 +290,16 @@ fn set_unranged(limits: &mut Limits, raw: &RawLimits) {
         RawOverflowPolicy::Disconnect => OverflowPolicy::Disconnect,
     });
     set(&mut limits.overflow_policy, overflow_policy);
+}
+
+const fn shared_strategy(raw: RawSharedStrategy) -> SharedStrategy {
+    match raw {
+        RawSharedStrategy::RoundRobin => SharedStrategy::RoundRobin,
+        RawSharedStrategy::LeastInFlight => SharedStrategy::LeastInFlight,
+        RawSharedStrategy::Sticky => SharedStrategy::Sticky,
+        RawSharedStrategy::HashTopic => SharedStrategy::HashTopic,
+        RawSharedStrategy::HashClientId => SharedStrategy::HashClientId,
+    }
 }
 
 fn set<T>(target: &mut T, value: Option<T>) {

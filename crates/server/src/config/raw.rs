@@ -18,6 +18,7 @@ pub(super) struct RawConfig {
     pub(super) shards: Option<Spanned<u16>>,
     pub(super) sys_interval: Option<RawDuration>,
     pub(super) response_topic_prefix: Option<Spanned<String>>,
+    pub(super) shared_strategy: Option<RawSharedStrategy>,
     pub(super) limits: RawLimits,
     pub(super) authentication: RawAuthentication,
     pub(super) stop: RawStop,
@@ -48,6 +49,16 @@ pub(super) enum RawAnonymous {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawStop {
     pub(super) server_reference: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawSharedStrategy {
+    RoundRobin,
+    LeastInFlight,
+    Sticky,
+    HashTopic,
+    HashClientId,
 }
 
 #[derive(Clone, Copy, Debug, serde::Deserialize)]
