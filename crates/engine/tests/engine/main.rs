@@ -1,6 +1,7 @@
 //! The engine as the server sees it: doors in, outputs out, no sockets and no clock.
 #![allow(clippy::panic, reason = "a test that finds something else has failed")]
 
+mod barrier_property;
 mod discards;
 mod durability;
 mod flow;
@@ -10,6 +11,7 @@ mod publish;
 mod retained;
 mod sessions;
 mod shards;
+mod shared_property;
 mod subscriptions;
 mod wills;
 mod world;
