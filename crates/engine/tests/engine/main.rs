@@ -8,6 +8,7 @@ mod flow;
 mod handshakes;
 mod property;
 mod publish;
+mod regressions;
 mod retained;
 mod sessions;
 mod shards;

@@ -174,3 +174,63 @@ proptest! {
         group.check();
     }
 }
+
+/// A Client with a name of this kind in this shard.
+fn in_shard(world: &mut World, kind: &str, shard: usize) -> Client {
+    for number in 0..1000 {
+        let client = world.connect(&format!("{kind}{number}"));
+        if client.shard == shard {
+            return client;
+        }
+    }
+    panic!("1000 names miss shard {shard}");
+}
+
+/// A message goes round all shards whose members left before it came, back to where it was published.
+#[test]
+fn a_shared_message_finds_the_last_member_also_where_it_was_published() {
+    const SHARDS: usize = 4;
+    let mut world = World::with(4, Limits::default());
+    let anchor = in_shard(&mut world, "anchor", 0);
+    world.subscribe(anchor, FILTER, 1);
+    let leaving: Vec<_> = (1..SHARDS)
+        .map(|shard| in_shard(&mut world, &format!("leaving{shard}-"), shard))
+        .collect();
+    for client in &leaving {
+        world.subscribe(*client, FILTER, 1);
+    }
+    let sender = in_shard(&mut world, "sender", 0);
+    world.lose(anchor);
+    world.holds_rings = true;
+    world.publish(sender, "a/b", 1, "x");
+    for client in &leaving {
+        world.unsubscribe(*client, FILTER);
+    }
+    // Only the message moves on, with the news of the shards it has passed.
+    let mut current = 0;
+    for _ in 0..SHARDS {
+        let sent = |world: &World| -> Vec<_> {
+            let engines = world.engines.iter();
+            engines
+                .map(|engine| engine.counters().shard_messages_sent)
+                .collect()
+        };
+        let before = sent(&world);
+        for to in (0..SHARDS).filter(|to| *to != current) {
+            while world.carry_one((current, to)) {}
+        }
+        world.turn();
+        let after = sent(&world);
+        current = (0..SHARDS)
+            .find(|shard| after[*shard] > before[*shard])
+            .unwrap_or(current);
+    }
+    world.holds_rings = false;
+    world.settle();
+    let anchor_number = (0..1000).find_map(|number| {
+        let (client, session_present) = world.resume(&format!("anchor{number}"));
+        (client.shard == 0 && session_present).then_some(client)
+    });
+    let anchor = anchor_number.expect("it was there");
+    assert_eq!(world.payloads(anchor), ["x"]);
+}
