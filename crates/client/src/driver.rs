@@ -486,7 +486,8 @@ impl Driver {
         }
     }
 
-    /// Writes what is left, then reads until the Server has closed: a socket closed over unread bytes
+    /// [MQTT-3.14.4-2] [v3.1.1 MQTT-3.14.4-1] Closes after DISCONNECT:
+    /// writes what is left, then reads until the Server has closed: a socket closed over unread bytes
     /// is reset, and the Server might then never see our DISCONNECT.
     async fn farewell(&mut self) {
         let rest = self.out.get(self.written..).unwrap_or_default();

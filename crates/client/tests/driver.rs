@@ -155,6 +155,7 @@ async fn a_message_is_acknowledged_when_it_is_taken() {
     assert_eq!(receipt.wait().await.unwrap().reason, ReasonCode::Success);
 }
 
+/// Verifies [MQTT-3.14.4-2] [v3.1.1 MQTT-3.14.4-1]: the Client closes after its DISCONNECT.
 #[tokio::test]
 async fn dropping_the_last_handle_says_goodbye() {
     let (mut peer, client, events) = connected(connack()).await;

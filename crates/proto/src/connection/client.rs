@@ -294,7 +294,8 @@ impl ClientConnection {
         Ok(ClientEvent::Connected(connack))
     }
 
-    /// [MQTT-4.4.0-1] [MQTT-4.6.0-1] [v3.1.1 MQTT-4.4.0-1] [v3.1.1 MQTT-4.6.0-1] PUBREL and unacknowledged PUBLISH again, in order.
+    /// [MQTT-4.4.0-1] [MQTT-4.6.0-1] [v3.1.1 MQTT-4.4.0-1] [v3.1.1 MQTT-4.6.0-1] PUBREL and
+    /// unacknowledged PUBLISH again, in order.
     fn resume(&mut self, now: Instant, out: &mut Vec<u8>) {
         let pubrels: Vec<_> = self
             .session
@@ -327,7 +328,8 @@ impl ClientConnection {
             outbound.is_sent = true;
             let start = out.len();
             out.extend_from_slice(&outbound.packet);
-            // [MQTT-3.3.1-1] [v3.1.1 MQTT-3.3.1-1] DUP on every further attempt.
+            // [MQTT-3.3.1-1] [v3.1.1 MQTT-3.3.1-1] [v3.1.1 MQTT-2.3.1-3] DUP on every further attempt,
+            // and the identifier it had.
             if let Some(first_byte) = out.get_mut(start) {
                 *first_byte |= 0x08;
             }
@@ -398,6 +400,7 @@ impl ClientConnection {
 
     /// Acknowledges the oldest message above QoS 0 that was delivered and not acknowledged yet.
     /// [MQTT-4.5.0-2] [MQTT-4.6.0-2] [MQTT-4.6.0-3] Every one, and in the order they came.
+    /// [v3.1.1 MQTT-4.5.0-2] [v3.1.1 MQTT-4.6.0-2] [v3.1.1 MQTT-4.6.0-3] The same in 3.1.1.
     pub fn acknowledge(&mut self, now: Instant, out: &mut Vec<u8>) {
         if let Some(owed) = self.owed.pop_front() {
             self.put_owed(owed, now, out);
@@ -464,6 +467,7 @@ impl ClientConnection {
             return self.finish(ack, PacketType::PubRec, awaits, now, out);
         }
         // [MQTT-4.3.3-5] [MQTT-4.3.3-6] Not sent again from here on, only PUBREL.
+        // [MQTT-4.6.0-4] [v3.1.1 MQTT-4.6.0-4] PUBRELs leave as the PUBRECs come.
         outbound.awaits = Awaits::Completion;
         outbound.packet = Vec::new();
         self.put_ack(

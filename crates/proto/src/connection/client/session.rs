@@ -49,7 +49,7 @@ impl ClientSession {
         self.outbound.len()
     }
 
-    /// [MQTT-2.2.1-3] A Packet Identifier that is not zero and not in use; `None` if all are.
+    /// [MQTT-2.2.1-3] [v3.1.1 MQTT-2.3.1-2] A Packet Identifier that is not zero and not in use; `None` if all are.
     pub(super) fn free_packet_id(&mut self) -> Option<PacketIdentifier> {
         for _ in 0..=u16::MAX {
             self.last_packet_id = self.last_packet_id.wrapping_add(1);
