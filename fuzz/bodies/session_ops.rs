@@ -1,0 +1,105 @@
+//! One Session as sender under any order of answers and reconnects: no message is lost or sent out of
+//! order, no identifier is used twice, the quota is kept.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use vencejo_proto::session::{Outbound, PubRecOutcome, Queued, Resend};
+use vencejo_proto::{Message, PacketIdentifier, Qos};
+
+/// Each byte is one operation.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "any instant will do to start from"
+)]
+#[allow(
+    clippy::too_many_lines,
+    reason = "one arm for each operation, then the sums"
+)]
+pub(crate) fn run(data: &[u8]) {
+    let now = Instant::now();
+    let message = Arc::new(Message::new(
+        "t",
+        Bytes::new(),
+        Qos::ExactlyOnce,
+        false,
+        now,
+    ));
+    let mut session = Outbound::default();
+    let mut in_flight = BTreeSet::new();
+    let mut released = BTreeSet::new();
+    let (mut pushed, mut finished, mut last_started) = (0, 0, 0);
+    let mut quota = 0;
+    for byte in data {
+        let argument = byte >> 3;
+        let packet_id = PacketIdentifier::new(u16::from(argument) % 8 + 1);
+        let packet_id = packet_id.expect("not zero");
+        match byte & 7 {
+            0 => {
+                pushed += 1;
+                session.push(Queued {
+                    message: Arc::clone(&message),
+                    subscription_identifiers: None,
+                    seq: 0,
+                    qos: if argument & 1 == 0 {
+                        Qos::AtLeastOnce
+                    } else {
+                        Qos::ExactlyOnce
+                    },
+                    retain: false,
+                });
+            }
+            1 => {
+                if let Some(started) = session.start_next() {
+                    assert!(started.queued.seq > last_started, "sent out of order");
+                    last_started = started.queued.seq;
+                    let id = started.packet_id;
+                    assert!(
+                        !released.contains(&id) && in_flight.insert(id),
+                        "{id} is in use"
+                    );
+                    assert!(in_flight.len() <= usize::from(quota), "above the quota");
+                }
+            }
+            2 if session.on_puback(packet_id).is_some() => {
+                assert!(in_flight.remove(&packet_id));
+                finished += 1;
+            }
+            3 | 4 => match session.on_pubrec(packet_id, byte & 7 == 4) {
+                PubRecOutcome::Release(_) => {
+                    assert!(in_flight.remove(&packet_id) && released.insert(packet_id));
+                }
+                PubRecOutcome::Refused(_) => {
+                    assert!(in_flight.remove(&packet_id));
+                    finished += 1;
+                }
+                PubRecOutcome::ReleaseAgain => assert!(released.contains(&packet_id)),
+                PubRecOutcome::Unknown => assert!(!released.contains(&packet_id)),
+            },
+            5 if session.on_pubcomp(packet_id).is_some() => {
+                assert!(released.remove(&packet_id));
+                finished += 1;
+            }
+            // A new connection keeps what was open; its Receive Maximum does not shrink here, so that
+            // the bound above stays simple.
+            6 => {
+                quota = quota.max(u16::from(argument) + 1);
+                session.on_connected(quota);
+            }
+            7 => match session.poll_resend() {
+                Some(Resend::PubRel(id)) => assert!(released.contains(&id)),
+                Some(Resend::Publish(again)) => assert!(in_flight.contains(&again.packet_id)),
+                None => {}
+            },
+            _ => {}
+        }
+        assert_eq!(session.open_len(), in_flight.len() + released.len());
+        assert_eq!(
+            session.waiting_len() + session.open_len() + finished,
+            pushed
+        );
+        assert!(session.iter().is_sorted_by_key(|queued| queued.seq));
+    }
+}
