@@ -39,17 +39,7 @@ pub(crate) fn run(data: &[u8]) {
         match byte & 7 {
             0 => {
                 pushed += 1;
-                session.push(Queued {
-                    message: Arc::clone(&message),
-                    subscription_identifiers: None,
-                    seq: 0,
-                    qos: if argument & 1 == 0 {
-                        Qos::AtLeastOnce
-                    } else {
-                        Qos::ExactlyOnce
-                    },
-                    retain: false,
-                });
+                session.push(queued(&message, argument));
             }
             1 => {
                 if let Some(started) = session.start_next() {
@@ -67,17 +57,11 @@ pub(crate) fn run(data: &[u8]) {
                 assert!(in_flight.remove(&packet_id));
                 finished += 1;
             }
-            3 | 4 => match session.on_pubrec(packet_id, byte & 7 == 4) {
-                PubRecOutcome::Release(_) => {
-                    assert!(in_flight.remove(&packet_id) && released.insert(packet_id));
-                }
-                PubRecOutcome::Refused(_) => {
-                    assert!(in_flight.remove(&packet_id));
-                    finished += 1;
-                }
-                PubRecOutcome::ReleaseAgain => assert!(released.contains(&packet_id)),
-                PubRecOutcome::Unknown => assert!(!released.contains(&packet_id)),
-            },
+            3 | 4 => {
+                let outcome = session.on_pubrec(packet_id, byte & 7 == 4);
+                finished += usize::from(matches!(outcome, PubRecOutcome::Refused(_)));
+                check_pubrec(&outcome, packet_id, &mut in_flight, &mut released);
+            }
             5 if session.on_pubcomp(packet_id).is_some() => {
                 assert!(released.remove(&packet_id));
                 finished += 1;
@@ -101,5 +85,35 @@ pub(crate) fn run(data: &[u8]) {
             pushed
         );
         assert!(session.iter().is_sorted_by_key(|queued| queued.seq));
+    }
+}
+
+fn queued(message: &Arc<Message>, argument: u8) -> Queued {
+    Queued {
+        message: Arc::clone(message),
+        subscription_identifiers: None,
+        seq: 0,
+        qos: if argument & 1 == 0 {
+            Qos::AtLeastOnce
+        } else {
+            Qos::ExactlyOnce
+        },
+        retain: false,
+    }
+}
+
+fn check_pubrec(
+    outcome: &PubRecOutcome,
+    packet_id: PacketIdentifier,
+    in_flight: &mut BTreeSet<PacketIdentifier>,
+    released: &mut BTreeSet<PacketIdentifier>,
+) {
+    match outcome {
+        PubRecOutcome::Release(_) => {
+            assert!(in_flight.remove(&packet_id) && released.insert(packet_id));
+        }
+        PubRecOutcome::Refused(_) => assert!(in_flight.remove(&packet_id)),
+        PubRecOutcome::ReleaseAgain => assert!(released.contains(&packet_id)),
+        PubRecOutcome::Unknown => assert!(!released.contains(&packet_id)),
     }
 }
