@@ -41,6 +41,8 @@ pub struct InFlight {
 struct Released {
     packet_id: PacketIdentifier,
     seq: u64,
+    /// Its PUBLISH was sent on this Network Connection and spent one of its quota.
+    has_spent: bool,
 }
 
 /// What has to be sent again on a new Network Connection.
@@ -82,6 +84,8 @@ pub struct Outbound {
     has_displaced: bool,
     send_quota: u16,
     send_quota_initial: u16,
+    /// Part of the quota that PUBRELs owed from before keep until they are completed.
+    send_quota_withheld: u16,
     resend_released: usize,
     resend_in_flight: usize,
 }
@@ -97,11 +101,15 @@ impl Outbound {
 
     /// A Network Connection begins: fills the quota and marks everything in flight to be sent again.
     pub fn on_connected(&mut self, send_quota: u16) {
-        // Owed PUBRELs count as if they were open, or a Client that never completes could pile them up
-        // with every new connection. [MQTT-4.9.0-1] Not zero, and not above its Receive Maximum.
+        // Owed PUBRELs keep their part of the quota, or a Client that never completes could pile them
+        // up with every new connection. [MQTT-4.9.0-1] Not zero, not above its Receive Maximum.
+        for owed in &mut self.released {
+            owed.has_spent = false;
+        }
         let owed = u16::try_from(self.released.len()).unwrap_or(u16::MAX);
         self.send_quota = send_quota.saturating_sub(owed).max(1).min(send_quota);
         self.send_quota_initial = send_quota;
+        self.send_quota_withheld = send_quota - self.send_quota;
         self.resend_released = 0;
         self.resend_in_flight = 0;
     }
@@ -167,15 +175,15 @@ impl Outbound {
     /// Takes the message with this identifier out of flight without an answer of the peer, because it
     /// cannot be sent again. Gives its quota back.
     pub fn discard_in_flight(&mut self, packet_id: PacketIdentifier) -> Option<Queued> {
-        let queued = self.take_in_flight(packet_id, |_| true)?;
-        self.give_back();
+        let (queued, has_spent) = self.take_in_flight(packet_id, |_| true)?;
+        self.give_back(has_spent);
         Some(queued)
     }
 
     /// PUBACK: returns the message it acknowledges, or `None` if there is none of QoS 1.
     pub fn on_puback(&mut self, packet_id: PacketIdentifier) -> Option<Queued> {
-        let queued = self.take_in_flight(packet_id, |qos| qos == Qos::AtLeastOnce)?;
-        self.give_back();
+        let (queued, has_spent) = self.take_in_flight(packet_id, |qos| qos == Qos::AtLeastOnce)?;
+        self.give_back(has_spent);
         Some(queued)
     }
 
@@ -189,12 +197,14 @@ impl Outbound {
         {
             return PubRecOutcome::ReleaseAgain;
         }
-        let Some(queued) = self.take_in_flight(packet_id, |qos| qos == Qos::ExactlyOnce) else {
+        let Some((queued, has_spent)) =
+            self.take_in_flight(packet_id, |qos| qos == Qos::ExactlyOnce)
+        else {
             return PubRecOutcome::Unknown;
         };
         if is_error {
             // [MQTT-4.9.0-2] A PUBREC that refuses gives the quota back.
-            self.give_back();
+            self.give_back(has_spent);
             return PubRecOutcome::Refused(queued);
         }
         // [MQTT-4.3.3-5] [MQTT-4.3.3-6] From now on only PUBREL is sent, until PUBCOMP.
@@ -202,6 +212,7 @@ impl Outbound {
         self.released.push_back(Released {
             packet_id,
             seq: queued.seq,
+            has_spent,
         });
         if !is_resending {
             self.resend_released = self.released.len();
@@ -219,7 +230,9 @@ impl Outbound {
         if index < self.resend_released {
             self.resend_released -= 1;
         }
-        self.give_back();
+        let has_withheld = !released.has_spent && self.send_quota_withheld > 0;
+        self.send_quota_withheld -= u16::from(has_withheld);
+        self.give_back(released.has_spent || has_withheld);
         self.on_closed_one();
         Some(released.seq)
     }
@@ -254,7 +267,7 @@ impl Outbound {
         &mut self,
         packet_id: PacketIdentifier,
         fits: impl Fn(Qos) -> bool,
-    ) -> Option<Queued> {
+    ) -> Option<(Queued, bool)> {
         // Peers acknowledge in order, so this is the first; the length is bounded by the quota.
         let index = self
             .in_flight
@@ -264,19 +277,22 @@ impl Outbound {
             return None;
         }
         let taken = self.in_flight.remove(index)?;
-        if index < self.resend_in_flight {
+        let has_spent = index < self.resend_in_flight;
+        if has_spent {
             self.resend_in_flight -= 1;
         }
         self.on_closed_one();
-        Some(taken.queued)
+        Some((taken.queued, has_spent))
     }
 
-    /// [MQTT-4.9.0-1] Never above what the Network Connection began with.
-    fn give_back(&mut self) {
-        self.send_quota = self
-            .send_quota
-            .saturating_add(1)
-            .min(self.send_quota_initial);
+    /// [MQTT-4.9.0-1] Never above what the Network Connection began with, and only what it has spent.
+    fn give_back(&mut self, has_spent: bool) {
+        if has_spent {
+            self.send_quota = self
+                .send_quota
+                .saturating_add(1)
+                .min(self.send_quota_initial);
+        }
     }
 
     fn on_closed_one(&mut self) {
@@ -314,5 +330,180 @@ impl Outbound {
                 .released
                 .iter()
                 .any(|released| released.packet_id == packet_id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Instant;
+
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Copy, Debug)]
+    enum Event {
+        Push { is_qos2: bool },
+        Send,
+        Acknowledge { pick: usize, is_error: bool },
+        Complete { pick: usize },
+        Reconnect { quota: u16 },
+        Unknown { packet_id: u16 },
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            4 => any::<bool>().prop_map(|is_qos2| Event::Push { is_qos2 }),
+            6 => Just(Event::Send),
+            4 => (any::<usize>(), prop::bool::weighted(0.2))
+                .prop_map(|(pick, is_error)| Event::Acknowledge { pick, is_error }),
+            3 => any::<usize>().prop_map(|pick| Event::Complete { pick }),
+            1 => (1..5_u16).prop_map(|quota| Event::Reconnect { quota }),
+            1 => (60_000..60_010_u16).prop_map(|packet_id| Event::Unknown { packet_id }),
+        ]
+    }
+
+    /// What the peer knows: PUBLISH packets it has not answered on this connection, and all that is open.
+    #[derive(Default)]
+    struct Peer {
+        unanswered: Vec<(PacketIdentifier, Qos)>,
+        owed: Vec<PacketIdentifier>,
+        open: BTreeSet<PacketIdentifier>,
+        first_sent: Vec<u64>,
+        quota: usize,
+    }
+
+    impl Peer {
+        fn send(&mut self, outbound: &mut Outbound) -> Result<(), TestCaseError> {
+            match outbound.poll_resend() {
+                Some(Resend::PubRel(packet_id)) => {
+                    prop_assert!(self.owed.contains(&packet_id));
+                    return Ok(());
+                }
+                Some(Resend::Publish(again)) => {
+                    prop_assert!(self.open.contains(&again.packet_id), "never sent before");
+                    self.unanswered.push((again.packet_id, again.queued.qos));
+                }
+                None => {
+                    if outbound.next_waiting().is_some()
+                        && let Some(started) = outbound.start_next()
+                    {
+                        prop_assert!(self.open.insert(started.packet_id), "identifier in use");
+                        self.unanswered
+                            .push((started.packet_id, started.queued.qos));
+                        self.first_sent.push(started.queued.seq);
+                    }
+                }
+            }
+            prop_assert!(
+                self.unanswered.len() <= self.quota,
+                "above the Receive Maximum"
+            );
+            Ok(())
+        }
+
+        fn acknowledge(&mut self, outbound: &mut Outbound, pick: usize, is_error: bool) {
+            if self.unanswered.is_empty() {
+                return;
+            }
+            let (packet_id, qos) = self.unanswered.remove(pick % self.unanswered.len());
+            if qos == Qos::AtLeastOnce {
+                assert!(outbound.on_puback(packet_id).is_some());
+                self.open.remove(&packet_id);
+                return;
+            }
+            match outbound.on_pubrec(packet_id, is_error) {
+                PubRecOutcome::Release(_) => self.owed.push(packet_id),
+                PubRecOutcome::Refused(_) => {
+                    self.open.remove(&packet_id);
+                }
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+
+        fn complete(&mut self, outbound: &mut Outbound, pick: usize) {
+            if !self.owed.is_empty() {
+                let packet_id = self.owed.remove(pick % self.owed.len());
+                assert!(outbound.on_pubcomp(packet_id).is_some());
+                self.open.remove(&packet_id);
+            }
+        }
+    }
+
+    fn queued(is_qos2: bool, now: Instant) -> Queued {
+        let qos = if is_qos2 {
+            Qos::ExactlyOnce
+        } else {
+            Qos::AtLeastOnce
+        };
+        let message = Arc::new(Message::new("t", Bytes::new(), qos, false, now));
+        Queued {
+            message,
+            subscription_identifiers: None,
+            seq: 0,
+            qos,
+            retain: false,
+        }
+    }
+
+    fn live(outbound: &mut Outbound, peer: &mut Peer, event: Event) -> Result<(), TestCaseError> {
+        match event {
+            Event::Push { is_qos2 } => {
+                outbound.push(queued(is_qos2, start()));
+            }
+            Event::Send => peer.send(outbound)?,
+            Event::Acknowledge { pick, is_error } => peer.acknowledge(outbound, pick, is_error),
+            Event::Complete { pick } => peer.complete(outbound, pick),
+            Event::Reconnect { quota } => {
+                peer.unanswered.clear();
+                peer.quota = usize::from(quota);
+                outbound.on_connected(quota);
+            }
+            Event::Unknown { packet_id } => {
+                let packet_id = PacketIdentifier::new(packet_id).expect("not zero");
+                prop_assert!(outbound.on_puback(packet_id).is_none());
+                prop_assert!(outbound.on_pubcomp(packet_id).is_none());
+                let outcome = outbound.on_pubrec(packet_id, false);
+                prop_assert!(matches!(outcome, PubRecOutcome::Unknown));
+            }
+        }
+        Ok(())
+    }
+
+    proptest! {
+        /// Verifies [MQTT-2.2.1-4]: no two open messages share an identifier.
+        /// Verifies [MQTT-4.9.0-2]: the quota is never exceeded, whatever the peer does.
+        /// Verifies [MQTT-4.6.0-6]: messages are first sent in the order they came.
+        #[test]
+        fn any_peer_sees_free_identifiers_a_kept_quota_and_the_order(
+            events in prop::collection::vec(event(), 0..300),
+        ) {
+            let mut outbound = Outbound::default();
+            let mut peer = Peer { quota: 3, ..Peer::default() };
+            outbound.on_connected(3);
+            for event in events {
+                live(&mut outbound, &mut peer, event)?;
+            }
+            live(&mut outbound, &mut peer, Event::Reconnect { quota: 2 })?;
+            while !outbound.is_empty() {
+                live(&mut outbound, &mut peer, Event::Send)?;
+                live(&mut outbound, &mut peer, Event::Acknowledge { pick: 0, is_error: false })?;
+                live(&mut outbound, &mut peer, Event::Complete { pick: 0 })?;
+            }
+            prop_assert!(peer.open.is_empty());
+            prop_assert!(peer.first_sent.is_sorted());
+            let count = u64::try_from(peer.first_sent.len()).expect("few");
+            prop_assert_eq!(peer.first_sent.last().copied().unwrap_or(0), count);
+        }
+    }
+
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "tests need one instant to begin from"
+    )]
+    fn start() -> Instant {
+        Instant::now()
     }
 }
