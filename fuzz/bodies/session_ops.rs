@@ -14,10 +14,6 @@ use vencejo_proto::{Message, PacketIdentifier, Qos};
     clippy::disallowed_methods,
     reason = "any instant will do to start from"
 )]
-#[allow(
-    clippy::too_many_lines,
-    reason = "one arm for each operation, then the sums"
-)]
 pub(crate) fn run(data: &[u8]) {
     let now = Instant::now();
     let message = Arc::new(Message::new(
