@@ -258,7 +258,7 @@ fn a_disconnect_before_the_connack_is_not_written() {
     );
 }
 
-/// Verifies [v3.1.1 MQTT-3.14.1-1]: 3.1.1 knows no DISCONNECT from the Server.
+/// Section 3.14 of 3.1.1: DISCONNECT comes from the Client only.
 #[test]
 fn a_disconnect_is_never_written_to_a_3_1_1_client() {
     let disconnect = Disconnect::new(ReasonCode::ServerShuttingDown);
