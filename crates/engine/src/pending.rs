@@ -7,9 +7,9 @@
 use proto::connection::Outgoing;
 use store::{Record, Seq};
 
-use crate::Engine;
 use crate::keys::{SessionKey, ShardSet};
 use crate::output::Output;
+use crate::{ConnectionKey, Engine};
 
 /// What must have happened first.
 #[derive(Clone, Copy, Debug, Default)]
@@ -93,6 +93,14 @@ impl Engine {
             self.sessions_holding.push(session);
         }
         link.held.push_back(Held { packet, wait });
+    }
+
+    /// PINGREQ from the Client. [MQTT-3.12.4-1] [v3.1.1 MQTT-3.12.4-1] Answered in its turn: what came
+    /// before it may have to wait, CONNACK too, and nothing may leave before that, [MQTT-3.2.0-1].
+    pub fn on_pingreq(&mut self, connection: ConnectionKey) {
+        if let Some(key) = self.on_packet(connection) {
+            self.emit(key, Outgoing::PingResp, Wait::default());
+        }
     }
 
     /// Lets go what no longer has to wait.

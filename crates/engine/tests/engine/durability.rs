@@ -138,3 +138,20 @@ fn every_queued_record_is_taken_back() {
     }
     assert_eq!((queued, dequeued, deleted), (4, 4, 1));
 }
+
+/// Verifies [MQTT-3.2.0-1]: nothing leaves before the CONNACK, not even an answer to PINGREQ.
+#[test]
+fn a_ping_is_not_answered_before_the_connack() {
+    let mut world = World::new();
+    world.holds_store = true;
+    let client = world.connect_with(durable("client"));
+    world.engine(client).on_pingreq(client.key);
+    world.settle();
+    assert!(world.received(client).is_empty());
+    world.persist();
+    let received = world.received(client);
+    assert!(matches!(
+        received[..],
+        [Outgoing::ConnAck(_), Outgoing::PingResp]
+    ));
+}

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use engine::{ConnectionKey, Engine};
-use proto::connection::{ConnectionError, Event, Outgoing};
+use proto::connection::{ConnectionError, Event};
 use proto::packet::{self, Auth, Connect, Disconnect, PacketType, Publish, ReasonCode};
 use store::Store;
 
@@ -24,7 +24,6 @@ enum Next {
     Connect(Box<Connect>),
     Auth(Box<Auth>),
     Disconnect(Disconnect),
-    Ping,
 }
 
 impl<S: Store> Shard<S> {
@@ -194,7 +193,7 @@ impl<S: Store> Shard<S> {
                 Event::Connect(connect) => next = Next::Connect(connect),
                 Event::Auth(auth) => next = Next::Auth(auth),
                 Event::Disconnect(disconnect) => next = Next::Disconnect(disconnect),
-                Event::PingReq => next = Next::Ping,
+                Event::PingReq => engine.on_pingreq(key),
             }
             self.has_news = true;
             match next {
@@ -202,11 +201,6 @@ impl<S: Store> Shard<S> {
                 Next::Connect(connect) => self.on_connect(key, connect),
                 Next::Auth(auth) => self.on_auth(key, *auth),
                 Next::Disconnect(disconnect) => self.on_disconnect(key, &disconnect),
-                // [MQTT-3.12.4-1] [v3.1.1 MQTT-3.12.4-1] In its turn, after what came before it.
-                Next::Ping => {
-                    self.deliver();
-                    self.send(key, &Outgoing::PingResp);
-                }
             }
             *used += len;
         }
