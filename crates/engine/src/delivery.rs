@@ -117,6 +117,7 @@ impl Engine {
     /// what waits.
     pub(crate) fn pump(&mut self, key: SessionKey, now: Instant) {
         while self.resend_one(key, now) || self.start_one(key, now) {}
+        self.resume_replays(key);
     }
 
     /// [MQTT-4.4.0-1] [v3.1.1 MQTT-4.4.0-1]

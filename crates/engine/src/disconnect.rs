@@ -105,7 +105,6 @@ impl Engine {
         // [MQTT-3.1.2-8] The end of the Session publishes a Will that is still waiting.
         self.publish_will(key, now);
         self.drop_subscriptions(key);
-        self.cancel_replays(key);
         // [MQTT-4.8.2-5] What it held for a Shared Subscription goes with it, to nobody else.
         let Some(session) = self.sessions.remove(key) else {
             return;

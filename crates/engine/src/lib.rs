@@ -34,7 +34,7 @@ mod testing;
 mod timers;
 mod will;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Instant;
@@ -56,7 +56,6 @@ pub use shared_subscriptions::SharedStrategy;
 
 use connections::Connections;
 use keys::{KeyedState, keyed_state};
-use replay::ReplayJob;
 use retained::Retained;
 use routing::Routing;
 use sessions::Sessions;
@@ -77,9 +76,10 @@ pub struct Engine {
     subscriptions: Subscriptions,
     shared: SharedSubscriptions,
     retained: Retained,
-    replays: VecDeque<ReplayJob>,
-    /// Those whose SUBACK is not due yet.
-    replays_waiting: Vec<ReplayJob>,
+    /// Sessions whose replays can go on.
+    replaying: VecDeque<SessionKey>,
+    /// Replays whose SUBACK is not due yet, by Session and Topic Filter.
+    replays_waiting: BTreeMap<(SessionKey, Arc<str>), replay::Waiting>,
     routing: Routing,
     timers: Timers,
     sys: Sys,
@@ -120,8 +120,8 @@ impl Engine {
             subscriptions: Subscriptions::new(hasher.clone()),
             shared: SharedSubscriptions::new(config.shared_strategy, shard, hasher.clone()),
             retained: Retained::new(retained_limits, shard, shard_count, hasher.clone()),
-            replays: VecDeque::new(),
-            replays_waiting: Vec::new(),
+            replaying: VecDeque::new(),
+            replays_waiting: BTreeMap::new(),
             routing: Routing::new(&config),
             timers,
             sys: Sys::new(&config),

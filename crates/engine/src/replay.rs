@@ -17,18 +17,20 @@ use crate::keys::SessionKey;
 use crate::pending::Wait;
 use crate::publish::message_record;
 use crate::retained::{Applied, Replay, Stamp};
+use crate::sessions::Session;
 
-/// A replay, waiting for its SUBACK or under way.
+/// A replay whose SUBACK is not due yet.
 #[derive(Debug)]
-pub(crate) struct ReplayJob {
-    session: SessionKey,
+pub(crate) struct Waiting {
     replay: Replay,
     wait: Wait,
 }
 
-impl ReplayJob {
-    fn is_of(&self, session: SessionKey, filter: &str) -> bool {
-        self.session == session && self.replay.filter() == filter
+impl Session {
+    /// Whether its replays need not stand still.
+    fn can_take_replay(&self) -> bool {
+        self.link.as_ref().is_none_or(|link| !link.is_congested)
+            && self.outbound.waiting_len() < WAITING_MAX
     }
 }
 
@@ -87,14 +89,12 @@ impl Engine {
     }
 
     /// Sends what is retained for `filter` once `wait` is over. A replay of the same filter starts anew.
-    pub(crate) fn start_replay(&mut self, session: SessionKey, filter: &str, wait: Wait) {
-        self.cancel_replay(session, filter);
-        self.replays_waiting.push(ReplayJob {
-            session,
-            replay: Replay::new(filter),
-            wait,
-        });
-        self.begin_replays();
+    /// Followed by [`Self::begin_replays`].
+    pub(crate) fn start_replay(&mut self, key: SessionKey, filter: &str, wait: Wait) {
+        self.cancel_replay(key, filter);
+        let replay = Replay::new(filter);
+        self.replays_waiting
+            .insert((key, filter.into()), Waiting { replay, wait });
     }
 
     /// Begins what no longer has to wait. From here on every shard knows the Subscription, so it gets
@@ -103,80 +103,117 @@ impl Engine {
         if self.replays_waiting.is_empty() {
             return;
         }
-        for mut job in std::mem::take(&mut self.replays_waiting) {
-            if self.is_over(&job.wait) {
-                job.replay.end_at(self.retained.arrivals());
-                self.replays.push_back(job);
-            } else {
-                self.replays_waiting.push(job);
+        let mut waiting = std::mem::take(&mut self.replays_waiting);
+        let is_due = |_: &_, waiting: &mut Waiting| self.is_over(&waiting.wait);
+        let due: Vec<_> = waiting.extract_if(.., is_due).collect();
+        self.replays_waiting = waiting;
+        for ((key, filter), Waiting { mut replay, .. }) in due {
+            replay.end_at(self.retained.arrivals());
+            if let Some(session) = self.sessions.get_mut(key) {
+                session.replays.insert(filter, replay);
+                self.resume_replays(key);
             }
         }
     }
 
-    pub(crate) fn cancel_replay(&mut self, session: SessionKey, filter: &str) {
-        self.replays_waiting
-            .retain(|job| !job.is_of(session, filter));
-        self.replays.retain(|job| !job.is_of(session, filter));
+    pub(crate) fn cancel_replay(&mut self, key: SessionKey, filter: &str) {
+        if !self.replays_waiting.is_empty() {
+            self.replays_waiting.remove(&(key, filter.into()));
+        }
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.replays.remove(filter);
+        }
     }
 
-    pub(crate) fn cancel_replays(&mut self, session: SessionKey) {
-        self.replays_waiting.retain(|job| job.session != session);
-        self.replays.retain(|job| job.session != session);
+    /// The Session may be able to take more: its replays, if it has some, are looked at again.
+    pub(crate) fn resume_replays(&mut self, key: SessionKey) {
+        if let Some(session) = self.sessions.get_mut(key)
+            && !session.replays.is_empty()
+            && session.can_take_replay()
+            && !std::mem::replace(&mut session.is_replaying, true)
+        {
+            self.replaying.push_back(key);
+        }
     }
 
     pub(crate) fn has_runnable_replay(&self) -> bool {
-        self.replays.iter().any(|job| self.is_runnable(job))
+        self.replaying.iter().any(|key| self.is_runnable(*key))
     }
 
-    /// Whether its Session can take more.
-    fn is_runnable(&self, job: &ReplayJob) -> bool {
-        self.sessions.get(job.session).is_none_or(|session| {
-            session.link.as_ref().is_none_or(|link| !link.is_congested)
-                && session.outbound.waiting_len() < WAITING_MAX
-        })
+    /// Whether the Session has a replay to go on with, and can take more.
+    fn is_runnable(&self, key: SessionKey) -> bool {
+        self.sessions
+            .get(key)
+            .is_some_and(|session| session.can_take_replay() && !session.replays.is_empty())
     }
 
-    /// Does one turn's share of the replays, in turn.
+    /// Does one turn's share of the replays, in turn. A Session that can take no more leaves the list
+    /// until [`Self::resume_replays`], so that it costs the others nothing.
     pub(crate) fn run_replays(&mut self, now: Instant) {
         let mut budget = self.limits.retained_replay_per_turn;
-        for _ in 0..self.replays.len() {
-            let Some(mut job) = self.replays.pop_front() else {
+        for _ in 0..self.replaying.len() {
+            let Some(key) = self.replaying.pop_front() else {
                 return;
             };
-            if budget > 0 && self.is_runnable(&job) {
+            if budget > 0 && self.is_runnable(key) {
                 let share = budget.min(SHARE_MAX);
                 budget -= share;
-                if !self.advance(&mut job, share, now) {
-                    continue;
-                }
+                self.advance_first(key, share, now);
             }
-            self.replays.push_back(job);
+            // The key may stand for another Session by now.
+            let Some(session) = self.sessions.get_mut(key).filter(|one| one.is_replaying) else {
+                continue;
+            };
+            if session.can_take_replay() && !session.replays.is_empty() {
+                self.replaying.push_back(key);
+            } else {
+                session.is_replaying = false;
+            }
+        }
+    }
+
+    /// Does a share of the Session's first replay.
+    fn advance_first(&mut self, key: SessionKey, share: usize, now: Instant) {
+        let first = self
+            .sessions
+            .get_mut(key)
+            .and_then(|session| session.replays.pop_first());
+        let Some((filter, mut replay)) = first else {
+            return;
+        };
+        if self.advance(key, &mut replay, share, now)
+            && let Some(session) = self.sessions.get_mut(key)
+        {
+            session.replays.insert(filter, replay);
         }
     }
 
     /// Returns whether there is more to do for this one.
-    fn advance(&mut self, job: &mut ReplayJob, share: usize, now: Instant) -> bool {
-        let Some(subscription) = self
-            .subscriptions
-            .find(job.session, job.replay.filter())
-            .copied()
-        else {
+    fn advance(
+        &mut self,
+        key: SessionKey,
+        replay: &mut Replay,
+        share: usize,
+        now: Instant,
+    ) -> bool {
+        let subscription = self.subscriptions.find(key, replay.filter());
+        let Some(subscription) = subscription.copied() else {
             return false;
         };
         let identifiers: Option<Arc<[u32]>> = subscription
             .subscription_identifier
             .map(|identifier| Arc::from([identifier]));
-        for message in job.replay.next_batch(&self.retained, now, share) {
+        for message in replay.next_batch(&self.retained, now, share) {
             let terms = Terms {
                 qos: message.qos().min(subscription.qos),
                 // [MQTT-3.3.1-8] [v3.1.1 MQTT-3.3.1-8]
                 retain: true,
                 subscription_identifiers: identifiers.clone(),
             };
-            self.deliver(job.session, &message, terms, now);
+            self.deliver(key, &message, terms, now);
             self.record_enqueued(&message, now);
         }
-        !job.replay.is_done()
+        !replay.is_done()
     }
 }
 

@@ -5,7 +5,7 @@
 //! `proto::session`). Start reading at [`Session`].
 //! Invariant: a Client Identifier has at most one Session, and a Session at most one connection.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -16,6 +16,7 @@ use slab::Slab;
 
 use crate::keys::{KeyedState, SessionKey};
 use crate::pending::Held;
+use crate::retained::Replay;
 use crate::timers::Deadline;
 use crate::{ConnectionKey, Permissions};
 
@@ -31,6 +32,10 @@ pub(crate) struct Session {
     pub(crate) queued_bytes: usize,
     pub(crate) inbound: Inbound,
     pub(crate) filters: BTreeSet<Arc<str>>,
+    /// Retained Messages still to be sent, by the Topic Filter of their Subscription.
+    pub(crate) replays: BTreeMap<Arc<str>, Replay>,
+    /// Whether it is in the engine's list of replays to go on with.
+    pub(crate) is_replaying: bool,
     pub(crate) will: Option<Box<PendingWill>>,
     /// Whether the store knows it.
     pub(crate) is_stored: bool,
@@ -67,6 +72,8 @@ impl Session {
             queued_bytes: 0,
             inbound: Inbound::default(),
             filters: BTreeSet::new(),
+            replays: BTreeMap::new(),
+            is_replaying: false,
             will: None,
             is_stored: false,
             expiry_deadline: None,

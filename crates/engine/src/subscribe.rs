@@ -63,6 +63,7 @@ impl Engine {
         for filter in replays {
             self.start_replay(key, filter, wait);
         }
+        self.begin_replays();
     }
 
     fn check_subscription(

@@ -1,7 +1,9 @@
 //! Retained messages: storing, replacing, clearing, expiry, and who gets them when.
 
 use proto::Version;
-use proto::packet::{Publish, PublishProperties, RetainHandling, SubscriptionOptions};
+use proto::packet::{
+    Publish, PublishProperties, RetainHandling, Subscribe, SubscriptionOptions, SubscriptionRequest,
+};
 use vencejo_engine::Limits;
 
 use crate::world::{Client, World, id, options, payload, publish};
@@ -219,11 +221,11 @@ fn many_retained_messages_are_replayed_in_turns_and_all_arrive() {
     for number in 0..50 {
         world.publish_retained(sender, &format!("a/{number}"), 1, "x");
     }
-    let subscribe = proto::packet::Subscribe {
+    let subscribe = Subscribe {
         packet_id: id(1),
         subscription_identifier: Some(5),
         user_properties: Vec::new(),
-        requests: vec![proto::packet::SubscriptionRequest {
+        requests: vec![SubscriptionRequest {
             filter: "a/+",
             options: options(1),
         }],
@@ -304,4 +306,46 @@ fn retained_messages_beyond_the_limit_are_delivered_but_not_kept() {
     let mut kept = world.payloads(late);
     kept.sort_unstable();
     assert_eq!(kept, ["a", "c"]);
+}
+
+/// Many replays that stand still cost neither their own Session nor the others: starting, looking at
+/// and dropping them does not look at all of them each time.
+#[test]
+fn replays_that_stand_still_cost_little_and_go_on_later() {
+    let mut world = World::new();
+    let sender = world.connect("sender");
+    world.publish_retained(sender, "a/5", 0, "kept");
+    let filters: Vec<String> = (0..10_000).map(|number| format!("+/{number}")).collect();
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the test bounds the work it causes"
+    )]
+    let began = std::time::Instant::now();
+    let slow: Vec<Client> = (0..10)
+        .map(|number| {
+            let client = world.connect_clean(&format!("slow-{number}"));
+            world.congest(client, true);
+            let request = |filter| SubscriptionRequest {
+                filter,
+                options: options(0),
+            };
+            let subscribe = Subscribe {
+                packet_id: id(1),
+                subscription_identifier: None,
+                user_properties: Vec::new(),
+                requests: filters.iter().map(|one| request(one.as_str())).collect(),
+            };
+            world.send_subscribe(client, &subscribe);
+            assert!(!world.engine(client).has_work());
+            client
+        })
+        .collect();
+    for client in &slow[1..] {
+        world.lose(*client);
+    }
+    let took = began.elapsed();
+    assert!(took.as_secs() < 10, "10 x 10,000 replays took {took:?}");
+    world.congest(slow[0], false);
+    assert_eq!(world.payloads(slow[0]), ["kept"]);
+    assert!(!world.engine(slow[0]).has_work());
 }
