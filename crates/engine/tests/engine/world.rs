@@ -117,11 +117,9 @@ impl World {
             moved = true;
             match output {
                 Output::Send { connection, packet } => {
-                    self.inboxes
-                        .entry(connection)
-                        .or_default()
-                        .packets
-                        .push_back(packet);
+                    let inbox = self.inboxes.entry(connection).or_default();
+                    assert_eq!(inbox.closed, None, "{packet:?} after Close");
+                    inbox.packets.push_back(packet);
                 }
                 Output::Close { connection, reason } => {
                     self.inboxes.entry(connection).or_default().closed = Some(reason);
