@@ -40,7 +40,9 @@ impl Masked {
                     && lines[at..]
                         .iter()
                         .take(4)
-                        .any(|line| line.trim_start().starts_with("mod "))
+                        .map(|line| line.trim())
+                        // A declaration of tests in a file of their own ends nothing here.
+                        .any(|line| line.starts_with("mod ") && !line.ends_with(';'))
             })
             .unwrap_or(lines.len())
     }
@@ -211,5 +213,11 @@ mod tests {
         let masked = Masked::new("fn a() {}\n\n#[cfg(test)]\nmod tests {\n}\n");
         assert_eq!(masked.tests_start(), 2);
         assert_eq!(Masked::new("fn a() {}\n").tests_start(), 1);
+    }
+
+    #[test]
+    fn declared_test_module_does_not_end_the_code() {
+        let masked = Masked::new("#[cfg(test)]\nmod tests;\n\nfn a() {}\n");
+        assert_eq!(masked.tests_start(), 4);
     }
 }
