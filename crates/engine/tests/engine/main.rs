@@ -2,6 +2,7 @@
 #![allow(clippy::panic, reason = "a test that finds something else has failed")]
 
 mod barrier_property;
+mod bounds;
 mod chaos;
 mod discards;
 mod durability;
