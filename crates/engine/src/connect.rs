@@ -19,7 +19,7 @@ use store::Record;
 use crate::connections::Connection;
 use crate::keys::SessionKey;
 use crate::output::Output;
-use crate::pending::Wait;
+use crate::pending::{Held, Wait};
 use crate::publish::is_server_topic;
 use crate::sessions::{Link, PendingWill, Session};
 use crate::subscriptions::PublisherMemo;
@@ -316,6 +316,7 @@ impl Engine {
         reason: ReasonCode,
         server_reference: Option<&str>,
     ) {
+        self.send_held_connack(connection);
         if self.version_of(connection) == Version::V5 {
             let mut disconnect = Box::new(Disconnect::new(reason));
             disconnect.server_reference = server_reference.map(str::to_owned);
@@ -325,5 +326,28 @@ impl Engine {
         }
         // [MQTT-3.14.4-1] [MQTT-3.14.4-2]
         self.outputs.push_back(Output::Close { connection, reason });
+    }
+
+    /// [MQTT-3.2.0-1] [v3.1.1 MQTT-3.2.0-1] CONNACK comes before the end, also where it still waits for the store:
+    /// what it says holds, and whoever resumes the Session waits for the same records.
+    fn send_held_connack(&mut self, connection: ConnectionKey) {
+        let Some(key) = self.connections.get(connection).map(|found| found.session) else {
+            return;
+        };
+        let link = self
+            .sessions
+            .get_mut(key)
+            .and_then(|found| found.link.as_mut());
+        let held = link.and_then(|link| {
+            let is_connack = |held: &Held| matches!(held.packet, Outgoing::ConnAck(_));
+            link.held
+                .front()
+                .is_some_and(is_connack)
+                .then(|| link.held.pop_front())?
+        });
+        if let Some(Held { packet, .. }) = held {
+            self.counters.packets_sent += 1;
+            self.outputs.push_back(Output::Send { connection, packet });
+        }
     }
 }

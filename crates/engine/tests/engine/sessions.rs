@@ -152,6 +152,31 @@ fn a_second_connection_takes_the_session_over_in_every_version() {
     }
 }
 
+/// Verifies [MQTT-3.2.0-1]: CONNACK is the first packet, also to a Client that is taken over before its
+/// Session is durable.
+/// Verifies [v3.1.1 MQTT-3.2.0-1]: the same in 3.1.1.
+#[test]
+fn a_connection_taken_over_before_its_session_is_durable_gets_its_connack_first() {
+    for version in [Version::V31, Version::V311, Version::V5] {
+        let mut world = World::new();
+        world.holds_store = true;
+        let mut connect = durable("client");
+        connect.version = version;
+        let old = world.connect_with(connect.clone());
+        assert_eq!(world.next(old), None);
+        let new = world.connect_with(connect);
+        assert!(!world.connack(old).session_present);
+        let said = disconnect_reason(&mut world, old);
+        let expected = ReasonCode::SessionTakenOver;
+        assert_eq!(said, (version == Version::V5).then_some(expected));
+        assert_eq!(world.closed(old), Some(expected));
+        assert_eq!(world.next(new), None);
+        world.holds_store = false;
+        world.persist();
+        assert!(world.connack(new).session_present);
+    }
+}
+
 /// A Session without expiry ends with its connection, also when that is taken over.
 /// Verifies [MQTT-3.1.2-8]: its Will is published, whatever its delay.
 #[test]
