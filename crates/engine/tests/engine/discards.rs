@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 
-use proto::packet::{Publish, PublishProperties};
+use proto::packet::{Disconnect, Publish, PublishProperties, ReasonCode};
 use store::Record;
 use vencejo_engine::{Limits, OverflowPolicy};
 
-use crate::world::{World, durable, publish};
+use crate::wills::with_will;
+use crate::world::{Client, World, durable, publish};
 
 /// Replays what the store was told: an entry is made before it is taken back. Returns those left.
 fn open_entries(world: &World) -> BTreeSet<(String, u64)> {
@@ -91,4 +92,46 @@ fn what_a_full_queue_pushes_out_is_taken_back() {
     assert_eq!(deliveries.len(), 1);
     assert_eq!(open_entries(&world), BTreeSet::new());
     assert_eq!(world.engines[0].counters().dropped_queue_full, 5);
+}
+
+/// Verifies [MQTT-3.1.2-10]: a Will that was published or discarded is gone from the store as well, or a
+/// restart would publish it again.
+#[test]
+fn a_will_leaves_the_store_when_it_is_published_or_discarded() {
+    let endings: [(u32, fn(&mut World, Client)); 5] = [
+        (0, |world, client| world.lose(client)),
+        (5, |world, client| {
+            world.lose(client);
+            world.advance(5);
+        }),
+        (5, |world, client| {
+            world.lose(client);
+            world.connect("client");
+        }),
+        (5, |world, _| {
+            world.connect("client");
+        }),
+        (0, |world, client| {
+            world.disconnect(client, &Disconnect::new(ReasonCode::Success));
+        }),
+    ];
+    let wills = |world: &World| {
+        let batches = world.stores[0].batches().iter();
+        let mut kept = false;
+        for record in batches.flat_map(|batch| &batch.records) {
+            match record {
+                Record::WillPut(_) => kept = true,
+                Record::WillDelete { .. } | Record::SessionDelete { .. } => kept = false,
+                _ => {}
+            }
+        }
+        kept
+    };
+    for (delay, end) in endings {
+        let mut world = World::new();
+        let client = world.connect_with(with_will(durable("client"), delay));
+        assert!(wills(&world));
+        end(&mut world, client);
+        assert!(!wills(&world));
+    }
 }
