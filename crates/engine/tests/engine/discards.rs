@@ -10,6 +10,9 @@ use vencejo_engine::{Limits, OverflowPolicy};
 use crate::wills::with_will;
 use crate::world::{Client, World, durable, publish};
 
+/// How a connection or its Will ends.
+type Ending = fn(&mut World, Client);
+
 /// Replays what the store was told: an entry is made before it is taken back. Returns those left.
 fn open_entries(world: &World) -> BTreeSet<(String, u64)> {
     let mut open = BTreeSet::new();
@@ -98,7 +101,7 @@ fn what_a_full_queue_pushes_out_is_taken_back() {
 /// restart would publish it again.
 #[test]
 fn a_will_leaves_the_store_when_it_is_published_or_discarded() {
-    let endings: [(u32, fn(&mut World, Client)); 5] = [
+    let endings: [(u32, Ending); 5] = [
         (0, |world, client| world.lose(client)),
         (5, |world, client| {
             world.lose(client);
