@@ -20,7 +20,7 @@ use crate::delivery::Terms;
 use crate::keys::SessionKey;
 use crate::pending::Wait;
 use crate::retained::Stamp;
-use crate::routing::{RoutedPublish, ShardItem};
+use crate::routing::{RoutedPublish, ShardItem, Taking};
 use crate::shared_delivery::Elsewhere;
 use crate::subscriptions::{Matches, PublisherMemo};
 use crate::{ConnectionKey, Engine};
@@ -260,10 +260,10 @@ impl Engine {
     }
 
     /// A message from another shard.
-    pub(crate) fn on_routed_publish(&mut self, routed: &RoutedPublish, now: Instant) -> Wait {
+    pub(crate) fn on_routed_publish(&mut self, routed: &RoutedPublish, now: Instant) -> Taking {
         self.targets.clear();
         let message = &routed.message;
-        let mut wait = Wait::default();
+        let mut passes = Vec::new();
         if let Some(stamp) = routed.retained {
             self.apply_retained(message, stamp);
         }
@@ -272,9 +272,10 @@ impl Engine {
             self.deliver_rows(&matches, message, None, now);
         }
         for group in &routed.groups {
-            wait = wait.and(self.deliver_routed_group(group, routed, now));
+            passes.extend(self.deliver_routed_group(group, routed, now));
         }
-        wait.and(self.record_enqueued(message, now))
+        let persisted = self.record_enqueued(message, now).persisted;
+        Taking { persisted, passes }
     }
 
     fn deliver_rows(
@@ -327,6 +328,7 @@ impl Engine {
                 groups: groups.map(|(_, group)| Arc::clone(group)).collect(),
                 publisher_hash: elsewhere.publisher_hash,
                 hops: 0,
+                pass: None,
             };
             wait = wait.and(self.routing.send(shard, ShardItem::Publish(publish)));
         }

@@ -30,6 +30,8 @@ enum Kind {
     Batch { turn: u64, items: Vec<ShardItem> },
     /// Everything up to this turn's batch is taken.
     Taken { turn: u64 },
+    /// The message that was passed on under this number is taken.
+    PassedOn { pass: u64 },
 }
 
 /// One thing for another shard.
@@ -63,6 +65,17 @@ pub(crate) struct RoutedPublish {
     pub(crate) publisher_hash: u64,
     /// How many shards have failed to find a member before.
     pub(crate) hops: u16,
+    /// Set if a shard that failed passes it on: the number it wants the answer under.
+    pub(crate) pass: Option<u64>,
+}
+
+/// What a message from another shard has caused here.
+#[derive(Debug, Default)]
+pub(crate) struct Taking {
+    /// Our own durable effects.
+    pub(crate) persisted: Seq,
+    /// Where it was passed on.
+    pub(crate) passes: Vec<u64>,
 }
 
 /// What this shard has sent to one other, and got back.
@@ -73,12 +86,21 @@ struct Neighbour {
     taken_turn: u64,
 }
 
-/// A batch that is not answered yet.
+/// An answer that is not due yet.
 #[derive(Debug)]
 struct Owed {
     to: ShardIndex,
-    turn: u64,
-    wait: Wait,
+    answer: Answer,
+    taking: Taking,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Answer {
+    /// To a batch. Turns are answered in order.
+    Turn(u64),
+    /// To a message passed on. Answered apart from its batch: two shards that pass messages on to each
+    /// other would else wait for each other for ever.
+    Pass(u64),
 }
 
 /// The state of this shard's links to the others.
@@ -90,6 +112,7 @@ pub(crate) struct Routing {
     /// When the last interest was announced.
     interest_turn: u64,
     owed: VecDeque<Owed>,
+    passes: u64,
 }
 
 impl Routing {
@@ -101,6 +124,7 @@ impl Routing {
             turn: 1,
             interest_turn: 0,
             owed: VecDeque::new(),
+            passes: 0,
         }
     }
 
@@ -119,6 +143,14 @@ impl Routing {
             wait.shards.insert(to);
         }
         wait
+    }
+
+    /// Passes a message on to `to`; returns the number its answer comes under.
+    pub(crate) fn pass_on(&mut self, to: ShardIndex, publish: RoutedPublish) -> u64 {
+        self.passes += 1;
+        let pass = Some(self.passes);
+        self.send(to, ShardItem::Publish(RoutedPublish { pass, ..publish }));
+        self.passes
     }
 
     /// Announces interest to all others.
@@ -166,15 +198,17 @@ impl Engine {
     pub fn on_shard_message(&mut self, from: ShardIndex, message: ShardMessage, now: Instant) {
         match message.0 {
             Kind::Batch { turn, items } => {
-                let mut wait = Wait::default();
+                let mut taking = Taking::default();
                 for item in items {
-                    wait = wait.and(self.on_shard_item(from, item, now));
+                    self.on_shard_item(from, item, &mut taking, now);
                 }
-                self.routing.owed.push_back(Owed {
-                    to: from,
-                    turn,
-                    wait,
-                });
+                self.owe(from, Answer::Turn(turn), taking);
+                self.answer_shards();
+            }
+            Kind::PassedOn { pass } => {
+                for owed in &mut self.routing.owed {
+                    owed.taking.passes.retain(|waited| *waited != pass);
+                }
                 self.answer_shards();
             }
             Kind::Taken { turn } => {
@@ -186,12 +220,29 @@ impl Engine {
         }
     }
 
-    fn on_shard_item(&mut self, from: ShardIndex, item: ShardItem, now: Instant) -> Wait {
+    fn owe(&mut self, to: ShardIndex, answer: Answer, taking: Taking) {
+        self.routing.owed.push_back(Owed { to, answer, taking });
+    }
+
+    fn on_shard_item(
+        &mut self,
+        from: ShardIndex,
+        item: ShardItem,
+        batch: &mut Taking,
+        now: Instant,
+    ) {
         match item {
-            ShardItem::Publish(publish) => self.on_routed_publish(&publish, now),
+            ShardItem::Publish(publish) => {
+                let taking = self.on_routed_publish(&publish, now);
+                if let Some(pass) = publish.pass {
+                    self.owe(from, Answer::Pass(pass), taking);
+                } else {
+                    batch.persisted = batch.persisted.max(taking.persisted);
+                    batch.passes.extend(taking.passes);
+                }
+            }
             ShardItem::Interest { filter, is_wanted } => {
                 self.subscriptions.set_remote(&filter, from, is_wanted);
-                Wait::default()
             }
             ShardItem::Members {
                 group,
@@ -199,33 +250,38 @@ impl Engine {
                 total,
             } => {
                 self.on_members(from, &group, online, total);
-                Wait::default()
             }
             ShardItem::Counters(counters) => {
                 self.sys.on_counters(from, *counters);
-                Wait::default()
             }
         }
     }
 
-    /// Answers every batch whose effects are safe, oldest first for each shard.
+    /// Gives every answer whose effects are safe; to batches oldest first for each shard.
     pub(crate) fn answer_shards(&mut self) {
         let mut blocked = ShardSet::EMPTY;
         let owed = std::mem::take(&mut self.routing.owed);
         for owed in owed {
-            if blocked.contains(owed.to) || !self.is_over(&owed.wait) {
-                blocked.insert(owed.to);
+            let is_turn = matches!(owed.answer, Answer::Turn(_));
+            let is_safe = self.persisted >= owed.taking.persisted && owed.taking.passes.is_empty();
+            if !is_safe || (is_turn && blocked.contains(owed.to)) {
+                if is_turn {
+                    blocked.insert(owed.to);
+                }
                 self.routing.owed.push_back(owed);
-            } else {
-                // What this shard sent before it knew what it has now taken must arrive first, or a
-                // message could miss both the replay and the live way.
-                self.flush_shard(owed.to);
-                let message = ShardMessage(Kind::Taken { turn: owed.turn });
-                self.outputs.push_back(Output::ToShard {
-                    to: owed.to,
-                    message,
-                });
+                continue;
             }
+            // What this shard sent before it knew what it has now taken must arrive first, or a message
+            // could miss both the replay and the live way.
+            self.flush_shard(owed.to);
+            let message = ShardMessage(match owed.answer {
+                Answer::Turn(turn) => Kind::Taken { turn },
+                Answer::Pass(pass) => Kind::PassedOn { pass },
+            });
+            self.outputs.push_back(Output::ToShard {
+                to: owed.to,
+                message,
+            });
         }
     }
 

@@ -13,8 +13,7 @@ use proto::Message;
 
 use crate::delivery::Terms;
 use crate::keys::SessionKey;
-use crate::pending::Wait;
-use crate::routing::{RoutedPublish, ShardItem};
+use crate::routing::RoutedPublish;
 use crate::sessions::Sessions;
 use crate::shared_subscriptions::{Choice, ChooseInput};
 use crate::subscriptions::{Matches, Subscription};
@@ -66,16 +65,14 @@ impl Engine {
     }
 
     /// Another shard chose a member here. If the members have left meanwhile, it goes on to a shard that
-    /// still has some.
+    /// still has some, under the returned number.
     pub(crate) fn deliver_routed_group(
         &mut self,
         name: &Arc<str>,
         routed: &RoutedPublish,
         now: Instant,
-    ) -> Wait {
-        let Some(group) = self.shared.find(name) else {
-            return Wait::default();
-        };
+    ) -> Option<u64> {
+        let group = self.shared.find(name)?;
         let input = self.choose_input(&routed.message, routed.publisher_hash);
         let sessions = &self.sessions;
         if let Some((key, subscription)) = self
@@ -83,7 +80,7 @@ impl Engine {
             .choose_local(group, input, |key| in_flight(sessions, key))
         {
             self.deliver_to_member(key, &routed.message, subscription, now);
-            return Wait::default();
+            return None;
         }
         let is_tried = routed.hops + 1 >= self.config.shard_count;
         match self.shared.choose(group, input, |_| 0) {
@@ -95,12 +92,13 @@ impl Engine {
                     groups: vec![Arc::clone(name)],
                     publisher_hash: routed.publisher_hash,
                     hops: routed.hops + 1,
+                    pass: None,
                 };
-                self.routing.send(shard, ShardItem::Publish(again))
+                Some(self.routing.pass_on(shard, again))
             }
             _ => {
                 self.counters.publishes_dropped += 1;
-                Wait::default()
+                None
             }
         }
     }

@@ -266,6 +266,39 @@ fn a_shared_message_goes_on_when_the_chosen_shard_lost_its_members() {
     assert_eq!(answered, Some(ReasonCode::Success));
 }
 
+/// Two shards that pass messages on to each other answer each other's batches all the same.
+#[test]
+fn shards_that_pass_messages_on_to_each_other_answer_both_publishers() {
+    let mut world = World::with(2, Limits::default());
+    let senders = [
+        world.connect("sender"),
+        world.connect("sender2"),
+        world.connect("sender3"),
+        world.connect("sender4"),
+    ];
+    let here = world.connect("member");
+    let there = in_other_shard(&mut world, here, "member");
+    world.subscribe(here, "$share/g/a", 1);
+    world.subscribe(there, "$share/g/a", 1);
+    world.holds_rings = true;
+    for sender in senders {
+        for _ in 0..4 {
+            world.publish(sender, "a", 1, "x");
+        }
+    }
+    world.unsubscribe(here, "$share/g/a");
+    world.unsubscribe(there, "$share/g/a");
+    world.holds_rings = false;
+    world.settle();
+    for sender in senders {
+        let answers = world.received(sender);
+        let acks = answers
+            .iter()
+            .filter(|packet| matches!(packet, Outgoing::PubAck(_)));
+        assert_eq!(acks.count(), 4);
+    }
+}
+
 #[test]
 fn sys_topics_have_the_names_that_monitoring_knows_and_count_all_shards() {
     let mut world = World::with_config(2, Limits::default(), |config| {
