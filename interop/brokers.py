@@ -1,0 +1,109 @@
+"""Starts and stops the brokers that interop/run and interop/bench use.
+
+Owns: Broker, the configurations. Does not own: what is done to a broker. Start reading at Broker.
+Invariant: what is started here is stopped by its process id.
+"""
+
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+START_SECONDS_MAX = 20
+STOP_SECONDS_MAX = 15
+CONFIGURATION = "[limits]\nmaximum_packet_size_bytes = 8388608\n"
+CONFIGURATION_MOSQUITTO = """listener {port} 127.0.0.1
+allow_anonymous true
+max_queued_messages 0
+persistence false
+set_tcp_nodelay true
+max_inflight_messages 0
+"""
+
+
+class Broker:
+    """One broker process of ours: started, watched for its port, stopped by its process id."""
+
+    def __init__(self, command, directory):
+        self.log = pathlib.Path(directory) / "broker.log"
+        self.lines = []
+        self.changed = threading.Condition()
+        self.process = subprocess.Popen(
+            command, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        )
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self):
+        with self.log.open("w") as log:
+            for line in self.process.stdout:
+                log.write(line)
+                log.flush()
+                with self.changed:
+                    self.lines.append(line)
+                    self.changed.notify_all()
+
+    def port(self):
+        """The port on the line that has mqtt://127.0.0.1:PORT."""
+        deadline = time.monotonic() + START_SECONDS_MAX
+        with self.changed:
+            while True:
+                for line in self.lines:
+                    if found := re.search(r"mqtt://127\.0\.0\.1:(\d+)", line):
+                        return int(found[1])
+                if self.process.poll() is not None or not self.changed.wait(deadline - time.monotonic()):
+                    sys.exit("interop: the broker said no mqtt://127.0.0.1:PORT:\n" + "".join(self.lines))
+
+    def stop(self):
+        """Returns what was wrong with the broker's end, or None."""
+        if self.process.poll() is not None:
+            return f"the broker ended by itself with {self.process.returncode}"
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            code = self.process.wait(STOP_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            return f"the broker did not end within {STOP_SECONDS_MAX} s of SIGTERM"
+        return None if code == 0 else f"the broker ended with {code} after SIGTERM"
+
+
+def path(given):
+    if given:
+        return pathlib.Path(given).resolve()
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    for profile in ("release", "debug"):
+        if (built := target / profile / "vencejo").exists():
+            return built
+    sys.exit("interop: no vencejo built yet: run `cargo build --release`, or give --broker PATH")
+
+
+def start_vencejo(program, directory, shards, prefix=()):
+    configuration = pathlib.Path(directory) / "vencejo.toml"
+    configuration.write_text(CONFIGURATION)
+    command = [str(program), "serve", "-c", str(configuration), "--listen", "127.0.0.1:0", "--shards", str(shards)]
+    broker = Broker([*prefix, *command], directory)
+    return broker, broker.port()
+
+
+def start_mosquitto(directory, prefix=()):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    configuration = pathlib.Path(directory) / "mosquitto.conf"
+    configuration.write_text(CONFIGURATION_MOSQUITTO.format(port=port))
+    broker = Broker([*prefix, "/usr/sbin/mosquitto", "-c", str(configuration)], directory)
+    deadline = time.monotonic() + START_SECONDS_MAX
+    while True:  # mosquitto names no port when it listens: knock until it opens
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return broker, port
+        except ConnectionRefusedError:
+            if time.monotonic() > deadline or broker.process.poll() is not None:
+                sys.exit("interop: mosquitto does not listen:\n" + "".join(broker.lines))
+            time.sleep(0.01)
