@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroU16;
 
 use proptest::prelude::*;
-use proto::Qos;
 use proto::connection::{Delivery, Outgoing};
 use proto::packet::{Ack, Publish, ReasonCode};
+use proto::{Qos, Version};
 use store::{Record, Store, Target};
 use vencejo_engine::Limits;
 
@@ -26,8 +26,10 @@ enum Event {
         is_lost: bool,
     },
     Lose(usize),
-    /// Also while it is connected: take-over.
-    Connect(usize),
+    /// Also while it is connected: take-over. In 5.0 or in 3.1.1.
+    Connect(usize, Version),
+    /// Whether its unsent bytes are above the mark.
+    Congest(usize, bool),
     /// A Client reads this many packets and answers them.
     Read(usize, usize),
     /// One message goes from one shard to another.
@@ -47,12 +49,17 @@ fn event() -> impl Strategy<Value = Event> {
             |(publisher, topic, qos, is_lost)| Event::Publish { publisher, topic, qos, is_lost }
         ),
         1 => (0..PEERS).prop_map(Event::Lose),
-        2 => (0..PEERS).prop_map(Event::Connect),
+        2 => (0..PEERS, version()).prop_map(|(peer, version)| Event::Connect(peer, version)),
+        1 => (0..PEERS, any::<bool>()).prop_map(|(peer, congested)| Event::Congest(peer, congested)),
         8 => (0..PEERS, 1_usize..4).prop_map(|(peer, count)| Event::Read(peer, count)),
         8 => (0_usize..6).prop_map(Event::Carry),
         3 => (0_usize..3).prop_map(Event::Persist),
         4 => Just(Event::Turn),
     ]
+}
+
+fn version() -> impl Strategy<Value = Version> {
+    prop_oneof![3 => Just(Version::V5), 1 => Just(Version::V311)]
 }
 
 /// A message on its way to the Server.
@@ -108,7 +115,7 @@ impl Run {
                 text_of: BTreeMap::new(),
                 got: Vec::new(),
             });
-            run.connect(index, receive_maximum);
+            run.connect(index, Version::V5, receive_maximum);
             run.read(index, usize::MAX);
         }
         for (index, qos) in [(PUBLISHERS, 2), (PUBLISHERS + 1, 1)] {
@@ -130,7 +137,12 @@ impl Run {
                 is_lost,
             } => self.publish(publisher, topic, qos, is_lost),
             Event::Lose(peer) => self.lose(peer),
-            Event::Connect(peer) => self.connect(peer, receive_maximum),
+            Event::Connect(peer, version) => self.connect(peer, version, receive_maximum),
+            Event::Congest(peer, congested) => {
+                if let Some(client) = self.peers[peer].client {
+                    self.world.congest(client, congested);
+                }
+            }
             Event::Read(peer, count) => {
                 self.read(peer, count);
             }
@@ -184,8 +196,9 @@ impl Run {
         }
     }
 
-    fn connect(&mut self, index: usize, receive_maximum: u16) {
+    fn connect(&mut self, index: usize, version: Version, receive_maximum: u16) {
         let mut connect = durable(&self.peers[index].name);
+        connect.version = version;
         connect.properties.receive_maximum = NonZeroU16::new(receive_maximum);
         let client = self.world.connect_with(connect);
         let peer = &mut self.peers[index];
@@ -361,7 +374,7 @@ impl Run {
         self.world.holds_store = false;
         self.world.persist();
         for index in 0..PEERS {
-            self.connect(index, receive_maximum);
+            self.connect(index, Version::V5, receive_maximum);
         }
         loop {
             self.world.settle();
