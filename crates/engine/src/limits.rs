@@ -37,7 +37,8 @@ pub struct Limits {
     pub queued_messages_max: usize,
     /// Bytes of messages that wait or are in flight for one Session. Default 64 MiB.
     pub queued_bytes_max: usize,
-    /// Bytes of messages that wait or are in flight for all Sessions of the process. Default 1 GiB.
+    /// Bytes of messages that wait or are in flight for all Sessions of the process; a quarter of it is
+    /// kept for Sessions that have little queued. Default 1 GiB.
     pub queued_bytes_total_max: usize,
     /// What happens when a queue is full. Default: drop the newest.
     pub overflow_policy: OverflowPolicy,

@@ -58,9 +58,16 @@ impl Engine {
             return false;
         };
         let total = usize::try_from(self.counters.queued_bytes).unwrap_or(usize::MAX);
+        // What the slow may not fill is left for those that keep up.
+        let reserved = if session.queued_bytes > KEEPS_UP_BYTES_MAX {
+            self.queued_bytes_shard_max / RESERVED_SHARE
+        } else {
+            0
+        };
+        let total_max = self.queued_bytes_shard_max - reserved;
         session.outbound.waiting_len() < self.limits.queued_messages_max
             && session.queued_bytes + charge <= self.limits.queued_bytes_max
-            && total.saturating_add(charge) <= self.queued_bytes_shard_max
+            && total.saturating_add(charge) <= total_max
     }
 
     fn make_room(&mut self, key: SessionKey, charge: usize) -> bool {
@@ -88,3 +95,9 @@ impl Engine {
         }
     }
 }
+
+/// A Session with no more bytes queued than this keeps up.
+const KEEPS_UP_BYTES_MAX: usize = 64 * 1024;
+
+/// One part in this many of the bytes for all Sessions is kept for those that keep up.
+const RESERVED_SHARE: usize = 4;

@@ -395,6 +395,30 @@ fn queued_bytes_are_bounded_per_session_and_per_process() {
     }
 }
 
+/// Slow readers fill their own part of what is kept for all, not that of a reader that keeps up.
+#[test]
+fn full_queues_of_others_cost_a_reader_that_keeps_up_nothing() {
+    let mut world = World::with(
+        1,
+        Limits {
+            queued_bytes_total_max: 1024 * 1024,
+            ..Limits::default()
+        },
+    );
+    let (slow, slower) = (world.connect("slow"), world.connect("slower"));
+    let (sender, reader) = (world.connect("sender"), world.connect("reader"));
+    for client in [reader, slow, slower] {
+        world.subscribe(client, "a", 1);
+    }
+    world.lose(slow);
+    world.congest(slower, true);
+    for number in 0..1000 {
+        world.publish(sender, "a", 1, &format!("{number:01000}"));
+        assert_eq!(world.drain(reader).len(), 1, "message {number}");
+    }
+    assert!(world.engines[0].counters().dropped_queue_full > 0);
+}
+
 /// Verifies [MQTT-3.2.2-11]: a QoS above the Maximum QoS closes with 0x9B.
 /// Verifies [MQTT-3.2.2-14]: RETAIN without Retain Available with 0x9A.
 #[test]
