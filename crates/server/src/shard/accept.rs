@@ -169,6 +169,7 @@ impl<S: Store> Shard<S> {
             claimed_client_id: None,
             partial: Vec::new(),
             unsent: Unsent::default(),
+            took_at: self.now,
             armed: None,
             reauthentication: None,
             flags,

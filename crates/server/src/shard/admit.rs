@@ -224,6 +224,7 @@ impl<S: Store> Shard<S> {
             claimed_client_id: None,
             partial: Vec::new(),
             unsent,
+            took_at: self.now,
             armed: None,
             reauthentication: None,
             flags: Flags::default(),

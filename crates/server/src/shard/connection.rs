@@ -59,6 +59,8 @@ pub(super) struct Connection {
     /// The beginning of a packet, whose rest is not here yet.
     pub(super) partial: Vec<u8>,
     pub(super) unsent: Unsent,
+    /// When it last took some of what it is sent.
+    pub(super) took_at: Instant,
     /// The tick at which it is looked at; other entries are stale.
     pub(super) armed: Option<Tick>,
     /// The exchange of a re-authentication.

@@ -172,6 +172,9 @@ impl<S: Store> Shard<S> {
             let written = connection.unsent.write_to(&mut connection.socket);
             let sent = before.saturating_sub(connection.unsent.len());
             self.engine.count_bytes(0, sent as u64);
+            if sent > 0 {
+                connection.took_at = self.now;
+            }
             match written {
                 Ok(Written::All) => connection.unsent.return_to(pool),
                 Ok(Written::Blocked) => connection.flags.is_blocked = true,

@@ -363,7 +363,10 @@ impl<S: Store> Shard<S> {
             return;
         }
         // While we do not read from it, its silence is our own doing.
-        let is_heard = connection.is_open() && !connection.flags.is_paused;
+        let is_ours = connection.flags.is_paused
+            || connection.flags.is_choked
+                && now.saturating_duration_since(connection.took_at) < TAKING_PAUSE_MAX;
+        let is_heard = connection.is_open() && !is_ours;
         match connection.protocol.on_timeout(now).filter(|_| is_heard) {
             Some(error) => self.refuse(key, &error),
             None => self.arm(key),
@@ -425,6 +428,8 @@ const SCRATCH_BYTES: usize = 64 * 1024;
 const EVENTS_PER_TURN: usize = 1024;
 /// No entry for a connection's deadline lies further ahead.
 const ARMED_AHEAD_MAX: Duration = Duration::from_secs(60);
+/// A peer that takes nothing for so long is not slow but gone.
+const TAKING_PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Sleep at most this long while a ring is full or the Server stops.
 const HURRIED_SLEEP: Duration = Duration::from_millis(1);
 /// What is still unsettled after this many rounds is settled in the next turn.

@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Read};
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use crate::client::{PATIENCE, Raw, publish};
 use crate::{config, start};
@@ -137,4 +138,39 @@ fn reader_that_will_never_catch_up_is_closed() {
         Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
     }
     watcher.ping();
+}
+
+/// Verifies [MQTT-3.1.2-22]: a reader that takes a large packet slowly, and says PINGREQ in time, is not
+/// silent because the Server reads nothing from it meanwhile.
+#[test]
+fn slow_reader_that_goes_on_reading_is_not_closed_for_keep_alive() {
+    let mut config = config(1);
+    config.bounds.congested_bytes = 1024;
+    let (_server, address) = start(config);
+    let mut watcher = Raw::v311(address, "watcher");
+    watcher.subscribe("will", 0);
+    let mut slow = Raw::open(address);
+    slow.say(b"\x10\x19\x00\x04MQTT\x04\x06\x00\x01\x00\x04slow\x00\x04will\x00\x01x");
+    assert_eq!(slow.hear(), [0x20, 2, 0, 0]);
+    slow.subscribe("much", 1);
+    let mut publisher = Raw::v311(address, "publisher");
+    for _ in 0..24 {
+        publisher.say(&publish("much", 1, &[b'x'; 900_000]));
+        assert_eq!(publisher.hear()[0], 0x40);
+    }
+    let tenth = Some(Duration::from_millis(100));
+    watcher
+        .stream
+        .set_read_timeout(tenth)
+        .expect("a socket option");
+    let mut some = vec![0; 64 * 1024];
+    for turn in 0..30 {
+        if turn % 5 == 0 {
+            slow.say(b"\xC0\x00");
+        }
+        assert!(slow.stream.read(&mut some).expect("is open") > 0);
+        // Nothing comes for a tenth of a second: the Will least of all.
+        let will = watcher.stream.read(&mut [0; 1]);
+        assert!(will.is_err(), "closed in turn {turn}");
+    }
 }
