@@ -13,6 +13,7 @@ const LIMITS: ServerLimits = ServerLimits {
     maximum_packet_size_bytes: 4096,
     receive_maximum: 8,
     topic_alias_maximum: 4,
+    topic_alias_maximum_out: 4,
     connect_timeout: Duration::from_secs(10),
 };
 

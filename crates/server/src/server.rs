@@ -250,6 +250,7 @@ fn settings(config: &Config, authentication: Authentication, hands_out: bool) ->
             maximum_packet_size_bytes: limits.maximum_packet_size_bytes,
             receive_maximum: limits.receive_maximum,
             topic_alias_maximum: limits.topic_alias_maximum,
+            topic_alias_maximum_out: limits.topic_alias_maximum_out,
             connect_timeout: config.bounds.connect_timeout,
         },
         connections_max: connections_max(config.bounds.connections_max, config.shards.get()),

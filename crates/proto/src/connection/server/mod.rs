@@ -25,8 +25,10 @@ pub struct ServerLimits {
     pub maximum_packet_size_bytes: u32,
     /// How many QoS 1 and 2 PUBLISH packets a 5.0 Client may have open.
     pub receive_maximum: u16,
-    /// Largest Topic Alias accepted, and most aliases used towards the Client.
+    /// Largest Topic Alias accepted.
     pub topic_alias_maximum: u16,
+    /// Most Topic Aliases used towards the Client, whatever it allows.
+    pub topic_alias_maximum_out: u16,
     /// Time from accepting the socket to the CONNACK.
     pub connect_timeout: Duration,
 }
@@ -225,7 +227,7 @@ impl ServerConnection {
         // [MQTT-3.1.2-26] [MQTT-3.1.2-27]
         let aliases = properties
             .topic_alias_maximum
-            .min(self.limits.topic_alias_maximum);
+            .min(self.limits.topic_alias_maximum_out);
         self.outbound_aliases = OutboundAliases::new(aliases);
         self.authentication = properties.authentication_method.clone().map(|method| {
             Box::new(Authentication {

@@ -21,6 +21,7 @@ const LIMITS: ServerLimits = ServerLimits {
     maximum_packet_size_bytes: 1000,
     receive_maximum: 2,
     topic_alias_maximum: 2,
+    topic_alias_maximum_out: 3,
     connect_timeout: Duration::from_secs(10),
 };
 
@@ -522,6 +523,19 @@ fn outgoing_aliases_are_reused_in_order_of_use() {
     assert_eq!(sent("c"), ("c".to_owned(), Some(2)));
     assert_eq!(sent("b"), ("b".to_owned(), Some(1)));
     assert_eq!(sent("c"), (String::new(), Some(2)));
+}
+
+/// Our own bound holds whatever the Client allows, and whatever we accept.
+#[test]
+fn outgoing_aliases_stay_within_our_own_bound() {
+    let mut asking = Connect::new(Version::V5, "c");
+    asking.properties.topic_alias_maximum = 100;
+    let mut peer = Peer::connected(asking);
+    let mut highest = 0;
+    for topic in ["a", "b", "c", "d", "e"] {
+        highest = highest.max(alias_of(&peer.deliver(topic)).1.unwrap_or(0));
+    }
+    assert_eq!(highest, LIMITS.topic_alias_maximum_out);
 }
 
 /// Verifies [MQTT-3.1.2-27]: no alias for a Client that announced none, nor for 3.1.1.
