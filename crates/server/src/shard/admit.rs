@@ -5,6 +5,8 @@
 //! Start reading at [`Shard::on_connect`]. Invariant: a connection moves at most once, with every
 //! byte that was read from it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use engine::{ConnectRequest, ConnectionKey, ShardIndex, home_shard};
 use proto::Version;
 use proto::connection::{ConnectionError, Outgoing};
@@ -237,7 +239,11 @@ impl<S: Store> Shard<S> {
         match self.refusal(false, &admission.connect) {
             Some(error) => self.refuse(key, &error),
             None => {
-                self.serve(key, admission);
+                // The packet that led here was read in another shard, so its failure is caught here.
+                let served = catch_unwind(AssertUnwindSafe(|| self.serve(key, admission)));
+                if served.is_err() {
+                    self.on_panic(key, &[], 0);
+                }
                 self.on_bytes(key, &rest);
             }
         }

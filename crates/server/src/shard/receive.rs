@@ -208,7 +208,7 @@ impl<S: Store> Shard<S> {
 
     /// A failed invariant ends the connection whose packet led to it, and no other.
     /// [v3.1.1 MQTT-4.8.0-2]
-    fn on_panic(&mut self, key: ConnectionKey, input: &[u8], offset: usize) {
+    pub(super) fn on_panic(&mut self, key: ConnectionKey, input: &[u8], offset: usize) {
         let packet = input.get(offset..).unwrap_or_default();
         let header = packet::fixed_header(packet, u32::MAX).ok().flatten();
         let packet_type = header.and_then(|(first, ..)| PacketType::from_first_byte(first));
