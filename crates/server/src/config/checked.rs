@@ -142,7 +142,8 @@ impl Config {
             });
         set(&mut config.authentication.anonymous, anonymous);
         config.authentication.test_method = raw.authentication.test_method;
-        config.stop.server_reference = raw.stop.server_reference;
+        config.stop.server_reference =
+            raw.stop.server_reference.map(check_reference).transpose()?;
         Ok(config)
     }
 }
@@ -182,6 +183,17 @@ fn check_prefix(prefix: Spanned<String>) -> Result<Option<String>, Fault> {
             message: format!("response_topic_prefix: {malformed}"),
         }),
     }
+}
+
+/// Clients are told to go there, so it has to say something.
+fn check_reference(reference: Spanned<String>) -> Result<String, Fault> {
+    if !reference.get_ref().is_empty() {
+        return Ok(reference.into_inner());
+    }
+    Err(Fault {
+        span: Some(reference.span()),
+        message: "server_reference must name another Server, or be left out".to_owned(),
+    })
 }
 
 fn check_bounds(raw: &RawLimits) -> Result<ServerBounds, Fault> {

@@ -63,6 +63,8 @@ pub struct Problem {
     pub message: String,
     /// The nearest valid word, if one is near.
     pub nearest: Option<String>,
+    /// What to do, if it can be told and is not the nearest word.
+    pub hint: Option<String>,
 }
 
 impl Problem {
@@ -90,15 +92,21 @@ impl Problem {
                 .max(1),
             message,
             nearest: None,
+            hint: None,
         }
     }
 
     /// The same, from what the TOML reader says.
     pub(super) fn from_toml(text: &str, error: &toml::de::Error) -> Self {
-        let (message, nearest) = reword(error.message());
+        let Reworded {
+            message,
+            nearest,
+            hint,
+        } = reword(error.message());
         let span = error.span().map(|span| narrow(text, span, error.message()));
         Self {
             nearest,
+            hint,
             ..Self::at(text, span, message)
         }
     }
@@ -111,6 +119,7 @@ impl Problem {
             width,
             message,
             nearest,
+            hint,
         } = self;
         let margin = " ".repeat(line.to_string().len());
         writeln!(f, "{}:{line}:{column}: {message}", path.display())?;
@@ -124,6 +133,8 @@ impl Problem {
         )?;
         if let Some(nearest) = nearest {
             write!(f, " did you mean `{nearest}`?")?;
+        } else if let Some(hint) = hint {
+            write!(f, " {hint}")?;
         }
         Ok(())
     }
@@ -143,25 +154,81 @@ fn narrow(text: &str, span: Range<usize>, message: &str) -> Range<usize> {
     found.map_or(span, |start| start..start + key.len())
 }
 
-/// serde's words for an unknown word, as ours, with the nearest of those it expected.
-fn reword(message: &str) -> (String, Option<String>) {
+/// What the TOML reader says, in words for a person.
+struct Reworded {
+    message: String,
+    nearest: Option<String>,
+    hint: Option<String>,
+}
+
+/// serde's words as ours; for an unknown word with the nearest of those it expected.
+fn reword(message: &str) -> Reworded {
     let (kind, rest) = if let Some(rest) = message.strip_prefix("unknown field `") {
         ("unknown key", rest)
     } else if let Some(rest) = message.strip_prefix("unknown variant `") {
         ("unknown word", rest)
     } else {
-        return (message.lines().next().unwrap_or_default().to_owned(), None);
+        return reword_value(message.lines().next().unwrap_or_default());
     };
-    let mut words = rest.split('`').step_by(2);
-    let unknown = words.next().unwrap_or_default();
+    let unknown = rest.split('`').next().unwrap_or_default();
     let expected: Vec<&str> = rest.split('`').skip(2).step_by(2).collect();
-    let nearest = nearest(unknown, &expected).map(str::to_owned);
-    let mut text = format!("{kind} `{}`", unknown.escape_debug());
-    if nearest.is_none() && !expected.is_empty() {
-        text.push_str(", expected one of ");
-        text.push_str(&expected.join(", "));
+    let hint = match kind {
+        "unknown key" => home_of(unknown).map(|home| format!("it belongs {home}")),
+        _ => None,
+    };
+    // A key that is right elsewhere is no misspelling.
+    let nearest = match hint {
+        Some(_) => None,
+        None => nearest(unknown, &expected).map(str::to_owned),
+    };
+    let mut message = format!("{kind} `{}`", unknown.escape_debug());
+    if nearest.is_none() && hint.is_none() {
+        match expected.as_slice() {
+            [] => {}
+            [only] => message.push_str(&format!(", expected {only}")),
+            several => message.push_str(&format!(", expected one of {}", several.join(", "))),
+        }
     }
-    (text, nearest)
+    Reworded {
+        message,
+        nearest,
+        hint,
+    }
+}
+
+/// Words of Rust and of the TOML reader, as words of the file.
+fn reword_value(message: &str) -> Reworded {
+    let hint = message
+        .starts_with("key with no value")
+        .then(|| "the file is TOML: key = value".to_owned());
+    let message = match message.rsplit_once("expected ") {
+        Some((what, "u8")) => format!("{what}expected a whole number from 0 to 255"),
+        Some((what, "u16")) => format!("{what}expected a whole number from 0 to 65535"),
+        Some((what, "usize")) => format!("{what}expected a whole number, 0 or more"),
+        Some((what, "a boolean")) => format!("{what}expected true or false"),
+        Some((what, "a string")) => format!("{what}expected a text in quotes"),
+        Some((what, "a sequence")) => format!("{what}expected a list: [[listeners]]"),
+        Some((what, rust)) if rust.starts_with("struct Raw") => format!("{what}expected a table"),
+        _ if message == "wanted string or table" => "expected a word in quotes".to_owned(),
+        _ => message.to_owned(),
+    };
+    Reworded {
+        message,
+        nearest: None,
+        hint,
+    }
+}
+
+/// Where a key that stands in the wrong table belongs.
+fn home_of(key: &str) -> Option<String> {
+    let every_key: toml::Table = toml::from_str(include_str!("every_key.toml")).ok()?;
+    if every_key.contains_key(key) {
+        return Some("at the top of the file, before the first [table]".to_owned());
+    }
+    every_key.iter().find_map(|(table, value)| {
+        let keys = value.as_table()?;
+        keys.contains_key(key).then(|| format!("in [{table}]"))
+    })
 }
 
 /// The valid word a person most likely meant.
@@ -194,6 +261,14 @@ mod tests {
     fn nearest_word_ignores_case_and_far_words() {
         assert_eq!(nearest("Shardz", &["shards", "limits"]), Some("shards"));
         assert_eq!(nearest("zzz", &["shards", "limits"]), None);
+    }
+
+    #[test]
+    fn key_of_another_table_is_sent_home() {
+        assert_eq!(home_of("receive_maximum").as_deref(), Some("in [limits]"));
+        let top = home_of("shards").unwrap_or_default();
+        assert!(top.starts_with("at the top of the file"), "{top}");
+        assert_eq!(home_of("max_connections"), None);
     }
 
     #[test]

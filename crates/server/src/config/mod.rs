@@ -100,6 +100,53 @@ mod tests {
     }
 
     #[test]
+    fn wrong_values_are_told_in_words_of_the_file() {
+        let cases = [
+            (
+                "shards = \"two\"",
+                "expected a whole number from 0 to 65535",
+            ),
+            ("shards = -1", "expected a whole number from 0 to 65535"),
+            (
+                "[limits]\nqueued_messages_max = -5",
+                "expected a whole number, 0 or more",
+            ),
+            ("[limits]\nretain_available = 1", "expected true or false"),
+            (
+                "listeners = \"127.0.0.1:1883\"",
+                "expected a list: [[listeners]]",
+            ),
+            (
+                "[listeners]\naddress = \"127.0.0.1:1883\"",
+                "expected a list: [[listeners]]",
+            ),
+            (
+                "[[listeners]]\nport = 1883",
+                "unknown key `port`, expected address",
+            ),
+            ("limits = 3", "expected a table"),
+            (
+                "[authentication]\nanonymous = true",
+                "expected a word in quotes",
+            ),
+            ("receive_maximum = 10", "^ it belongs in [limits]"),
+            (
+                "[limits]\nshards = 2",
+                "^ it belongs at the top of the file, before the first [table]",
+            ),
+            ("listener 1883", "^ the file is TOML: key = value"),
+            (
+                "[stop]\nserver_reference = \"\"",
+                "server_reference must name another Server",
+            ),
+        ];
+        for (text, expected) in cases {
+            let said = error(text);
+            assert!(said.contains(expected), "{text}: {said}");
+        }
+    }
+
+    #[test]
     fn unreadable_file_is_named() {
         let error = load(Path::new("/nowhere/vencejo.toml"))
             .expect_err("is not there")

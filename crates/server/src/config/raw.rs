@@ -48,7 +48,7 @@ pub(super) enum RawAnonymous {
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawStop {
-    pub(super) server_reference: Option<String>,
+    pub(super) server_reference: Option<Spanned<String>>,
 }
 
 #[derive(Clone, Copy, Debug, serde::Deserialize)]
