@@ -68,7 +68,11 @@ impl Engine {
         self.outputs.push_back(Output::Send { connection, packet });
         // [MQTT-3.1.4-2] [MQTT-4.13.2-1] [v3.1.1 MQTT-3.2.2-5] Nothing of it is processed afterwards,
         // [v3.1.1 MQTT-3.1.4-5].
-        self.outputs.push_back(Output::Close { connection, reason });
+        self.outputs.push_back(Output::Close {
+            connection,
+            reason,
+            client_id: None,
+        });
     }
 
     fn check_connect(&self, request: &ConnectRequest) -> Result<(), ReasonCode> {
@@ -324,8 +328,16 @@ impl Engine {
             self.counters.packets_sent += 1;
             self.outputs.push_back(Output::Send { connection, packet });
         }
+        let session = self.connections.get(connection).map(|found| found.session);
+        let client_id = session
+            .and_then(|key| self.sessions.get(key))
+            .map(|session| Arc::clone(&session.client_id));
         // [MQTT-3.14.4-1] [MQTT-3.14.4-2]
-        self.outputs.push_back(Output::Close { connection, reason });
+        self.outputs.push_back(Output::Close {
+            connection,
+            reason,
+            client_id,
+        });
     }
 
     /// [MQTT-3.2.0-1] [v3.1.1 MQTT-3.2.0-1] CONNACK comes before the end, also where it still waits for the store:

@@ -3,6 +3,8 @@
 //! Owns: [`Output`]. Does not own: how it is done. Start reading at [`Output`].
 //! Invariant: outputs for one connection, and messages for one shard, are to be kept in order.
 
+use std::sync::Arc;
+
 use proto::connection::Outgoing;
 use proto::packet::ReasonCode;
 
@@ -24,6 +26,8 @@ pub enum Output {
         connection: ConnectionKey,
         /// Why, for the log.
         reason: ReasonCode,
+        /// Whose it was, for the log; `None` if it never had a Session.
+        client_id: Option<Arc<str>>,
     },
     /// Carry a message to another shard, in order.
     ToShard {

@@ -275,7 +275,7 @@ fn connections_max(configured: usize, shard_count: u16) -> usize {
         .max(1);
     if room < configured.min(CONNECTIONS_EXPECTED) {
         tracing::warn!(
-            bytes = room,
+            reason = %format_args!("{room} at most"),
             "the limit on open files allows few connections"
         );
     }

@@ -121,7 +121,9 @@ impl World {
                     assert_eq!(inbox.closed, None, "{packet:?} after Close");
                     inbox.packets.push_back(packet);
                 }
-                Output::Close { connection, reason } => {
+                Output::Close {
+                    connection, reason, ..
+                } => {
                     self.inboxes.entry(connection).or_default().closed = Some(reason);
                     self.engines[shard].on_closed(connection, self.now);
                 }

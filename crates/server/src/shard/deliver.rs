@@ -50,7 +50,11 @@ impl<S: Store> Shard<S> {
                         self.send(connection, &packet);
                         *current = None;
                     }
-                    Output::Close { connection, reason } => self.close(connection, reason),
+                    Output::Close {
+                        connection,
+                        reason,
+                        client_id,
+                    } => self.close(connection, reason, client_id.as_deref()),
                     Output::ToShard { to, message } => self.links.push(to, message),
                     Output::Persist(batch) => self.persist(batch),
                 }
@@ -224,8 +228,9 @@ impl<S: Store> Shard<S> {
     }
 
     /// The engine closes the connection; its last packet was sent before.
-    fn close(&mut self, key: ConnectionKey, reason: ReasonCode) {
-        let client_id = self.client_id(key);
+    fn close(&mut self, key: ConnectionKey, reason: ReasonCode, client_id: Option<&str>) {
+        // The engine may have forgotten whose it was.
+        let client_id = client_id.map_or_else(|| self.client_id(key), printable);
         let Some(connection) = self.connection_mut(key) else {
             return;
         };
