@@ -68,6 +68,12 @@ impl Options {
         }
     }
 
+    /// The host and the port to connect to.
+    #[must_use]
+    pub fn address(&self) -> (&str, u16) {
+        (&self.host, self.port)
+    }
+
     /// The protocol version asked for.
     #[must_use]
     pub const fn protocol_version(&self) -> Version {

@@ -64,17 +64,35 @@ pub(crate) async fn connect(
             let older = options.clone().version(Version::V311);
             Client::connect(older)
                 .await
-                .map_err(|error| failure_of(&error, Version::V311))
+                .map_err(|error| failure_of(&error, options, Version::V311))
         }
-        result => result.map_err(|error| failure_of(&error, options.protocol_version())),
+        result => result.map_err(|error| failure_of(&error, options, options.protocol_version())),
     }
 }
 
-fn failure_of(error: &ConnectError, version: Version) -> Failure {
+/// mosquitto's words first, then what it leaves out: where, and what to do.
+fn failure_of(error: &ConnectError, options: &Options, version: Version) -> Failure {
+    let (host, port) = options.address();
     match error {
         ConnectError::Refused(connack) => refused(connack, version),
-        ConnectError::Resolve(_) => Failure::new("Unable to connect (Lookup error.)."),
-        ConnectError::Tcp(error) => Failure::new(format!("Error: {}", os_text(error))),
+        ConnectError::Resolve(_) => {
+            let hint = if host.contains(':') {
+                " The port goes to -p."
+            } else {
+                ""
+            };
+            let words = "Unable to connect (Lookup error.).";
+            Failure::new(format!("{words} There is no host \"{host}\".{hint}"))
+        }
+        ConnectError::Tcp(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+            Failure::new(format!(
+                "Error: Connection refused. Nothing listens at {host} port {port}; is the server running?"
+            ))
+        }
+        ConnectError::Tcp(error) => {
+            let words = os_text(error);
+            Failure::new(format!("Error: {words} ({host} port {port})"))
+        }
         ConnectError::Closed => Failure::new("Error: The connection was lost."),
         other => Failure::new(format!("Error: {other}.")),
     }

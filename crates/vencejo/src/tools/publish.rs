@@ -117,10 +117,11 @@ impl Sender {
             }
         }
         self.settle(0).await?;
-        self.client
-            .disconnect(properties.disconnect.clone())
-            .await
-            .map_err(|error| Failure::new(format!("Error: {error}.")))
+        let disconnect = properties.disconnect.clone();
+        match self.client.disconnect(disconnect).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.failure(error).await),
+        }
     }
 
     async fn send(&mut self, payload: Bytes) -> Result<(), Failure> {

@@ -284,7 +284,7 @@ enum SetUp {
 
 async fn set_up(client: &Client, plan: &Plan) -> Result<SetUp, Failure> {
     let args = &plan.args;
-    let mut is_denied = false;
+    let mut denied = None;
     if !plan.subscriptions.is_empty() {
         let answer = client
             .subscribe(
@@ -305,7 +305,9 @@ async fn set_up(client: &Client, plan: &Plan) -> Result<SetUp, Failure> {
                 suback.packet_id
             ));
         }
-        is_denied = suback.reasons.iter().all(|reason| reason.is_error());
+        if suback.reasons.iter().all(|reason| reason.is_error()) {
+            denied = suback.reasons.first().map(|reason| reason.text());
+        }
     }
     for filter in &plan.unsubscribe {
         let users = plan.properties.unsubscribe_user_properties.clone();
@@ -315,9 +317,9 @@ async fn set_up(client: &Client, plan: &Plan) -> Result<SetUp, Failure> {
             Err(error) => return Err(Failure::new(format!("Error: {error}."))),
         }
     }
-    if is_denied {
+    if let Some(why) = denied {
         if !args.connection.quiet {
-            complain("All subscription requests were denied.");
+            complain(&format!("All subscription requests were denied: {why}."));
         }
         return Ok(SetUp::Denied);
     }
