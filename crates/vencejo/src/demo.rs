@@ -28,7 +28,7 @@ pub(crate) struct DemoArgs {
     #[command(flatten)]
     log: LogArgs,
     /// Print help
-    #[arg(long, short = '?', action = clap::ArgAction::Help)]
+    #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help)]
     help: Option<bool>,
 }
 
@@ -101,10 +101,9 @@ async fn first_message(address: SocketAddr) -> Result<(), Failure> {
         .ok_or_else(|| Failure::new("the first message did not arrive"))?;
     let elapsed = sent.elapsed();
     serve::print(&format!(
-        "  First message: {} {}   (QoS 1, published, delivered and acknowledged in {:.1} ms)\n",
+        "  First message: {} {}   (QoS 1, published, delivered and acknowledged in {elapsed:.1?})\n",
         message.topic,
         String::from_utf8_lossy(&message.payload),
-        elapsed.as_secs_f64() * 1000.0
     ));
     for (client, events) in [(publisher, publisher_events), (subscriber, events)] {
         let goodbye = proto::packet::Disconnect::new(proto::packet::ReasonCode::Success);

@@ -10,6 +10,7 @@ mod tools;
 
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 
 use demo::DemoArgs;
@@ -22,15 +23,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// An MQTT server (3.1, 3.1.1 and 5.0) and its tools. Without a command it serves with the defaults.
 #[derive(Parser, Debug)]
-#[command(
-    name = "vencejo",
-    version,
-    disable_help_flag = true,
-    disable_help_subcommand = true
-)]
+#[command(name = "vencejo", version, disable_help_flag = true)]
 struct Cli {
     /// Print help
-    #[arg(long, short = '?', action = clap::ArgAction::Help)]
+    #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help)]
     help: Option<bool>,
     #[command(subcommand)]
     command: Option<Command>,
@@ -88,6 +84,9 @@ fn report(result: Result<(), Failure>, quiet: bool) -> ExitCode {
 fn on_parse_error(error: &clap::Error) -> ExitCode {
     // Nothing can be said where standard error is closed.
     error.print().ok();
+    if let Some(hint) = hint(error) {
+        complain(&format!("\nNote: {hint}"));
+    }
     let is_tool = std::env::args()
         .nth(1)
         .is_some_and(|name| name == "pub" || name == "sub");
@@ -97,6 +96,25 @@ fn on_parse_error(error: &clap::Error) -> ExitCode {
         _ => ExitCode::from(2),
     }
 }
+
+/// What a flag that mosquitto's programs have, and ours have not, comes to here.
+fn hint(error: &clap::Error) -> Option<&'static str> {
+    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    if error.kind() != ErrorKind::UnknownArgument {
+        return None;
+    }
+    let is_tls = flag.starts_with("--tls") || flag.starts_with("--psk");
+    match flag.as_str() {
+        "-p" | "--port" => Some("a server is told where to listen with --listen 127.0.0.1:1884."),
+        "--cafile" | "--capath" | "--cert" | "--key" | "--insecure" => Some(NO_TLS),
+        "--ws" | "--unix" | "--proxy" => Some("only plain TCP is there yet."),
+        _ => is_tls.then_some(NO_TLS),
+    }
+}
+
+const NO_TLS: &str = "TLS is not there yet: plain TCP only, for networks you trust.";
 
 #[cfg(test)]
 mod tests {
@@ -173,8 +191,45 @@ mod tests {
     #[test]
     fn no_command_serves() {
         assert!(Cli::try_parse_from(["vencejo"]).unwrap().command.is_none());
-        assert!(Cli::try_parse_from(["vencejo", "-h"]).is_err());
-        let help = Cli::try_parse_from(["vencejo", "sub", "-?"]).unwrap_err();
-        assert_eq!(help.exit_code(), 0);
+    }
+
+    #[test]
+    fn every_way_to_ask_for_help_gives_it() {
+        for line in [
+            "vencejo -h",
+            "vencejo -?",
+            "vencejo --help",
+            "vencejo help",
+            "vencejo help sub",
+            "vencejo serve -h",
+            "vencejo demo -h",
+            "vencejo pub --help",
+            "vencejo sub -?",
+        ] {
+            let help = Cli::try_parse_from(line.split(' ')).unwrap_err();
+            assert_eq!(help.exit_code(), 0, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_flag_of_mosquitto_that_is_not_there_is_explained() {
+        let cases = [
+            ("vencejo serve -p 1884", Some("--listen")),
+            ("vencejo --port 1884", Some("--listen")),
+            ("vencejo pub -t a -m b --cafile x", Some("TLS")),
+            ("vencejo sub -t a --tls-version x", Some("TLS")),
+            ("vencejo sub -t a --unix x", Some("plain TCP")),
+            ("vencejo sub -t a --nonsense", None),
+        ];
+        for (line, expected) in cases {
+            let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
+            let found = hint(&error);
+            assert_eq!(found.is_some(), expected.is_some(), "{line}: {found:?}");
+            let found = found.unwrap_or_default();
+            assert!(
+                found.contains(expected.unwrap_or_default()),
+                "{line}: {found}"
+            );
+        }
     }
 }

@@ -1,10 +1,11 @@
 //! `vencejo serve`: the server from the command line, from its first line to its exit code.
 //!
 //! Owns: flags, what is printed at the start, logs, signals. Does not own: serving (see `server`).
-//! Start reading at [`run`]. Invariant: exit codes are 0, 1, 69 (cannot listen) and 78 (configuration).
+//! Start reading at [`run`]. Invariant: exit codes are 0, 1, 2 (usage), 69 (cannot listen) and 78
+//! (configuration).
 
-use std::io::{IsTerminal, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -27,7 +28,7 @@ pub(crate) struct ServeArgs {
     #[arg(short = 'c', long)]
     config: Option<PathBuf>,
     /// Where to listen, instead of what the configuration says; may be repeated
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_listen)]
     listen: Vec<SocketAddr>,
     /// How many shards (threads that serve) [default: one for each core]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -38,7 +39,7 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) log: LogArgs,
     /// Print help
-    #[arg(long, short = '?', action = clap::ArgAction::Help)]
+    #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help)]
     help: Option<bool>,
 }
 
@@ -76,6 +77,8 @@ impl Default for ServeArgs {
     }
 }
 
+/// A mistake on the command line, as clap has it.
+const EX_USAGE: u8 = 2;
 /// sysexits: a service is unavailable.
 const EX_UNAVAILABLE: u8 = 69;
 /// sysexits: the configuration is wrong.
@@ -104,6 +107,12 @@ fn configuration(args: &ServeArgs) -> Result<Config, Failure> {
         })?,
         None => Config::default(),
     };
+    if let Some(address) = repeated(&args.listen) {
+        return Err(Failure {
+            text: format!("error: --listen {address} is given twice"),
+            code: EX_USAGE,
+        });
+    }
     if !args.listen.is_empty() {
         config.listeners.clone_from(&args.listen);
     }
@@ -113,10 +122,37 @@ fn configuration(args: &ServeArgs) -> Result<Config, Failure> {
     Ok(config)
 }
 
+fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "wanted an address and a port, like 127.0.0.1:1884 or [::1]:1884; a name will not do"
+            .to_owned()
+    })
+}
+
+/// An address that stands in `addresses` twice; port 0 is another port each time.
+fn repeated(addresses: &[SocketAddr]) -> Option<SocketAddr> {
+    let mut rest = addresses.iter();
+    while let Some(address) = rest.next() {
+        if address.port() != 0 && rest.as_slice().contains(address) {
+            return Some(*address);
+        }
+    }
+    None
+}
+
 /// What to say and which code to leave with when the server does not start.
 pub(crate) fn start_failure(error: &StartError) -> Failure {
     let text = match error {
         StartError::PortInUse { addr } => port_owner::advice(*addr),
+        StartError::Listen { source, .. } => match source.kind() {
+            ErrorKind::AddrNotAvailable => {
+                format!("{error}: no network interface of this machine has that address")
+            }
+            ErrorKind::PermissionDenied => {
+                format!("{error}: ports below 1024 are kept for root; 1883 is the usual one")
+            }
+            _ => error.to_string(),
+        },
         other => other.to_string(),
     };
     Failure {
@@ -178,7 +214,7 @@ fn who_gets_in(address: IpAddr, anonymous: AnonymousPolicy) -> &'static str {
         AnonymousPolicy::Always => "NO PASSWORD, open to everyone who can reach it",
         AnonymousPolicy::Loopback if address.is_loopback() => "no password, only from this machine",
         AnonymousPolicy::Loopback => "no password from this machine; everyone else is refused",
-        AnonymousPolicy::Never => "nobody is let in without proof",
+        AnonymousPolicy::Never => "no anonymous clients, and there are no passwords yet",
     }
 }
 
@@ -196,13 +232,18 @@ fn what_next(listeners: &[SocketAddr]) -> String {
 /// The flags our tools need to reach `address`: none for the default.
 pub(crate) fn connect_flags(address: SocketAddr) -> String {
     let host = match address.ip() {
-        ip if ip.is_loopback() || ip.is_unspecified() => String::new(),
+        ip if is_localhost(ip) || ip.is_unspecified() => String::new(),
         ip => format!(" -h {ip}"),
     };
     match address.port() {
         1883 => host,
         port => format!("{host} -p {port}"),
     }
+}
+
+/// Where our tools look without `-h`.
+fn is_localhost(ip: IpAddr) -> bool {
+    ip == IpAddr::V4(Ipv4Addr::LOCALHOST) || ip == IpAddr::V6(Ipv6Addr::LOCALHOST)
 }
 
 /// How this program was called, to be called again.
@@ -236,6 +277,17 @@ impl Signals {
         })
     }
 
+    /// The next one that comes later than `pause` from now.
+    async fn next_after(&mut self, pause: Duration) {
+        let until = Instant::now() + pause;
+        loop {
+            self.next().await;
+            if Instant::now() >= until {
+                return;
+            }
+        }
+    }
+
     pub(crate) async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
@@ -258,19 +310,41 @@ pub(crate) async fn until_stopped(server: Server, signals: &mut Signals) -> Resu
         stopped = stopped => {
             stopped.map_err(|_| Failure::new("a part of the server failed while stopping"))
         }
-        () = signals.next() => Err(Failure::new("stopped at once, at the second signal")),
+        () = signals.next_after(SAME_SIGNAL) => {
+            Err(Failure::new("stopped at once, at the second signal"))
+        }
     }
 }
+
+/// Whoever signals a process and its group (`timeout`, some supervisors) means one signal by two.
+const SAME_SIGNAL: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn addresses_are_refused_with_what_they_look_like() {
+        assert!(parse_listen("[::1]:1884").is_ok());
+        for text in ["1884", "localhost:1884", "::1:1884", "127.0.0.1:80000"] {
+            let said = parse_listen(text).unwrap_err();
+            assert!(said.contains("127.0.0.1:1884"), "{said}");
+        }
+        let args = ServeArgs {
+            listen: vec!["127.0.0.1:1884".parse().unwrap(); 2],
+            ..ServeArgs::default()
+        };
+        let failure = configuration(&args).unwrap_err();
+        assert_eq!(failure.code, EX_USAGE);
+        assert!(failure.text.contains("given twice"), "{}", failure.text);
+    }
+
+    #[test]
     fn the_tools_are_told_how_to_reach_the_listener() {
         let cases = [
             ("127.0.0.1:1883", ""),
             ("127.0.0.1:1884", " -p 1884"),
+            ("127.0.0.2:1885", " -h 127.0.0.2 -p 1885"),
             ("0.0.0.0:1883", ""),
             ("192.0.2.1:1883", " -h 192.0.2.1"),
             ("[::1]:1890", " -p 1890"),

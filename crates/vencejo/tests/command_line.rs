@@ -275,6 +275,48 @@ fn a_will_speaks_for_a_killed_subscriber() {
     assert_eq!(message(&mut watcher), "wills none before this");
 }
 
+fn assert_refused(args: &[&str], code: i32, words: &str) {
+    let output = vencejo(args).output().expect("it runs");
+    assert_eq!(output.status.code(), Some(code), "{args:?}");
+    let said = text(&output.stderr);
+    assert!(said.contains(words), "{args:?}: {said}");
+    assert_eq!(text(&output.stdout), "", "{args:?}");
+}
+
+#[test]
+fn mistakes_come_with_what_to_do() {
+    let cases: [(&[&str], i32, &str); 5] = [
+        (
+            &["pub", "-p", "1", "-t", "a", "-m", "b"],
+            1,
+            "Nothing listens at localhost port 1; is the server running?",
+        ),
+        (
+            &["pub", "-h", "127.0.0.1:1883", "-t", "a", "-m", "b"],
+            1,
+            "Unable to connect (Lookup error.). There is no host \"127.0.0.1:1883\". The port goes to -p.",
+        ),
+        (
+            &["sub", "-t", "a", "--cafile", "ca.crt"],
+            1,
+            "Note: TLS is not there yet",
+        ),
+        (
+            &["serve", "--listen", "localhost:1884"],
+            2,
+            "wanted an address and a port, like 127.0.0.1:1884",
+        ),
+        (
+            &["serve", "--listen", "203.0.113.9:1884"],
+            69,
+            "no network interface of this machine has that address",
+        ),
+    ];
+    for (args, code, words) in cases {
+        assert_refused(args, code, words);
+    }
+}
+
 #[test]
 fn mistakes_have_their_words_and_exit_codes() {
     let served = Served::start();
@@ -321,11 +363,7 @@ fn mistakes_have_their_words_and_exit_codes() {
         ),
     ];
     for (args, code, words) in cases {
-        let output = vencejo(args).output().expect("it runs");
-        assert_eq!(output.status.code(), Some(code), "{args:?}");
-        let said = text(&output.stderr);
-        assert!(said.contains(words), "{args:?}: {said}");
-        assert_eq!(text(&output.stdout), "", "{args:?}");
+        assert_refused(args, code, words);
     }
     let address = format!("127.0.0.1:{}", served.port);
     let output = vencejo(&["serve", "--listen", &address])
@@ -411,6 +449,37 @@ fn a_message_too_large_is_not_sent() {
         said,
         "Error: the packet is larger than the server accepts.\n"
     );
+}
+
+#[test]
+fn a_publisher_that_was_thrown_out_says_why() {
+    let served = Served::start();
+    let deep = "a/".repeat(200);
+    // At QoS 0 nothing is answered, so only one that stays for a while hears of it.
+    let stays = ["--repeat", "200", "--repeat-delay", "0.1"];
+    let output = served.tool("pub", &[&["-t", &deep, "-m", "x"], &stays[..]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(said.contains("Topic Name invalid"), "{said}");
+    let output = served.tool("sub", &["-t", &deep, "-W", "20"]);
+    let said = text(&output.stderr);
+    assert_eq!(
+        said,
+        "All subscription requests were denied: Topic Filter invalid.\n"
+    );
+}
+
+/// `timeout` and some supervisors send a signal to a process and once more to its group.
+#[test]
+fn one_signal_that_comes_twice_stops_in_peace() {
+    let mut served = Served::start();
+    let _subscriber = served.subscriber(&["-t", "a"]);
+    let pid = served.server.child.id().to_string();
+    let status = Command::new("kill")
+        .args(["-s", "TERM", &pid, &pid])
+        .status();
+    assert!(status.is_ok_and(|status| status.success()), "kill");
+    assert_eq!(served.server.code(), Some(0));
 }
 
 /// A server that speaks 3.1.1 only; the protocol levels of the CONNECT packets it got.
