@@ -44,6 +44,8 @@ pub enum ConnectionError {
     AuthReasonCode,
     /// DISCONNECT sets a Session Expiry Interval where CONNECT had none, section 3.14.2.2.2.
     SessionExpiryFromZero,
+    /// DISCONNECT with a Reason Code that only a Server sends, [MQTT-3.14.2-1].
+    ServerReasonFromClient(ReasonCode),
     /// No complete CONNECT in time.
     ConnectTimeout,
     /// No complete packet within one and a half Keep Alive times, [MQTT-3.1.2-22],
@@ -92,7 +94,8 @@ impl ConnectionError {
             | Self::AuthWithoutMethod
             | Self::AuthMethodChanged
             | Self::AuthReasonCode
-            | Self::SessionExpiryFromZero => ReasonCode::ProtocolError,
+            | Self::SessionExpiryFromZero
+            | Self::ServerReasonFromClient(_) => ReasonCode::ProtocolError,
         }
     }
 
@@ -113,6 +116,7 @@ impl ConnectionError {
             Self::AuthMethodChanged => ("MQTT-4.12.0-5", ""),
             Self::AuthReasonCode => ("MQTT-4.12.0-3", ""),
             Self::SessionExpiryFromZero => ("3.14.2.2.2", ""),
+            Self::ServerReasonFromClient(_) => ("MQTT-3.14.2-1", ""),
             Self::KeepAliveTimeout => ("MQTT-3.1.2-22", "v3.1.1 MQTT-3.1.2-24"),
             Self::ConnectTimeout => ("3.1.4", "v3.1.1 3.1.4"),
             Self::Refused { .. } => ("", ""),
@@ -162,6 +166,9 @@ impl fmt::Display for ConnectionError {
             Self::AuthReasonCode => f.write_str("this AUTH Reason Code does not fit the exchange"),
             Self::SessionExpiryFromZero => {
                 f.write_str("DISCONNECT sets a Session Expiry Interval where CONNECT had none")
+            }
+            Self::ServerReasonFromClient(reason) => {
+                write!(f, "a Client does not send DISCONNECT with {reason}")
             }
             Self::ConnectTimeout => f.write_str("no complete CONNECT in time"),
             Self::KeepAliveTimeout => {

@@ -99,6 +99,29 @@ impl ReasonCode {
         self.value() >= 0x80
     }
 
+    /// Whether a Client may send it in DISCONNECT; the others there are the Server's, section 3.14.2.1.
+    #[must_use]
+    pub const fn is_for_disconnect_of_client(self) -> bool {
+        matches!(
+            self,
+            Self::Success
+                | Self::DisconnectWithWillMessage
+                | Self::UnspecifiedError
+                | Self::MalformedPacket
+                | Self::ProtocolError
+                | Self::ImplementationSpecificError
+                | Self::BadAuthenticationMethod
+                | Self::TopicNameInvalid
+                | Self::ReceiveMaximumExceeded
+                | Self::TopicAliasInvalid
+                | Self::PacketTooLarge
+                | Self::MessageRateTooHigh
+                | Self::QuotaExceeded
+                | Self::AdministrativeAction
+                | Self::PayloadFormatInvalid
+        )
+    }
+
     /// The 3.1 and 3.1.1 CONNACK return code for this refusal, or `None` where none applies and the
     /// connection closes without CONNACK, [v3.1.1 MQTT-3.2.2-6].
     #[must_use]

@@ -163,18 +163,7 @@ impl ServerConnection {
             Packet::Unsubscribe(unsubscribe) => Event::Unsubscribe(unsubscribe),
             Packet::PingReq => Event::PingReq,
             Packet::Connect(connect) => Event::Connect(self.on_connect(connect)?),
-            Packet::Disconnect(disconnect) => {
-                // Section 3.14.2.2.2: an expiry that was zero stays zero.
-                if self.is_session_expiry_zero
-                    && disconnect
-                        .session_expiry_interval_seconds
-                        .is_some_and(|value| value != 0)
-                {
-                    return Err(ConnectionError::SessionExpiryFromZero);
-                }
-                self.state = State::Closing;
-                Event::Disconnect(disconnect)
-            }
+            Packet::Disconnect(disconnect) => Event::Disconnect(self.on_disconnect(disconnect)?),
             Packet::Auth(auth) => Event::Auth(self.on_auth(auth)?),
             Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
                 return Err(ConnectionError::ServerPacketFromClient(
@@ -236,6 +225,20 @@ impl ServerConnection {
             })
         });
         Ok(connect)
+    }
+
+    fn on_disconnect(&mut self, disconnect: Disconnect) -> Result<Disconnect, ConnectionError> {
+        // [MQTT-3.14.2-1] The table says whose each Reason Code is.
+        if !disconnect.reason.is_for_disconnect_of_client() {
+            return Err(ConnectionError::ServerReasonFromClient(disconnect.reason));
+        }
+        // Section 3.14.2.2.2: an expiry that was zero stays zero.
+        let asked_seconds = disconnect.session_expiry_interval_seconds.unwrap_or(0);
+        if self.is_session_expiry_zero && asked_seconds != 0 {
+            return Err(ConnectionError::SessionExpiryFromZero);
+        }
+        self.state = State::Closing;
+        Ok(disconnect)
     }
 
     fn on_publish<'a>(

@@ -271,6 +271,32 @@ fn a_disconnect_is_never_written_to_a_3_1_1_client() {
     assert!(!peer.server.is_connected());
 }
 
+/// Verifies [MQTT-3.14.2-1]: a Client that sends a Reason Code of the Server's is told of its protocol error.
+#[test]
+fn a_disconnect_with_a_reason_of_the_server_is_refused() {
+    let disconnects = ReasonCode::ALL
+        .iter()
+        .filter(|reason| reason.is_allowed_in(PacketType::Disconnect));
+    let (of_client, of_server): (Vec<_>, Vec<_>) =
+        disconnects.partition(|reason| Peer::v5().receive(&[0xE0, 1, reason.value()]).is_ok());
+    let values = |reasons: Vec<&ReasonCode>| -> Vec<u8> {
+        reasons.into_iter().map(|reason| reason.value()).collect()
+    };
+    assert_eq!(
+        values(of_client),
+        [
+            0x00, 0x04, 0x80, 0x81, 0x82, 0x83, 0x8C, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98,
+            0x99
+        ]
+    );
+    for value in values(of_server) {
+        let (error, sent) = Peer::v5().refused(&[0xE0, 1, value]);
+        assert!(matches!(error, ConnectionError::ServerReasonFromClient(_)));
+        let expected = (PacketType::Disconnect, ReasonCode::ProtocolError);
+        assert_eq!(told(&sent), expected, "{value:#04X}");
+    }
+}
+
 /// Section 3.14.2.2.2: an expiry of 0 cannot be raised at the end.
 #[test]
 fn a_disconnect_does_not_start_an_expiry_from_zero() {
