@@ -34,6 +34,8 @@ pub struct Counters {
     pub dropped_too_large: u64,
     /// Of those, messages a Client may not publish.
     pub dropped_not_authorized: u64,
+    /// Of those, retained messages for which the limits had no room.
+    pub dropped_retained_full: u64,
     /// Messages whose Message Expiry Interval passed before they were sent.
     pub messages_expired: u64,
     /// Payload bytes received in PUBLISH packets.
@@ -89,6 +91,7 @@ impl Counters {
         self.queued_messages += other.queued_messages;
         self.queued_bytes += other.queued_bytes;
         self.subscriptions += other.subscriptions;
+        self.dropped_retained_full += other.dropped_retained_full;
         self.shared_subscriptions += other.shared_subscriptions;
         self.wills_published += other.wills_published;
         self.protocol_errors += other.protocol_errors;

@@ -51,9 +51,10 @@ pub struct Limits {
     pub session_expiry_max_seconds: u32,
     /// Session Expiry Interval of a 3.x Session without Clean Session, in seconds. Default 7 days.
     pub session_expiry_3x_seconds: u32,
-    /// Retained messages kept. Default 1,000,000.
+    /// Retained messages kept. One more is refused with 0x97 and goes to nobody; where there is no answer
+    /// (QoS 0, 3.x) it is dropped and counted. Default 1,000,000.
     pub retained_messages_max: usize,
-    /// Bytes of retained messages kept. Default 1 GiB.
+    /// Bytes of retained messages kept; beyond that as with their number. Default 1 GiB.
     pub retained_bytes_max: usize,
     /// Retained messages sent in one turn for new Subscriptions. Default 256.
     pub retained_replay_per_turn: usize,

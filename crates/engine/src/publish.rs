@@ -69,7 +69,9 @@ impl Engine {
         // [MQTT-3.3.4-1] [v3.1.1 MQTT-3.3.4-1]
         match (publish.qos, publish.packet_id) {
             (Qos::AtLeastOnce, Some(packet_id)) => {
-                let routed = self.route_publish(connection, key, publish, buffer, now);
+                let Some(routed) = self.route_publish(connection, key, publish, buffer, now) else {
+                    return;
+                };
                 let ack = Ack::new(packet_id, reason_for(routed));
                 // [MQTT-4.3.2-4] [MQTT-4.3.2-5] [v3.1.1 MQTT-4.3.2-2] Afterwards the identifier is free.
                 self.emit(key, Outgoing::PubAck(ack), routed.wait);
@@ -106,16 +108,24 @@ impl Engine {
             self.emit(key, pubrec(ReasonCode::Success), wait);
             return;
         }
-        let durable = session.is_durable().then(|| Arc::clone(&session.client_id));
-        let mut routed = self.route_publish(connection, key, publish, buffer, now);
-        if let Some(client_id) = durable {
-            let record = Record::InboundPut {
-                client_id,
-                packet_id: packet_id.get(),
-            };
-            routed.wait = routed.wait.and(self.record(record));
-        }
-        self.emit(key, pubrec(reason_for(routed)), routed.wait);
+        let Some(routed) = self.route_publish(connection, key, publish, buffer, now) else {
+            return;
+        };
+        let wait = routed.wait.and(self.record_inbound(key, packet_id));
+        self.emit(key, pubrec(reason_for(routed)), wait);
+    }
+
+    /// Keeps the identifier of an open QoS 2 message for a Session that is kept.
+    fn record_inbound(&mut self, key: SessionKey, packet_id: PacketIdentifier) -> Wait {
+        let session = self.sessions.get(key);
+        let Some(session) = session.filter(|session| session.is_durable()) else {
+            return Wait::default();
+        };
+        let client_id = Arc::clone(&session.client_id);
+        self.record(Record::InboundPut {
+            client_id,
+            packet_id: packet_id.get(),
+        })
     }
 
     /// PUBREL from the Client. [MQTT-4.3.3-11] [MQTT-4.3.3-13] [v3.1.1 MQTT-4.3.3-2]
@@ -190,12 +200,16 @@ impl Engine {
         now: Instant,
     ) {
         self.counters.publishes_dropped += 1;
-        self.counters.dropped_not_authorized += 1;
+        if reason == ReasonCode::QuotaExceeded {
+            self.counters.dropped_retained_full += 1;
+        } else {
+            self.counters.dropped_not_authorized += 1;
+        }
         let Some(packet_id) = publish.packet_id else {
             return;
         };
         let ack = Ack::new(packet_id, reason);
-        let wait = self.wait_for_all();
+        let mut wait = self.wait_for_all();
         if publish.qos == Qos::AtLeastOnce {
             self.emit(key, Outgoing::PubAck(ack), wait);
             return;
@@ -211,10 +225,12 @@ impl Engine {
                 return;
             }
             session.inbound.on_publish(packet_id);
+            wait = wait.and(self.record_inbound(key, packet_id));
         }
         self.emit(key, Outgoing::PubRec(ack), wait);
     }
 
+    /// Returns `None` if the message was refused and that was answered.
     fn route_publish(
         &mut self,
         connection: ConnectionKey,
@@ -222,10 +238,14 @@ impl Engine {
         publish: &Publish<'_>,
         buffer: Option<&Bytes>,
         now: Instant,
-    ) -> Routed {
+    ) -> Option<Routed> {
         // A retained message owns its payload, or it would keep the buffer it came in alive.
         let buffer = buffer.filter(|_| !publish.retain);
         let message = Arc::new(Message::from_publish(publish, buffer, now));
+        if publish.retain && self.retained.check_limits(&message, now).is_err() {
+            self.refuse_retained(connection, key, publish, now);
+            return None;
+        }
         let mut memo = self
             .connections
             .get_mut(connection)
@@ -235,7 +255,25 @@ impl Engine {
         if let Some(connection) = self.connections.get_mut(connection) {
             connection.memo = memo;
         }
-        routed
+        Some(routed)
+    }
+
+    /// A message that cannot be retained is not taken at all, or its publisher would believe that it is:
+    /// Quota exceeded where its version has that. Nobody gets it.
+    fn refuse_retained(
+        &mut self,
+        connection: ConnectionKey,
+        key: SessionKey,
+        publish: &Publish<'_>,
+        now: Instant,
+    ) {
+        // The identifier is not in use: nothing was taken with it.
+        if let (Qos::ExactlyOnce, Some(packet_id), Some(session)) =
+            (publish.qos, publish.packet_id, self.sessions.get_mut(key))
+        {
+            session.inbound.forget(packet_id);
+        }
+        self.refuse_publish(connection, key, publish, ReasonCode::QuotaExceeded, now);
     }
 
     /// Stores and delivers `message`, here and in other shards.

@@ -43,8 +43,8 @@ impl Engine {
             return (None, Wait::default());
         }
         let Ok((stamp, applied)) = self.retained.publish(message, now) else {
-            // Full: it is delivered, but not kept.
-            self.counters.dropped_queue_full += 1;
+            // Full: a Will is delivered, but not kept; there is no one to be told.
+            self.counters.dropped_retained_full += 1;
             return (None, Wait::default());
         };
         self.count_retained();

@@ -203,7 +203,14 @@ impl Retained {
         self.bytes
     }
 
-    fn check_limits(&mut self, message: &Message, now: Instant) -> Result<(), RetainedRefusal> {
+    /// Whether there is room to retain `message`; what has expired makes some.
+    /// # Errors
+    /// A limit refuses it.
+    pub(crate) fn check_limits(
+        &mut self,
+        message: &Message,
+        now: Instant,
+    ) -> Result<(), RetainedRefusal> {
         if message.payload().is_empty() {
             return Ok(());
         }

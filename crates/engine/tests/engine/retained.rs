@@ -1,8 +1,10 @@
 //! Retained messages: storing, replacing, clearing, expiry, and who gets them when.
 
 use proto::Version;
+use proto::connection::Outgoing;
 use proto::packet::{
-    Publish, PublishProperties, RetainHandling, Subscribe, SubscriptionOptions, SubscriptionRequest,
+    Publish, PublishProperties, ReasonCode, RetainHandling, Subscribe, SubscriptionOptions,
+    SubscriptionRequest,
 };
 use vencejo_engine::Limits;
 
@@ -283,9 +285,9 @@ fn properties_pass_unaltered_live_and_retained() {
     }
 }
 
-/// A full store of retained messages refuses new topics, keeps replacing old ones, and still delivers.
+/// A full store of retained messages refuses new topics and keeps replacing old ones.
 #[test]
-fn retained_messages_beyond_the_limit_are_delivered_but_not_kept() {
+fn retained_messages_beyond_the_limit_make_no_room_for_themselves() {
     let limits = Limits {
         retained_messages_max: 2,
         ..Limits::default()
@@ -296,7 +298,7 @@ fn retained_messages_beyond_the_limit_are_delivered_but_not_kept() {
     for topic in ["a", "b", "c", "a"] {
         world.publish_retained(sender, topic, 1, topic);
     }
-    assert_eq!(world.payloads(receiver), ["a", "b", "c", "a"]);
+    assert_eq!(world.payloads(receiver), ["a", "b", "a"]);
     assert_eq!(world.engines[0].counters().retained_messages, 2);
     world.publish_retained(sender, "b", 1, "");
     world.publish_retained(sender, "c", 1, "c");
@@ -348,4 +350,55 @@ fn replays_that_stand_still_cost_little_and_go_on_later() {
     world.congest(slow[0], false);
     assert_eq!(world.payloads(slow[0]), ["kept"]);
     assert!(!world.engine(slow[0]).has_work());
+}
+
+/// Section 2.4, Quota exceeded: a message that cannot be retained is not accepted, and goes to nobody.
+#[test]
+fn a_retained_message_beyond_the_limits_is_refused_and_goes_to_nobody() {
+    let too_many = Limits {
+        retained_messages_max: 1,
+        ..Limits::default()
+    };
+    let too_large = Limits {
+        retained_bytes_max: 1000,
+        ..Limits::default()
+    };
+    let large = "x".repeat(2000);
+    for (limits, refused) in [(too_many, "y"), (too_large, &*large)] {
+        let mut world = World::with(1, limits);
+        let watcher = world.connect("watcher");
+        world.subscribe(watcher, "#", 2);
+        let (v5, v311) = (world.connect("five"), world.connect_311("three", true));
+        world.publish_retained(v5, "a", 1, "first");
+        world.received(v5);
+        for qos in 0..=2 {
+            world.publish_retained(v5, "b", qos, refused);
+            world.publish_retained(v311, "b", qos, refused);
+        }
+        let reasons = |packets: Vec<Outgoing>| -> Vec<(u8, ReasonCode)> {
+            let reason = |packet| match packet {
+                Outgoing::PubAck(ack) => (1, ack.reason),
+                Outgoing::PubRec(ack) => (2, ack.reason),
+                other => panic!("{other:?}"),
+            };
+            packets.into_iter().map(reason).collect()
+        };
+        let quota = ReasonCode::QuotaExceeded;
+        assert_eq!(reasons(world.received(v5)), [(1, quota), (2, quota)]);
+        // 3.1.1 has no Reason Codes; its handshake ends as any other.
+        assert_eq!(reasons(world.received(v311)).len(), 2);
+        let last = world.packet_id().get() - 1;
+        world.pubrel(v311, last);
+        assert!(
+            matches!(&world.received(v311)[..], [Outgoing::PubComp(ack)] if ack.reason == ReasonCode::Success)
+        );
+        assert_eq!(world.engines[0].counters().dropped_retained_full, 6);
+        // Another message instead of the one there, none instead of it, and others without RETAIN fit.
+        world.publish_retained(v5, "a", 1, "second");
+        world.publish(v5, "b", 1, "passes");
+        world.publish_retained(v5, "a", 1, "");
+        world.publish_retained(v5, "b", 2, "fits");
+        let delivered: Vec<String> = world.drain(watcher).iter().map(payload).collect();
+        assert_eq!(delivered, ["first", "second", "passes", "", "fits"]);
+    }
 }
