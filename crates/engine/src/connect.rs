@@ -21,7 +21,7 @@ use crate::keys::SessionKey;
 use crate::output::Output;
 use crate::pending::{Held, Wait};
 use crate::publish::is_server_topic;
-use crate::sessions::{Link, PendingWill, Session};
+use crate::sessions::{Burst, Link, PendingWill, Session};
 use crate::subscriptions::PublisherMemo;
 use crate::timers::Due;
 use crate::{ConnectionKey, Engine, Permissions};
@@ -198,6 +198,7 @@ impl Engine {
         session.link = Some(Link {
             connection: request.connection,
             version: connect.version,
+            burst: Burst::default(),
             maximum_packet_size_bytes: properties.maximum_packet_size_bytes.map(NonZeroU32::get),
             is_congested: false,
             held: VecDeque::new(),

@@ -16,7 +16,7 @@ use store::{Record, Target};
 
 use crate::keys::SessionKey;
 use crate::pending::Wait;
-use crate::sessions::{Link, Session};
+use crate::sessions::{Burst, Link, Session};
 use crate::{ConnectionKey, Engine};
 
 /// How one message goes to one Session.
@@ -116,8 +116,52 @@ impl Engine {
     /// Sends what the Session's window and connection can take: first what has to be sent again, then
     /// what waits.
     pub(crate) fn pump(&mut self, key: SessionKey, now: Instant) {
-        while self.resend_one(key, now) || self.start_one(key, now) {}
+        while self.may_send_more(key) && (self.resend_one(key, now) || self.start_one(key, now)) {}
         self.resume_replays(key);
+    }
+
+    /// Whether the burst of this Session may go on. If not, it does once the server has taken the outputs
+    /// and could say that the connection is congested.
+    fn may_send_more(&mut self, key: SessionKey) -> bool {
+        let taken = self.taken;
+        let Some(session) = self.sessions.get_mut(key) else {
+            return false;
+        };
+        let Some(link) = &mut session.link else {
+            return false;
+        };
+        if link.burst.began != taken {
+            link.burst = Burst {
+                began: taken,
+                bytes: 0,
+            };
+        }
+        if link.burst.bytes < BURST_BYTES_MAX {
+            return true;
+        }
+        if !std::mem::replace(&mut session.is_paced, true) {
+            self.paced.push(key);
+        }
+        false
+    }
+
+    /// Goes on with the queues that had to wait for the outputs to be taken.
+    pub(crate) fn run_paced(&mut self, now: Instant) {
+        for key in std::mem::take(&mut self.paced) {
+            if let Some(session) = self.sessions.get_mut(key) {
+                session.is_paced = false;
+                self.pump(key, now);
+            }
+        }
+    }
+
+    /// Sends a delivery from the queue, as part of the Session's burst.
+    fn send_queued(&mut self, key: SessionKey, delivery: Delivery, wait: Wait) {
+        let session = self.sessions.get_mut(key);
+        if let Some(link) = session.and_then(|session| session.link.as_mut()) {
+            link.burst.bytes += delivery.message.memory_bytes();
+        }
+        self.send_delivery(key, delivery, wait);
     }
 
     /// [MQTT-4.4.0-1] [v3.1.1 MQTT-4.4.0-1]
@@ -141,7 +185,7 @@ impl Engine {
                 if is_too_large(link, &delivery, now) {
                     self.discard_in_flight(key, again.packet_id);
                 } else {
-                    self.send_delivery(key, delivery, Wait::default());
+                    self.send_queued(key, delivery, Wait::default());
                 }
                 true
             }
@@ -205,7 +249,7 @@ impl Engine {
         } else {
             Wait::default()
         };
-        self.send_delivery(key, delivery, wait);
+        self.send_queued(key, delivery, wait);
         true
     }
 
@@ -364,5 +408,8 @@ fn is_too_large(link: &Link, delivery: &Delivery, now: Instant) -> bool {
     publish.encoded_len(link.version) > maximum
 }
 
+/// One Session is sent no more than this, and a message, from its queue before the server takes the
+/// outputs. Well below the mark for congestion, so that what is unsent stays near the mark.
+const BURST_BYTES_MAX: usize = 256 * 1024;
 /// Packets that wait on one connection before QoS 0 is dropped.
 const HELD_MAX: usize = 4096;

@@ -87,6 +87,10 @@ pub struct Engine {
     /// This shard's part of what the process may queue.
     queued_bytes_shard_max: usize,
     outputs: VecDeque<Output>,
+    /// How often the server has taken all outputs.
+    taken: u64,
+    /// Sessions whose queue goes on when the outputs are taken.
+    paced: Vec<SessionKey>,
     /// Durable effects of this turn.
     batch: Vec<Record>,
     last_batch: Seq,
@@ -128,6 +132,8 @@ impl Engine {
             counters: Counters::default(),
             queued_bytes_shard_max: limits.queued_bytes_total_max / usize::from(shard_count.max(1)),
             outputs: VecDeque::new(),
+            taken: 0,
+            paced: Vec::new(),
             batch: Vec::new(),
             last_batch: Seq(0),
             persisted: Seq(0),
@@ -169,12 +175,13 @@ impl Engine {
     /// Whether another turn has something to do although nothing happens: replays at their pace.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        self.has_runnable_replay()
+        !self.paced.is_empty() || self.has_runnable_replay()
     }
 
     /// Ends a turn: does its share of the replays, sends the batches to other shards and to the store.
     pub fn end_turn(&mut self, now: Instant) {
         self.close_marked(now);
+        self.run_paced(now);
         self.run_replays(now);
         self.close_marked(now);
         self.flush_shards();
@@ -189,7 +196,9 @@ impl Engine {
 
     /// The next thing to do for the server, in order.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        let output = self.outputs.pop_front();
+        self.taken += u64::from(output.is_none());
+        output
     }
 
     /// The server has read and written this many bytes more, for `$SYS`.

@@ -36,6 +36,8 @@ pub(crate) struct Session {
     pub(crate) replays: BTreeMap<Arc<str>, Replay>,
     /// Whether it is in the engine's list of replays to go on with.
     pub(crate) is_replaying: bool,
+    /// Whether it is in the engine's list of queues to go on with.
+    pub(crate) is_paced: bool,
     pub(crate) will: Option<Box<PendingWill>>,
     /// Whether the store knows it.
     pub(crate) is_stored: bool,
@@ -58,8 +60,18 @@ pub(crate) struct Link {
     pub(crate) maximum_packet_size_bytes: Option<u32>,
     /// Unsent bytes are above the mark: QoS 0 is dropped, the rest waits.
     pub(crate) is_congested: bool,
+    /// What was sent to it from its queue since the server last took the outputs.
+    pub(crate) burst: Burst,
     /// Packets that wait for durability or other shards, in order.
     pub(crate) held: VecDeque<Held>,
+}
+
+/// Bytes of one burst.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Burst {
+    /// Which: the engine's `taken` when it began.
+    pub(crate) began: u64,
+    pub(crate) bytes: usize,
 }
 
 impl Session {
@@ -74,6 +86,7 @@ impl Session {
             filters: BTreeSet::new(),
             replays: BTreeMap::new(),
             is_replaying: false,
+            is_paced: false,
             will: None,
             is_stored: false,
             expiry_deadline: None,

@@ -5,7 +5,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use proto::connection::Outgoing;
 use proto::packet::{Ack, Connect, Publish, PublishProperties, ReasonCode};
 use proto::{Qos, Version};
-use vencejo_engine::{Limits, OverflowPolicy};
+use vencejo_engine::{Engine, Limits, Output, OverflowPolicy};
 
 use crate::world::{Client, World, durable, id, payload, publish};
 
@@ -541,4 +541,58 @@ fn an_identifier_that_stays_in_use_is_skipped_when_the_numbers_come_round() {
         world.engine(receiver).on_puback(receiver.key, &ack, now);
         world.received(sender);
     }
+}
+
+/// Verifies [MQTT-4.6.0-6]: in order, however many bursts it takes.
+#[test]
+fn a_queue_leaves_in_bursts_so_that_congestion_is_noticed() {
+    const MESSAGES: usize = 64;
+    const BURST_BYTES_MAX: usize = 512 * 1024;
+    let mut world = World::new();
+    let (subscriber, publisher) = (world.connect("subscriber"), world.connect("publisher"));
+    world.subscribe(subscriber, "a", 1);
+    world.received(subscriber);
+    world.congest(subscriber, true);
+    let rest = "x".repeat(64 * 1024);
+    for n in 0..MESSAGES {
+        world.publish(publisher, "a", 1, &format!("{n:02} {rest}"));
+    }
+    let now = world.now;
+    let engine = world.engine(subscriber);
+    engine.on_congested(subscriber.key, false, now);
+    let mut heard = Vec::new();
+    let mut take = |engine: &mut Engine| {
+        let before = heard.len();
+        while let Some(output) = engine.poll_output() {
+            if let Output::Send {
+                packet: Outgoing::Publish(delivery),
+                ..
+            } = output
+            {
+                heard.push(payload(&delivery));
+            }
+        }
+        heard.len() - before
+    };
+    let first = take(engine);
+    assert!(
+        first > 0 && first * rest.len() <= BURST_BYTES_MAX,
+        "{first}"
+    );
+    assert!(engine.has_work());
+    // The server has nothing against it: the next turn goes on.
+    engine.end_turn(now);
+    assert_eq!(take(engine), first);
+    engine.on_congested(subscriber.key, true, now);
+    engine.end_turn(now);
+    assert_eq!(take(engine), 0);
+    assert!(!engine.has_work());
+    world.congest(subscriber, false);
+    heard.extend(world.payloads(subscriber));
+    let numbers: Vec<String> = heard
+        .iter()
+        .map(|payload| payload[..2].to_owned())
+        .collect();
+    let expected: Vec<String> = (0..MESSAGES).map(|n| format!("{n:02}")).collect();
+    assert_eq!(numbers, expected);
 }
