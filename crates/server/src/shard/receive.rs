@@ -158,6 +158,11 @@ impl<S: Store> Shard<S> {
         key: ConnectionKey,
         input: &[u8],
         buffer: Option<&Bytes>,
+            let rest = input.get(*used..).unwrap_or_default();
+            // What earlier packets are owed leaves now: nothing is sent once the DISCONNECT is taken.
+            if self.has_news && rest.first() == Some(&PacketType::Disconnect.first_byte()) {
+                self.settle();
+            }
         used: &mut usize,
     ) {
         let now = self.now;
@@ -174,7 +179,6 @@ impl<S: Store> Shard<S> {
             let Some(connection) = connection.filter(|found| found.is_open()) else {
                 return;
             };
-            let rest = input.get(*used..).unwrap_or_default();
             let (event, len) = match connection.protocol.next_event(rest, now) {
                 Ok(Some(event)) => event,
                 Ok(None) => return,

@@ -260,6 +260,41 @@ fn panic_in_one_connection_closes_that_one_only() {
     }
 }
 
+/// Verifies [MQTT-4.3.2-4] [MQTT-4.3.3-8] [MQTT-3.8.4-1]: what a Client is owed reaches it although its
+/// DISCONNECT came in the same read.
+#[test]
+fn acknowledgements_leave_before_the_disconnect_behind_them() {
+    let (_server, address) = start(config(1));
+    let mut watcher = Raw::v311(address, "watcher");
+    watcher.subscribe("news", 1);
+    for n in 0..8 {
+        let mut client = Raw::v5(address, &format!("in-a-hurry-{n}"), 0);
+        let publish = |first_byte, id| {
+            packet(
+                first_byte,
+                &[&string("news")[..], &[0, id, 0], b"x"].concat(),
+            )
+        };
+        let said = [
+            publish(0x32, 7),
+            publish(0x34, 8),
+            subscribe_v5("a", 1),
+            vec![0xC0, 0],
+            vec![0xE0, 0],
+        ];
+        client.say(&said.concat());
+        let heard: Vec<Vec<u8>> = (0..4).map(|_| client.hear()).collect();
+        let expected = [
+            vec![0x40, 2, 0, 7],
+            vec![0x50, 2, 0, 8],
+            vec![0x90, 4, 0, 1, 0, 1],
+            vec![0xD0, 0],
+        ];
+        assert_eq!(heard, expected);
+        assert!(client.is_at_end());
+    }
+}
+
 fn auth(reason: u8, method: &str, data: &str) -> Vec<u8> {
     let properties = [&[0x15][..], &string(method), &[0x16], &string(data)].concat();
     let len = u8::try_from(properties.len()).expect("few properties");
