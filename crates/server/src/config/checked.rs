@@ -49,7 +49,11 @@ pub struct ServerBounds {
     pub connections_max: usize,
     /// Time from accepting a socket to its CONNACK. Default: 10 s.
     pub connect_timeout: Duration,
-    /// Unsent bytes of one connection above which QoS 0 messages to it are dropped. Default: 1 MiB.
+    /// Unsent bytes of one connection above which it is congested, until half of them are sent: QoS 0
+    /// messages to it are dropped, others wait in its Session's queue, and nothing is read from it. A
+    /// message is never dropped for its own size. A reader loses QoS 0 messages if, and only if, it
+    /// falls further behind its publishers than this and what the system's socket buffers hold;
+    /// publishers are not slowed down for it. Default: 8 MiB.
     pub congested_bytes: usize,
     /// Unsent bytes of one connection, shared payloads not counted, above which it is closed. More than
     /// an engine sends at once, a Session's whole queue. Default: 128 MiB.
@@ -61,7 +65,7 @@ impl Default for ServerBounds {
         Self {
             connections_max: 1_000_000,
             connect_timeout: Duration::from_secs(10),
-            congested_bytes: 1024 * 1024,
+            congested_bytes: 8 * 1024 * 1024,
             unsent_bytes_max: 128 * 1024 * 1024,
         }
     }
@@ -218,7 +222,11 @@ fn check_bounds(raw: &RawLimits) -> Result<ServerBounds, Fault> {
         let least = bounds.congested_bytes + 1;
         bounds.unsent_bytes_max = size_within("unsent_bytes_max", value, least..=SIZE_MAX)?;
     } else {
-        bounds.unsent_bytes_max = bounds.unsent_bytes_max.max(bounds.congested_bytes * 2);
+        // One packet more than the mark has to fit.
+        let packet = raw.maximum_packet_size_bytes.as_ref();
+        let packet = packet.map_or(0, |size| size.get_ref().0.min(PACKET_SIZE_MAX));
+        let least = bounds.congested_bytes + packet.max(bounds.congested_bytes);
+        bounds.unsent_bytes_max = bounds.unsent_bytes_max.max(least);
     }
     Ok(bounds)
 }

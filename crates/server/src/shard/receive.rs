@@ -30,11 +30,7 @@ impl<S: Store> Shard<S> {
     /// Reads once from the connection and handles all packets that are complete.
     pub(super) fn read(&mut self, key: ConnectionKey) {
         let is_pressed = self.is_pressed;
-        let choking_bytes = self
-            .shared
-            .settings
-            .congested_bytes
-            .saturating_mul(CHOKING_FACTOR);
+        let choking_bytes = self.shared.settings.congested_bytes;
         let Some(connection) = self.connection_mut(key) else {
             return;
         };
@@ -296,8 +292,6 @@ fn complete_packet(partial: &mut Vec<u8>, input: &mut &[u8]) -> bool {
 
 /// From this length on a payload that came with others is given a buffer of its own.
 const SHARED_BYTES_MIN: usize = 4096;
-/// A connection with this many times the unsent bytes of a congested one is not read.
-const CHOKING_FACTOR: usize = 4;
 /// A growing packet's buffer gets at least this much more, or what is missing.
 const GROWTH_BYTES_MIN: usize = 4096;
 

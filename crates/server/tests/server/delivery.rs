@@ -117,6 +117,32 @@ fn reader_that_does_not_keep_up_loses_qos_0_and_nobody_else_does() {
 }
 
 #[test]
+fn reader_not_far_behind_loses_nothing_however_large_the_messages() {
+    const ROUNDS: usize = 8;
+    const PER_ROUND: usize = 5;
+    let mut config = config(2);
+    config.limits.maximum_packet_size_bytes = 2 * 1024 * 1024;
+    let (_server, address) = start(config);
+    let mut reader = Raw::v311(address, "reader");
+    reader.subscribe("large", 0);
+    let mut publisher = Raw::v311(address, "publisher");
+    let mut payload = vec![0; 1_500_000];
+    for round in 0..ROUNDS {
+        // The reader is up to 7.5 MB behind when the last of them is taken.
+        for n in 0..PER_ROUND {
+            payload[0] = u8::try_from(round * PER_ROUND + n).expect("few messages");
+            publisher.say(&publish("large", 0, &payload));
+        }
+        publisher.ping();
+        for n in 0..PER_ROUND {
+            let heard = reader.hear();
+            let number = usize::from(heard[heard.len() - payload.len()]);
+            assert_eq!(number, round * PER_ROUND + n);
+        }
+    }
+}
+
+#[test]
 fn reader_that_will_never_catch_up_is_closed() {
     let mut config = config(2);
     config.bounds.congested_bytes = 1024;
