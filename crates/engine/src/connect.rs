@@ -46,7 +46,6 @@ pub struct ConnectRequest {
 impl Engine {
     /// A Client has connected and been authenticated; answers with CONNACK.
     pub fn on_connect(&mut self, request: ConnectRequest, now: Instant) {
-        self.counters.packets_received += 1;
         if let Err(reason) = self.check_connect(&request) {
             self.refuse(request.connection, reason);
             return;
@@ -64,7 +63,6 @@ impl Engine {
 
     fn refuse(&mut self, connection: ConnectionKey, reason: ReasonCode) {
         let packet = Outgoing::ConnAck(Box::new(ConnAck::refusal(reason)));
-        self.counters.packets_sent += 1;
         self.outputs.push_back(Output::Send { connection, packet });
         // [MQTT-3.1.4-2] [MQTT-4.13.2-1] [v3.1.1 MQTT-3.2.2-5] Nothing of it is processed afterwards,
         // [v3.1.1 MQTT-3.1.4-5].
@@ -198,9 +196,9 @@ impl Engine {
         session.link = Some(Link {
             connection: request.connection,
             version: connect.version,
-            burst: Burst::default(),
             maximum_packet_size_bytes: properties.maximum_packet_size_bytes.map(NonZeroU32::get),
             is_congested: false,
+            burst: Burst::default(),
             held: VecDeque::new(),
         });
         session.outbound.on_connected(window);
@@ -308,7 +306,9 @@ impl Engine {
         self.say_goodbye(connection, reason, None);
         if !matches!(
             reason,
-            ReasonCode::SessionTakenOver | ReasonCode::ServerShuttingDown
+            ReasonCode::SessionTakenOver
+                | ReasonCode::ServerShuttingDown
+                | ReasonCode::AdministrativeAction
         ) {
             self.counters.protocol_errors += 1;
         }
@@ -326,7 +326,6 @@ impl Engine {
             let mut disconnect = Box::new(Disconnect::new(reason));
             disconnect.server_reference = server_reference.map(str::to_owned);
             let packet = Outgoing::Disconnect(disconnect);
-            self.counters.packets_sent += 1;
             self.outputs.push_back(Output::Send { connection, packet });
         }
         let session = self.connections.get(connection).map(|found| found.session);

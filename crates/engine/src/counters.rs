@@ -16,9 +16,9 @@ pub struct Counters {
     pub sessions_expired: u64,
     /// Connections accepted.
     pub connections: u64,
-    /// Packets received by the engine, PUBLISH included.
+    /// Packets of every type received, as the server says.
     pub packets_received: u64,
-    /// Packets sent by the engine, PUBLISH included.
+    /// Packets of every type sent, as the server says.
     pub packets_sent: u64,
     /// PUBLISH packets received.
     pub publishes_received: u64,
@@ -46,6 +46,14 @@ pub struct Counters {
     pub bytes_received: u64,
     /// Bytes written to all connections, as the server says.
     pub bytes_sent: u64,
+    /// Sockets accepted, as the server says.
+    pub sockets: u64,
+    /// Gauge: sockets open, as the server says.
+    pub sockets_open: u64,
+    /// Gauge: memory of the process in bytes, as the server says in one shard.
+    pub memory_bytes: u64,
+    /// The most there ever was of it.
+    pub memory_bytes_maximum: u64,
     /// Gauge: messages that wait or are in flight.
     pub queued_messages: u64,
     /// Gauge: bytes of these.
@@ -83,15 +91,19 @@ impl Counters {
         self.dropped_queue_full += other.dropped_queue_full;
         self.dropped_too_large += other.dropped_too_large;
         self.dropped_not_authorized += other.dropped_not_authorized;
+        self.dropped_retained_full += other.dropped_retained_full;
         self.messages_expired += other.messages_expired;
         self.publish_bytes_received += other.publish_bytes_received;
         self.publish_bytes_sent += other.publish_bytes_sent;
         self.bytes_received += other.bytes_received;
         self.bytes_sent += other.bytes_sent;
+        self.sockets += other.sockets;
+        self.sockets_open += other.sockets_open;
+        self.memory_bytes += other.memory_bytes;
+        self.memory_bytes_maximum += other.memory_bytes_maximum;
         self.queued_messages += other.queued_messages;
         self.queued_bytes += other.queued_bytes;
         self.subscriptions += other.subscriptions;
-        self.dropped_retained_full += other.dropped_retained_full;
         self.shared_subscriptions += other.shared_subscriptions;
         self.wills_published += other.wills_published;
         self.protocol_errors += other.protocol_errors;

@@ -129,6 +129,21 @@ impl Engine {
         }
     }
 
+    /// Disconnects a Client for a `reason` of the operator's, such as 0x98: it is told, and its Will is
+    /// published as for every end but its own DISCONNECT. Returns whether it was connected.
+    pub fn disconnect(&mut self, client_id: &str, reason: ReasonCode, now: Instant) -> bool {
+        let session = self.sessions.find(client_id);
+        let link = session
+            .and_then(|key| self.sessions.get(key))
+            .and_then(|session| session.link.as_ref());
+        let Some(connection) = link.map(|link| link.connection) else {
+            return false;
+        };
+        // [MQTT-4.13.2-1]
+        self.close(connection, reason, now);
+        true
+    }
+
     /// Closes the connection of a Session when this turn ends.
     pub(crate) fn close_later(&mut self, key: SessionKey, reason: ReasonCode) {
         let Some(link) = self

@@ -172,7 +172,7 @@ impl Engine {
         self.timers.next_at().into_iter().chain(expiry).min()
     }
 
-    /// Whether another turn has something to do although nothing happens: replays at their pace.
+    /// Whether another turn has something to do although nothing happens: replays and queues at their pace.
     #[must_use]
     pub fn has_work(&self) -> bool {
         !self.paced.is_empty() || self.has_runnable_replay()
@@ -207,6 +207,25 @@ impl Engine {
         self.counters.bytes_sent += sent;
     }
 
+    /// The server has decoded and written this many packets more, whatever they were, for `$SYS`.
+    pub const fn count_packets(&mut self, received: u64, sent: u64) {
+        self.counters.packets_received += received;
+        self.counters.packets_sent += sent;
+    }
+
+    /// The server has accepted one socket more in this shard, for `$SYS`.
+    pub const fn count_socket(&mut self) {
+        self.counters.sockets += 1;
+    }
+
+    /// What the server has measured, for `$SYS`: sockets open in this shard, and in one shard the memory
+    /// of the process and the most there ever was of it, in bytes.
+    pub const fn measure(&mut self, sockets_open: u64, (memory, memory_max): (u64, u64)) {
+        self.counters.sockets_open = sockets_open;
+        self.counters.memory_bytes = memory;
+        self.counters.memory_bytes_maximum = memory_max;
+    }
+
     /// What this shard has counted.
     #[must_use]
     pub const fn counters(&self) -> &Counters {
@@ -223,10 +242,10 @@ impl Engine {
     }
 
     /// A packet arrived: the Session of its connection, if the connection is still ours.
-    fn on_packet(&mut self, connection: ConnectionKey) -> Option<SessionKey> {
-        let session = self.connections.get(connection)?.session;
-        self.counters.packets_received += 1;
-        Some(session)
+    fn on_packet(&self, connection: ConnectionKey) -> Option<SessionKey> {
+        self.connections
+            .get(connection)
+            .map(|connection| connection.session)
     }
 
     fn version_of(&self, connection: ConnectionKey) -> Version {

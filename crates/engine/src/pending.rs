@@ -82,7 +82,6 @@ impl Engine {
             return;
         };
         if link.held.is_empty() && is_over {
-            self.counters.packets_sent += 1;
             self.outputs.push_back(Output::Send {
                 connection: link.connection,
                 packet,
@@ -137,7 +136,6 @@ impl Engine {
                 return;
             };
             if let Some(held) = link.held.pop_front() {
-                self.counters.packets_sent += 1;
                 let connection = link.connection;
                 self.outputs.push_back(Output::Send {
                     connection,

@@ -17,13 +17,9 @@ impl Engine {
         }
     }
 
-    /// DISCONNECT with 0x8B, or 0x9C where there is another server to use, then Close, for everyone.
-    pub fn finish_stop(&mut self, server_reference: Option<&str>, _now: Instant) {
-        let reason = if server_reference.is_some() {
-            ReasonCode::UseAnotherServer
-        } else {
-            ReasonCode::ServerShuttingDown
-        };
+    /// DISCONNECT with `reason`, then Close, for everyone: 0x8B, or where there is a `server_reference`
+    /// 0x9C or 0x9D.
+    pub fn finish_stop(&mut self, reason: ReasonCode, server_reference: Option<&str>) {
         for key in self.sessions.keys() {
             let link = self
                 .sessions

@@ -126,7 +126,7 @@ impl Engine {
     }
 }
 
-const fn gauges(total: &Counters) -> [(&'static str, u64); 24] {
+const fn gauges(total: &Counters) -> [(&'static str, u64); 27] {
     let disconnected = total.sessions.saturating_sub(total.clients_connected);
     [
         ("clients/total", total.sessions),
@@ -162,12 +162,15 @@ const fn gauges(total: &Counters) -> [(&'static str, u64); 24] {
         ("shared_subscriptions/count", total.shared_subscriptions),
         ("packet/out/count", total.queued_messages),
         ("packet/out/bytes", total.queued_bytes),
+        ("heap/current", total.memory_bytes),
+        ("heap/maximum", total.memory_bytes_maximum),
+        ("connections/socket/count", total.sockets_open),
     ]
 }
 
 type Count = fn(&Counters) -> u64;
 
-const LOADS: [(&str, Count); 8] = [
+const LOADS: [(&str, Count); 9] = [
     ("messages/received", |total| total.packets_received),
     ("messages/sent", |total| total.packets_sent),
     ("publish/received", |total| total.publishes_received),
@@ -176,4 +179,5 @@ const LOADS: [(&str, Count); 8] = [
     ("bytes/received", |total| total.bytes_received),
     ("bytes/sent", |total| total.bytes_sent),
     ("connections", |total| total.connections),
+    ("sockets", |total| total.sockets),
 ];

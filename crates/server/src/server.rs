@@ -6,7 +6,7 @@
 
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Instant;
 use std::{io, panic};
@@ -20,13 +20,17 @@ use store::{MemoryStore, Store};
 use crate::authentication::{Anonymous, Authentication, Authenticator, Challenge};
 use crate::config::Config;
 use crate::listener;
-use crate::shard::{Acceptor, Links, Mailbox, Parts, REFUSALS_MAX, Settings, Shard, Shared, WAKER};
+use crate::shard::{
+    Acceptor, Command, Links, Mailbox, Parts, REFUSALS_MAX, Settings, Shard, Shared, WAKER,
+};
 
 /// A running Server.
 #[derive(Debug)]
 pub struct Server {
     listeners: Vec<SocketAddr>,
     shared: Arc<Shared>,
+    /// One for each shard.
+    commands: Vec<mpsc::Sender<Command>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -94,6 +98,7 @@ impl Server {
         let mut server = Self {
             listeners,
             shared: Arc::clone(&shared),
+            commands: Vec::new(),
             threads: Vec::new(),
         };
         let limits = Arc::new(config.limits);
@@ -110,6 +115,8 @@ impl Server {
                 .response_topic_prefix
                 .clone_from(&config.response_topic_prefix);
             let listeners = sockets.next().unwrap_or_default();
+            let (sender, commands) = mpsc::channel();
+            server.commands.push(sender);
             let started = Acceptor::new(listeners, poll.registry()).and_then(|acceptor| {
                 let shared = Arc::clone(&shared);
                 let store = store(shard);
@@ -119,6 +126,7 @@ impl Server {
                     store,
                     links,
                     acceptor,
+                    commands,
                     shared,
                 })
             });
@@ -146,6 +154,31 @@ impl Server {
     /// [`Self::join`] returns when it is done, within 10 seconds. Calling it again changes nothing.
     pub fn stop(&self) {
         self.shared.request_stop();
+    }
+
+    /// Disconnects a Client by its Client Identifier, with 0x98 (Administrative action) where its version
+    /// has that; its Will is published. Waits for the shard that serves it. Returns whether it was
+    /// connected; what it may do when it comes again is the authenticator's to say.
+    pub fn disconnect(&self, client_id: &str) -> bool {
+        let settings = &self.shared.settings;
+        let home = engine::home_shard(client_id, settings.hash_seed, settings.shard_count);
+        let home = usize::from(home.0);
+        let (answer, answered) = mpsc::channel();
+        let command = Command::Disconnect {
+            client_id: client_id.to_owned(),
+            answer,
+        };
+        let Some(sender) = self.commands.get(home) else {
+            return false;
+        };
+        // A shard that has ended serves nobody.
+        if sender.send(command).is_err() {
+            return false;
+        }
+        if let Some(mailbox) = self.shared.mailboxes.get(home) {
+            mailbox.wake();
+        }
+        answered.recv().unwrap_or(false)
     }
 
     /// A handle that stops this Server while something else waits in [`Self::join`].
@@ -259,7 +292,7 @@ fn settings(config: &Config, authentication: Authentication, hands_out: bool) ->
         hash_seed: random(),
         shard_count: config.shards.get(),
         client_id_prefix: format!("auto-{:016x}", random()),
-        server_reference: config.stop.server_reference.clone(),
+        stop: config.stop.clone(),
         hands_out,
     }
 }

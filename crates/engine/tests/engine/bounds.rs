@@ -124,7 +124,7 @@ fn the_longest_client_id_is_taken_and_one_byte_more_is_not() {
     assert_eq!(world.engines[0].counters().sessions, 1);
 }
 
-/// Counters count packets and payload bytes, each once.
+/// Counters count messages and payload bytes, each once.
 #[test]
 fn counters_count_each_thing_once() {
     let mut world = World::new();
@@ -139,9 +139,6 @@ fn counters_count_each_thing_once() {
     assert_eq!(counters.publish_bytes_received, 8);
     assert_eq!(counters.publishes_sent, 1);
     assert_eq!(counters.publish_bytes_sent, 5);
-    // CONNECT twice, SUBSCRIBE, PUBLISH twice, PUBACK; CONNACK twice, SUBACK, PUBACK, PUBLISH.
-    assert_eq!(counters.packets_received, 6);
-    assert_eq!(counters.packets_sent, 5);
     assert_eq!(counters.clients_connected, 1);
     assert_eq!(counters.clients_maximum, 2);
     assert_eq!(counters.connections, 2);

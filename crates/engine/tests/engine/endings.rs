@@ -93,7 +93,7 @@ fn a_stop_over_several_shards_reaches_everyone_once() {
     world.settle();
     assert_eq!(world.drain(watcher).len(), 9);
     for engine in &mut world.engines {
-        engine.finish_stop(None, now);
+        engine.finish_stop(ReasonCode::ServerShuttingDown, None);
     }
     world.settle();
     for (version, client) in clients {

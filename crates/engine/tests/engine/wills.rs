@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use proto::connection::Outgoing;
 use proto::packet::{Connect, Disconnect, ReasonCode, Will, WillProperties};
 use proto::{Qos, Version};
 use vencejo_engine::Permissions;
@@ -185,9 +186,28 @@ fn a_stop_publishes_every_will_and_says_goodbye() {
     world.engines[0].begin_stop(now);
     world.settle();
     assert_eq!(world.payloads(watcher), ["gone", "gone"]);
-    world.engines[0].finish_stop(Some("elsewhere"), now);
+    world.engines[0].finish_stop(ReasonCode::UseAnotherServer, Some("elsewhere"));
     world.settle();
     for closed in [client, watcher] {
         assert_eq!(world.closed(closed), Some(ReasonCode::UseAnotherServer));
     }
+}
+
+/// Verifies [MQTT-3.1.2-8]: an operator who disconnects a Client publishes its Will.
+/// Verifies [MQTT-4.13.2-1]: and the Client hears why; its Session stays.
+#[test]
+fn an_administrative_disconnect_publishes_the_will_and_says_why() {
+    let (mut world, watcher, client) = watched(&with_will(durable("client"), 0));
+    let (now, reason) = (world.now, ReasonCode::AdministrativeAction);
+    assert!(world.engines[0].disconnect("client", reason, now));
+    world.settle();
+    assert_eq!(world.payloads(watcher), ["gone"]);
+    let expected = Outgoing::Disconnect(Box::new(Disconnect::new(reason)));
+    assert_eq!(world.received(client), [expected]);
+    assert_eq!(world.closed(client), Some(reason));
+    assert_eq!(world.engines[0].counters().protocol_errors, 0);
+    for unconnected in ["client", "nobody"] {
+        assert!(!world.engines[0].disconnect(unconnected, reason, now));
+    }
+    assert!(world.resume("client").1);
 }

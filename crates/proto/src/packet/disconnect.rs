@@ -39,6 +39,16 @@ impl Disconnect {
         }
     }
 
+    /// The Reason Code as DISCONNECT names it: there 0x00 is Normal disconnection.
+    #[must_use]
+    pub fn reason_text(&self) -> String {
+        if self.reason == ReasonCode::Success {
+            "0x00 Normal disconnection".to_owned()
+        } else {
+            self.reason.to_string()
+        }
+    }
+
     pub(crate) fn read(reader: &mut Reader<'_>, version: Version) -> Result<Self, Malformed> {
         let mut read = Self::new(ReasonCode::Success);
         if !version.has_properties() || reader.is_empty() {
@@ -89,5 +99,20 @@ impl Disconnect {
                 put_user_properties(out, &self.user_properties)
             })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn success_is_called_normal_disconnection() {
+        let text = |reason| Disconnect::new(reason).reason_text();
+        assert_eq!(text(ReasonCode::Success), "0x00 Normal disconnection");
+        assert_eq!(
+            text(ReasonCode::AdministrativeAction),
+            "0x98 Administrative action"
+        );
     }
 }

@@ -14,7 +14,7 @@ use toml::Spanned;
 
 use super::raw::{
     RawAnonymous, RawConfig, RawDuration, RawLimits, RawListener, RawOverflowPolicy,
-    RawSharedStrategy, RawSize,
+    RawSharedStrategy, RawSize, RawStop,
 };
 use crate::authentication::AnonymousPolicy;
 
@@ -85,6 +85,8 @@ pub struct AuthenticationConfig {
 pub struct StopConfig {
     /// Where Clients are to go when this Server stops; they are told 0x9C instead of 0x8B. Default: nowhere.
     pub server_reference: Option<String>,
+    /// Whether they are to go there for good: they are told 0x9D instead. Default: no.
+    pub server_moved: bool,
 }
 
 impl Default for Config {
@@ -146,10 +148,26 @@ impl Config {
             });
         set(&mut config.authentication.anonymous, anonymous);
         config.authentication.test_method = raw.authentication.test_method;
-        config.stop.server_reference =
-            raw.stop.server_reference.map(check_reference).transpose()?;
+        config.stop = check_stop(raw.stop)?;
         Ok(config)
     }
+}
+
+fn check_stop(raw: RawStop) -> Result<StopConfig, Fault> {
+    let mut stop = StopConfig {
+        server_reference: raw.server_reference.map(check_reference).transpose()?,
+        ..StopConfig::default()
+    };
+    if let Some(moved) = raw.server_moved {
+        stop.server_moved = *moved.get_ref();
+        if stop.server_moved && stop.server_reference.is_none() {
+            return Err(Fault {
+                span: Some(moved.span()),
+                message: "server_moved needs a server_reference: where to".to_owned(),
+            });
+        }
+    }
+    Ok(stop)
 }
 
 fn check_listeners(listeners: &Spanned<Vec<RawListener>>) -> Result<Vec<SocketAddr>, Fault> {

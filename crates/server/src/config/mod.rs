@@ -83,6 +83,21 @@ mod tests {
     }
 
     #[test]
+    fn moving_needs_a_place_to_move_to() {
+        let expected = "vencejo.toml:2:16: server_moved needs a server_reference: where to\n  |\n2 | server_moved = \
+                        true\n  |                ^^^^";
+        assert_eq!(error("[stop]\nserver_moved = true\n"), expected);
+    }
+
+    #[test]
+    fn one_packet_fits_the_unsent_bytes_whatever_its_size() {
+        let text = "[limits]\nmaximum_packet_size_bytes = \"256MiB\"\n";
+        let config = parse(text, Path::new("vencejo.toml")).expect("is valid");
+        let packet = usize::try_from(config.limits.maximum_packet_size_bytes).expect("fits");
+        assert!(config.bounds.unsent_bytes_max >= config.bounds.congested_bytes + packet);
+    }
+
+    #[test]
     fn broken_toml_and_wrong_addresses_are_pointed_at() {
         assert!(error("shards = \n").starts_with("vencejo.toml:1:"));
         let address = error("[[listeners]]\naddress = \"localhost\"\n");

@@ -49,6 +49,7 @@ pub(super) enum RawAnonymous {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawStop {
     pub(super) server_reference: Option<Spanned<String>>,
+    pub(super) server_moved: Option<Spanned<bool>>,
 }
 
 #[derive(Clone, Copy, Debug, serde::Deserialize)]

@@ -154,6 +154,7 @@ impl<S: Store> Shard<S> {
             return;
         }
         crate::listener::prepare_accepted(&socket);
+        self.engine.count_socket();
         tracing::debug!(%peer, shard = self.links.own().0, "socket accepted");
         let protocol = ServerConnection::new(self.shared.settings.server_limits, self.now);
         let flags = Flags {

@@ -102,6 +102,7 @@ impl<S: Store> Shard<S> {
                 .send(packet, now, connection.unsent.tail()),
         };
         self.mark_dirty(key);
+        self.engine.count_packets(0, u64::from(is_written));
         match packet {
             Outgoing::Publish(delivery) if !is_written => self.skip_delivery(key, delivery),
             // [MQTT-3.2.0-1] A Client that cannot be sent its CONNACK can be sent nothing.
@@ -249,7 +250,8 @@ impl<S: Store> Shard<S> {
             return;
         };
         let (peer, is_served) = (connection.peer, connection.is_served());
-        tracing::info!(%peer, client_id, reason = %disconnect.reason, "client disconnects");
+        let reason = disconnect.reason_text();
+        tracing::info!(%peer, client_id, reason, "client disconnects");
         if is_served {
             self.has_news = true;
             self.engine.on_disconnect(key, disconnect, self.now);
@@ -275,7 +277,9 @@ impl<S: Store> Shard<S> {
             .filter(|found| found.key == key);
         let Some(connection) = connection else { return };
         connection.unsent.borrow_from(pool);
+        let before = connection.unsent.len();
         connection.protocol.refuse(error, connection.unsent.tail());
+        let is_told = connection.unsent.len() > before;
         let version = connection.protocol.version();
         tracing::warn!(
             peer = %connection.peer,
@@ -285,6 +289,7 @@ impl<S: Store> Shard<S> {
             error = %Cause(error.statement(version), error),
             "connection refused"
         );
+        self.engine.count_packets(0, u64::from(is_told));
         self.forget(key);
         self.begin_flushing(key);
     }

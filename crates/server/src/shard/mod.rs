@@ -7,6 +7,7 @@
 
 mod accept;
 mod admit;
+mod commands;
 mod connection;
 mod deadlines;
 mod deliver;
@@ -17,8 +18,8 @@ mod unsent;
 
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use engine::{ConnectionKey, Engine, ShardIndex};
@@ -34,9 +35,11 @@ use stopping::{Barriers, Stopping};
 use unsent::BufferPool;
 
 pub(crate) use accept::{Acceptor, REFUSALS_MAX};
+pub(crate) use commands::Command;
 pub(crate) use links::{Links, Mailbox};
 
 use crate::authentication::Authentication;
+use crate::config::StopConfig;
 
 /// What all shards of a Server see.
 #[derive(Debug)]
@@ -84,7 +87,7 @@ pub(crate) struct Settings {
     pub(crate) shard_count: u16,
     /// What Client Identifiers given by this process begin with.
     pub(crate) client_id_prefix: String,
-    pub(crate) server_reference: Option<String>,
+    pub(crate) stop: StopConfig,
     /// Whether shard 0 accepts for all.
     pub(crate) hands_out: bool,
 }
@@ -120,6 +123,10 @@ pub(crate) struct Shard<S> {
     stopping: Stopping,
     /// Whether this shard has still to be counted at the barrier it stands at.
     owes_barrier: bool,
+    /// What the operator asks of this shard.
+    commands: mpsc::Receiver<Command>,
+    /// When `$SYS` was last told what only the server can measure.
+    measured_at: Option<Instant>,
     shared: Arc<Shared>,
 }
 
@@ -131,6 +138,7 @@ pub(crate) struct Parts<S> {
     pub(crate) store: S,
     pub(crate) links: Links,
     pub(crate) acceptor: Acceptor,
+    pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) shared: Arc<Shared>,
 }
 
@@ -143,6 +151,7 @@ impl<S: Store> Shard<S> {
             store,
             links,
             acceptor,
+            commands,
             shared,
         } = parts;
         Self {
@@ -167,6 +176,8 @@ impl<S: Store> Shard<S> {
             assigned_client_ids: 0,
             stopping: Stopping::No,
             owes_barrier: false,
+            commands,
+            measured_at: None,
             shared,
         }
     }
@@ -197,8 +208,10 @@ impl<S: Store> Shard<S> {
         }
         self.accept_again();
         self.take_parcels();
+        self.take_commands();
         self.on_deadlines();
         if self.engine.has_work() || self.engine.poll_timeout().is_some_and(|at| at <= self.now) {
+            self.measure();
             self.guarded(Engine::on_timeout);
             self.has_news = true;
         }

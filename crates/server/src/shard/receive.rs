@@ -154,15 +154,15 @@ impl<S: Store> Shard<S> {
         key: ConnectionKey,
         input: &[u8],
         buffer: Option<&Bytes>,
+        used: &mut usize,
+    ) {
+        let now = self.now;
+        loop {
             let rest = input.get(*used..).unwrap_or_default();
             // What earlier packets are owed leaves now: nothing is sent once the DISCONNECT is taken.
             if self.has_news && rest.first() == Some(&PacketType::Disconnect.first_byte()) {
                 self.settle();
             }
-        used: &mut usize,
-    ) {
-        let now = self.now;
-        loop {
             let Self {
                 connections,
                 engine,
@@ -180,6 +180,7 @@ impl<S: Store> Shard<S> {
                 Ok(None) => return,
                 Err(error) => return self.refuse(key, &error),
             };
+            engine.count_packets(1, 0);
             connection.flags.is_publisher |= matches!(event, Event::Publish(_));
             let mut next = Next::Nothing;
             match event {

@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use proto::packet::ReasonCode;
 use store::Store;
 
 use super::Shard;
@@ -98,8 +99,14 @@ impl<S: Store> Shard<S> {
         self.stopping = Stopping::Told(until);
         self.has_news = true;
         self.settle();
-        let server_reference = self.shared.settings.server_reference.as_deref();
-        self.engine.finish_stop(server_reference, self.now);
+        let stop = &self.shared.settings.stop;
+        let reason = match stop.server_reference {
+            Some(_) if stop.server_moved => ReasonCode::ServerMoved,
+            Some(_) => ReasonCode::UseAnotherServer,
+            None => ReasonCode::ServerShuttingDown,
+        };
+        self.engine
+            .finish_stop(reason, stop.server_reference.as_deref());
         self.has_news = true;
         self.settle();
         let unserved: Vec<_> = self

@@ -10,6 +10,7 @@
 mod client;
 mod connections;
 mod delivery;
+mod operating;
 mod stopping;
 
 use std::net::SocketAddr;

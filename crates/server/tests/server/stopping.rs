@@ -83,15 +83,18 @@ fn stopped_server_gives_its_port_back() {
 
 #[test]
 fn server_reference_is_told_at_a_stop() {
-    let mut config = config(2);
-    config.stop.server_reference = Some("other.example:1883".to_owned());
-    let (server, address) = start(config);
-    let mut client = Raw::v5(address, "moves", 0);
-    server.stop();
-    let disconnect = client.hear();
-    assert_eq!(
-        (disconnect[0], disconnect[2]),
-        (0xE0, ReasonCode::UseAnotherServer.value())
-    );
-    assert!(disconnect.ends_with(b"other.example:1883"));
+    for (server_moved, reason) in [
+        (false, ReasonCode::UseAnotherServer),
+        (true, ReasonCode::ServerMoved),
+    ] {
+        let mut config = config(2);
+        config.stop.server_reference = Some("other.example:1883".to_owned());
+        config.stop.server_moved = server_moved;
+        let (server, address) = start(config);
+        let mut client = Raw::v5(address, "moves", 0);
+        server.stop();
+        let disconnect = client.hear();
+        assert_eq!((disconnect[0], disconnect[2]), (0xE0, reason.value()));
+        assert!(disconnect.ends_with(b"other.example:1883"));
+    }
 }

@@ -1,0 +1,89 @@
+//! What the operator asks of a shard, and what a shard measures for the operator.
+//!
+//! Owns: [`Command`], the figures of `$SYS` that only the server can know. Does not own: what a
+//! disconnected Client means (see `engine`). Start reading at [`Shard::take_commands`].
+//! Invariant: a command is answered, or the shard has ended.
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use proto::packet::ReasonCode;
+use store::Store;
+
+use super::Shard;
+
+/// One thing to do, asked from outside the shards.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// End the connection of a Client whose home shard this is.
+    Disconnect {
+        /// Whose.
+        client_id: String,
+        /// Hears whether it was connected.
+        answer: mpsc::Sender<bool>,
+    },
+}
+
+impl<S: Store> Shard<S> {
+    pub(super) fn take_commands(&mut self) {
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Disconnect { client_id, answer } => {
+                    let mut was_connected = false;
+                    self.has_news = true;
+                    self.guarded(|engine, now| {
+                        let reason = ReasonCode::AdministrativeAction;
+                        was_connected = engine.disconnect(&client_id, reason, now);
+                    });
+                    self.deliver();
+                    // Who asked may not wait for the answer.
+                    answer.send(was_connected).ok();
+                }
+            }
+        }
+    }
+
+    /// Tells the engine what `$SYS` says of sockets and memory, now and then.
+    pub(super) fn measure(&mut self) {
+        let is_recent = |at| self.now.duration_since(at) < MEASURE_INTERVAL;
+        if self.measured_at.is_some_and(is_recent) {
+            return;
+        }
+        self.measured_at = Some(self.now);
+        // The memory is that of all shards; one of them says it.
+        let memory = if self.links.own().0 == 0 {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+            memory_bytes(&status)
+        } else {
+            (0, 0)
+        };
+        self.engine.measure(self.connections.len() as u64, memory);
+    }
+}
+
+/// Resident memory and the most there ever was of it, from the text of `/proc/self/status`; zero where
+/// the system does not say.
+fn memory_bytes(status: &str) -> (u64, u64) {
+    let bytes = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        let kibibytes: u64 = line.split_whitespace().next()?.parse().ok()?;
+        kibibytes.checked_mul(1024)
+    };
+    let current = bytes("VmRSS:").unwrap_or(0);
+    (current, bytes("VmHWM:").unwrap_or(current))
+}
+
+/// The system is not asked more often.
+const MEASURE_INTERVAL: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_read_in_bytes() {
+        let status = "Name:\tvencejo\nVmHWM:\t    2048 kB\nVmRSS:\t    1024 kB\nThreads:\t3\n";
+        assert_eq!(memory_bytes(status), (1 << 20, 2 << 20));
+        assert_eq!(memory_bytes(""), (0, 0));
+    }
+}
