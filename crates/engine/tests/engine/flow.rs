@@ -9,8 +9,8 @@ use vencejo_engine::{Engine, Limits, Output, OverflowPolicy};
 
 use crate::world::{Client, World, durable, id, payload, publish};
 
-fn pair() -> (World, Client, Client) {
-    let mut world = World::new();
+fn pair(version: Version) -> (World, Client, Client) {
+    let mut world = World::speaking(version);
     let (sender, receiver) = (world.connect("sender"), world.connect("receiver"));
     world.subscribe(receiver, "#", 2);
     (world, sender, receiver)
@@ -30,11 +30,13 @@ fn packet_ids(deliveries: &[proto::connection::Delivery]) -> Vec<u16> {
 /// Verifies [v3.1.1 MQTT-2.3.1-5]: the same in 3.1.1.
 #[test]
 fn qos_0_has_neither_dup_nor_packet_identifier() {
-    let (mut world, sender, receiver) = pair();
-    world.publish(sender, "a", 0, "x");
-    let deliveries = world.deliveries(receiver);
-    assert_eq!((deliveries[0].dup, deliveries[0].packet_id), (false, None));
-    assert_eq!(deliveries[0].qos, Qos::AtMostOnce);
+    for version in [Version::V311, Version::V5] {
+        let (mut world, sender, receiver) = pair(version);
+        world.publish(sender, "a", 0, "x");
+        let deliveries = world.deliveries(receiver);
+        assert_eq!((deliveries[0].dup, deliveries[0].packet_id), (false, None));
+        assert_eq!(deliveries[0].qos, Qos::AtMostOnce);
+    }
 }
 
 /// Verifies [MQTT-2.2.1-4]: each message in flight has an identifier of its own.
@@ -52,20 +54,22 @@ fn qos_0_has_neither_dup_nor_packet_identifier() {
 /// Verifies [v3.1.1 MQTT-4.3.3-1]: the QoS 2 sender of 3.1.1.
 #[test]
 fn the_sender_keeps_a_message_until_it_is_acknowledged() {
-    let (mut world, sender, receiver) = pair();
-    world.publish(sender, "a", 1, "one");
-    world.publish(sender, "a", 2, "two");
-    let first = world.deliveries(receiver);
-    assert!(first.iter().all(|one| !one.dup));
-    let ids = packet_ids(&first);
-    assert_ne!(ids[0], ids[1]);
-    world.lose(receiver);
-    let receiver = world.connect("receiver");
-    assert_eq!(packet_ids(&world.deliveries(receiver)), ids);
-    world.puback(receiver, ids[0]);
-    world.pubrec(receiver, ids[1]);
-    let pubrel = Outgoing::PubRel(Ack::new(id(ids[1]), ReasonCode::Success));
-    assert_eq!(world.received(receiver), [pubrel]);
+    for version in [Version::V311, Version::V5] {
+        let (mut world, sender, receiver) = pair(version);
+        world.publish(sender, "a", 1, "one");
+        world.publish(sender, "a", 2, "two");
+        let first = world.deliveries(receiver);
+        assert!(first.iter().all(|one| !one.dup));
+        let ids = packet_ids(&first);
+        assert_ne!(ids[0], ids[1]);
+        world.lose(receiver);
+        let receiver = world.connect("receiver");
+        assert_eq!(packet_ids(&world.deliveries(receiver)), ids);
+        world.puback(receiver, ids[0]);
+        world.pubrec(receiver, ids[1]);
+        let pubrel = Outgoing::PubRel(Ack::new(id(ids[1]), ReasonCode::Success));
+        assert_eq!(world.received(receiver), [pubrel]);
+    }
 }
 
 /// Verifies [MQTT-4.3.3-5]: PUBREL is unacknowledged until PUBCOMP.
@@ -74,29 +78,31 @@ fn the_sender_keeps_a_message_until_it_is_acknowledged() {
 /// Verifies [v3.1.1 MQTT-4.4.0-1]: the same in 3.1.1.
 #[test]
 fn resumed_session_sends_an_owed_pubrel_first() {
-    let (mut world, sender, receiver) = pair();
-    world.publish(sender, "a", 2, "two");
-    let ids = packet_ids(&world.deliveries(receiver));
-    world.pubrec(receiver, ids[0]);
-    world.lose(receiver);
-    world.publish(sender, "a", 1, "later");
-    let receiver = world.connect("receiver");
-    let packets = world.received(receiver);
-    assert_eq!(
-        packets[0],
-        Outgoing::PubRel(Ack::new(id(ids[0]), ReasonCode::Success))
-    );
-    assert!(matches!(&packets[1], Outgoing::Publish(one) if payload(one) == "later"));
-    world.pubcomp(receiver, ids[0]);
-    world.lose(receiver);
-    let receiver = world.connect("receiver");
-    assert_eq!(world.payloads(receiver), ["later"]);
+    for version in [Version::V311, Version::V5] {
+        let (mut world, sender, receiver) = pair(version);
+        world.publish(sender, "a", 2, "two");
+        let ids = packet_ids(&world.deliveries(receiver));
+        world.pubrec(receiver, ids[0]);
+        world.lose(receiver);
+        world.publish(sender, "a", 1, "later");
+        let receiver = world.connect("receiver");
+        let packets = world.received(receiver);
+        assert_eq!(
+            packets[0],
+            Outgoing::PubRel(Ack::new(id(ids[0]), ReasonCode::Success))
+        );
+        assert!(matches!(&packets[1], Outgoing::Publish(one) if payload(one) == "later"));
+        world.pubcomp(receiver, ids[0]);
+        world.lose(receiver);
+        let receiver = world.connect("receiver");
+        assert_eq!(world.payloads(receiver), ["later"]);
+    }
 }
 
 /// Verifies [MQTT-4.6.0-4]: PUBRELs keep the order of the PUBRECs, also when they are sent again.
 #[test]
 fn pubrels_are_sent_again_in_the_order_of_the_pubrecs() {
-    let (mut world, sender, receiver) = pair();
+    let (mut world, sender, receiver) = pair(Version::V5);
     world.publish(sender, "a", 2, "1");
     world.publish(sender, "a", 2, "2");
     let ids = packet_ids(&world.deliveries(receiver));
@@ -117,29 +123,31 @@ fn pubrels_are_sent_again_in_the_order_of_the_pubrecs() {
 /// Verifies [v3.1.1 MQTT-3.3.1-3]: the same in 3.1.1.
 #[test]
 fn repeated_qos2_publish_before_pubrel_is_delivered_once() {
-    let (mut world, sender, receiver) = pair();
-    let again = |dup| Publish {
-        dup,
-        ..publish("a", 2, "x", id(7))
-    };
-    world.send_publish(sender, &again(false));
-    world.send_publish(sender, &again(true));
-    world.settle();
-    assert_eq!(world.received(sender).len(), 2);
-    world.lose(sender);
-    let sender = world.connect("sender");
-    world.send_publish(sender, &again(true));
-    world.settle();
-    let success = Ack::new(id(7), ReasonCode::Success);
-    assert_eq!(world.received(sender), [Outgoing::PubRec(success.clone())]);
-    assert_eq!(world.deliveries(receiver).len(), 1);
-    world.pubrel(sender, 7);
-    assert_eq!(world.received(sender), [Outgoing::PubComp(success)]);
-    world.send_publish(sender, &again(true));
-    world.settle();
-    let deliveries = world.deliveries(receiver);
-    assert_eq!(deliveries.len(), 1);
-    assert!(!deliveries[0].dup);
+    for version in [Version::V311, Version::V5] {
+        let (mut world, sender, receiver) = pair(version);
+        let again = |dup| Publish {
+            dup,
+            ..publish("a", 2, "x", id(7))
+        };
+        world.send_publish(sender, &again(false));
+        world.send_publish(sender, &again(true));
+        world.settle();
+        assert_eq!(world.received(sender).len(), 2);
+        world.lose(sender);
+        let sender = world.connect("sender");
+        world.send_publish(sender, &again(true));
+        world.settle();
+        let success = Ack::new(id(7), ReasonCode::Success);
+        assert_eq!(world.received(sender), [Outgoing::PubRec(success.clone())]);
+        assert_eq!(world.deliveries(receiver).len(), 1);
+        world.pubrel(sender, 7);
+        assert_eq!(world.received(sender), [Outgoing::PubComp(success)]);
+        world.send_publish(sender, &again(true));
+        world.settle();
+        let deliveries = world.deliveries(receiver);
+        assert_eq!(deliveries.len(), 1);
+        assert!(!deliveries[0].dup);
+    }
 }
 
 /// Verifies [MQTT-4.3.2-5]: after PUBACK the identifier stands for a new message, DUP or not.
@@ -148,23 +156,25 @@ fn repeated_qos2_publish_before_pubrel_is_delivered_once() {
 /// Verifies [v3.1.1 MQTT-3.3.4-1]: the same in 3.1.1.
 #[test]
 fn a_qos1_publish_after_its_puback_is_a_new_message() {
-    let (mut world, sender, receiver) = pair();
-    for _ in 0..2 {
-        let again = Publish {
-            dup: true,
-            ..publish("a", 1, "x", id(7))
-        };
-        world.send_publish(sender, &again);
-        world.settle();
+    for version in [Version::V311, Version::V5] {
+        let (mut world, sender, receiver) = pair(version);
+        for _ in 0..2 {
+            let again = Publish {
+                dup: true,
+                ..publish("a", 1, "x", id(7))
+            };
+            world.send_publish(sender, &again);
+            world.settle();
+        }
+        assert_eq!(world.deliveries(receiver).len(), 2);
+        assert_eq!(world.received(sender).len(), 2);
     }
-    assert_eq!(world.deliveries(receiver).len(), 2);
-    assert_eq!(world.received(sender).len(), 2);
 }
 
 /// Verifies [MQTT-3.7.2-1]: an unknown identifier is answered with 0x92.
 #[test]
 fn unknown_identifiers_are_answered_with_0x92() {
-    let (mut world, _, receiver) = pair();
+    let (mut world, _, receiver) = pair(Version::V5);
     world.pubrel(receiver, 99);
     world.pubrec(receiver, 98);
     let unknown = |number| Ack::new(id(number), ReasonCode::PacketIdentifierNotFound);
@@ -182,7 +192,7 @@ fn unknown_identifiers_are_answered_with_0x92() {
 /// Verifies [MQTT-4.9.0-1]: and gives its quota back.
 #[test]
 fn a_refused_delivery_is_over() {
-    let (mut world, sender, receiver) = pair();
+    let (mut world, sender, receiver) = pair(Version::V5);
     world.publish(sender, "a", 1, "one");
     world.publish(sender, "a", 2, "two");
     let ids = packet_ids(&world.deliveries(receiver));
@@ -206,8 +216,6 @@ fn a_refused_delivery_is_over() {
 /// Verifies [MQTT-3.3.4-10]: only PUBLISH is delayed.
 /// Verifies [MQTT-4.6.0-5]: the order per publisher and topic is kept.
 /// Verifies [MQTT-4.6.0-6]: by default, for every topic.
-/// Verifies [v3.1.1 MQTT-4.6.0-6]: the same in 3.1.1.
-/// Verifies [v3.1.1 MQTT-4.6.0-5]: the same in 3.1.1.
 #[test]
 fn a_backlog_beyond_the_receive_maximum_keeps_its_order() {
     let mut world = World::new();
@@ -238,7 +246,7 @@ fn a_backlog_beyond_the_receive_maximum_keeps_its_order() {
 
 #[test]
 fn a_congested_receiver_loses_qos0_and_nothing_else() {
-    let (mut world, sender, receiver) = pair();
+    let (mut world, sender, receiver) = pair(Version::V5);
     world.congest(receiver, true);
     for (qos, text) in [(1, "1"), (0, "0"), (2, "2"), (1, "3")] {
         world.publish(sender, "a", qos, text);
@@ -275,7 +283,7 @@ fn a_message_too_large_for_the_client_is_discarded_as_if_sent() {
 /// What was in flight may have become too large for the Client that comes back.
 #[test]
 fn a_resumed_client_with_a_smaller_maximum_gets_only_what_fits() {
-    let (mut world, sender, receiver) = pair();
+    let (mut world, sender, receiver) = pair(Version::V5);
     world.publish(sender, "a", 1, &"x".repeat(100));
     world.publish(sender, "a", 2, "small");
     world.lose(receiver);
@@ -294,7 +302,7 @@ fn a_resumed_client_with_a_smaller_maximum_gets_only_what_fits() {
 /// Verifies [MQTT-4.3.3-13]: as receiver too.
 #[test]
 fn expiry_is_checked_when_a_delivery_starts_and_never_after() {
-    let (mut world, sender, receiver) = pair();
+    let (mut world, sender, receiver) = pair(Version::V5);
     let raw = [0x02, 0, 0, 0, 10];
     let properties = PublishProperties::parse(&raw).expect("a Message Expiry Interval");
     let expiring = |payload, number| Publish {
@@ -330,7 +338,7 @@ fn expiry_is_checked_when_a_delivery_starts_and_never_after() {
 
 #[test]
 fn qos0_is_not_kept_for_an_offline_session() {
-    let (mut world, sender, receiver) = pair();
+    let (mut world, sender, receiver) = pair(Version::V5);
     world.lose(receiver);
     world.publish(sender, "a", 0, "x");
     let receiver = world.connect("receiver");
@@ -528,7 +536,7 @@ fn owed_pubrels_do_not_pile_up_over_many_connections() {
 /// A client whose first message stays open for more than 65,535 others.
 #[test]
 fn an_identifier_that_stays_in_use_is_skipped_when_the_numbers_come_round() {
-    let (mut world, sender, receiver) = pair();
+    let (mut world, sender, receiver) = pair(Version::V5);
     world.publish(sender, "a", 1, "stays");
     let stuck = packet_ids(&world.deliveries(receiver))[0];
     for _ in 0..65_600 {

@@ -31,8 +31,8 @@ fn number_of(delivery: &Delivery) -> u16 {
 }
 
 /// A sender, and a receiver subscribed to `#` at QoS 2.
-fn pair() -> (World, Client, Client) {
-    let mut world = World::new();
+fn pair(version: Version) -> (World, Client, Client) {
+    let mut world = World::speaking(version);
     let (sender, receiver) = (world.connect("sender"), world.connect("receiver"));
     world.subscribe(receiver, "#", 2);
     (world, sender, receiver)
@@ -46,25 +46,27 @@ fn pair() -> (World, Client, Client) {
 /// Verifies [v3.1.1 MQTT-2.3.1-6]: the same in 3.1.1.
 #[test]
 fn repeated_qos2_publish_before_pubrel_is_delivered_once() {
-    let (mut world, sender, receiver) = pair();
-    world.send_publish(sender, &publish("a", 2, "one", id(7)));
-    world.send_publish(sender, &again("a", 2, "one", 7));
-    // The DUP flag does not decide, the identifier does.
-    world.send_publish(sender, &publish("a", 2, "one", id(7)));
-    world.settle();
-    let pubrec = Outgoing::PubRec(ack(7, ReasonCode::Success));
-    assert_eq!(
-        world.received(sender),
-        [pubrec.clone(), pubrec.clone(), pubrec.clone()]
-    );
-    world.pubrel(sender, 7);
-    let pubcomp = Outgoing::PubComp(ack(7, ReasonCode::Success));
-    assert_eq!(world.received(sender), [pubcomp]);
-    world.send_publish(sender, &publish("a", 2, "two", id(7)));
-    world.settle();
-    assert_eq!(world.received(sender), [pubrec]);
-    let payloads: Vec<_> = world.drain(receiver).iter().map(payload).collect();
-    assert_eq!(payloads, ["one", "two"]);
+    for version in [Version::V311, Version::V5] {
+        let (mut world, sender, receiver) = pair(version);
+        world.send_publish(sender, &publish("a", 2, "one", id(7)));
+        world.send_publish(sender, &again("a", 2, "one", 7));
+        // The DUP flag does not decide, the identifier does.
+        world.send_publish(sender, &publish("a", 2, "one", id(7)));
+        world.settle();
+        let pubrec = Outgoing::PubRec(ack(7, ReasonCode::Success));
+        assert_eq!(
+            world.received(sender),
+            [pubrec.clone(), pubrec.clone(), pubrec.clone()]
+        );
+        world.pubrel(sender, 7);
+        let pubcomp = Outgoing::PubComp(ack(7, ReasonCode::Success));
+        assert_eq!(world.received(sender), [pubcomp]);
+        world.send_publish(sender, &publish("a", 2, "two", id(7)));
+        world.settle();
+        assert_eq!(world.received(sender), [pubrec]);
+        let payloads: Vec<_> = world.drain(receiver).iter().map(payload).collect();
+        assert_eq!(payloads, ["one", "two"]);
+    }
 }
 
 /// Verifies [MQTT-4.3.3-10]: also when the connection was lost between the PUBLISH and its repeat.
@@ -72,7 +74,7 @@ fn repeated_qos2_publish_before_pubrel_is_delivered_once() {
 #[test]
 fn repeated_qos2_publish_after_a_reconnect_is_delivered_once() {
     for version in [Version::V31, Version::V311, Version::V5] {
-        let (mut world, _, receiver) = pair();
+        let (mut world, _, receiver) = pair(Version::V5);
         let mut connect = durable("client");
         connect.version = version;
         let client = world.connect_with(connect.clone());
@@ -102,18 +104,20 @@ fn repeated_qos2_publish_after_a_reconnect_is_delivered_once() {
 /// Verifies [MQTT-4.3.3-2]: at QoS 2 too.
 #[test]
 fn dup_of_the_publisher_neither_discards_nor_is_passed_on() {
-    let (mut world, sender, receiver) = pair();
-    world.send_publish(sender, &publish("a", 1, "one", id(7)));
-    world.send_publish(sender, &again("a", 1, "two", 7));
-    world.send_publish(sender, &again("a", 2, "three", 8));
-    world.settle();
-    let deliveries = world.deliveries(receiver);
-    let seen: Vec<_> = deliveries
-        .iter()
-        .map(|one| (payload(one), one.dup))
-        .collect();
-    let expected = ["one", "two", "three"].map(|text| (text.to_owned(), false));
-    assert_eq!(seen, expected);
+    for version in [Version::V311, Version::V5] {
+        let (mut world, sender, receiver) = pair(version);
+        world.send_publish(sender, &publish("a", 1, "one", id(7)));
+        world.send_publish(sender, &again("a", 1, "two", 7));
+        world.send_publish(sender, &again("a", 2, "three", 8));
+        world.settle();
+        let deliveries = world.deliveries(receiver);
+        let seen: Vec<_> = deliveries
+            .iter()
+            .map(|one| (payload(one), one.dup))
+            .collect();
+        let expected = ["one", "two", "three"].map(|text| (text.to_owned(), false));
+        assert_eq!(seen, expected);
+    }
 }
 
 /// Verifies [MQTT-4.3.1-1]: QoS 0 is sent at QoS 0, without DUP.
@@ -124,14 +128,16 @@ fn dup_of_the_publisher_neither_discards_nor_is_passed_on() {
 /// Verifies [v3.1.1 MQTT-3.3.4-1]: the same in 3.1.1.
 #[test]
 fn qos0_is_delivered_bare_and_not_answered() {
-    let (mut world, sender, receiver) = pair();
-    world.publish(sender, "a", 0, "x");
-    assert!(world.received(sender).is_empty());
-    let deliveries = world.deliveries(receiver);
-    assert_eq!(deliveries.len(), 1);
-    assert!(!deliveries[0].dup);
-    assert_eq!(deliveries[0].packet_id, None);
-    assert_eq!(deliveries[0].qos, Qos::AtMostOnce);
+    for version in [Version::V311, Version::V5] {
+        let (mut world, sender, receiver) = pair(version);
+        world.publish(sender, "a", 0, "x");
+        assert!(world.received(sender).is_empty());
+        let deliveries = world.deliveries(receiver);
+        assert_eq!(deliveries.len(), 1);
+        assert!(!deliveries[0].dup);
+        assert_eq!(deliveries[0].packet_id, None);
+        assert_eq!(deliveries[0].qos, Qos::AtMostOnce);
+    }
 }
 
 /// Verifies [MQTT-3.7.2-1]: PUBREL for an unknown identifier is answered with PUBCOMP 0x92.
@@ -139,7 +145,7 @@ fn qos0_is_delivered_bare_and_not_answered() {
 /// Verifies [MQTT-4.3.3-4]: but one that refuses is not answered.
 #[test]
 fn unknown_identifiers_are_answered_with_0x92_and_harm_nothing() {
-    let (mut world, sender, receiver) = pair();
+    let (mut world, sender, receiver) = pair(Version::V5);
     let unknown = ReasonCode::PacketIdentifierNotFound;
     world.pubrel(sender, 9);
     assert_eq!(world.received(sender), [Outgoing::PubComp(ack(9, unknown))]);
@@ -197,7 +203,7 @@ fn after_pubrec_only_pubrel_is_sent_again() {
 /// Verifies [MQTT-4.3.2-3]: until then it is open.
 #[test]
 fn a_refusing_answer_ends_the_message() {
-    let (mut world, sender, receiver) = pair();
+    let (mut world, sender, receiver) = pair(Version::V5);
     world.publish(sender, "a", 1, "one");
     world.publish(sender, "a", 2, "two");
     let deliveries = world.deliveries(receiver);
@@ -217,7 +223,7 @@ fn a_refusing_answer_ends_the_message() {
 /// Verifies [MQTT-4.4.0-1]: nothing is sent again without a new Network Connection.
 #[test]
 fn time_alone_sends_nothing_again() {
-    let (mut world, sender, receiver) = pair();
+    let (mut world, sender, receiver) = pair(Version::V5);
     world.publish(sender, "a", 1, "x");
     assert_eq!(world.deliveries(receiver).len(), 1);
     world.advance(100_000);
@@ -257,7 +263,7 @@ fn receive_maximum_bounds_what_is_open_and_nothing_else() {
 /// Verifies [MQTT-4.6.0-5]: and what waits follows what is repeated.
 #[test]
 fn a_smaller_receive_maximum_on_resume_is_respected_for_repeats() {
-    let (mut world, sender, receiver) = pair();
+    let (mut world, sender, receiver) = pair(Version::V5);
     for text in ["1", "2", "3", "4"] {
         world.publish(sender, "a", 1, text);
     }
@@ -282,34 +288,36 @@ fn a_smaller_receive_maximum_on_resume_is_respected_for_repeats() {
 /// Verifies [v3.1.1 MQTT-4.3.2-1]: the same in 3.1.1.
 #[test]
 fn open_messages_have_identifiers_of_their_own_also_after_a_resume() {
-    let (mut world, sender, receiver) = pair();
-    for round in 0..3 {
-        for qos in [1, 2, 1, 2] {
-            world.publish(sender, "a", qos, "x");
+    for version in [Version::V311, Version::V5] {
+        let (mut world, sender, receiver) = pair(version);
+        for round in 0..3 {
+            for qos in [1, 2, 1, 2] {
+                world.publish(sender, "a", qos, "x");
+            }
+            if round == 1 {
+                // Someone answers in the middle.
+                let open = world.deliveries(receiver);
+                world.puback(receiver, number_of(&open[2]));
+                world.pubrec(receiver, number_of(&open[1]));
+            }
         }
-        if round == 1 {
-            // Someone answers in the middle.
-            let open = world.deliveries(receiver);
-            world.puback(receiver, number_of(&open[2]));
-            world.pubrec(receiver, number_of(&open[1]));
+        world.lose(receiver);
+        world.publish(sender, "a", 2, "x");
+        let (receiver, _) = world.resume("receiver");
+        let mut numbers = Vec::new();
+        for packet in world.received(receiver) {
+            match packet {
+                Outgoing::Publish(delivery) => numbers.push(number_of(&delivery)),
+                Outgoing::PubRel(ack) => numbers.push(ack.packet_id.get()),
+                other => panic!("unexpected {other:?}"),
+            }
         }
+        assert_eq!(numbers.len(), 12);
+        assert!(!numbers.contains(&0));
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), 12);
     }
-    world.lose(receiver);
-    world.publish(sender, "a", 2, "x");
-    let (receiver, _) = world.resume("receiver");
-    let mut numbers = Vec::new();
-    for packet in world.received(receiver) {
-        match packet {
-            Outgoing::Publish(delivery) => numbers.push(number_of(&delivery)),
-            Outgoing::PubRel(ack) => numbers.push(ack.packet_id.get()),
-            other => panic!("unexpected {other:?}"),
-        }
-    }
-    assert_eq!(numbers.len(), 12);
-    assert!(!numbers.contains(&0));
-    numbers.sort_unstable();
-    numbers.dedup();
-    assert_eq!(numbers.len(), 12);
 }
 
 /// Verifies [MQTT-4.3.3-10]: QoS 2 messages that nobody releases are bounded by our Receive Maximum.

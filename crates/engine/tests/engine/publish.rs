@@ -1,8 +1,8 @@
 //! One message from publisher to subscriber, at each QoS, live and after a lost connection.
 
-use proto::Qos;
 use proto::connection::Outgoing;
 use proto::packet::{Ack, ReasonCode};
+use proto::{Qos, Version};
 
 use crate::world::{World, id, payload, publish};
 
@@ -10,16 +10,18 @@ use crate::world::{World, id, payload, publish};
 /// Verifies [v3.1.1 MQTT-3.8.4-6]: the same in 3.1.1.
 #[test]
 fn a_message_arrives_at_the_lower_of_both_qos() {
-    for published in 0..=2 {
-        for granted in 0..=2 {
-            let mut world = World::new();
-            let (sender, receiver) = (world.connect("sender"), world.connect("receiver"));
-            world.subscribe(receiver, "a/+", granted);
-            world.publish(sender, "a/b", published, "hello");
-            let deliveries = world.deliveries(receiver);
-            assert_eq!(deliveries.len(), 1);
-            assert_eq!(payload(&deliveries[0]), "hello");
-            assert_eq!(deliveries[0].qos.level(), published.min(granted));
+    for version in [Version::V311, Version::V5] {
+        for published in 0..=2 {
+            for granted in 0..=2 {
+                let mut world = World::speaking(version);
+                let (sender, receiver) = (world.connect("sender"), world.connect("receiver"));
+                world.subscribe(receiver, "a/+", granted);
+                world.publish(sender, "a/b", published, "hello");
+                let deliveries = world.deliveries(receiver);
+                assert_eq!(deliveries.len(), 1);
+                assert_eq!(payload(&deliveries[0]), "hello");
+                assert_eq!(deliveries[0].qos.level(), published.min(granted));
+            }
         }
     }
 }

@@ -144,7 +144,7 @@ fn a_retained_will_without_retain_available_is_refused() {
     assert_eq!(world.closed(client), Some(ReasonCode::RetainNotSupported));
 }
 
-/// Verifies [MQTT-3.2.2-2]: an offline Session takes part in routing, so that a message acknowledged to
+/// Verifies [MQTT-4.5.0-1]: an offline Session takes part in routing, so that a message acknowledged to
 /// its publisher is there when the Client returns.
 #[test]
 fn a_message_acknowledged_while_the_receiver_is_away_is_there_when_it_returns() {

@@ -37,22 +37,25 @@ fn publish_expiring(world: &mut World, client: Client, topic: &str, text: &str, 
 /// Verifies [v3.1.1 MQTT-3.3.1-11]: the same in 3.1.1.
 #[test]
 fn an_empty_retained_message_clears_and_is_delivered_to_those_there() {
-    for shards in 1..=3 {
-        let mut world = World::with(shards, Limits::default());
-        let (sender, there) = (world.connect("sender"), world.connect("there"));
-        world.publish_retained(sender, "a", 1, "kept");
-        world.subscribe(there, "a", 1);
-        assert_eq!(world.payloads(there), ["kept"]);
-        world.publish_retained(sender, "a", 1, "");
-        assert_eq!(world.payloads(there), [""]);
-        for late in ["late", "later", "latest", "and one more"] {
-            let late = world.connect(late);
-            world.subscribe(late, "#", 1);
-            assert!(world.received(late).is_empty());
-        }
-        for engine in &world.engines {
-            assert_eq!(engine.counters().retained_messages, 0);
-            assert_eq!(engine.counters().retained_bytes, 0);
+    for version in [Version::V311, Version::V5] {
+        for shards in 1..=3 {
+            let mut world = World::with(shards, Limits::default());
+            world.version = version;
+            let (sender, there) = (world.connect("sender"), world.connect("there"));
+            world.publish_retained(sender, "a", 1, "kept");
+            world.subscribe(there, "a", 1);
+            assert_eq!(world.payloads(there), ["kept"]);
+            world.publish_retained(sender, "a", 1, "");
+            assert_eq!(world.payloads(there), [""]);
+            for late in ["late", "later", "latest", "and one more"] {
+                let late = world.connect(late);
+                world.subscribe(late, "#", 1);
+                assert!(world.received(late).is_empty());
+            }
+            for engine in &world.engines {
+                assert_eq!(engine.counters().retained_messages, 0);
+                assert_eq!(engine.counters().retained_bytes, 0);
+            }
         }
     }
 }
@@ -89,7 +92,6 @@ fn only_retain_changes_what_is_retained() {
 /// Verifies [MQTT-3.3.1-10]: 1 only if the Subscription is new.
 /// Verifies [MQTT-3.3.1-11]: 2 never.
 /// Verifies [MQTT-3.8.4-4]: a replaced Subscription gets them again under 0.
-/// Verifies [v3.1.1 MQTT-3.8.4-3]: as every Subscription of 3.1.1 does.
 #[test]
 fn retain_handling_decides_what_a_subscription_is_sent() {
     for (retain_handling, expected) in HANDLINGS.into_iter().zip([[1, 1, 1], [1, 0, 1], [0, 0, 0]])
@@ -196,18 +198,21 @@ fn a_retained_message_expires() {
 /// Verifies [v3.1.1 MQTT-4.7.2-1]: the same in 3.1.1.
 #[test]
 fn a_leading_wildcard_gets_no_dollar_topic() {
-    for shards in 1..=3 {
-        let mut world = World::with(shards, Limits::default());
-        let (sender, receiver) = (world.connect("sender"), world.connect("receiver"));
-        world.publish_retained(sender, "$a/b", 1, "kept");
-        for filter in ["#", "+/b", "+/#"] {
-            world.subscribe(receiver, filter, 1);
+    for version in [Version::V311, Version::V5] {
+        for shards in 1..=3 {
+            let mut world = World::with(shards, Limits::default());
+            world.version = version;
+            let (sender, receiver) = (world.connect("sender"), world.connect("receiver"));
+            world.publish_retained(sender, "$a/b", 1, "kept");
+            for filter in ["#", "+/b", "+/#"] {
+                world.subscribe(receiver, filter, 1);
+            }
+            world.publish(sender, "$a/b", 1, "live");
+            assert!(world.deliveries(receiver).is_empty());
+            world.subscribe(receiver, "$a/#", 1);
+            world.publish(sender, "$a/b", 1, "live");
+            assert_eq!(world.payloads(receiver), ["kept", "live"]);
         }
-        world.publish(sender, "$a/b", 1, "live");
-        assert!(world.deliveries(receiver).is_empty());
-        world.subscribe(receiver, "$a/#", 1);
-        world.publish(sender, "$a/b", 1, "live");
-        assert_eq!(world.payloads(receiver), ["kept", "live"]);
     }
 }
 

@@ -98,8 +98,21 @@ fn clean_session_of_311_decides_what_is_kept() {
     assert!(!connect(&mut world, false).1);
 }
 
+/// Verifies [v3.1.1 MQTT-4.1.0-2]: a Session of 3.1.1 lasts as long as its connection, a clean one no longer.
+#[test]
+fn a_session_of_311_lasts_as_long_as_its_connection() {
+    let mut world = World::new();
+    let kept = world.connect_311("kept", false);
+    let clean = world.connect_311("clean", true);
+    world.advance(100_000);
+    assert_eq!(world.engines[0].counters().sessions, 2);
+    world.lose(kept);
+    world.lose(clean);
+    world.advance(1);
+    assert_eq!(world.engines[0].counters().sessions, 1);
+}
+
 /// Verifies [MQTT-4.1.0-1]: Session State lives while its connection does.
-/// Verifies [v3.1.1 MQTT-4.1.0-2]: the same in 3.1.1.
 /// Verifies [MQTT-4.1.0-2]: a Session whose interval has passed is discarded, not before.
 #[test]
 fn a_session_is_discarded_when_its_expiry_has_passed() {

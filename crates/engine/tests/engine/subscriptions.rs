@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use proto::Qos;
 use proto::connection::Outgoing;
 use proto::packet::{
     Publish, ReasonCode, RetainHandling, Subscribe, SubscriptionOptions, SubscriptionRequest,
     Unsubscribe,
 };
+use proto::{Qos, Version};
 use vencejo_engine::{Limits, Permissions};
 
 use crate::world::{Client, World, id, options, payload, publish};
 
-fn pair() -> (World, Client, Client) {
-    let mut world = World::new();
+fn pair(version: Version) -> (World, Client, Client) {
+    let mut world = World::speaking(version);
     let (sender, receiver) = (world.connect("sender"), world.connect("receiver"));
     (world, sender, receiver)
 }
@@ -87,43 +87,43 @@ fn suback_answers_every_filter_in_order() {
 /// Verifies [v3.1.1 MQTT-3.10.4-6]: as in 3.1.1.
 #[test]
 fn unsubscribe_stops_new_messages_and_completes_old_ones() {
-    let (mut world, sender, receiver) = pair();
-    world.subscribe(receiver, "a/+", 2);
-    world.subscribe(receiver, "b", 2);
-    world.publish(sender, "a/b", 2, "under way");
-    let open = world.deliveries(receiver);
-    let unsubscribe = Unsubscribe {
-        packet_id: id(9),
-        user_properties: Vec::new(),
-        filters: vec!["a/b", "a/+", "b"],
-    };
-    let now = world.now;
-    world
-        .engine(receiver)
-        .on_unsubscribe(receiver.key, &unsubscribe, now);
-    world.settle();
-    let Some(Outgoing::UnsubAck(unsuback)) = world.next(receiver) else {
-        panic!("no UNSUBACK")
-    };
-    assert_eq!(unsuback.packet_id, id(9));
-    let existed = ReasonCode::Success;
-    assert_eq!(
-        unsuback.reasons,
-        [ReasonCode::NoSubscriptionExisted, existed, existed]
-    );
-    world.publish(sender, "a/b", 2, "not any more");
-    let packet_id = open[0].packet_id.expect("QoS 2").get();
-    world.pubrec(receiver, packet_id);
-    assert!(matches!(world.next(receiver), Some(Outgoing::PubRel(_))));
-    assert_eq!(world.next(receiver), None);
+    for version in [Version::V311, Version::V5] {
+        let (mut world, sender, receiver) = pair(version);
+        world.subscribe(receiver, "a/+", 2);
+        world.subscribe(receiver, "b", 2);
+        world.publish(sender, "a/b", 2, "under way");
+        let open = world.deliveries(receiver);
+        let unsubscribe = Unsubscribe {
+            packet_id: id(9),
+            user_properties: Vec::new(),
+            filters: vec!["a/b", "a/+", "b"],
+        };
+        let now = world.now;
+        world
+            .engine(receiver)
+            .on_unsubscribe(receiver.key, &unsubscribe, now);
+        world.settle();
+        let Some(Outgoing::UnsubAck(unsuback)) = world.next(receiver) else {
+            panic!("no UNSUBACK")
+        };
+        assert_eq!(unsuback.packet_id, id(9));
+        let existed = ReasonCode::Success;
+        assert_eq!(
+            unsuback.reasons,
+            [ReasonCode::NoSubscriptionExisted, existed, existed]
+        );
+        world.publish(sender, "a/b", 2, "not any more");
+        let packet_id = open[0].packet_id.expect("QoS 2").get();
+        world.pubrec(receiver, packet_id);
+        assert!(matches!(world.next(receiver), Some(Outgoing::PubRel(_))));
+        assert_eq!(world.next(receiver), None);
+    }
 }
 
 /// Verifies [MQTT-3.3.1-9]: Retain Handling 0 sends retained messages at every SUBSCRIBE.
 /// Verifies [MQTT-3.3.1-10]: Retain Handling 1 only for a new Subscription.
 /// Verifies [MQTT-3.3.1-11]: Retain Handling 2 never.
 /// Verifies [MQTT-3.8.4-4]: replacing a Subscription sends them again and loses nothing.
-/// Verifies [v3.1.1 MQTT-3.3.1-6]: as in 3.1.1.
-/// Verifies [v3.1.1 MQTT-3.3.1-8]: the replay carries RETAIN.
 /// Verifies [v3.1.1 MQTT-3.1.2-7]: retained messages outlive the Session of their publisher.
 #[test]
 fn retain_handling_says_when_retained_messages_are_sent() {
@@ -133,7 +133,7 @@ fn retain_handling_says_when_retained_messages_are_sent() {
         (RetainHandling::DoNotSend, [0, 0]),
     ];
     for (retain_handling, expected) in handlings {
-        let (mut world, sender, receiver) = pair();
+        let (mut world, sender, receiver) = pair(Version::V5);
         let sender_311 = world.connect_311("leaves", true);
         world.publish_retained(sender_311, "a", 1, "kept");
         world.lose(sender_311);
@@ -154,12 +154,10 @@ fn retain_handling_says_when_retained_messages_are_sent() {
 
 /// Verifies [MQTT-3.3.1-12]: without Retain As Published RETAIN is cleared.
 /// Verifies [MQTT-3.3.1-13]: with it it stays as published.
-/// Verifies [v3.1.1 MQTT-3.3.1-9]: in 3.1.1 a live delivery has RETAIN 0.
-/// Verifies [v3.1.1 MQTT-3.3.1-12]: a message without RETAIN leaves the retained one alone.
 #[test]
 fn retain_as_published_keeps_the_flag() {
     for retain_as_published in [false, true] {
-        let (mut world, sender, receiver) = pair();
+        let (mut world, sender, receiver) = pair(Version::V5);
         let options = SubscriptionOptions {
             retain_as_published,
             ..options(1)
@@ -178,7 +176,7 @@ fn retain_as_published_keeps_the_flag() {
 /// An empty retained message removes, and is delivered to those who are there.
 #[test]
 fn an_empty_retained_message_clears_the_topic() {
-    let (mut world, sender, receiver) = pair();
+    let (mut world, sender, receiver) = pair(Version::V5);
     world.subscribe(receiver, "a", 1);
     world.publish_retained(sender, "a", 1, "kept");
     world.publish_retained(sender, "a", 1, "");
@@ -191,7 +189,7 @@ fn an_empty_retained_message_clears_the_topic() {
 
 #[test]
 fn thousands_of_retained_messages_come_at_a_pace_and_complete() {
-    let (mut world, sender, receiver) = pair();
+    let (mut world, sender, receiver) = pair(Version::V5);
     for number in 0..3000 {
         let topic = format!("a/{number}");
         let publish = Publish {
@@ -226,7 +224,7 @@ fn thousands_of_retained_messages_come_at_a_pace_and_complete() {
 
 #[test]
 fn a_replay_stands_still_while_its_receiver_is_congested() {
-    let (mut world, sender, receiver) = pair();
+    let (mut world, sender, receiver) = pair(Version::V5);
     for number in 0..10 {
         world.publish_retained(sender, &format!("a/{number}"), 0, "x");
     }
@@ -244,34 +242,35 @@ fn a_replay_stands_still_while_its_receiver_is_congested() {
 /// Verifies [v3.1.1 MQTT-3.3.1-9]: the same in 3.1.1.
 #[test]
 fn a_replay_brings_nothing_that_was_published_after_its_suback() {
-    let (mut world, sender, receiver) = pair();
-    for number in 0..3 {
-        world.publish_retained(sender, &format!("a/{number}"), 0, "old");
+    for version in [Version::V311, Version::V5] {
+        let (mut world, sender, receiver) = pair(version);
+        for number in 0..3 {
+            world.publish_retained(sender, &format!("a/{number}"), 0, "old");
+        }
+        world.congest(receiver, true);
+        world.subscribe(receiver, "a/#", 1);
+        world.publish_retained(sender, "a/1", 1, "new");
+        world.publish_retained(sender, "a/4", 1, "new");
+        world.congest(receiver, false);
+        let deliveries = world.deliveries(receiver);
+        let found: Vec<_> = deliveries
+            .iter()
+            .map(|delivery| (delivery.message.topic(), delivery.retain))
+            .collect();
+        let live = [("a/1", false), ("a/4", false)];
+        let replayed = [("a/0", true), ("a/2", true)];
+        assert_eq!(found, [live, replayed].concat());
     }
-    world.congest(receiver, true);
-    world.subscribe(receiver, "a/#", 1);
-    world.publish_retained(sender, "a/1", 1, "new");
-    world.publish_retained(sender, "a/4", 1, "new");
-    world.congest(receiver, false);
-    let deliveries = world.deliveries(receiver);
-    let found: Vec<_> = deliveries
-        .iter()
-        .map(|delivery| (delivery.message.topic(), delivery.retain))
-        .collect();
-    let live = [("a/1", false), ("a/4", false)];
-    let replayed = [("a/0", true), ("a/2", true)];
-    assert_eq!(found, [live, replayed].concat());
 }
 
 /// Verifies [MQTT-3.3.4-2]: overlapping Subscriptions deliver at the highest QoS.
 /// Verifies [MQTT-3.3.4-3]: with the Subscription Identifier.
 /// Verifies [MQTT-3.3.4-4]: of each that has one, in one copy.
 /// Verifies [MQTT-3.3.2-3]: what is delivered matches the filter.
-/// Verifies [v3.1.1 MQTT-3.3.2-3]: as in 3.1.1.
 /// Verifies [MQTT-4.5.0-1]: the message joins every matching Session.
 #[test]
 fn overlapping_subscriptions_are_one_delivery_with_all_identifiers() {
-    let (mut world, sender, receiver) = pair();
+    let (mut world, sender, receiver) = pair(Version::V5);
     let other = world.connect("other");
     world.subscribe(other, "a/b", 1);
     world.subscribe_with(receiver, "a/+", options(1), Some(3));
@@ -293,7 +292,7 @@ fn overlapping_subscriptions_are_one_delivery_with_all_identifiers() {
 /// Verifies [MQTT-3.8.3-3]: No Local sends nothing back.
 #[test]
 fn no_local_sends_nothing_back() {
-    let (mut world, sender, receiver) = pair();
+    let (mut world, sender, receiver) = pair(Version::V5);
     let no_local = SubscriptionOptions {
         no_local: true,
         ..options(1)
@@ -340,7 +339,7 @@ fn unavailable_features_are_refused_with_their_code() {
 /// 0x10 only if nobody at all gets the message.
 #[test]
 fn a_publisher_hears_that_nobody_was_there() {
-    let (mut world, sender, receiver) = pair();
+    let (mut world, sender, receiver) = pair(Version::V5);
     let answer = |world: &mut World| {
         world.publish(sender, "a", 1, "x");
         let Some(Outgoing::PubAck(ack)) = world.next(sender) else {
@@ -390,7 +389,7 @@ fn a_shared_subscription_delivers_to_one_member_in_turn() {
 
 #[test]
 fn a_shared_and_a_plain_subscription_of_one_client_are_two_deliveries() {
-    let (mut world, sender, receiver) = pair();
+    let (mut world, sender, receiver) = pair(Version::V5);
     world.subscribe_with(receiver, "$share/g/a", options(1), Some(1));
     world.subscribe_with(receiver, "a", options(1), Some(2));
     world.publish(sender, "a", 1, "x");

@@ -42,6 +42,8 @@ pub(crate) struct World {
     /// Whether messages between shards stay in their rings until [`World::carry`].
     pub(crate) holds_rings: bool,
     pub(crate) permissions: Arc<Permissions>,
+    /// What [`World::connect`] speaks; 5.0 if not said otherwise.
+    pub(crate) version: Version,
     inboxes: BTreeMap<ConnectionKey, Inbox>,
     rings: BTreeMap<(usize, usize), VecDeque<ShardMessage>>,
     next_key: u64,
@@ -53,6 +55,12 @@ const SEED: u64 = 7;
 impl World {
     pub(crate) fn new() -> Self {
         Self::with(1, Limits::default())
+    }
+
+    pub(crate) fn speaking(version: Version) -> Self {
+        let mut world = Self::new();
+        world.version = version;
+        world
     }
 
     pub(crate) fn with(shards: u16, limits: Limits) -> Self {
@@ -77,6 +85,7 @@ impl World {
             holds_store: false,
             holds_rings: false,
             permissions: Arc::new(Permissions::allow_all()),
+            version: Version::V5,
             inboxes: BTreeMap::new(),
             rings: BTreeMap::new(),
             next_key: 1,
@@ -204,14 +213,16 @@ impl World {
         Client { key, shard }
     }
 
-    /// A 5.0 Client whose Session never expires; its CONNACK is taken.
+    /// A Client of [`Self::version`] whose Session never expires; its CONNACK is taken.
     pub(crate) fn connect(&mut self, client_id: &str) -> Client {
         self.resume(client_id).0
     }
 
     /// The same, with Session Present.
     pub(crate) fn resume(&mut self, client_id: &str) -> (Client, bool) {
-        let client = self.connect_with(durable(client_id));
+        let mut connect = durable(client_id);
+        connect.version = self.version;
+        let client = self.connect_with(connect);
         let connack = self.connack(client);
         assert_eq!(connack.reason, ReasonCode::Success);
         (client, connack.session_present)
