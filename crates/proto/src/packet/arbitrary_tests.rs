@@ -398,7 +398,7 @@ fn auth() -> impl Strategy<Value = Packet<'static>> {
 }
 
 /// Every packet that `version` has.
-fn packet_of(version: Version) -> BoxedStrategy<Packet<'static>> {
+pub(super) fn packet_of(version: Version) -> BoxedStrategy<Packet<'static>> {
     let mut packets = vec![
         connect(version).boxed(),
         publish(version).boxed(),

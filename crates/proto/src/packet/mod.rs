@@ -13,6 +13,8 @@ mod connack;
 mod connect;
 mod disconnect;
 mod malformed;
+#[cfg(test)]
+mod oracle_tests;
 mod property;
 mod publish;
 mod reason_code;
