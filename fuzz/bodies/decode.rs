@@ -23,6 +23,11 @@ pub(crate) fn run(data: &[u8]) {
         let mut written = Vec::new();
         encode(&packet, version, &mut written).expect("what was read can be written");
         let again = decode(&written, version, u32::MAX).expect("what was written is a packet");
-        assert_eq!(again, Some((packet, written.len())));
+        if version == Version::V31 && matches!(packet, Packet::SubAck(_)) {
+            // Its refusals are read and cannot be written.
+            assert_eq!(written.len(), used);
+        } else {
+            assert_eq!(again, Some((packet, written.len())));
+        }
     }
 }

@@ -796,6 +796,19 @@ fn a_suback_is_written_as_its_version_knows_it() {
     assert_eq!(refusal(&[0x90, 2, 0, 1], V311), Malformed::SubAckEmpty);
 }
 
+/// MQTT 3.1 has no code for a refusal; Servers that send 0x80 all the same are understood.
+#[test]
+fn a_refusal_in_a_suback_of_3_1_is_read_and_never_written() {
+    let input = [0x90, 4, 0, 1, 0x80, 2];
+    let read = accepted(&input, Version::V31);
+    let Packet::SubAck(suback) = &read else {
+        panic!("not a SUBACK");
+    };
+    let reasons = [ReasonCode::UnspecifiedError, ReasonCode::GrantedQos2];
+    assert_eq!(suback.reasons, reasons);
+    assert_eq!(bytes(&read, Version::V31), [0x90, 4, 0, 1, 0, 2]);
+}
+
 /// Section 3.11 of 3.1.1: UNSUBACK has no payload.
 #[test]
 fn an_unsuback_has_reason_codes_in_5_0_only() {
