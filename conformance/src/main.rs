@@ -10,6 +10,7 @@ mod cases;
 mod expectation;
 mod packet;
 mod runner;
+mod seeds;
 mod steps;
 
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -48,6 +49,9 @@ struct Arguments {
     /// Print the names and statements of the cases, and run none.
     #[arg(long)]
     list: bool,
+    /// Write the rows' bytes into this folder as seeds for the fuzz targets, and run none.
+    #[arg(long)]
+    seeds: Option<PathBuf>,
     /// The folder with the rows.
     #[arg(long, default_value_os_t = Path::new(env!("CARGO_MANIFEST_DIR")).join("cases"))]
     cases: PathBuf,
@@ -74,6 +78,10 @@ fn execute(arguments: &Arguments) -> Result<bool, String> {
             println!("{}  [{}]", case.name, case.statements.join(", "));
         }
         println!("conformance: {} cases", cases.len());
+        return Ok(true);
+    }
+    if let Some(folder) = &arguments.seeds {
+        println!("conformance: {} seeds", seeds::write(&cases, folder)?);
         return Ok(true);
     }
     let (_broker, address) = match &arguments.host {

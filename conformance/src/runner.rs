@@ -486,7 +486,7 @@ fn join_reasons(reasons: &[String]) -> String {
 }
 
 /// The CONNECT that `connect` describes; user name and password have no word, send them as bytes.
-fn connect_packet(connect: &Connect, version: Version, own_id: &str) -> Vec<Atom> {
+pub(crate) fn connect_packet(connect: &Connect, version: Version, own_id: &str) -> Vec<Atom> {
     let literal = |bytes: &[u8]| Atom::Literal(bytes.to_vec());
     let (name, level) = match version {
         Version::V31 => ("MQIsdp", 3),
