@@ -105,5 +105,6 @@ const LIMITS: ServerLimits = ServerLimits {
     maximum_packet_size_bytes: 1024 * 1024,
     receive_maximum: 10,
     topic_alias_maximum: 0,
+    topic_alias_maximum_out: 0,
     connect_timeout: Duration::from_secs(10),
 };
