@@ -248,7 +248,7 @@ pub(crate) fn read_properties<'a>(
     Ok(raw)
 }
 
-/// Reads a section that [`read_properties`] has checked.
+/// Reads a section that `read_properties` has checked.
 #[derive(Clone, Debug)]
 pub struct PropertyIter<'a> {
     reader: Reader<'a>,

@@ -17,8 +17,9 @@ use crate::{PacketIdentifier, Qos, Version, topic};
 impl ClientConnection {
     /// Appends a PUBLISH; `publish.packet_id` is chosen here and returned. [MQTT-3.3.1-2] DUP is 0.
     /// # Errors
-    /// [`SendError::QuotaExhausted`]: try again after a [`ClientEvent::Published`]. Anything else: the
-    /// Server does not take this one. `out` is as it was.
+    /// [`SendError::QuotaExhausted`]: try again after a
+    /// [`ClientEvent::Published`](crate::connection::ClientEvent::Published). Anything else: the Server
+    /// does not take this one. `out` is as it was.
     pub fn publish(
         &mut self,
         publish: &Publish<'_>,
