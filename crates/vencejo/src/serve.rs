@@ -25,13 +25,13 @@ use crate::tools::Failure;
 #[command(disable_help_flag = true)]
 pub(crate) struct ServeArgs {
     /// Configuration file (TOML)
-    #[arg(short = 'c', long)]
+    #[arg(short = 'c', long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where to listen, instead of what the configuration says; may be repeated
     #[arg(long, value_name = "ADDR:PORT", value_parser = parse_listen)]
     listen: Vec<SocketAddr>,
     /// How many shards (threads that serve) [default: one for each core]
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     shards: Option<u16>,
     /// Where state is to be kept; NOT YET: this version keeps all state in memory and writes nothing
     #[arg(long, value_name = "DIR")]
@@ -47,10 +47,10 @@ pub(crate) struct ServeArgs {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct LogArgs {
     /// Form of the log on standard error
-    #[arg(long, value_enum, default_value = "text")]
+    #[arg(long, value_name = "FORM", value_enum, default_value = "text")]
     log_format: LogFormat,
     /// What is logged: off, error, warn, info, debug or trace [default: info; demo: warn]
-    #[arg(long)]
+    #[arg(long, value_name = "LEVEL")]
     log_level: Option<LevelFilter>,
 }
 

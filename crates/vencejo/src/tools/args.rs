@@ -1,6 +1,6 @@
 //! The flags of `pub` and `sub`, and what they mean for the connection.
 //!
-//! Owns: the clap tables, checks across flags, [`ConnectionArgs::options`].
+//! Owns: the clap tables, checks across flags, [`ConnectionArgs::connection`].
 //! Does not own: properties (see `properties`). Start reading at [`PubArgs`].
 //! Invariant: a flag means here what it means to mosquitto; `-h` is the host.
 
@@ -50,10 +50,10 @@ pub(crate) struct PubArgs {
     #[arg(short = 'M', long, default_value_t = 20)]
     pub(crate) max_inflight: usize,
     /// With -f, -m, -n or -s: publish this many times
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, value_name = "TIMES", default_value_t = 1)]
     pub(crate) repeat: u64,
     /// With --repeat: seconds between two messages
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.0)]
     pub(crate) repeat_delay: f64,
 }
 
@@ -122,7 +122,7 @@ pub(crate) struct ConnectionArgs {
     /// Port to connect to [default: 1883]
     #[arg(short = 'p', long)]
     pub(crate) port: Option<String>,
-    /// Everything at once: mqtt://[user[:password]@]host[:port]/topic
+    /// Everything at once: `mqtt://user:password@host:port/topic`; all but the host may be left out
     #[arg(short = 'L', long)]
     pub(crate) url: Option<String>,
     /// Client identifier [default: the server assigns one]
@@ -143,16 +143,16 @@ pub(crate) struct ConnectionArgs {
     )]
     pub(crate) password: Option<String>,
     /// Protocol version: 5, 3.1.1 or 3.1, in any spelling [default: 5]
-    #[arg(short = 'V', long)]
+    #[arg(short = 'V', long, value_name = "VERSION")]
     pub(crate) protocol_version: Option<String>,
     /// Keep alive in seconds
-    #[arg(short = 'k', long, default_value = "60")]
+    #[arg(short = 'k', long, value_name = "SECONDS", default_value = "60")]
     pub(crate) keepalive: String,
     /// Keep the session when the connection ends
     #[arg(short = 'c', long, aliases = ["no-clean"])]
     pub(crate) disable_clean_session: bool,
     /// Seconds the session lives on (5.0); -1 = for ever
-    #[arg(short = 'x', long, allow_hyphen_values = true)]
+    #[arg(short = 'x', long, value_name = "SECONDS", allow_hyphen_values = true)]
     pub(crate) session_expiry_interval: Option<String>,
     /// A 5.0 property: COMMAND NAME VALUE, or COMMAND user-property NAME VALUE
     #[arg(short = 'D', long = "property", num_args = 3..=4, value_names = ["COMMAND", "NAME", "VALUE"], action = ArgAction::Append)]
@@ -170,7 +170,7 @@ pub(crate) struct ConnectionArgs {
     #[arg(long)]
     pub(crate) will_retain: bool,
     /// Local address to connect from
-    #[arg(short = 'A')]
+    #[arg(short = 'A', value_name = "ADDRESS")]
     pub(crate) bind_address: Option<IpAddr>,
     /// Send small packets at once (turns Nagle's algorithm off)
     #[arg(long)]

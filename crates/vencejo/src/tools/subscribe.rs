@@ -253,11 +253,18 @@ fn lost(disconnected: Disconnected, args: &SubArgs) -> Result<Outcome, Failure> 
                 });
             }
             if !args.connection.quiet {
-                complain(&text);
+                complain(&format!("{text}; trying again every second."));
             }
             Ok(Outcome::Lost(disconnected.session))
         }
-        _ => Ok(Outcome::Lost(disconnected.session)),
+        cause => {
+            if !args.connection.quiet {
+                complain(&format!(
+                    "Connection lost ({cause}); trying again every second."
+                ));
+            }
+            Ok(Outcome::Lost(disconnected.session))
+        }
     }
 }
 
