@@ -1,7 +1,7 @@
 //! The bytes of the rows as seeds for the fuzz targets.
 //!
 //! Owns: which bytes of a case make one stream. Does not own: the targets (see `fuzz/`), sending.
-//! Start reading at [`write`]. Invariant: a stream is what one connection of one case sends.
+//! Start reading at [`write()`]. Invariant: a stream is what one connection of one case sends.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
