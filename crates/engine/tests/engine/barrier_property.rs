@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
+use proto::Version;
 use proto::connection::Outgoing;
 use proto::packet::{Publish, Subscribe, SubscriptionRequest};
 use vencejo_engine::Limits;
@@ -60,12 +61,13 @@ struct Barrier {
 }
 
 impl Barrier {
-    fn new(shards: u16, names: u32, retained_replay_per_turn: usize) -> Self {
+    fn new(shards: u16, names: u32, retained_replay_per_turn: usize, version: Version) -> Self {
         let limits = Limits {
             retained_replay_per_turn,
             ..Limits::default()
         };
         let mut world = World::with(shards, limits);
+        world.version = version;
         let publishers = (0..PUBLISHERS)
             .map(|index| world.connect_clean(&format!("publisher-{names}-{index}")))
             .collect();
@@ -216,9 +218,10 @@ proptest! {
         shards in 1_u16..=4,
         names in 0_u32..8,
         retained_replay_per_turn in 1_usize..4,
+        version in prop::sample::select(vec![Version::V311, Version::V5]),
         events in prop::collection::vec(event(), 1..120),
     ) {
-        let mut barrier = Barrier::new(shards, names, retained_replay_per_turn);
+        let mut barrier = Barrier::new(shards, names, retained_replay_per_turn, version);
         for event in &events {
             barrier.apply(event);
         }

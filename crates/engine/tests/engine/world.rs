@@ -228,9 +228,9 @@ impl World {
         (client, connack.session_present)
     }
 
-    /// A clean 5.0 Client without anything special; its CONNACK is taken.
+    /// A clean Client of [`Self::version`] without anything special; its CONNACK is taken.
     pub(crate) fn connect_clean(&mut self, client_id: &str) -> Client {
-        let client = self.connect_with(Connect::new(Version::V5, client_id));
+        let client = self.connect_with(Connect::new(self.version, client_id));
         assert_eq!(self.connack(client).reason, ReasonCode::Success);
         client
     }
