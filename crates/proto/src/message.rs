@@ -37,13 +37,18 @@ impl Message {
         let shared = buffer
             .filter(|_| publish.payload.len() >= SHARED_PAYLOAD_BYTES_MIN)
             .map(|buffer| buffer.slice_ref(publish.payload));
-        let mut body = topic_field(publish.topic, publish.payload.len() + 32);
+        let own_payload = if shared.is_none() {
+            publish.payload
+        } else {
+            &[]
+        };
+        // Exact unless a property stays behind, so that the box below takes the buffer as it is.
+        let more = publish.properties.forwarded_len_max() + own_payload.len();
+        let mut body = topic_field(publish.topic, more);
         let topic_end = body.len();
         publish.properties.put_forwarded(&mut body);
         let properties_end = body.len();
-        if shared.is_none() {
-            body.extend_from_slice(publish.payload);
-        }
+        body.extend_from_slice(own_payload);
         Self {
             body: body.into_boxed_slice(),
             topic_end,

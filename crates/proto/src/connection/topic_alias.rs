@@ -58,6 +58,11 @@ impl OutboundAliases {
         }
     }
 
+    /// Whether aliases may be used at all.
+    pub(crate) const fn is_enabled(&self) -> bool {
+        self.maximum > 0
+    }
+
     /// How to send `topic`: with the alias it has, with a new one, or (maximum 0) without.
     /// [MQTT-3.1.2-26] [MQTT-3.1.2-27] [MQTT-3.3.2-11]
     pub(crate) fn assign(&mut self, topic: &str) -> Option<TopicAliasUse> {

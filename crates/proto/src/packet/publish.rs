@@ -52,6 +52,11 @@ impl<'a> PublishProperties<'a> {
         PropertyIter::new(self.raw)
     }
 
+    /// How many bytes [`Self::put_forwarded`] appends, at most.
+    pub(crate) const fn forwarded_len_max(&self) -> usize {
+        self.raw.len()
+    }
+
     /// Whether every property is to be forwarded, so that [`Self::raw`] can be taken as a whole.
     const fn is_all_forwarded(&self) -> bool {
         self.topic_alias.is_none()
@@ -216,10 +221,11 @@ pub struct OutgoingPublish<'a> {
 }
 
 impl OutgoingPublish<'_> {
-    fn sent_topic_len(&self) -> usize {
+    /// The topic with its two bytes of length, as it is sent.
+    fn sent_topic_field(&self) -> &[u8] {
         match self.topic_alias {
-            Some(TopicAliasUse::Replace(_)) => 0,
-            _ => self.message.topic().len(),
+            Some(TopicAliasUse::Replace(_)) => &[0, 0],
+            _ => self.message.topic_field(),
         }
     }
 
@@ -240,7 +246,7 @@ impl OutgoingPublish<'_> {
 
     /// Remaining Length of the packet as `version` writes it, in bytes; saturates at `u32::MAX`.
     fn remaining_len(&self, version: Version) -> u32 {
-        let mut len = 2 + self.sent_topic_len() + self.message.payload().len();
+        let mut len = self.sent_topic_field().len() + self.message.payload().len();
         if self.packet_id.is_some() {
             len += 2;
         }
@@ -268,10 +274,7 @@ impl OutgoingPublish<'_> {
         }
         out.push(first_byte(self.dup, self.qos, self.retain));
         put_variable_byte_integer(out, remaining);
-        match self.topic_alias {
-            Some(TopicAliasUse::Replace(_)) => put_u16(out, 0),
-            _ => out.extend_from_slice(self.message.topic_field()),
-        }
+        out.extend_from_slice(self.sent_topic_field());
         if let Some(packet_id) = self.packet_id {
             put_u16(out, packet_id.get());
         }
