@@ -13,8 +13,8 @@ use crate::Version;
 use crate::connection::{ConnectionError, Delivery, Outgoing};
 use crate::message::SHARED_PAYLOAD_BYTES_MIN;
 use crate::packet::{
-    self, Ack, Auth, ConnAck, Disconnect, Malformed, OutgoingPublish, Packet, PacketType,
-    ReasonCode, TopicAliasUse,
+    self, Ack, Auth, ConnAck, Disconnect, EncodeError, Malformed, OutgoingPublish, Packet,
+    PacketType, ReasonCode, TopicAliasUse,
 };
 
 impl ServerConnection {
@@ -37,18 +37,18 @@ impl ServerConnection {
             Outgoing::ConnAck(connack) => self.send_connack(connack, now, out),
             Outgoing::PubAck(ack) => {
                 self.open_qos1 = self.open_qos1.saturating_sub(1);
-                self.send_ack(Packet::PubAck, ack, out)
+                self.send_ack(PacketType::PubAck, ack, out)
             }
             Outgoing::PubRec(ack) => {
                 if ack.reason.is_error() {
                     self.open_qos2.remove(&ack.packet_id.get());
                 }
-                self.send_ack(Packet::PubRec, ack, out)
+                self.send_ack(PacketType::PubRec, ack, out)
             }
-            Outgoing::PubRel(ack) => self.send_ack(Packet::PubRel, ack, out),
+            Outgoing::PubRel(ack) => self.send_ack(PacketType::PubRel, ack, out),
             Outgoing::PubComp(ack) => {
                 self.open_qos2.remove(&ack.packet_id.get());
-                self.send_ack(Packet::PubComp, ack, out)
+                self.send_ack(PacketType::PubComp, ack, out)
             }
             Outgoing::SubAck(suback) => self.send_with_fallback(
                 || Packet::SubAck(suback.clone()),
@@ -128,12 +128,14 @@ impl ServerConnection {
             },
             subscription_identifiers: delivery.subscription_identifiers.as_deref().unwrap_or(&[]),
         };
-        if has_properties {
+        if has_properties && self.outbound_aliases.is_enabled() {
             self.add_topic_alias(&mut publish);
         }
         // [MQTT-3.1.2-24]
-        let fits = publish.encoded_len(self.version) <= self.client_packet_size_max;
-        if !fits || publish.put_head(self.version, out).is_err() {
+        let is_limited = self.client_packet_size_max < packet::PACKET_BYTES_MAX;
+        let is_too_large =
+            is_limited && publish.encoded_len(self.version) > self.client_packet_size_max;
+        if is_too_large || publish.put_head(self.version, out).is_err() {
             return None;
         }
         match message.shared_payload() {
@@ -197,17 +199,16 @@ impl ServerConnection {
         is_written
     }
 
-    fn send_ack(
-        &self,
-        packet: impl Fn(Ack) -> Packet<'static>,
-        ack: &Ack,
-        out: &mut Vec<u8>,
-    ) -> bool {
-        let bare = || packet(Ack::new(ack.packet_id, ack.reason));
-        if ack.properties.is_none() {
-            return self.write(&bare(), out);
-        }
-        self.send_with_fallback(|| packet(ack.clone()), bare, out)
+    fn send_ack(&self, packet_type: PacketType, ack: &Ack, out: &mut Vec<u8>) -> bool {
+        // [MQTT-3.1.2-29]
+        let may_explain = ack.properties.is_none() || self.request_problem_information;
+        let bare = Ack::new(ack.packet_id, ack.reason);
+        (may_explain && self.write_ack(packet_type, ack, out))
+            || self.write_ack(packet_type, &bare, out)
+    }
+
+    fn write_ack(&self, packet_type: PacketType, ack: &Ack, out: &mut Vec<u8>) -> bool {
+        self.write_with(out, |out| ack.put(packet_type, self.version, out))
     }
 
     /// [MQTT-3.1.2-29] Problem information goes only to Clients that want it.
@@ -239,8 +240,16 @@ impl ServerConnection {
 
     /// [MQTT-3.1.2-24] Writes nothing that exceeds the Client's Maximum Packet Size.
     fn write(&self, packet: &Packet<'_>, out: &mut Vec<u8>) -> bool {
+        self.write_with(out, |out| packet::encode(packet, self.version, out))
+    }
+
+    fn write_with(
+        &self,
+        out: &mut Vec<u8>,
+        put: impl FnOnce(&mut Vec<u8>) -> Result<(), EncodeError>,
+    ) -> bool {
         let start = out.len();
-        let written = packet::encode(packet, self.version, out).is_ok();
+        let written = put(out).is_ok();
         let len = u32::try_from(out.len() - start).unwrap_or(u32::MAX);
         if !written || len > self.client_packet_size_max {
             out.truncate(start);
