@@ -22,7 +22,7 @@ use crate::pending::Wait;
 use crate::retained::Stamp;
 use crate::routing::{RoutedPublish, ShardItem, Taking};
 use crate::shared_delivery::Elsewhere;
-use crate::subscriptions::{Matches, PublisherMemo};
+use crate::subscriptions::Matches;
 use crate::{ConnectionKey, Engine};
 
 /// Who took a message.
@@ -246,16 +246,13 @@ impl Engine {
             self.refuse_retained(connection, key, publish, now);
             return None;
         }
-        let mut memo = self
-            .connections
-            .get_mut(connection)
-            .map(|connection| std::mem::take(&mut connection.memo))
-            .unwrap_or_default();
-        let routed = self.route(&message, Some(key), &mut memo, now);
-        if let Some(connection) = self.connections.get_mut(connection) {
-            connection.memo = memo;
-        }
-        Some(routed)
+        let matches = match self.connections.get_mut(connection) {
+            Some(connection) => self
+                .subscriptions
+                .matches_with(&mut connection.memo, publish.topic),
+            None => self.subscriptions.matches(publish.topic),
+        };
+        Some(self.route_to(&matches, &message, Some(key), now))
     }
 
     /// A message that cannot be retained is not taken at all, or its publisher would believe that it is:
@@ -281,15 +278,24 @@ impl Engine {
         &mut self,
         message: &Arc<Message>,
         publisher: Option<SessionKey>,
-        memo: &mut PublisherMemo,
         now: Instant,
     ) -> Routed {
-        let matches = self.subscriptions.matches_with(memo, message.topic());
+        let matches = self.subscriptions.matches(message.topic());
+        self.route_to(&matches, message, publisher, now)
+    }
+
+    fn route_to(
+        &mut self,
+        matches: &Matches,
+        message: &Arc<Message>,
+        publisher: Option<SessionKey>,
+        now: Instant,
+    ) -> Routed {
         self.targets.clear();
         let (retained, mut wait) = self.retain(message, now);
-        self.deliver_rows(&matches, message, publisher, now);
-        let elsewhere = self.deliver_groups(&matches, message, publisher, now);
-        wait = wait.and(self.send_to_shards(&matches, message, retained, &elsewhere));
+        self.deliver_rows(matches, message, publisher, now);
+        let elsewhere = self.deliver_groups(matches, message, publisher, now);
+        wait = wait.and(self.send_to_shards(matches, message, retained, &elsewhere));
         wait = wait.and(self.record_enqueued(message, now));
         Routed {
             wait,

@@ -11,7 +11,6 @@ use proto::{Message, Qos};
 
 use crate::counters::Counters;
 use crate::routing::ShardItem;
-use crate::subscriptions::PublisherMemo;
 use crate::timers::Due;
 use crate::{Config, Engine, ShardIndex};
 
@@ -122,7 +121,7 @@ impl Engine {
     fn publish_sys_topic(&mut self, name: &str, value: String, now: Instant) {
         let topic = format!("$SYS/broker/{name}");
         let message = Message::new(&topic, value.into(), Qos::AtMostOnce, true, now);
-        self.route(&Arc::new(message), None, &mut PublisherMemo::default(), now);
+        self.route(&Arc::new(message), None, now);
     }
 }
 

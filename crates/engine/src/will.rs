@@ -13,7 +13,6 @@ use crate::Engine;
 use crate::keys::SessionKey;
 use crate::pending::Wait;
 use crate::publish::message_record;
-use crate::subscriptions::PublisherMemo;
 use crate::timers::Due;
 
 impl Engine {
@@ -47,7 +46,7 @@ impl Engine {
         self.counters.wills_published += 1;
         // [MQTT-3.1.3-10] [MQTT-3.1.2-14] [MQTT-3.1.2-15] [v3.1.1 MQTT-3.1.2-16] [v3.1.1 MQTT-3.1.2-17]
         let message = Arc::new(Message::from_will(&pending.will, now));
-        self.route(&message, Some(key), &mut PublisherMemo::default(), now);
+        self.route(&message, Some(key), now);
     }
 
     /// [MQTT-3.1.2-10] [v3.1.1 MQTT-3.1.2-10] The Will is not published any more.
