@@ -84,8 +84,12 @@ impl<S: Store> Shard<S> {
     /// Puts a packet behind what the connection has still to send.
     pub(super) fn send(&mut self, key: ConnectionKey, packet: &Outgoing) {
         let now = self.now;
+        let mark = self.shared.settings.congested_bytes;
         let Self {
-            connections, pool, ..
+            connections,
+            pool,
+            dirty,
+            ..
         } = self;
         let connection = connections
             .get_mut(index_of(key))
@@ -101,7 +105,10 @@ impl<S: Store> Shard<S> {
                 .protocol
                 .send(packet, now, connection.unsent.tail()),
         };
-        self.mark_dirty(key);
+        if !std::mem::replace(&mut connection.flags.is_dirty, true) {
+            dirty.push(key);
+        }
+        let is_overdue = connection.unsent.len() > mark && !connection.flags.is_congested;
         self.engine.count_packets(0, u64::from(is_written));
         match packet {
             Outgoing::Publish(delivery) if !is_written => self.skip_delivery(key, delivery),
@@ -113,7 +120,9 @@ impl<S: Store> Shard<S> {
             }
             // The time for CONNECT is over, Keep Alive begins.
             Outgoing::ConnAck(_) => self.arm(key),
-            _ => self.relieve(key),
+            // Written before the end of the turn, or it would grow too large.
+            _ if is_overdue => self.write(key),
+            _ => {}
         }
     }
 
@@ -133,18 +142,6 @@ impl<S: Store> Shard<S> {
             let ack = Ack::new(packet_id, ReasonCode::Success);
             self.engine.on_puback(key, &ack, self.now);
         }
-    }
-
-    /// Writes before the end of the turn what would otherwise grow too large.
-    fn relieve(&mut self, key: ConnectionKey) {
-        let mark = self.shared.settings.congested_bytes;
-        let Some(connection) = self.connection_mut(key) else {
-            return;
-        };
-        if connection.unsent.len() <= mark || connection.flags.is_congested {
-            return;
-        }
-        self.write(key);
     }
 
     /// Writes every connection that was touched, once.
