@@ -52,6 +52,7 @@ impl Ack {
         self
     }
 
+    #[inline]
     pub(crate) fn read(
         reader: &mut Reader<'_>,
         packet_type: PacketType,

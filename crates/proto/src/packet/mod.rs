@@ -227,6 +227,7 @@ pub fn fixed_header(
 /// used, or `None` if more bytes are needed. O(packet); payloads are not copied.
 /// # Errors
 /// [`Malformed`]: these bytes can never become a packet. Source: sections 2.1 and 4.13.
+#[inline(always)]
 pub fn decode(
     input: &[u8],
     version: Version,
@@ -272,6 +273,9 @@ fn check_flags(packet_type: PacketType, first_byte: u8, version: Version) -> Res
     }
 }
 
+// Inlined so that a packet is built where it is used, and not moved there: this, `decode` and the
+// readers of what comes most.
+#[inline(always)]
 fn decode_body<'a>(
     packet_type: PacketType,
     first_byte: u8,

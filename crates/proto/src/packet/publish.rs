@@ -126,6 +126,7 @@ impl<'a> PublishProperties<'a> {
 }
 
 impl<'a> Publish<'a> {
+    #[inline(always)]
     pub(crate) fn read(
         reader: &mut Reader<'a>,
         first_byte: u8,

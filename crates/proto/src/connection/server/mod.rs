@@ -129,6 +129,7 @@ impl ServerConnection {
     /// # Errors
     /// The peer broke a rule: send what [`Self::refuse`] writes, then close, [MQTT-4.13.1-1],
     /// [v3.1.1 MQTT-4.8.0-1].
+    #[inline]
     pub fn next_event<'a>(
         &'a mut self,
         input: &'a [u8],
