@@ -2,8 +2,8 @@
 //!
 //! Owns: the socket, both buffers, the requests that await an acknowledgement.
 //! Does not own: any protocol rule. Start reading at [`Driver::run`].
-//! Invariant: while an event waits for the application nothing is read; while much waits to be
-//! written no request is taken.
+//! Invariant: while an event waits for the application nothing is read, unless a request waits for the
+//! Server's answer; while much waits to be written no request is taken.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -86,6 +86,8 @@ pub(crate) struct Driver {
     inlets: Inlets,
     events: mpsc::Sender<Event>,
     undelivered: VecDeque<Event>,
+    /// Payload bytes in them.
+    undelivered_bytes: usize,
     /// A PUBLISH that waits for the Server's Receive Maximum.
     blocked: Option<ToPublish>,
     waiting: BTreeMap<PacketIdentifier, Waiting>,
@@ -121,6 +123,7 @@ impl Driver {
             inlets,
             events,
             undelivered: VecDeque::new(),
+            undelivered_bytes: 0,
             blocked: None,
             waiting: BTreeMap::new(),
             disconnect_done: None,
@@ -220,7 +223,7 @@ impl Driver {
 
     /// Waits for one thing and does it.
     async fn turn(&mut self) -> Result<Turn, DisconnectCause> {
-        let is_paused = !self.undelivered.is_empty();
+        let is_paused = self.is_paused();
         let is_writing = self.written < self.out.len();
         let takes_commands = self.out.len() - self.written < OUT_BYTES_MAX;
         let takes_publications = takes_commands && self.blocked.is_none();
@@ -228,15 +231,7 @@ impl Driver {
         let events = self.events.clone();
         tokio::select! {
             Some(()) = self.inlets.taken.recv() => self.acknowledge(),
-            permit = events.reserve(), if is_paused => {
-                // Nobody takes events any more: drop them, and go on for the requests.
-                let event = self.undelivered.pop_front();
-                if let (Ok(permit), Some(event)) = (permit, event) {
-                    permit.send(event);
-                } else {
-                    self.undelivered.clear();
-                }
-            }
+            permit = events.reserve(), if !self.undelivered.is_empty() => self.hand_over(permit),
             result = self.writer.write(self.out.get(self.written..).unwrap_or_default()), if is_writing => {
                 self.written += result.map_err(DisconnectCause::Io)?;
                 if self.written == self.out.len() {
@@ -260,6 +255,48 @@ impl Driver {
             }
         }
         Ok(Turn::Continue)
+    }
+
+    /// Whether the application has to take something before more is read. Behind what it has not taken
+    /// there may be the answer it waits for, so that is read on to, within a bound.
+    fn is_paused(&self) -> bool {
+        let may_read_on = !self.waiting.is_empty()
+            && self.undelivered.len() < UNDELIVERED_MAX
+            && self.undelivered_bytes < UNDELIVERED_BYTES_MAX;
+        !self.undelivered.is_empty() && !may_read_on
+    }
+
+    fn on_message(&mut self, message: ReceivedMessage) {
+        let len = message.payload.len();
+        let event = Event::Message(message);
+        // What waits already goes first.
+        let kept = if self.undelivered.is_empty() {
+            match self.events.try_send(event) {
+                Err(mpsc::error::TrySendError::Full(event)) => Some(event),
+                Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => None,
+            }
+        } else {
+            Some(event)
+        };
+        if let Some(event) = kept {
+            self.undelivered.push_back(event);
+            self.undelivered_bytes += len;
+        }
+    }
+
+    /// There is room for an event, or nobody takes events any more: then they are dropped, and what is left
+    /// is done for the requests.
+    fn hand_over(&mut self, permit: Result<mpsc::Permit<'_, Event>, mpsc::error::SendError<()>>) {
+        let event = self.undelivered.pop_front();
+        let (Ok(permit), Some(event)) = (permit, event) else {
+            self.undelivered.clear();
+            self.undelivered_bytes = 0;
+            return;
+        };
+        if let Event::Message(message) = &event {
+            self.undelivered_bytes -= message.payload.len();
+        }
+        permit.send(event);
     }
 
     fn on_timeout(&mut self, is_paused: bool) -> Result<(), DisconnectCause> {
@@ -286,7 +323,7 @@ impl Driver {
 
     /// Everything in the input, until the application has to take something first.
     fn on_input(&mut self) -> Option<DisconnectCause> {
-        while self.undelivered.is_empty() {
+        while !self.is_paused() {
             self.log_received();
             let start = self.out.len();
             let result = self
@@ -299,11 +336,8 @@ impl Driver {
                     return Some(DisconnectCause::ByServer(disconnect));
                 }
                 Ok(Some((ClientEvent::Publish(publish), used))) => {
-                    let event = Event::Message(ReceivedMessage::from_publish(&publish));
-                    if let Err(mpsc::error::TrySendError::Full(event)) = self.events.try_send(event)
-                    {
-                        self.undelivered.push_back(event);
-                    }
+                    let message = ReceivedMessage::from_publish(&publish);
+                    self.on_message(message);
                     used
                 }
                 Ok(Some((event, used))) => {
@@ -600,6 +634,10 @@ async fn open_one(address: SocketAddr, options: &Options) -> io::Result<TcpStrea
     socket.connect(address).await
 }
 
+/// Messages the application has not taken that are kept while it waits for an answer.
+const UNDELIVERED_MAX: usize = 1024;
+/// The same in bytes of their payloads.
+const UNDELIVERED_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Unsent bytes above which no further request is taken.
 const OUT_BYTES_MAX: usize = 64 * 1024;
 /// How long a closing connection waits for the Server to close as well.

@@ -165,8 +165,9 @@ impl Client {
     }
 
     /// Publishes and waits for the acknowledgement. An application that takes [`Events`] in the same task
-    /// had better use [`Self::start_publish`] above QoS 0: while many events wait to be taken, nothing is
-    /// read, so no acknowledgement arrives either.
+    /// may do so while the Server says fewer than some thousand messages (1024, or 16 MiB of payloads)
+    /// before its acknowledgement: so many are kept for it. Beyond that nothing is read until it takes some,
+    /// and [`Self::start_publish`] is the better way.
     /// # Errors
     /// The Server would refuse it, or the connection ended before it answered.
     pub async fn publish(&self, publication: Publication) -> Result<Published, RequestError> {
@@ -267,7 +268,8 @@ impl Events {
 
 /// Requests that wait for the driver.
 const COMMANDS_MAX: usize = 32;
-/// Events that wait for the application; beyond this nothing is read from the socket.
+/// Events that wait for the application; beyond this nothing is read from the socket, unless a request
+/// waits for what may come behind.
 const EVENTS_MAX: usize = 64;
 
 fn now() -> Instant {

@@ -227,6 +227,26 @@ async fn a_slow_application_gets_every_message() {
 }
 
 #[tokio::test]
+async fn an_acknowledgement_arrives_behind_many_messages_nobody_has_taken() {
+    let (mut peer, client, mut events) = connected(connack()).await;
+    let receipt = client
+        .start_publish(Publication::new("a", "x", Qos::AtLeastOnce))
+        .await
+        .unwrap();
+    assert_eq!(peer.next().await, "PUBLISH 1");
+    for number in 0..500 {
+        let topic = format!("t/{number}");
+        peer.send(&publish(&topic, Qos::AtMostOnce, 0)).await;
+    }
+    peer.send(&Packet::PubAck(ack(1))).await;
+    let published = timeout(DEADLINE, receipt.wait()).await.unwrap();
+    assert_eq!(published.unwrap().reason, ReasonCode::Success);
+    for number in 0..500 {
+        assert_eq!(message(&mut events).await.topic, format!("t/{number}"));
+    }
+}
+
+#[tokio::test]
 async fn a_lost_connection_hands_out_its_session() {
     let (listener, options) = listener().await;
     let options = options.clean_start(false).session(ClientSession::default());
