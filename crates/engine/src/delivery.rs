@@ -157,8 +157,7 @@ impl Engine {
 
     /// Sends a delivery from the queue, as part of the Session's burst.
     fn send_queued(&mut self, key: SessionKey, delivery: Delivery, wait: Wait) {
-        let session = self.sessions.get_mut(key);
-        if let Some(link) = session.and_then(|session| session.link.as_mut()) {
+        if let Some(link) = self.sessions.link_mut(key) {
             link.burst.bytes += delivery.message.memory_bytes();
         }
         self.send_delivery(key, delivery, wait);
@@ -363,11 +362,7 @@ impl Engine {
         else {
             return;
         };
-        if let Some(link) = self
-            .sessions
-            .get_mut(key)
-            .and_then(|session| session.link.as_mut())
-        {
+        if let Some(link) = self.sessions.link_mut(key) {
             link.is_congested = congested;
         }
         if !congested {

@@ -133,9 +133,7 @@ impl Engine {
     /// published as for every end but its own DISCONNECT. Returns whether it was connected.
     pub fn disconnect(&mut self, client_id: &str, reason: ReasonCode, now: Instant) -> bool {
         let session = self.sessions.find(client_id);
-        let link = session
-            .and_then(|key| self.sessions.get(key))
-            .and_then(|session| session.link.as_ref());
+        let link = session.and_then(|key| self.sessions.link(key));
         let Some(connection) = link.map(|link| link.connection) else {
             return false;
         };
@@ -146,11 +144,7 @@ impl Engine {
 
     /// Closes the connection of a Session when this turn ends.
     pub(crate) fn close_later(&mut self, key: SessionKey, reason: ReasonCode) {
-        let Some(link) = self
-            .sessions
-            .get(key)
-            .and_then(|session| session.link.as_ref())
-        else {
+        let Some(link) = self.sessions.link(key) else {
             return;
         };
         let closing = (link.connection, reason);

@@ -74,11 +74,7 @@ impl Engine {
     /// has left. Without a connection it is dropped.
     pub(crate) fn emit(&mut self, session: SessionKey, packet: Outgoing, wait: Wait) {
         let is_over = self.is_over(&wait);
-        let Some(link) = self
-            .sessions
-            .get_mut(session)
-            .and_then(|session| session.link.as_mut())
-        else {
+        let Some(link) = self.sessions.link_mut(session) else {
             return;
         };
         if link.held.is_empty() && is_over {
@@ -114,11 +110,7 @@ impl Engine {
 
     fn release_session(&mut self, key: SessionKey) {
         loop {
-            let Some(link) = self
-                .sessions
-                .get(key)
-                .and_then(|session| session.link.as_ref())
-            else {
+            let Some(link) = self.sessions.link(key) else {
                 return;
             };
             let Some(held) = link.held.front() else {
@@ -128,11 +120,7 @@ impl Engine {
                 self.sessions_holding.push(key);
                 return;
             }
-            let Some(link) = self
-                .sessions
-                .get_mut(key)
-                .and_then(|session| session.link.as_mut())
-            else {
+            let Some(link) = self.sessions.link_mut(key) else {
                 return;
             };
             if let Some(held) = link.held.pop_front() {

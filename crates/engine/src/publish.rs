@@ -94,16 +94,11 @@ impl Engine {
         buffer: Option<&Bytes>,
         now: Instant,
     ) {
-        let inbound_max = usize::from(self.limits.receive_maximum);
-        let Some(session) = self.sessions.get_mut(key) else {
+        let Some(inbound) = self.open_inbound(connection, key, packet_id, now) else {
             return;
         };
-        if session.inbound.len() >= inbound_max && !session.inbound.contains(packet_id) {
-            self.close(connection, ReasonCode::ReceiveMaximumExceeded, now);
-            return;
-        }
         let pubrec = |reason| Outgoing::PubRec(Ack::new(packet_id, reason));
-        if session.inbound.on_publish(packet_id) == InboundPublish::Repeated {
+        if inbound == InboundPublish::Repeated {
             let wait = self.wait_for_all();
             self.emit(key, pubrec(ReasonCode::Success), wait);
             return;
@@ -113,6 +108,24 @@ impl Engine {
         };
         let wait = routed.wait.and(self.record_inbound(key, packet_id));
         self.emit(key, pubrec(reason_for(routed)), wait);
+    }
+
+    /// Notes the identifier of a QoS 2 message; one more than the Receive Maximum closes the connection
+    /// and is `None`.
+    fn open_inbound(
+        &mut self,
+        connection: ConnectionKey,
+        key: SessionKey,
+        packet_id: PacketIdentifier,
+        now: Instant,
+    ) -> Option<InboundPublish> {
+        let inbound_max = usize::from(self.limits.receive_maximum);
+        let inbound = &mut self.sessions.get_mut(key)?.inbound;
+        if inbound.len() >= inbound_max && !inbound.contains(packet_id) {
+            self.close(connection, ReasonCode::ReceiveMaximumExceeded, now);
+            return None;
+        }
+        Some(inbound.on_publish(packet_id))
     }
 
     /// Keeps the identifier of an open QoS 2 message for a Session that is kept.
@@ -216,15 +229,9 @@ impl Engine {
         }
         if self.version_of(connection) != Version::V5 {
             // A 3.x Client goes on with PUBREL, which has to find the identifier.
-            let inbound_max = usize::from(self.limits.receive_maximum);
-            let Some(session) = self.sessions.get_mut(key) else {
-                return;
-            };
-            if session.inbound.len() >= inbound_max && !session.inbound.contains(packet_id) {
-                self.close(connection, ReasonCode::ReceiveMaximumExceeded, now);
+            if self.open_inbound(connection, key, packet_id, now).is_none() {
                 return;
             }
-            session.inbound.on_publish(packet_id);
             wait = wait.and(self.record_inbound(key, packet_id));
         }
         self.emit(key, Outgoing::PubRec(ack), wait);

@@ -135,6 +135,15 @@ impl Sessions {
         self.slab.get_mut(index(key))
     }
 
+    /// The Network Connection of a Session.
+    pub(crate) fn link(&self, key: SessionKey) -> Option<&Link> {
+        self.get(key)?.link.as_ref()
+    }
+
+    pub(crate) fn link_mut(&mut self, key: SessionKey) -> Option<&mut Link> {
+        self.get_mut(key)?.link.as_mut()
+    }
+
     pub(crate) fn insert(&mut self, session: Session) -> SessionKey {
         let client_id = Arc::clone(&session.client_id);
         let key = key_of(self.slab.insert(session));

@@ -21,10 +21,7 @@ impl Engine {
     /// 0x9C or 0x9D.
     pub fn finish_stop(&mut self, reason: ReasonCode, server_reference: Option<&str>) {
         for key in self.sessions.keys() {
-            let link = self
-                .sessions
-                .get(key)
-                .and_then(|session| session.link.as_ref());
+            let link = self.sessions.link(key);
             let Some(connection) = link.map(|link| link.connection) else {
                 continue;
             };

@@ -13,10 +13,9 @@ use mio::{Interest, Registry, Token};
 use proto::connection::ServerConnection;
 use store::Store;
 
-use super::connection::{Accepted, Connection, Flags, Stage, key_of};
+use super::connection::{Accepted, Connection, key_of};
 use super::links::Parcel;
 use super::stopping::Stopping;
-use super::unsent::Unsent;
 use super::{LISTENERS_FROM, Shard};
 
 /// The listeners of one shard.
@@ -157,24 +156,8 @@ impl<S: Store> Shard<S> {
         self.engine.count_socket();
         tracing::debug!(%peer, shard = self.links.own().0, "socket accepted");
         let protocol = ServerConnection::new(self.shared.settings.server_limits, self.now);
-        let flags = Flags {
-            is_over_limit,
-            ..Flags::default()
-        };
-        let connection = Connection {
-            key: engine::ConnectionKey(0),
-            socket,
-            protocol,
-            stage: Stage::AwaitingConnect,
-            peer,
-            claimed_client_id: None,
-            partial: Vec::new(),
-            unsent: Unsent::default(),
-            took_at: self.now,
-            armed: None,
-            reauthentication: None,
-            flags,
-        };
+        let mut connection = Connection::new(socket, protocol, peer, self.now);
+        connection.flags.is_over_limit = is_over_limit;
         if let Some(key) = self.insert(connection) {
             self.arm(key);
         }

@@ -14,9 +14,7 @@ use proto::packet::{Auth, Connect, PacketType, ReasonCode};
 use store::Store;
 
 use super::Shard;
-use super::connection::{
-    Admission, Connection, Flags, Moving, Pending, Stage, index_of, printable,
-};
+use super::connection::{Admission, Connection, Moving, Pending, Stage, index_of, printable};
 use super::links::Parcel;
 use super::stopping::Stopping;
 use crate::authentication::{Attempt, Decision, Exchange};
@@ -217,20 +215,8 @@ impl<S: Store> Shard<S> {
             unsent,
             rest,
         } = moving;
-        let connection = Connection {
-            key: ConnectionKey(0),
-            socket,
-            protocol,
-            stage: Stage::AwaitingConnect,
-            peer,
-            claimed_client_id: None,
-            partial: Vec::new(),
-            unsent,
-            took_at: self.now,
-            armed: None,
-            reauthentication: None,
-            flags: Flags::default(),
-        };
+        let mut connection = Connection::new(socket, protocol, peer, self.now);
+        connection.unsent = unsent;
         let Some(key) = self.insert(connection) else {
             return;
         };

@@ -13,6 +13,7 @@ use mio::net::TcpStream;
 use proto::Secret;
 use proto::connection::ServerConnection;
 use proto::packet::Connect;
+use slab::Slab;
 
 use super::deadlines::Tick;
 use super::unsent::Unsent;
@@ -92,6 +93,29 @@ pub(super) struct Flags {
 }
 
 impl Connection {
+    /// One that waits for its CONNECT and has no key yet.
+    pub(super) fn new(
+        socket: TcpStream,
+        protocol: ServerConnection,
+        peer: SocketAddr,
+        now: Instant,
+    ) -> Self {
+        Self {
+            key: ConnectionKey(0),
+            socket,
+            protocol,
+            stage: Stage::AwaitingConnect,
+            peer,
+            claimed_client_id: None,
+            partial: Vec::new(),
+            unsent: Unsent::default(),
+            took_at: now,
+            armed: None,
+            reauthentication: None,
+            flags: Flags::default(),
+        }
+    }
+
     /// Whether packets are still taken from it.
     pub(super) const fn is_open(&self) -> bool {
         matches!(
@@ -139,6 +163,17 @@ pub(super) struct Admission {
 /// The slab index in a key.
 pub(super) fn index_of(key: ConnectionKey) -> usize {
     usize::try_from(key.0 & u64::from(u32::MAX)).unwrap_or(usize::MAX)
+}
+
+/// The connection with this key, if it is still there. Apart from the shard, whose other parts are often
+/// needed with it.
+pub(super) fn find_mut(
+    connections: &mut Slab<Connection>,
+    key: ConnectionKey,
+) -> Option<&mut Connection> {
+    connections
+        .get_mut(index_of(key))
+        .filter(|found| found.key == key)
 }
 
 /// The key of the connection in this place of the slab, the `generation`th of the shard.

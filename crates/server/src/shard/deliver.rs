@@ -18,7 +18,7 @@ use proto::packet::{Ack, Disconnect, ReasonCode};
 use store::Store;
 
 use super::Shard;
-use super::connection::{Connection, Stage, index_of, printable};
+use super::connection::{Connection, Stage, find_mut, index_of, printable};
 use super::unsent::Written;
 
 impl<S: Store> Shard<S> {
@@ -91,10 +91,9 @@ impl<S: Store> Shard<S> {
             dirty,
             ..
         } = self;
-        let connection = connections
-            .get_mut(index_of(key))
-            .filter(|found| found.key == key);
-        let Some(connection) = connection else { return };
+        let Some(connection) = find_mut(connections, key) else {
+            return;
+        };
         if matches!(connection.stage, Stage::Lingering { .. }) {
             return;
         }
@@ -162,10 +161,9 @@ impl<S: Store> Shard<S> {
         let Self {
             connections, pool, ..
         } = self;
-        let connection = connections
-            .get_mut(index_of(key))
-            .filter(|found| found.key == key);
-        let Some(connection) = connection else { return };
+        let Some(connection) = find_mut(connections, key) else {
+            return;
+        };
         if matches!(connection.stage, Stage::Lingering { .. }) {
             return;
         }
@@ -269,10 +267,9 @@ impl<S: Store> Shard<S> {
         let Self {
             connections, pool, ..
         } = self;
-        let connection = connections
-            .get_mut(index_of(key))
-            .filter(|found| found.key == key);
-        let Some(connection) = connection else { return };
+        let Some(connection) = find_mut(connections, key) else {
+            return;
+        };
         connection.unsent.borrow_from(pool);
         let before = connection.unsent.len();
         connection.protocol.refuse(error, connection.unsent.tail());

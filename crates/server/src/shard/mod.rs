@@ -409,9 +409,7 @@ impl<S: Store> Shard<S> {
 
     /// The connection with this key, if it is still here.
     fn connection_mut(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
-        self.connections
-            .get_mut(connection::index_of(key))
-            .filter(|found| found.key == key)
+        connection::find_mut(&mut self.connections, key)
     }
 
     fn mark_dirty(&mut self, key: ConnectionKey) {

@@ -16,7 +16,7 @@ use proto::packet::{self, Auth, Connect, Disconnect, PacketType, Publish, Reason
 use store::Store;
 
 use super::Shard;
-use super::connection::{Stage, index_of};
+use super::connection::{Stage, find_mut};
 
 /// What is left to do once the engine, or nobody, has seen the event.
 enum Next {
@@ -168,9 +168,7 @@ impl<S: Store> Shard<S> {
                 engine,
                 ..
             } = self;
-            let connection = connections
-                .get_mut(index_of(key))
-                .filter(|found| found.key == key);
+            let connection = find_mut(connections, key);
             // [MQTT-3.1.4-6] Nothing after a refused CONNECT is looked at.
             let Some(connection) = connection.filter(|found| found.is_open()) else {
                 return;
