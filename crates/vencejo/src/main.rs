@@ -152,7 +152,7 @@ mod tests {
         );
         assert_eq!(args.connection.host.as_deref(), Some("example.org"));
         assert_eq!(args.connection.port.as_deref(), Some("1884"));
-        assert_eq!(args.message.as_deref(), Some("-5"));
+        assert_eq!(args.message.as_deref(), Some("-5".as_ref()));
         assert_eq!((args.repeat, args.max_inflight, args.retain), (3, 5, true));
         assert!(args.connection.debug && args.connection.will_retain);
         let args = sub(

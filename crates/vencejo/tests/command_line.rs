@@ -452,6 +452,20 @@ fn a_message_too_large_is_not_sent() {
 }
 
 #[test]
+fn a_payload_need_not_be_text() {
+    use std::os::unix::ffi::OsStrExt;
+
+    let served = Served::start();
+    let mut subscriber = served.subscriber(&["-t", "bytes", "-F", "%x"]);
+    let output = vencejo(&["pub", "-p", &served.port, "-t", "bytes", "-m"])
+        .arg(std::ffi::OsStr::from_bytes(&[0xff, 0x01, 0xfe]))
+        .output()
+        .expect("the tool runs");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(message(&mut subscriber), "ff01fe");
+}
+
+#[test]
 fn a_publisher_that_was_thrown_out_says_why() {
     let served = Served::start();
     let deep = "a/".repeat(200);

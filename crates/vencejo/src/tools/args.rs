@@ -4,8 +4,10 @@
 //! Does not own: properties (see `properties`). Start reading at [`PubArgs`].
 //! Invariant: a flag means here what it means to mosquitto; `-h` is the host.
 
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgAction, Args};
 use client::{Options, PacketLog};
@@ -27,7 +29,7 @@ pub(crate) struct PubArgs {
     pub(crate) topic: Option<String>,
     /// Payload
     #[arg(short = 'm', long, allow_hyphen_values = true)]
-    pub(crate) message: Option<String>,
+    pub(crate) message: Option<OsString>,
     /// Send the contents of a file
     #[arg(short = 'f', long)]
     pub(crate) file: Option<PathBuf>,
@@ -53,8 +55,8 @@ pub(crate) struct PubArgs {
     #[arg(long, value_name = "TIMES", default_value_t = 1)]
     pub(crate) repeat: u64,
     /// With --repeat: seconds between two messages
-    #[arg(long, value_name = "SECONDS", default_value_t = 0.0)]
-    pub(crate) repeat_delay: f64,
+    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = parse_delay)]
+    pub(crate) repeat_delay: Duration,
 }
 
 /// Subscribe and print what comes: `vencejo sub -t 'topic/#' -v`
@@ -89,7 +91,7 @@ pub(crate) struct SubArgs {
     pub(crate) count: Option<String>,
     /// Leave after this many seconds, with exit code 27
     #[arg(short = 'W', value_name = "SECONDS")]
-    pub(crate) timeout: Option<u64>,
+    pub(crate) timeout: Option<u32>,
     /// Leave once the subscriptions are acknowledged
     #[arg(short = 'E')]
     pub(crate) exit_after_subscribe: bool,
@@ -366,6 +368,17 @@ impl ConnectionArgs {
     }
 }
 
+fn parse_delay(text: &str) -> Result<Duration, String> {
+    text.parse()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .filter(|delay| *delay <= DELAY_MAX)
+        .ok_or_else(|| "wanted seconds, like 0.5".to_owned())
+}
+
+/// A year; more is a mistake.
+const DELAY_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+
 /// QoS as mosquitto spells it.
 pub(crate) fn parse_qos(text: &str) -> Option<Qos> {
     text.parse().ok().and_then(Qos::from_level)
@@ -478,6 +491,14 @@ mod tests {
             assert_eq!(parse_version(text), Some(Version::V31), "{text}");
         }
         assert_eq!(parse_version("7"), None);
+    }
+
+    #[test]
+    fn delays_are_seconds_that_can_be_waited_for() {
+        assert_eq!(parse_delay("0.5"), Ok(Duration::from_millis(500)));
+        for text in ["-1", "nan", "inf", "1e300", "1e19", "soon", ""] {
+            assert!(parse_delay(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 use std::io::Read;
-use std::time::Duration;
 
 use bytes::Bytes;
 use client::{Client, Events, Publication, Receipt, RequestError};
@@ -93,9 +92,9 @@ impl Sender {
         match source {
             Source::Payload(payload) => {
                 for sent_before in 0..args.repeat.max(1) {
-                    if sent_before > 0 && args.repeat_delay > 0.0 {
+                    if sent_before > 0 && !args.repeat_delay.is_zero() {
                         self.settle(0).await?;
-                        tokio::time::sleep(Duration::from_secs_f64(args.repeat_delay)).await;
+                        tokio::time::sleep(args.repeat_delay).await;
                     }
                     self.send(payload.clone()).await?;
                 }
@@ -204,7 +203,9 @@ fn source(args: &PubArgs) -> Result<Source, Failure> {
         return Ok(Source::Lines);
     }
     if let Some(message) = &args.message {
-        return Ok(Source::Payload(Bytes::from(message.clone().into_bytes())));
+        return Ok(Source::Payload(Bytes::from(
+            message.clone().into_encoded_bytes(),
+        )));
     }
     if let Some(file) = &args.file {
         let payload = std::fs::read(file).map_err(|_| {

@@ -378,9 +378,10 @@ struct Stop {
 }
 
 impl Stop {
-    fn new(timeout_seconds: Option<u64>) -> Result<Self, Failure> {
+    fn new(timeout_seconds: Option<u32>) -> Result<Self, Failure> {
         let listen = |kind| signal(kind).map_err(|error| Failure::new(format!("Error: {error}.")));
-        let deadline = timeout_seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+        let deadline =
+            timeout_seconds.map(|seconds| Instant::now() + Duration::from_secs(u64::from(seconds)));
         Ok(Self {
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,
