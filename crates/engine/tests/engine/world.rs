@@ -30,6 +30,8 @@ pub(crate) struct Client {
 struct Inbox {
     packets: VecDeque<Outgoing>,
     closed: Option<ReasonCode>,
+    /// Whether a CONNACK said Success.
+    is_served: bool,
 }
 
 #[derive(Debug)]
@@ -128,12 +130,20 @@ impl World {
                 Output::Send { connection, packet } => {
                     let inbox = self.inboxes.entry(connection).or_default();
                     assert_eq!(inbox.closed, None, "{packet:?} after Close");
+                    inbox.is_served |= matches!(
+                        &packet,
+                        Outgoing::ConnAck(connack) if connack.reason == ReasonCode::Success
+                    );
                     inbox.packets.push_back(packet);
                 }
                 Output::Close {
-                    connection, reason, ..
+                    connection,
+                    reason,
+                    client_id,
                 } => {
-                    self.inboxes.entry(connection).or_default().closed = Some(reason);
+                    let inbox = self.inboxes.entry(connection).or_default();
+                    inbox.closed = Some(reason);
+                    assert!(client_id.is_some() || !inbox.is_served, "whose was it?");
                     self.engines[shard].on_closed(connection, self.now);
                 }
                 Output::ToShard { to, message } => {
