@@ -9,7 +9,7 @@ use std::time::Duration;
 use vencejo_client::proto::Qos;
 use vencejo_client::proto::connection::ClientSession;
 use vencejo_client::proto::packet::ConnectProperties;
-use vencejo_client::{Client, Event, Options, Subscription};
+use vencejo_client::{Client, ConnectError, Event, Options, Subscription};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -22,8 +22,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 session_expiry_interval_seconds: Some(3600),
                 ..ConnectProperties::default()
             })
-            .session(session);
-        let (client, mut events) = Client::connect(options).await?;
+            .session(session.clone());
+        let (client, mut events) = match Client::connect(options).await {
+            Ok(connected) => connected,
+            // Another try would be refused again.
+            Err(error @ ConnectError::Refused(_)) => return Err(error.into()),
+            Err(error) => {
+                eprintln!("{error}");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                continue;
+            }
+        };
         let subscription = Subscription::new("hello/#", Qos::AtLeastOnce);
         client
             .subscribe(vec![subscription], None, Vec::new())
