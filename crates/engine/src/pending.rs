@@ -98,6 +98,15 @@ impl Engine {
         }
     }
 
+    /// Whether packets to this Client still wait for durability or other shards.
+    #[must_use]
+    pub fn is_holding(&self, connection: ConnectionKey) -> bool {
+        self.connections
+            .get(connection)
+            .and_then(|connection| self.sessions.link(connection.session))
+            .is_some_and(|link| !link.held.is_empty())
+    }
+
     /// Lets go what no longer has to wait.
     pub(crate) fn release(&mut self) {
         let holding = std::mem::take(&mut self.sessions_holding);

@@ -84,6 +84,8 @@ pub(super) struct Flags {
     pub(super) is_paused: bool,
     /// Not read until it takes more of what it is owed.
     pub(super) is_choked: bool,
+    /// Its DISCONNECT waits in `partial` until it was sent what it is owed.
+    pub(super) is_leaving: bool,
     /// It has sent a PUBLISH.
     pub(super) is_publisher: bool,
     /// The engine knows that it is congested.

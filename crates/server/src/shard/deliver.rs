@@ -89,6 +89,7 @@ impl<S: Store> Shard<S> {
             connections,
             pool,
             dirty,
+            ready,
             ..
         } = self;
         let Some(connection) = find_mut(connections, key) else {
@@ -96,6 +97,9 @@ impl<S: Store> Shard<S> {
         };
         if matches!(connection.stage, Stage::Lingering { .. }) {
             return;
+        }
+        if connection.flags.is_leaving && !std::mem::replace(&mut connection.flags.is_ready, true) {
+            ready.push(key);
         }
         connection.unsent.borrow_from(pool);
         let is_written = match packet {

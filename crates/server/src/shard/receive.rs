@@ -39,6 +39,9 @@ impl<S: Store> Shard<S> {
             Stage::Flushing { .. } => return,
             _ => {}
         }
+        if std::mem::take(&mut connection.flags.is_leaving) {
+            return self.leave(key);
+        }
         if connection.flags.is_paused || (is_pressed && connection.flags.is_publisher) {
             return self.pause(key);
         }
@@ -120,6 +123,13 @@ impl<S: Store> Shard<S> {
             }
             let packet = Bytes::from(partial);
             self.on_packets(key, &packet, Some(&packet));
+            if let Some(connection) = self.connection_mut(key)
+                && connection.flags.is_leaving
+            {
+                connection.partial.extend_from_slice(&packet);
+                connection.partial.extend_from_slice(input);
+                return;
+            }
             if self.moving.is_some() {
                 return self.send_moving(input);
             }
@@ -159,9 +169,8 @@ impl<S: Store> Shard<S> {
         let now = self.now;
         loop {
             let rest = input.get(*used..).unwrap_or_default();
-            // What earlier packets are owed leaves now: nothing is sent once the DISCONNECT is taken.
-            if self.has_news && rest.first() == Some(&PacketType::Disconnect.first_byte()) {
-                self.settle();
+            if rest.first() == Some(&PacketType::Disconnect.first_byte()) && self.is_owed(key) {
+                return;
             }
             let Self {
                 connections,
@@ -202,6 +211,32 @@ impl<S: Store> Shard<S> {
                 Next::Disconnect(disconnect) => self.on_disconnect(key, &disconnect),
             }
             *used += len;
+        }
+    }
+
+    /// Sends what earlier packets are owed, for nothing is sent once a DISCONNECT is taken. Returns whether
+    /// some of it has still to wait, and so has the DISCONNECT.
+    fn is_owed(&mut self, key: ConnectionKey) -> bool {
+        self.settle();
+        let is_owed = self.engine.is_holding(key);
+        if let Some(connection) = self.connection_mut(key) {
+            connection.flags.is_leaving = is_owed;
+        }
+        is_owed
+    }
+
+    /// Looks again at a DISCONNECT that had to wait.
+    fn leave(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connection_mut(key) else {
+            return;
+        };
+        let kept = std::mem::take(&mut connection.partial);
+        self.on_bytes(key, &kept);
+        self.deliver();
+        let connection = self.connection_mut(key);
+        if connection.is_some_and(|found| found.is_open() && !found.flags.is_leaving) {
+            // It was not complete: the rest may be in the socket.
+            self.mark_ready(key);
         }
     }
 

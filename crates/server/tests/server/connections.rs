@@ -264,16 +264,18 @@ fn panic_in_one_connection_closes_that_one_only() {
 /// DISCONNECT came in the same read.
 #[test]
 fn acknowledgements_leave_before_the_disconnect_behind_them() {
-    let (_server, address) = start(config(1));
-    let mut watcher = Raw::v311(address, "watcher");
-    watcher.subscribe("news", 1);
-    for n in 0..8 {
-        let mut client = Raw::v5(address, &format!("in-a-hurry-{n}"), 0);
+    for shards in [1, 2, 4] {
+        let (_server, address) = start(config(shards));
+        // On all shards, so that the answer has to wait for other shards.
+        let mut watchers: Vec<Raw> = (0..8)
+            .map(|n| Raw::v311(address, &format!("watcher-{n}")))
+            .collect();
+        for watcher in &mut watchers {
+            watcher.subscribe("news", 1);
+        }
         let publish = |first_byte, id| {
-            packet(
-                first_byte,
-                &[&string("news")[..], &[0, id, 0], b"x"].concat(),
-            )
+            let body = [&string("news")[..], &[0, id, 0], b"x"].concat();
+            packet(first_byte, &body)
         };
         let said = [
             publish(0x32, 7),
@@ -282,16 +284,36 @@ fn acknowledgements_leave_before_the_disconnect_behind_them() {
             vec![0xC0, 0],
             vec![0xE0, 0],
         ];
-        client.say(&said.concat());
-        let heard: Vec<Vec<u8>> = (0..4).map(|_| client.hear()).collect();
-        let expected = [
+        let answers = [
             vec![0x40, 2, 0, 7],
             vec![0x50, 2, 0, 8],
             vec![0x90, 4, 0, 1, 0, 1],
             vec![0xD0, 0],
         ];
-        assert_eq!(heard, expected);
-        assert!(client.is_at_end());
+        for n in 0..8 {
+            let mut client = Raw::v5(address, &format!("in-a-hurry-{n}"), 0);
+            client.say(&said.concat());
+            let heard: Vec<Vec<u8>> = (0..4).map(|_| client.hear()).collect();
+            assert_eq!(heard, answers, "shards {shards}");
+            assert!(client.is_at_end());
+            let mut client = Raw::v5(address, &format!("in-pieces-{n}"), 0);
+            for piece in said.concat().chunks(7) {
+                client.say(piece);
+            }
+            let heard: Vec<Vec<u8>> = (0..4).map(|_| client.hear()).collect();
+            assert_eq!(heard, answers, "shards {shards}");
+            assert!(client.is_at_end());
+        }
+        // With CONNECT in the same write the connection may have to move first.
+        for n in 0..8 {
+            let mut client = Raw::open(address);
+            let connect = connect_v5(&format!("at-once-{n}"), 0, &[], &[]);
+            client.say(&[connect, said.concat()].concat());
+            assert_eq!(client.hear()[3], 0);
+            let heard: Vec<Vec<u8>> = (0..4).map(|_| client.hear()).collect();
+            assert_eq!(heard, answers, "shards {shards}");
+            assert!(client.is_at_end());
+        }
     }
 }
 
