@@ -55,8 +55,9 @@ pub struct ServerBounds {
     /// falls further behind its publishers than this and what the system's socket buffers hold;
     /// publishers are not slowed down for it. Default: 8 MiB.
     pub congested_bytes: usize,
-    /// Unsent bytes of one connection, shared payloads not counted, above which it is closed. More than
-    /// an engine sends at once, a Session's whole queue. Default: 128 MiB.
+    /// Unsent bytes of one connection, shared payloads not counted, above which it is closed. From a
+    /// file at least the mark for congestion and one packet, so that none is too large for it. Default:
+    /// 128 MiB.
     pub unsent_bytes_max: usize,
 }
 
