@@ -55,9 +55,8 @@ pub struct ServerBounds {
     /// falls further behind its publishers than this and what the system's socket buffers hold;
     /// publishers are not slowed down for it. Default: 8 MiB.
     pub congested_bytes: usize,
-    /// Unsent bytes of one connection, shared payloads not counted, above which it is closed. From a
-    /// file at least the mark for congestion and one packet, so that none is too large for it. Default:
-    /// 128 MiB.
+    /// Unsent bytes of one connection, shared payloads not counted, above which it is closed. Default:
+    /// 128 MiB, and where a file raises other limits the mark for congestion and one packet.
     pub unsent_bytes_max: usize,
 }
 
