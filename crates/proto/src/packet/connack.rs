@@ -71,8 +71,10 @@ impl ConnAck {
             let reason =
                 ReasonCode::from_connack_return_code(code).ok_or(Malformed::ReasonCodeInvalid)?;
             let properties = ConnAckProperties::default();
+            // MQTT 3.1, section 3.2: the byte is reserved.
+            let has_flags = version == Version::V311 && reason == ReasonCode::Success;
             return Ok(Self {
-                session_present: flags == 1,
+                session_present: has_flags && flags == 1,
                 reason,
                 properties,
             });
@@ -87,7 +89,7 @@ impl ConnAck {
             ConnAckProperties::read(reader)?
         };
         Ok(Self {
-            session_present: flags == 1,
+            session_present: flags == 1 && reason == ReasonCode::Success,
             reason,
             properties,
         })

@@ -669,6 +669,23 @@ fn session_present_is_written_only_with_success() {
     assert_eq!(refusal(&[0x20, 3, 2, 0, 0], V5), Malformed::ConnAckFlags);
 }
 
+/// MQTT 3.1, section 3.2: the byte is reserved. In a refusal it means nothing, either.
+#[test]
+fn session_present_is_read_only_where_it_can_stand() {
+    for (version, code, expected) in [
+        (Version::V31, 0, false),
+        (V311, 0, true),
+        (V311, 5, false),
+        (V5, 0, true),
+        (V5, 0x87, false),
+    ] {
+        let Packet::ConnAck(connack) = accepted(&[0x20, 2, 1, code], version) else {
+            panic!("not a CONNACK");
+        };
+        assert_eq!(connack.session_present, expected, "{version:?} {code}");
+    }
+}
+
 /// Section 3.2.2.3 of 3.1.1: six return codes, and no CONNACK for the rest.
 /// Verifies [v3.1.1 MQTT-3.2.2-6]: where none applies, none is sent.
 #[test]
