@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use store::{SessionId, UnixMillis};
+
 use crate::{Limits, ShardIndex, SharedStrategy};
 
 /// How this shard runs.
@@ -27,6 +29,10 @@ pub struct Config {
     pub version_text: String,
     /// Response Information is this followed by the Client Identifier; `None` gives none. 3.2.2.3.15.
     pub response_topic_prefix: Option<String>,
+    /// What the calendar says at the time the engine is made with.
+    pub started_at: UnixMillis,
+    /// No Session in the store has this number or a higher one.
+    pub first_session: SessionId,
 }
 
 impl Config {
@@ -42,6 +48,8 @@ impl Config {
             sys_interval: Duration::from_secs(10),
             version_text: concat!("vencejo version ", env!("CARGO_PKG_VERSION")).to_owned(),
             response_topic_prefix: Some("response/".to_owned()),
+            started_at: UnixMillis(0),
+            first_session: SessionId(1),
         }
     }
 }

@@ -14,7 +14,6 @@ use proto::connection::Outgoing;
 use proto::packet::{ConnAck, ConnAckProperties, Connect, Disconnect, ReasonCode};
 use proto::topic::level_count;
 use proto::{Secret, Version};
-use store::Record;
 
 use crate::connections::Connection;
 use crate::keys::SessionKey;
@@ -150,7 +149,8 @@ impl Engine {
                 if let Some(key) = found {
                     self.end_session(key, now);
                 }
-                let session = Session::new(connect.client_id.as_str().into(), expiry_seconds);
+                let id = self.new_session_id();
+                let session = Session::new(id, connect.client_id.as_str().into(), expiry_seconds);
                 self.counters.sessions += 1;
                 (self.sessions.insert(session), false)
             }
@@ -211,7 +211,7 @@ impl Engine {
         });
         let expiry = session.expiry_deadline.take();
         session.is_stored |= session.is_durable();
-        let stored = session.is_stored.then(|| Arc::clone(&session.client_id));
+        let stored = session.is_stored;
         if let Some(deadline) = expiry {
             self.timers.clear(Due::SessionExpiry(key), deadline);
         }
@@ -230,15 +230,11 @@ impl Engine {
             .counters
             .clients_maximum
             .max(self.counters.clients_connected);
-        match stored {
-            Some(client_id) => {
-                let wait = self.record(Record::SessionPut {
-                    client_id,
-                    expiry_seconds,
-                });
-                self.record_will(key).unwrap_or(wait)
-            }
-            None => Wait::default(),
+        if stored {
+            let wait = self.record_session(key, None);
+            self.record_will(key).unwrap_or(wait)
+        } else {
+            Wait::default()
         }
     }
 

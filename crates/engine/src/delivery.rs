@@ -48,7 +48,7 @@ impl Engine {
         if session.link.is_none() && !session.is_durable() {
             return;
         }
-        let durable_client_id = session.is_durable().then(|| Arc::clone(&session.client_id));
+        let durable = session.is_durable().then_some(session.id);
         let queued = Queued {
             message: Arc::clone(message),
             subscription_identifiers: terms.subscription_identifiers.clone(),
@@ -59,9 +59,9 @@ impl Engine {
         let Some(seq) = self.enqueue(key, queued) else {
             return;
         };
-        if let Some(client_id) = durable_client_id {
+        if let Some(session) = durable {
             self.targets.push(Target {
-                client_id,
+                session,
                 seq,
                 qos: terms.qos.level(),
                 retain: terms.retain,
@@ -327,10 +327,10 @@ impl Engine {
         if !session.is_durable() {
             return Wait::default();
         }
-        let client_id = Arc::clone(&session.client_id);
+        let session = session.id;
         // The discard must be durable before PUBREL is sent, or a crash would repeat the message.
         self.record(Record::Release {
-            client_id,
+            session,
             seq: queued.seq,
         })
     }
@@ -347,8 +347,8 @@ impl Engine {
             return;
         };
         if session.is_durable() {
-            let client_id = Arc::clone(&session.client_id);
-            self.record(Record::Dequeue { client_id, seq });
+            let session = session.id;
+            self.record_dequeued(session, seq);
         }
         self.pump(key, now);
     }

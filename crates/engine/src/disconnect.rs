@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use proto::Version;
 use proto::packet::{Disconnect, ReasonCode};
-use store::Record;
+use store::{Record, SessionRecord, UnixMillis};
 
 use crate::keys::SessionKey;
+use crate::pending::Wait;
 use crate::timers::Due;
 use crate::{ConnectionKey, Engine};
 
@@ -51,12 +52,28 @@ impl Engine {
         };
         session.expiry_seconds = expiry_seconds;
         if session.is_stored {
-            let client_id = Arc::clone(&session.client_id);
-            self.record(Record::SessionPut {
-                client_id,
-                expiry_seconds,
-            });
+            self.record_session(key, None);
         }
+    }
+
+    /// Keeps what is to be known of a Session after a restart.
+    pub(crate) fn record_session(
+        &mut self,
+        key: SessionKey,
+        disconnected_at: Option<UnixMillis>,
+    ) -> Wait {
+        let Some(session) = self.sessions.get(key) else {
+            return Wait::default();
+        };
+        let record = SessionRecord {
+            session: session.id,
+            client_id: Arc::clone(&session.client_id),
+            expiry_seconds: session.expiry_seconds,
+            disconnected_at,
+            queue_seq: session.outbound.last_seq(),
+            inbound_number: session.inbound_number,
+        };
+        self.record(Record::SessionPut(Box::new(record)))
     }
 
     /// The Network Connection is gone in any other way; does nothing if the engine closed it.
@@ -78,6 +95,7 @@ impl Engine {
             return;
         }
         self.set_members_online(key, false);
+        self.record_session(key, Some(self.unix_millis(now)));
         self.start_will_delay(key, now);
         if expiry_seconds == u32::MAX {
             return;
@@ -124,7 +142,7 @@ impl Engine {
             .saturating_sub(session.queued_bytes as u64);
         if session.is_stored {
             self.record(Record::SessionDelete {
-                client_id: session.client_id,
+                session: session.id,
             });
         }
     }

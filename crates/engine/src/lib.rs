@@ -41,7 +41,7 @@ use std::time::Instant;
 
 use proto::Version;
 use proto::packet::ReasonCode;
-use store::{Batch, Record, Seq, Target};
+use store::{Batch, Level, Record, Seq, SessionId, Target, UnixMillis};
 
 pub use config::Config;
 pub use connect::ConnectRequest;
@@ -73,6 +73,7 @@ pub struct Engine {
     started_at: Instant,
     connections: Connections,
     sessions: Sessions,
+    next_session: SessionId,
     subscriptions: Subscriptions,
     shared: SharedSubscriptions,
     retained: Retained,
@@ -121,6 +122,7 @@ impl Engine {
         Self {
             connections: Connections::default(),
             sessions: Sessions::new(hasher.clone()),
+            next_session: SessionId(config.first_session.0 + u64::from(shard.0)),
             subscriptions: Subscriptions::new(hasher.clone()),
             shared: SharedSubscriptions::new(config.shared_strategy, shard, hasher.clone()),
             retained: Retained::new(retained_limits, shard, shard_count, hasher.clone()),
@@ -189,8 +191,11 @@ impl Engine {
             let seq = self.next_batch();
             self.last_batch = seq;
             let records = std::mem::take(&mut self.batch);
-            self.outputs
-                .push_back(Output::Persist(Batch { seq, records }));
+            self.outputs.push_back(Output::Persist(Batch {
+                seq,
+                records,
+                level: Level::Synced,
+            }));
         }
     }
 
@@ -246,6 +251,20 @@ impl Engine {
         self.connections
             .get(connection)
             .map(|connection| connection.session)
+    }
+
+    /// A number no Session of any shard has had.
+    fn new_session_id(&mut self) -> SessionId {
+        let id = self.next_session;
+        self.next_session.0 += u64::from(self.config.shard_count);
+        id
+    }
+
+    /// What the calendar says at `at`.
+    fn unix_millis(&self, at: Instant) -> UnixMillis {
+        let since_start = at.saturating_duration_since(self.started_at).as_millis();
+        let since_start = u64::try_from(since_start).unwrap_or(u64::MAX);
+        UnixMillis(self.config.started_at.0.saturating_add(since_start))
     }
 
     fn version_of(&self, connection: ConnectionKey) -> Version {

@@ -14,7 +14,7 @@ use proto::packet::{Ack, Publish, ReasonCode};
 use proto::session::InboundPublish;
 use proto::topic::level_count;
 use proto::{Message, PacketIdentifier, Qos, Version};
-use store::{MessageRecord, Record};
+use store::{Expiry, MessageRecord, Record};
 
 use crate::delivery::Terms;
 use crate::keys::SessionKey;
@@ -130,14 +130,16 @@ impl Engine {
 
     /// Keeps the identifier of an open QoS 2 message for a Session that is kept.
     fn record_inbound(&mut self, key: SessionKey, packet_id: PacketIdentifier) -> Wait {
-        let session = self.sessions.get(key);
+        let session = self.sessions.get_mut(key);
         let Some(session) = session.filter(|session| session.is_durable()) else {
             return Wait::default();
         };
-        let client_id = Arc::clone(&session.client_id);
+        session.inbound_number += 1;
+        let (session, number) = (session.id, session.inbound_number);
         self.record(Record::InboundPut {
-            client_id,
+            session,
             packet_id: packet_id.get(),
+            number,
         })
     }
 
@@ -150,14 +152,11 @@ impl Engine {
             return;
         };
         let is_known = session.inbound.on_pubrel(ack.packet_id);
-        let durable = session.is_durable().then(|| Arc::clone(&session.client_id));
+        let durable = session.is_durable().then_some(session.id);
         let mut wait = self.wait_for_batch();
-        if let (true, Some(client_id)) = (is_known, durable) {
+        if let (true, Some(session)) = (is_known, durable) {
             let packet_id = ack.packet_id.get();
-            wait = self.record(Record::InboundDelete {
-                client_id,
-                packet_id,
-            });
+            wait = self.record(Record::InboundDelete { session, packet_id });
         }
         let reason = if is_known {
             ReasonCode::Success
@@ -303,7 +302,7 @@ impl Engine {
         self.deliver_rows(matches, message, publisher, now);
         let elsewhere = self.deliver_groups(matches, message, publisher, now);
         wait = wait.and(self.send_to_shards(matches, message, retained, &elsewhere));
-        wait = wait.and(self.record_enqueued(message, now));
+        wait = wait.and(self.record_enqueued(message));
         Routed {
             wait,
             has_subscribers: !matches.is_empty(),
@@ -325,7 +324,7 @@ impl Engine {
         for group in &routed.groups {
             passes.extend(self.deliver_routed_group(group, routed, now));
         }
-        let persisted = self.record_enqueued(message, now).persisted;
+        let persisted = self.record_enqueued(message).persisted;
         Taking { persisted, passes }
     }
 
@@ -387,15 +386,37 @@ impl Engine {
     }
 
     /// One record for all durable Sessions that took `message`.
-    pub(crate) fn record_enqueued(&mut self, message: &Message, now: Instant) -> Wait {
+    pub(crate) fn record_enqueued(&mut self, message: &Message) -> Wait {
         if self.targets.is_empty() {
             return Wait::default();
         }
         let targets = std::mem::take(&mut self.targets);
+        let message = self.message_record(message);
         self.record(Record::Enqueue {
-            message: message_record(message, now),
+            message,
             targets,
+            origin: None,
         })
+    }
+
+    /// `message` as the store keeps it. Copies topic and properties, shares a large payload.
+    pub(crate) fn message_record(&self, message: &Message) -> MessageRecord {
+        let payload = message
+            .shared_payload()
+            .cloned()
+            .unwrap_or_else(|| Bytes::copy_from_slice(message.payload()));
+        let expiry = message.expiry();
+        MessageRecord {
+            topic: Bytes::copy_from_slice(message.topic().as_bytes()),
+            properties: Bytes::copy_from_slice(message.forwarded_properties()),
+            payload,
+            qos: message.qos().level(),
+            retain: message.retain(),
+            expiry: expiry.map(|(accepted_at, interval_seconds)| Expiry {
+                accepted_at: self.unix_millis(accepted_at),
+                interval_seconds,
+            }),
+        }
     }
 }
 
@@ -403,22 +424,6 @@ impl Engine {
 pub(crate) fn is_server_topic(name: &str) -> bool {
     name.strip_prefix("$SYS")
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-/// `message` as the store keeps it. Copies topic and properties, shares a large payload.
-pub(crate) fn message_record(message: &Message, now: Instant) -> MessageRecord {
-    let payload = message
-        .shared_payload()
-        .cloned()
-        .unwrap_or_else(|| Bytes::copy_from_slice(message.payload()));
-    MessageRecord {
-        topic: Bytes::copy_from_slice(message.topic().as_bytes()),
-        properties: Bytes::copy_from_slice(message.forwarded_properties()),
-        payload,
-        qos: message.qos().level(),
-        retain: message.retain(),
-        expiry_seconds: message.remaining_expiry_seconds(now),
-    }
 }
 
 const fn reason_for(routed: Routed) -> ReasonCode {

@@ -6,7 +6,7 @@
 
 use proto::packet::ReasonCode;
 use proto::session::Queued;
-use store::{Record, Target};
+use store::{Record, SessionId, Target};
 
 use crate::Engine;
 use crate::keys::SessionKey;
@@ -42,15 +42,35 @@ impl Engine {
         if !session.is_durable() {
             return;
         }
-        let client_id = std::sync::Arc::clone(&session.client_id);
+        let session = session.id;
         let seq = queued.seq;
         // Of a message that is still being routed the store does not know yet, and need not.
-        let is_queued = |target: &Target| target.seq == seq && target.client_id == client_id;
+        let is_queued = |target: &Target| target.seq == seq && target.session == session;
         if let Some(index) = self.targets.iter().rposition(is_queued) {
             self.targets.remove(index);
         } else {
-            self.record(Record::Dequeue { client_id, seq });
+            self.record_dequeued(session, seq);
         }
+    }
+
+    /// The entry `seq` of a Session's queue is finished; consecutive ones share a record.
+    pub(crate) fn record_dequeued(&mut self, session: SessionId, seq: u64) {
+        if let Some(Record::Dequeue {
+            session: last,
+            first_seq,
+            count,
+        }) = self.batch.last_mut()
+            && *last == session
+            && *first_seq + *count == seq
+        {
+            *count += 1;
+            return;
+        }
+        self.record(Record::Dequeue {
+            session,
+            first_seq: seq,
+            count: 1,
+        });
     }
 
     fn has_room(&self, key: SessionKey, charge: usize) -> bool {

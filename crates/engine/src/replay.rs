@@ -15,7 +15,6 @@ use crate::Engine;
 use crate::delivery::Terms;
 use crate::keys::SessionKey;
 use crate::pending::Wait;
-use crate::publish::message_record;
 use crate::retained::{Applied, Replay, Stamp};
 use crate::sessions::Session;
 
@@ -48,19 +47,17 @@ impl Engine {
             return (None, Wait::default());
         };
         self.count_retained();
-        let of = (stamp.counter, stamp.shard.0);
         // What the Server says about itself is not kept over a restart.
         if crate::publish::is_server_topic(message.topic()) {
             return (Some(stamp), Wait::default());
         }
         let record = match applied {
             Applied::Stored(_) => Record::RetainedPut {
-                message: message_record(message, now),
-                stamp: of,
+                message: self.message_record(message),
             },
             Applied::Removed(_) => {
                 let topic = bytes::Bytes::copy_from_slice(message.topic().as_bytes());
-                Record::RetainedDelete { topic, stamp: of }
+                Record::RetainedDelete { topic }
             }
             Applied::Superseded => return (Some(stamp), Wait::default()),
         };
@@ -211,7 +208,7 @@ impl Engine {
                 subscription_identifiers: identifiers.clone(),
             };
             self.deliver(key, &message, terms, now);
-            self.record_enqueued(&message, now);
+            self.record_enqueued(&message);
         }
         !replay.is_done()
     }

@@ -13,6 +13,7 @@ use proto::packet::Will;
 use proto::session::{Inbound, Outbound};
 use proto::{Message, Version};
 use slab::Slab;
+use store::SessionId;
 
 use crate::keys::{KeyedState, SessionKey};
 use crate::pending::Held;
@@ -23,6 +24,8 @@ use crate::{ConnectionKey, Permissions};
 /// One Session, connected or not.
 #[derive(Debug)]
 pub(crate) struct Session {
+    /// What the store knows it by.
+    pub(crate) id: SessionId,
     pub(crate) client_id: Arc<str>,
     /// Session Expiry Interval in seconds; 0 ends with the connection, `u32::MAX` never ends.
     pub(crate) expiry_seconds: u32,
@@ -31,6 +34,8 @@ pub(crate) struct Session {
     /// Bytes of the messages in `outbound`.
     pub(crate) queued_bytes: usize,
     pub(crate) inbound: Inbound,
+    /// The last number given to a QoS 2 message of its Client.
+    pub(crate) inbound_number: u64,
     pub(crate) filters: BTreeSet<Arc<str>>,
     /// Retained Messages still to be sent, by the Topic Filter of their Subscription.
     pub(crate) replays: BTreeMap<Arc<str>, Replay>,
@@ -75,14 +80,16 @@ pub(crate) struct Burst {
 }
 
 impl Session {
-    pub(crate) fn new(client_id: Arc<str>, expiry_seconds: u32) -> Self {
+    pub(crate) fn new(id: SessionId, client_id: Arc<str>, expiry_seconds: u32) -> Self {
         Self {
+            id,
             client_id,
             expiry_seconds,
             link: None,
             outbound: Outbound::default(),
             queued_bytes: 0,
             inbound: Inbound::default(),
+            inbound_number: 0,
             filters: BTreeSet::new(),
             replays: BTreeMap::new(),
             is_replaying: false,

@@ -148,7 +148,7 @@ impl Engine {
         }
         if session.is_durable() {
             let record = SubscriptionRecord {
-                client_id: Arc::clone(&session.client_id),
+                session: session.id,
                 filter: filter.into(),
                 qos: qos.level(),
                 no_local: subscription.no_local,
@@ -199,9 +199,9 @@ impl Engine {
         else {
             return Wait::default();
         };
-        let client_id = Arc::clone(&session.client_id);
+        let session = session.id;
         self.record(Record::SubscriptionDelete {
-            client_id,
+            session,
             filter: filter.into(),
         })
     }

@@ -12,7 +12,6 @@ use store::{Record, WillRecord};
 use crate::Engine;
 use crate::keys::SessionKey;
 use crate::pending::Wait;
-use crate::publish::message_record;
 use crate::timers::Due;
 
 impl Engine {
@@ -58,12 +57,12 @@ impl Engine {
         let session = self.sessions.get_mut(key)?;
         let deadline = session.will_deadline.take();
         let will = session.will.take();
-        let durable = session.is_durable().then(|| Arc::clone(&session.client_id));
+        let durable = session.is_durable().then_some(session.id);
         if let Some(deadline) = deadline {
             self.timers.clear(Due::WillDelay(key), deadline);
         }
-        if let (Some(_), Some(client_id)) = (&will, durable) {
-            self.record(Record::WillDelete { client_id });
+        if let (Some(_), Some(session)) = (&will, durable) {
+            self.record(Record::WillDelete { session });
         }
         will
     }
@@ -74,8 +73,8 @@ impl Engine {
         let pending = session.will.as_ref()?;
         let now = self.started_at;
         let record = WillRecord {
-            client_id: Arc::clone(&session.client_id),
-            message: message_record(&Message::from_will(&pending.will, now), now),
+            session: session.id,
+            message: self.message_record(&Message::from_will(&pending.will, now)),
             delay_seconds: pending.will.properties.delay_interval_seconds,
         };
         Some(self.record(Record::WillPut(Box::new(record))))

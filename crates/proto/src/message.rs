@@ -156,6 +156,13 @@ impl Message {
         size_of::<Self>() + self.body.len() + shared
     }
 
+    /// When it was accepted and its Message Expiry Interval in seconds, if it has one.
+    #[must_use]
+    pub fn expiry(&self) -> Option<(Instant, u32)> {
+        let seconds = self.message_expiry_interval_seconds?;
+        Some((self.accepted_at, seconds))
+    }
+
     /// When it may no longer be sent, if it has a Message Expiry Interval.
     #[must_use]
     pub fn expires_at(&self) -> Option<Instant> {

@@ -3,7 +3,9 @@
 //! Owns: [`MemoryStore`], [`HeldStore`]. Does not own: records. Start reading at [`MemoryStore`].
 //! Invariant: [`Store::durable`] never moves back.
 
-use crate::{Batch, Seq, Store, StoreError};
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::{Batch, Load, Loaded, LoadedMessage, Record, Seq, SessionId, Store, StoreError};
 
 /// Keeps nothing but a count: durable as long as the process lives, since the engine holds the state.
 #[derive(Debug, Default)]
@@ -33,8 +35,19 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn written(&self) -> Seq {
+        self.appended
+    }
+
     fn durable(&self) -> Seq {
         self.appended
+    }
+
+    /// Keeps no message, so it has none: with it, the engine keeps every queue in memory.
+    fn load(&mut self, _load: Load) {}
+
+    fn poll_loaded(&mut self) -> Option<Loaded> {
+        None
     }
 }
 
@@ -44,6 +57,7 @@ pub struct HeldStore {
     appended: Seq,
     durable: Seq,
     batches: Vec<Batch>,
+    loaded: VecDeque<Loaded>,
 }
 
 impl HeldStore {
@@ -64,6 +78,35 @@ impl HeldStore {
     pub fn batches(&self) -> &[Batch] {
         &self.batches
     }
+
+    /// The messages queued for `session` in all batches taken, by number.
+    fn queue_of(&self, session: SessionId) -> BTreeMap<u64, LoadedMessage> {
+        let mut queue = BTreeMap::new();
+        for record in self.batches.iter().flat_map(|batch| &batch.records) {
+            match record {
+                Record::Enqueue {
+                    message, targets, ..
+                } => {
+                    for target in targets.iter().filter(|of| of.session == session) {
+                        let (target, message) = (target.clone(), message.clone());
+                        queue.insert(target.seq, LoadedMessage { target, message });
+                    }
+                }
+                Record::Dequeue {
+                    session: of,
+                    first_seq,
+                    count,
+                } if *of == session => {
+                    queue.retain(|seq, _| !(*first_seq..first_seq + count).contains(seq));
+                }
+                Record::Release { session: of, seq } if *of == session => {
+                    queue.remove(seq);
+                }
+                _ => {}
+            }
+        }
+        queue
+    }
 }
 
 impl Store for HeldStore {
@@ -73,8 +116,37 @@ impl Store for HeldStore {
         Ok(())
     }
 
+    fn written(&self) -> Seq {
+        self.durable
+    }
+
     fn durable(&self) -> Seq {
         self.durable
+    }
+
+    fn load(&mut self, load: Load) {
+        let found = self.queue_of(load.session);
+        let mut bytes = 0;
+        let messages = found
+            .into_iter()
+            .filter(|(seq, _)| *seq >= load.from_seq)
+            .map(|(_, loaded)| loaded)
+            .take_while(|loaded| {
+                let is_first = bytes == 0;
+                bytes += loaded.message.payload.len() + loaded.message.topic.len();
+                is_first || bytes <= load.bytes_max
+            })
+            .take(load.messages_max)
+            .collect();
+        self.loaded.push_back(Loaded {
+            session: load.session,
+            from_seq: load.from_seq,
+            messages,
+        });
+    }
+
+    fn poll_loaded(&mut self) -> Option<Loaded> {
+        self.loaded.pop_front()
     }
 }
 
@@ -97,7 +169,7 @@ mod tests {
     fn batch(seq: u64) -> Batch {
         Batch {
             seq: Seq(seq),
-            records: Vec::new(),
+            ..Batch::default()
         }
     }
 

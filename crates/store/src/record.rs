@@ -1,33 +1,37 @@
 //! What must survive a restart, one value for each thing that happened.
 //!
-//! Owns: [`Record`] and the plain values in it. Does not own: how they are written.
+//! Owns: [`Record`] and the plain values in it. Does not own: how they are written (see `codec`).
 //! Start reading at [`Record`]. Invariant: nothing here knows a packet, a socket or a clock.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-/// One durable effect.
-#[derive(Clone, Debug)]
+/// A durable Session, from its creation to its end. Never given to another one, so that no record of a
+/// Session that has ended can touch a later one with the same Client Identifier.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// A point in time that means the same after a restart: milliseconds since 1970-01-01 UTC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UnixMillis(pub u64);
+
+/// One durable effect. Records of one Session mean what they say only in their order.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// A Session exists, with this Session Expiry Interval.
-    SessionPut {
-        /// Client Identifier.
-        client_id: Arc<str>,
-        /// Session Expiry Interval in seconds.
-        expiry_seconds: u32,
-    },
+    /// A Session exists, or has changed. Its numbers never go back, whatever an older record says.
+    SessionPut(Box<SessionRecord>),
     /// A Session and all that belongs to it has ended.
     SessionDelete {
-        /// Client Identifier.
-        client_id: Arc<str>,
+        /// Whose.
+        session: SessionId,
     },
     /// A Subscription was made or replaced.
     SubscriptionPut(Box<SubscriptionRecord>),
     /// A Subscription was removed.
     SubscriptionDelete {
-        /// Client Identifier.
-        client_id: Arc<str>,
+        /// Whose.
+        session: SessionId,
         /// Topic Filter, with its `$share/` prefix if it has one.
         filter: Arc<str>,
     },
@@ -37,46 +41,49 @@ pub enum Record {
         message: MessageRecord,
         /// For whom.
         targets: Vec<Target>,
+        /// Set if it counts only once its publisher's [`Record::InboundPut`] is there: a QoS 2 message
+        /// that other shards take, too.
+        origin: Option<Origin>,
     },
-    /// A queued message is finished: acknowledged, expired, discarded.
+    /// Queued messages are finished: acknowledged, expired, discarded.
     Dequeue {
-        /// Client Identifier.
-        client_id: Arc<str>,
-        /// Its number in the Session's queue.
-        seq: u64,
+        /// Whose.
+        session: SessionId,
+        /// Number of the first in the Session's queue.
+        first_seq: u64,
+        /// How many consecutive numbers, at least 1; those of no message are passed over.
+        count: u64,
     },
     /// PUBREC arrived for a queued QoS 2 message: only its PUBREL is left.
     Release {
-        /// Client Identifier.
-        client_id: Arc<str>,
+        /// Whose.
+        session: SessionId,
         /// Its number in the Session's queue.
         seq: u64,
     },
-    /// A retained message was stored or replaced.
+    /// A retained message was stored or replaced. Records of one topic come from one shard, in order.
     RetainedPut {
         /// The message.
         message: MessageRecord,
-        /// Logical time of the write, then the shard that wrote.
-        stamp: (u64, u16),
     },
     /// A retained message was removed.
     RetainedDelete {
         /// Topic Name.
         topic: Bytes,
-        /// Logical time of the write, then the shard that wrote.
-        stamp: (u64, u16),
     },
     /// A QoS 2 PUBLISH with this Packet Identifier was accepted from the Client.
     InboundPut {
-        /// Client Identifier.
-        client_id: Arc<str>,
+        /// Whose.
+        session: SessionId,
         /// Packet Identifier.
         packet_id: u16,
+        /// Number of the message among the QoS 2 messages of this Session; see [`Origin`].
+        number: u64,
     },
     /// The Client released this Packet Identifier.
     InboundDelete {
-        /// Client Identifier.
-        client_id: Arc<str>,
+        /// Whose.
+        session: SessionId,
         /// Packet Identifier.
         packet_id: u16,
     },
@@ -84,13 +91,30 @@ pub enum Record {
     WillPut(Box<WillRecord>),
     /// The Session's Will Message was removed or published.
     WillDelete {
-        /// Client Identifier.
-        client_id: Arc<str>,
+        /// Whose.
+        session: SessionId,
     },
 }
 
+/// A Session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionRecord {
+    /// Its own number.
+    pub session: SessionId,
+    /// Client Identifier.
+    pub client_id: Arc<str>,
+    /// Session Expiry Interval in seconds; 0 ends with the connection, `u32::MAX` never ends.
+    pub expiry_seconds: u32,
+    /// When its connection ended; `None` while it has one.
+    pub disconnected_at: Option<UnixMillis>,
+    /// The last number given in its queue.
+    pub queue_seq: u64,
+    /// The last number given to a QoS 2 message of its Client whose [`Record::InboundPut`] is written.
+    pub inbound_number: u64,
+}
+
 /// An Application Message as plain values.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MessageRecord {
     /// Topic Name.
     pub topic: Bytes,
@@ -102,18 +126,27 @@ pub struct MessageRecord {
     pub qos: u8,
     /// RETAIN as published.
     pub retain: bool,
-    /// What is left of its Message Expiry Interval, in seconds, when the record was made.
-    pub expiry_seconds: Option<u32>,
+    /// Its Message Expiry Interval, if it has one.
+    pub expiry: Option<Expiry>,
+}
+
+/// A Message Expiry Interval that has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expiry {
+    /// When.
+    pub accepted_at: UnixMillis,
+    /// The interval as published.
+    pub interval_seconds: u32,
 }
 
 /// One Session that a queued message is for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Client Identifier.
-    pub client_id: Arc<str>,
+    /// Whose queue.
+    pub session: SessionId,
     /// Its number in the Session's queue.
     pub seq: u64,
-    /// QoS of the delivery.
+    /// QoS of the delivery: 1 or 2.
     pub qos: u8,
     /// RETAIN of the delivery.
     pub retain: bool,
@@ -121,11 +154,25 @@ pub struct Target {
     pub subscription_identifiers: Option<Arc<[u32]>>,
 }
 
+/// Which QoS 2 message of which publisher an [`Record::Enqueue`] is part of.
+///
+/// Several shards take one message, each with an `Enqueue` of its own; the publisher's shard writes
+/// `InboundPut` with the same number only when all of these are written. An `Enqueue` whose number is
+/// above all that its publisher's Session has written counts for nothing at recovery: the publisher was not
+/// answered, and sends the message again. If that Session is gone, it counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Origin {
+    /// The publisher's Session.
+    pub session: SessionId,
+    /// Number of the message among the QoS 2 messages of that Session.
+    pub number: u64,
+}
+
 /// A Subscription.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubscriptionRecord {
-    /// Client Identifier.
-    pub client_id: Arc<str>,
+    /// Whose.
+    pub session: SessionId,
     /// Topic Filter, with its `$share/` prefix if it has one.
     pub filter: Arc<str>,
     /// Maximum QoS.
@@ -139,11 +186,11 @@ pub struct SubscriptionRecord {
 }
 
 /// A Will Message.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WillRecord {
-    /// Client Identifier.
-    pub client_id: Arc<str>,
-    /// The message.
+    /// Whose.
+    pub session: SessionId,
+    /// The message; its expiry begins when it is published, so only the interval of it counts.
     pub message: MessageRecord,
     /// Will Delay Interval in seconds.
     pub delay_seconds: u32,

@@ -15,7 +15,7 @@ use proto::packet::{
     SubscriptionRequest, Unsubscribe, Will, WillProperties,
 };
 use proto::{Qos, Version};
-use store::Record;
+use store::{Record, SessionId};
 use vencejo_engine::{Limits, OverflowPolicy};
 
 use crate::world::{Client, World, id, publish};
@@ -430,75 +430,77 @@ impl Chaos {
 /// What the records of one shard come to.
 #[derive(Debug, Default)]
 struct Books {
-    sessions: BTreeSet<String>,
-    subscriptions: BTreeSet<(String, String)>,
-    queued: BTreeMap<(String, u64), bool>,
-    inbound: BTreeSet<(String, u16)>,
-    wills: BTreeSet<String>,
+    sessions: BTreeSet<SessionId>,
+    subscriptions: BTreeSet<(SessionId, String)>,
+    queued: BTreeMap<(SessionId, u64), bool>,
+    inbound: BTreeSet<(SessionId, u16)>,
+    wills: BTreeSet<SessionId>,
 }
 
 impl Books {
     fn enter(&mut self, record: &Record) {
         match record {
-            Record::SessionPut { client_id, .. } => {
-                self.sessions.insert(client_id.to_string());
+            Record::SessionPut(of) => {
+                self.sessions.insert(of.session);
             }
-            Record::SessionDelete { client_id } => self.delete(client_id),
+            Record::SessionDelete { session } => self.delete(*session),
             Record::SubscriptionPut(of) => {
-                let key = (of.client_id.to_string(), of.filter.to_string());
+                let key = (of.session, of.filter.to_string());
                 assert!(self.sessions.contains(&key.0), "{of:?}");
                 self.subscriptions.insert(key);
             }
-            Record::SubscriptionDelete { client_id, filter } => {
-                let key = (client_id.to_string(), filter.to_string());
+            Record::SubscriptionDelete { session, filter } => {
+                let key = (*session, filter.to_string());
                 assert!(self.subscriptions.remove(&key), "{record:?}");
             }
             Record::Enqueue { targets, .. } => {
                 for target in targets {
-                    let key = (target.client_id.to_string(), target.seq);
+                    let key = (target.session, target.seq);
                     assert!(self.sessions.contains(&key.0), "{target:?}");
                     assert_eq!(self.queued.insert(key, false), None, "{target:?}");
                 }
             }
-            Record::Dequeue { client_id, seq } => {
-                let key = (client_id.to_string(), *seq);
-                assert!(self.queued.remove(&key).is_some(), "{record:?}");
+            Record::Dequeue {
+                session,
+                first_seq,
+                count,
+            } => {
+                for seq in *first_seq..first_seq + count {
+                    let entry = self.queued.remove(&(*session, seq));
+                    assert!(entry.is_some(), "{record:?}");
+                }
             }
-            Record::Release { client_id, seq } => {
-                let key = (client_id.to_string(), *seq);
+            Record::Release { session, seq } => {
+                let key = (*session, *seq);
                 assert_eq!(self.queued.insert(key, true), Some(false), "{record:?}");
             }
             Record::InboundPut {
-                client_id,
-                packet_id,
+                session, packet_id, ..
             } => {
-                let key = (client_id.to_string(), *packet_id);
+                let key = (*session, *packet_id);
                 assert!(self.inbound.insert(key), "{record:?}");
             }
-            Record::InboundDelete {
-                client_id,
-                packet_id,
-            } => {
-                let key = (client_id.to_string(), *packet_id);
+            Record::InboundDelete { session, packet_id } => {
+                let key = (*session, *packet_id);
                 assert!(self.inbound.remove(&key), "{record:?}");
             }
             Record::WillPut(of) => {
-                assert!(self.sessions.contains(&*of.client_id), "{of:?}");
-                self.wills.insert(of.client_id.to_string());
+                assert!(self.sessions.contains(&of.session), "{of:?}");
+                self.wills.insert(of.session);
             }
-            Record::WillDelete { client_id } => {
-                assert!(self.wills.remove(&**client_id), "{record:?}");
+            Record::WillDelete { session } => {
+                assert!(self.wills.remove(session), "{record:?}");
             }
             Record::RetainedPut { .. } | Record::RetainedDelete { .. } => {}
         }
     }
 
-    fn delete(&mut self, client_id: &str) {
-        assert!(self.sessions.remove(client_id), "{client_id}");
-        self.subscriptions.retain(|(of, _)| of != client_id);
-        self.queued.retain(|(of, _), _| of != client_id);
-        self.inbound.retain(|(of, _)| of != client_id);
-        self.wills.remove(client_id);
+    fn delete(&mut self, session: SessionId) {
+        assert!(self.sessions.remove(&session), "{session:?}");
+        self.subscriptions.retain(|(of, _)| *of != session);
+        self.queued.retain(|(of, _), _| *of != session);
+        self.inbound.retain(|(of, _)| *of != session);
+        self.wills.remove(&session);
     }
 
     fn check_empty(&self) {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 
 use proto::packet::{Disconnect, Publish, PublishProperties, ReasonCode};
-use store::Record;
+use store::{Record, SessionId};
 use vencejo_engine::{Limits, OverflowPolicy};
 
 use crate::wills::with_will;
@@ -14,18 +14,24 @@ use crate::world::{Client, World, durable, publish};
 type Ending = fn(&mut World, Client);
 
 /// Replays what the store was told: an entry is made before it is taken back. Returns those left.
-fn open_entries(world: &World) -> BTreeSet<(String, u64)> {
+fn open_entries(world: &World) -> BTreeSet<(SessionId, u64)> {
     let mut open = BTreeSet::new();
     let batches = world.stores.iter().flat_map(|store| store.batches());
     for record in batches.flat_map(|batch| &batch.records) {
         match record {
             Record::Enqueue { targets, .. } => {
                 for target in targets {
-                    open.insert((target.client_id.to_string(), target.seq));
+                    open.insert((target.session, target.seq));
                 }
             }
-            Record::Dequeue { client_id, seq } => {
-                assert!(open.remove(&(client_id.to_string(), *seq)), "{record:?}");
+            Record::Dequeue {
+                session,
+                first_seq,
+                count,
+            } => {
+                for seq in *first_seq..first_seq + count {
+                    assert!(open.remove(&(*session, seq)), "{record:?}");
+                }
             }
             _ => {}
         }

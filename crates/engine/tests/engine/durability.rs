@@ -131,7 +131,7 @@ fn every_queued_record_is_taken_back() {
     for record in records(&world) {
         match record {
             Record::Enqueue { targets, .. } => queued += targets.len(),
-            Record::Dequeue { .. } => dequeued += 1,
+            Record::Dequeue { count, .. } => dequeued += count,
             Record::SessionDelete { .. } => deleted += 1,
             _ => {}
         }

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use proto::connection::{Delivery, Outgoing};
 use proto::packet::{Ack, Publish, ReasonCode};
 use proto::{Qos, Version};
-use store::{Record, Store, Target};
+use store::{Record, SessionId, Store, Target};
 use vencejo_engine::Limits;
 
 use crate::world::{Client, World, durable, id, payload, publish};
@@ -282,14 +282,14 @@ impl Run {
                     let text = sent.map_or("", |sent| &sent.text);
                     assert!(self.queued(subscriber, text).is_some(), "{packet:?}");
                 }
-                let accepted = |record: &Record| matches!(record, Record::InboundPut { client_id, packet_id } if **client_id == *peer.name && *packet_id == id);
+                let accepted = |record: &Record| matches!(record, Record::InboundPut { session, packet_id, .. } if self.is_of(*session, &peer.name) && *packet_id == id);
                 let is_qos2 = matches!(packet, Outgoing::PubRec(_));
                 assert!(!is_qos2 || self.durable(home).any(accepted), "{packet:?}");
             }
             Outgoing::PubComp(ack) => {
                 let id = ack.packet_id.get();
                 let is_known = peer.sent.iter().any(|sent| sent.packet_id == id);
-                let released = |record: &Record| matches!(record, Record::InboundDelete { client_id, packet_id } if **client_id == *peer.name && *packet_id == id);
+                let released = |record: &Record| matches!(record, Record::InboundDelete { session, packet_id } if self.is_of(*session, &peer.name) && *packet_id == id);
                 assert!(!is_known || self.durable(home).any(released), "{packet:?}");
             }
             Outgoing::Publish(delivery) if delivery.qos == Qos::ExactlyOnce => {
@@ -301,7 +301,7 @@ impl Run {
                     panic!("{ack:?} without PUBLISH");
                 };
                 let number = self.queued(index, text).map(|target| target.seq);
-                let released = |record: &Record| matches!(record, Record::Release { client_id, seq } if **client_id == *peer.name && Some(*seq) == number);
+                let released = |record: &Record| matches!(record, Record::Release { session, seq } if self.is_of(*session, &peer.name) && Some(*seq) == number);
                 assert!(self.durable(home).any(released), "{packet:?}");
             }
             _ => {}
@@ -317,15 +317,25 @@ impl Run {
             .flat_map(|batch| &batch.records)
     }
 
+    /// Whether this is the number of the Session of the Client called `name`.
+    fn is_of(&self, session: SessionId, name: &str) -> bool {
+        let stores = self.world.stores.iter();
+        let mut records =
+            stores.flat_map(|store| store.batches().iter().flat_map(|of| &of.records));
+        records.any(|record| matches!(record, Record::SessionPut(of) if of.session == session && &*of.client_id == name))
+    }
+
     /// The durable entry of the message `text` in the queue of this Client's Session.
     fn queued(&self, index: usize, text: &str) -> Option<&Target> {
         let name = &*self.peers[index].name;
         let shards = 0..self.world.stores.len();
         let mut records = shards.flat_map(|shard| self.durable(shard));
         records.find_map(|record| match record {
-            Record::Enqueue { message, targets } if message.payload == text.as_bytes() => {
-                targets.iter().find(|target| &*target.client_id == name)
-            }
+            Record::Enqueue {
+                message, targets, ..
+            } if message.payload == text.as_bytes() => targets
+                .iter()
+                .find(|target| self.is_of(target.session, name)),
             _ => None,
         })
     }
@@ -338,11 +348,17 @@ impl Run {
             match record {
                 Record::Enqueue { targets, .. } => {
                     for target in targets {
-                        open.insert((target.client_id.to_string(), target.seq));
+                        open.insert((target.session, target.seq));
                     }
                 }
-                Record::Dequeue { client_id, seq } => {
-                    assert!(open.remove(&(client_id.to_string(), *seq)), "{record:?}");
+                Record::Dequeue {
+                    session,
+                    first_seq,
+                    count,
+                } => {
+                    for seq in *first_seq..first_seq + count {
+                        assert!(open.remove(&(*session, seq)), "{record:?}");
+                    }
                 }
                 _ => {}
             }

@@ -237,6 +237,12 @@ impl Outbound {
         Some(released.seq)
     }
 
+    /// The last number given; 0 if none was.
+    #[must_use]
+    pub const fn last_seq(&self) -> u64 {
+        self.next_seq
+    }
+
     /// How many messages wait to be sent for the first time.
     #[must_use]
     pub fn waiting_len(&self) -> usize {
