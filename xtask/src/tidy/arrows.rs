@@ -133,6 +133,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["vencejo-proto", "vencejo-store", "vencejo-engine"],
     ),
     ("conformance", &["vencejo-proto"]),
+    ("killtest", &["vencejo-proto"]),
     ("xtask", &[]),
     // Real clients against the real broker: only its tests use ours.
     ("interop", &[]),
