@@ -5,6 +5,8 @@
 //! Invariant: nothing here promises more than POSIX does: bytes are safe only after [`DiskFile::sync`],
 //! names only after [`Disk::sync_dir`].
 
+pub mod fault;
+
 use std::io;
 
 /// One folder, without folders in it but those that [`Disk::make_dir`] made. Names are relative to it,
