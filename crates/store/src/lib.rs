@@ -6,11 +6,16 @@
 //! durable in the order in which they were appended, those of other shards included: what was appended
 //! before a durable batch is durable.
 
+pub mod codec;
 pub mod disk;
+mod group;
 mod memory;
 mod record;
 mod recovered;
+#[cfg(test)]
+mod testing;
 
+pub use group::EncodedGroup;
 pub use memory::{HeldStore, MemoryStore};
 pub use record::{
     Expiry, MessageRecord, Origin, Record, SessionId, SessionRecord, SubscriptionRecord, Target,
