@@ -21,6 +21,8 @@ pub(super) struct Names {
     pending: Vec<Pending>,
 }
 
+/// A step that is not durable. A rename into another folder is two, of one call: the new name is there,
+/// the old one is gone. The steps of one folder become durable in their order.
 #[derive(Clone, Debug)]
 struct Pending {
     call: u64,
@@ -56,7 +58,15 @@ impl Names {
     /// Takes `step` at once; it is durable later, if ever.
     pub(super) fn take(&mut self, call: u64, step: Step) {
         apply(&step, &mut self.live, &mut self.folders);
-        self.pending.push(Pending { call, step });
+        match step {
+            Step::Rename { from, to, file } if folder_of(&from) != folder_of(&to) => {
+                let (name, link) = (from, Step::Create { name: to, file });
+                self.pending.push(Pending { call, step: link });
+                let step = Step::Remove { name, file };
+                self.pending.push(Pending { call, step });
+            }
+            step => self.pending.push(Pending { call, step }),
+        }
     }
 
     /// Calls whose steps are not durable.
@@ -66,30 +76,9 @@ impl Names {
 
     /// Makes durable what happened in the folder `dir`.
     pub(super) fn sync(&mut self, dir: &str) {
-        let mut later: Vec<Pending> = Vec::new();
-        for Pending { call, step } in std::mem::take(&mut self.pending) {
-            let Step::Rename { from, to, file } = &step else {
-                if folder_of(step.name()) == dir {
-                    self.make_durable(&step);
-                } else {
-                    later.push(Pending { call, step });
-                }
-                continue;
-            };
-            if folder_of(from) == dir {
-                // What else happened to the new name, in a folder that is not synced, is over.
-                later.retain(|earlier| earlier.step.name() != to);
-                self.make_durable(&step);
-            } else if folder_of(to) == dir {
-                let (name, file) = (from.clone(), *file);
-                self.durable.insert(to.clone(), file);
-                let step = Step::Remove { name, file };
-                later.push(Pending { call, step });
-            } else {
-                later.push(Pending { call, step });
-            }
+        for Pending { step, .. } in self.take_pending_of(dir) {
+            self.make_durable(&step);
         }
-        self.pending = later;
     }
 
     /// The names after a loss of power, all of them durable.
@@ -114,23 +103,45 @@ impl Names {
 
     /// After a sync of the folder `dir` has failed: `loss` decides which of its steps become durable.
     pub(super) fn fail_sync(&mut self, dir: &str, loss: Loss, chance: &mut Chance) {
-        let all = std::mem::take(&mut self.pending);
-        let (here, later) = all.into_iter().partition(|of| of.step.is_in(dir));
-        self.pending = here;
+        let here = self.take_pending_of(dir);
+        let later = std::mem::replace(&mut self.pending, here);
         self.settle(loss, chance);
         self.pending = later;
     }
 
+    /// The steps that a sync of the folder `dir` makes durable, in order: its own, and for each file that
+    /// moved away the new name and what came before it in that folder.
+    fn take_pending_of(&mut self, dir: &str) -> Vec<Pending> {
+        let mut until = BTreeMap::from([(dir.to_owned(), self.pending.len())]);
+        for (at, pending) in self.pending.iter().enumerate().rev() {
+            let is_taken = |of: &Pending| until.get(of.folder()).is_some_and(|until| at < *until);
+            let link = at.checked_sub(1).map(|before| &self.pending[before]);
+            if let Some(link) = link
+                && link.call == pending.call
+                && is_taken(pending)
+            {
+                let until = until.entry(link.folder().to_owned()).or_insert(at);
+                *until = at.max(*until);
+            }
+        }
+        let all = std::mem::take(&mut self.pending).into_iter().enumerate();
+        let (taken, later): (Vec<_>, Vec<_>) =
+            all.partition(|(at, of)| until.get(of.folder()).is_some_and(|until| at < until));
+        let plain =
+            |of: Vec<(usize, Pending)>| of.into_iter().map(|(_, pending)| pending).collect();
+        self.pending = plain(later);
+        plain(taken)
+    }
+
     /// Lets `loss` decide which pending steps become durable; the others never will.
     fn settle(&mut self, loss: Loss, chance: &mut Chance) {
+        let mut lost = None;
         for Pending { call, step } in std::mem::take(&mut self.pending) {
-            if loss.keeps(call, chance) {
+            // A file that moved has its new name before it loses its old one.
+            if lost != Some(call) && loss.keeps(call, chance) {
                 self.make_durable(&step);
-            } else if let Step::Rename { from, to, file } = &step
-                && folder_of(from) != folder_of(to)
-                && loss.keeps(call, chance)
-            {
-                self.durable.insert(to.clone(), *file);
+            } else {
+                lost = Some(call);
             }
         }
     }
@@ -163,30 +174,24 @@ impl Names {
     }
 }
 
+impl Pending {
+    fn folder(&self) -> &str {
+        folder_of(self.step.name())
+    }
+}
+
 impl Step {
-    /// Whether it changes the folder `dir`.
-    fn is_in(&self, dir: &str) -> bool {
-        folder_of(self.old_name()) == dir || folder_of(self.name()) == dir
-    }
-
-    /// Whether it changes `name`.
-    fn touches(&self, name: &str) -> bool {
-        self.old_name() == name || self.name() == name
-    }
-
-    fn old_name(&self) -> &str {
-        match self {
-            Self::Rename { from, .. } => from,
-            _ => self.name(),
-        }
-    }
-
     /// The name that is another one afterwards.
     fn name(&self) -> &str {
         match self {
             Self::Create { name, .. } | Self::Remove { name, .. } | Self::MakeDir { name } => name,
             Self::Rename { to, .. } => to,
         }
+    }
+
+    /// Whether it changes `name`.
+    fn touches(&self, name: &str) -> bool {
+        self.name() == name || matches!(self, Self::Rename { from, .. } if from == name)
     }
 }
 

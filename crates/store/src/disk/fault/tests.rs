@@ -221,6 +221,19 @@ fn a_rename_into_another_folder_needs_both_synced_and_never_loses_the_file() {
 }
 
 #[test]
+fn a_rename_from_another_folder_leaves_earlier_ones_in_force() {
+    let disk = disk();
+    disk.plant("b", b"1");
+    disk.plant("log/b", b"2");
+    disk.rename("b", "a").unwrap();
+    disk.rename("log/b", "a").unwrap();
+    disk.sync_dir("log").unwrap();
+    disk.sync_dir("").unwrap();
+    assert_eq!(name_outcomes(&disk), [vec!["a".to_owned()]].into());
+    assert_eq!(outcomes(&disk, "a"), [Some(b"2".to_vec())].into());
+}
+
+#[test]
 fn a_removed_file_may_be_there_again_until_its_folder_is_synced() {
     let disk = disk();
     let file = with_file(&disk, b"x");
