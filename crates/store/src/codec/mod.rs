@@ -1,7 +1,7 @@
 //! Records as bytes: the form they have in the log.
 //!
 //! Owns: the bytes of a [`Record`], [`RecordRef`] that borrows from them. Does not own: frames and files
-//! (see `log`), what records mean (see `index`). Start reading at [`RecordRef`], then [`encode`].
+//! (see `log`), what records mean (see `index`). Start reading at [`RecordRef`], then [`encode()`].
 //! Invariants: any bytes decode to a record or to a [`DecodeError`]; a record that decodes encodes to the
 //! same bytes; nothing is allocated by a length that the bytes claim.
 //!
