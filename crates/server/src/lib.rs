@@ -8,7 +8,10 @@
 pub mod authentication;
 pub mod config;
 mod listener;
+pub mod persist;
 mod server;
 mod shard;
+#[cfg(test)]
+mod testing;
 
-pub use server::{Server, StartError, Stopper};
+pub use server::{Server, StartError, Stopped, Stopper};

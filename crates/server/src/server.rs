@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 use std::{io, panic};
 
-use engine::ShardIndex;
+use engine::{Limits, ShardIndex};
 use mio::net::TcpListener;
 use mio::{Poll, Waker};
 use proto::connection::ServerLimits;
@@ -59,6 +59,13 @@ pub enum StartError {
     },
 }
 
+/// Why a Server has stopped by itself.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the server has stopped by itself: {reason}")]
+pub struct Stopped {
+    reason: String,
+}
+
 impl Server {
     /// Starts to listen and to serve, with everything in memory.
     /// # Errors
@@ -84,7 +91,7 @@ impl Server {
         opened: Vec<listener::Opened>,
         config: Config,
         authentication: Authentication,
-        mut store: impl FnMut(ShardIndex) -> S,
+        store: impl FnMut(ShardIndex) -> S,
     ) -> Result<Self, StartError> {
         let shard_count = config.shards.get();
         let listeners = opened.iter().map(|opened| opened.address).collect();
@@ -97,51 +104,70 @@ impl Server {
         let shared = Arc::new(Shared::new(mailboxes, settings));
         let mut server = Self {
             listeners,
-            shared: Arc::clone(&shared),
+            shared,
             commands: Vec::new(),
             threads: Vec::new(),
         };
-        let limits = Arc::new(config.limits);
-        let mut sockets = deal(opened, shard_count);
-        let links = Links::mesh(&shared.mailboxes);
-        for ((shard, poll), links) in (0..shard_count).zip(polls).zip(links) {
-            let shard = ShardIndex(shard);
-            let mut engine_config =
-                engine::Config::new(shard, shard_count, shared.settings.hash_seed);
-            engine_config.limits = Arc::clone(&limits);
-            engine_config.sys_interval = config.sys_interval;
-            engine_config.shared_strategy = config.shared_strategy;
-            engine_config
-                .response_topic_prefix
-                .clone_from(&config.response_topic_prefix);
-            let listeners = sockets.next().unwrap_or_default();
-            let (sender, commands) = mpsc::channel();
-            server.commands.push(sender);
-            let started = Acceptor::new(listeners, poll.registry()).and_then(|acceptor| {
-                let shared = Arc::clone(&shared);
-                let store = store(shard);
-                spawn(Parts {
-                    poll,
-                    engine: engine_config,
-                    store,
-                    links,
-                    acceptor,
-                    commands,
-                    shared,
-                })
-            });
-            match started {
-                Ok(thread) => server.threads.push(thread),
-                Err(source) => {
-                    server.stop();
-                    return Err(StartError::Shard { source });
-                }
-            }
+        let stores = (0..shard_count).map(ShardIndex).map(store).collect();
+        let sockets = deal(opened, shard_count);
+        if let Err(source) = server.start_shards(&config, polls, sockets, stores) {
+            server.stop();
+            return Err(StartError::Shard { source });
         }
         for address in &server.listeners {
             tracing::info!(listener = %address, "listening");
         }
         Ok(server)
+    }
+
+    /// Starts all shards; returns when every one of them accepts.
+    fn start_shards<S: Store + Send + 'static>(
+        &mut self,
+        config: &Config,
+        polls: Vec<Poll>,
+        sockets: impl Iterator<Item = Vec<TcpListener>>,
+        stores: Vec<S>,
+    ) -> io::Result<()> {
+        let limits = Arc::new(config.limits.clone());
+        let links = Links::mesh(&self.shared.mailboxes);
+        let (sender, started) = mpsc::channel();
+        let parts = polls.into_iter().zip(links).zip(sockets).zip(stores);
+        for (shard, (((poll, links), sockets), store)) in (0..).zip(parts) {
+            let (commander, commands) = mpsc::channel();
+            self.commands.push(commander);
+            self.threads.push(spawn(Parts {
+                poll,
+                engine: self.engine_config(ShardIndex(shard), config, &limits),
+                store,
+                links,
+                acceptor: Acceptor::new(sockets),
+                commands,
+                started: sender.clone(),
+                shared: Arc::clone(&self.shared),
+            })?);
+        }
+        drop(sender);
+        for _ in 0..self.threads.len() {
+            let has_ended = |_| io::Error::other("a shard has ended at its start");
+            started.recv().map_err(has_ended)?;
+        }
+        Ok(())
+    }
+
+    fn engine_config(
+        &self,
+        shard: ShardIndex,
+        config: &Config,
+        limits: &Arc<Limits>,
+    ) -> engine::Config {
+        let settings = &self.shared.settings;
+        engine::Config {
+            limits: Arc::clone(limits),
+            sys_interval: config.sys_interval,
+            shared_strategy: config.shared_strategy,
+            response_topic_prefix: config.response_topic_prefix.clone(),
+            ..engine::Config::new(shard, settings.shard_count, settings.hash_seed)
+        }
     }
 
     /// Where it listens, with real ports, in the order of the configuration.
@@ -187,15 +213,23 @@ impl Server {
         Stopper(Arc::clone(&self.shared))
     }
 
-    /// Waits until the Server has stopped, by [`Self::stop`] or by itself (its store failed).
-    pub fn join(mut self) {
+    /// Waits until the Server has stopped, by [`Self::stop`] or by itself.
+    /// # Errors
+    /// It has stopped by itself: its store has failed, or a part of it has ended in a panic.
+    pub fn join(mut self) -> Result<(), Stopped> {
         self.join_threads();
+        match self.shared.failure.get() {
+            None => Ok(()),
+            Some(reason) => Err(Stopped {
+                reason: reason.clone(),
+            }),
+        }
     }
 
     fn join_threads(&mut self) {
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
-                tracing::error!("a shard's thread has panicked");
+                self.shared.stop_because("a shard's thread has panicked");
             }
         }
     }
@@ -323,8 +357,7 @@ fn spawn<S: Store + Send + 'static>(parts: Parts<S>) -> io::Result<JoinHandle<()
             let shared = Arc::clone(&parts.shared);
             let run = panic::AssertUnwindSafe(|| Shard::new(parts, Instant::now()).run());
             if let Err(panic) = panic::catch_unwind(run) {
-                tracing::error!(shard, error = "a panic", "shard ended, the Server stops");
-                shared.request_stop();
+                shared.stop_because(&format!("shard {shard} has panicked"));
                 panic::resume_unwind(panic);
             }
         })

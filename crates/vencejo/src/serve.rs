@@ -1,8 +1,8 @@
 //! `vencejo serve`: the server from the command line, from its first line to its exit code.
 //!
 //! Owns: flags, what is printed at the start, logs, signals. Does not own: serving (see `server`).
-//! Start reading at [`run`]. Invariant: exit codes are 0, 1, 2 (usage), 69 (cannot listen) and 78
-//! (configuration).
+//! Start reading at [`run`]. Invariant: exit codes are 0, 1, 2 (usage), 69 (cannot start), 74 (the disk has
+//! failed) and 78 (configuration).
 
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use server::authentication::AnonymousPolicy;
 use server::config::{self, Config};
-use server::{Server, StartError};
+use server::{Server, StartError, Stopped};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 
@@ -81,6 +81,8 @@ impl Default for ServeArgs {
 const EX_USAGE: u8 = 2;
 /// sysexits: a service is unavailable.
 const EX_UNAVAILABLE: u8 = 69;
+/// sysexits: reading or writing failed.
+const EX_IOERR: u8 = 74;
 /// sysexits: the configuration is wrong.
 const EX_CONFIG: u8 = 78;
 
@@ -302,17 +304,28 @@ pub(crate) async fn until_stopped(server: Server, signals: &mut Signals) -> Resu
     let mut stopped = tokio::task::spawn_blocking(move || server.join());
     tokio::select! {
         () = signals.next() => stopper.stop(),
-        _ = &mut stopped => {
+        stopped = &mut stopped => {
+            judge(stopped)?;
             return Err(Failure::new("the server has stopped by itself; the log says why"));
         }
     }
     tokio::select! {
-        stopped = stopped => {
-            stopped.map_err(|_| Failure::new("a part of the server failed while stopping"))
-        }
+        stopped = stopped => judge(stopped),
         () = signals.next_after(SAME_SIGNAL) => {
             Err(Failure::new("stopped at once, at the second signal"))
         }
+    }
+}
+
+/// What to say and which code to leave with when the server has stopped by itself.
+fn judge(stopped: Result<Result<(), Stopped>, tokio::task::JoinError>) -> Result<(), Failure> {
+    match stopped {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(stopped)) => Err(Failure {
+            text: format!("Error: {stopped}."),
+            code: EX_IOERR,
+        }),
+        Err(_) => Err(Failure::new("a part of the server failed while stopping")),
     }
 }
 

@@ -16,6 +16,7 @@ use super::raw::{
     RawAnonymous, RawConfig, RawDuration, RawLimits, RawListener, RawOverflowPolicy,
     RawSharedStrategy, RawSize, RawStop,
 };
+use super::storage::StorageConfig;
 use crate::authentication::AnonymousPolicy;
 
 /// How a Server runs.
@@ -37,6 +38,8 @@ pub struct Config {
     pub limits: Limits,
     /// Who is let in.
     pub authentication: AuthenticationConfig,
+    /// Where state is kept, and how safely.
+    pub storage: StorageConfig,
     /// How it stops.
     pub stop: StopConfig,
 }
@@ -102,6 +105,7 @@ impl Default for Config {
             bounds: ServerBounds::default(),
             limits: Limits::default(),
             authentication: AuthenticationConfig::default(),
+            storage: StorageConfig::default(),
             stop: StopConfig::default(),
         }
     }
@@ -148,6 +152,7 @@ impl Config {
             });
         set(&mut config.authentication.anonymous, anonymous);
         config.authentication.test_method = raw.authentication.test_method;
+        config.storage = StorageConfig::check(raw.storage)?;
         config.stop = check_stop(raw.stop)?;
         Ok(config)
     }
@@ -340,13 +345,13 @@ const fn shared_strategy(raw: RawSharedStrategy) -> SharedStrategy {
     }
 }
 
-fn set<T>(target: &mut T, value: Option<T>) {
+pub(super) fn set<T>(target: &mut T, value: Option<T>) {
     if let Some(value) = value {
         *target = value;
     }
 }
 
-fn within<T: Copy + PartialOrd + std::fmt::Display>(
+pub(super) fn within<T: Copy + PartialOrd + std::fmt::Display>(
     name: &str,
     value: &Spanned<T>,
     range: RangeInclusive<T>,
@@ -361,7 +366,7 @@ fn within<T: Copy + PartialOrd + std::fmt::Display>(
     })
 }
 
-fn size_within(
+pub(super) fn size_within(
     name: &str,
     value: &Spanned<RawSize>,
     range: RangeInclusive<usize>,

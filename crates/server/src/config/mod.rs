@@ -6,11 +6,13 @@
 mod checked;
 mod error;
 mod raw;
+mod storage;
 
 use std::path::Path;
 
 pub use checked::{AuthenticationConfig, Config, ServerBounds, StopConfig};
 pub use error::{ConfigError, Problem};
+pub use storage::{FilterLevel, Recovery, StorageConfig};
 
 /// Reads and checks the configuration file at `path` (TOML).
 /// # Errors
@@ -150,6 +152,16 @@ mod tests {
                 "^ it belongs at the top of the file, before the first [table]",
             ),
             ("listener 1883", "^ the file is TOML: key = value"),
+            (
+                "[storage]\nlevels = [{ filter = \"a/#/b\", level = \"memory\" }]",
+                "filter: ",
+            ),
+            ("[storage]\ndata = \"\"", "data must name a folder"),
+            (
+                "[storage]\nsegment_bytes = \"4KiB\"",
+                "segment_bytes must be from 1048576",
+            ),
+            ("[storage]\nlevel = \"sync\"", "did you mean `synced`?"),
             (
                 "[stop]\nserver_reference = \"\"",
                 "server_reference must name another Server",

@@ -21,6 +21,7 @@ pub(super) struct RawConfig {
     pub(super) shared_strategy: Option<RawSharedStrategy>,
     pub(super) limits: RawLimits,
     pub(super) authentication: RawAuthentication,
+    pub(super) storage: RawStorage,
     pub(super) stop: RawStop,
 }
 
@@ -43,6 +44,40 @@ pub(super) enum RawAnonymous {
     Never,
     Loopback,
     Always,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawStorage {
+    pub(super) data: Option<Spanned<String>>,
+    pub(super) level: Option<RawLevel>,
+    pub(super) levels: Vec<RawFilterLevel>,
+    pub(super) recovery: Option<RawRecovery>,
+    pub(super) segment_bytes: Option<Spanned<RawSize>>,
+    pub(super) spares: Option<Spanned<usize>>,
+    pub(super) disk_low_bytes: Option<RawSize>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawFilterLevel {
+    pub(super) filter: Spanned<String>,
+    pub(super) level: RawLevel,
+}
+
+#[derive(Clone, Copy, Debug, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawLevel {
+    Memory,
+    Written,
+    Synced,
+}
+
+#[derive(Clone, Copy, Debug, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawRecovery {
+    SetAside,
+    Strict,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]

@@ -31,20 +31,25 @@ pub(crate) struct Acceptor {
 }
 
 impl Acceptor {
-    /// Watches `listeners` with `registry`.
-    /// # Errors
-    /// A listener cannot be watched.
-    pub(crate) fn new(mut listeners: Vec<TcpListener>, registry: &Registry) -> io::Result<Self> {
-        for (index, listener) in listeners.iter_mut().enumerate() {
-            registry.register(listener, Token(LISTENERS_FROM + index), Interest::READABLE)?;
-        }
-        Ok(Self {
+    /// Of `listeners`, not watched yet.
+    pub(crate) const fn new(listeners: Vec<TcpListener>) -> Self {
+        Self {
             listeners,
             has_more: false,
             resumes_at: None,
             has_said_full: false,
             next_shard: 0,
-        })
+        }
+    }
+
+    /// Watches the listeners with `registry`.
+    /// # Errors
+    /// A listener cannot be watched.
+    pub(super) fn open(&mut self, registry: &Registry) -> io::Result<()> {
+        for (index, listener) in self.listeners.iter_mut().enumerate() {
+            registry.register(listener, Token(LISTENERS_FROM + index), Interest::READABLE)?;
+        }
+        Ok(())
     }
 
     /// Accepts no more.

@@ -59,25 +59,9 @@ impl<S: Store> Shard<S> {
                     Output::Persist(batch) => self.persist(batch),
                 }
             }
-            let durable = self.store.durable();
-            if durable <= self.persisted {
+            if !self.take_persisted() {
                 return;
             }
-            self.persisted = durable;
-            self.has_news = true;
-            self.engine.on_persisted(durable, self.now);
-        }
-    }
-
-    fn persist(&mut self, batch: store::Batch) {
-        if let Err(error) = self.store.append(batch) {
-            // After a failed write nothing may be acknowledged any more.
-            tracing::error!(
-                shard = self.links.own().0,
-                ?error,
-                "store failed, the Server stops"
-            );
-            self.shared.request_stop();
         }
     }
 

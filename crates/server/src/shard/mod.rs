@@ -13,25 +13,29 @@ mod deadlines;
 mod deliver;
 mod links;
 mod receive;
+mod starting;
 mod stopping;
+mod storing;
 mod unsent;
 
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use engine::{ConnectionKey, Engine, ShardIndex};
 use mio::{Events, Poll, Token};
 use proto::connection::ServerLimits;
 use slab::Slab;
-use store::{Seq, Store};
+use store::Store;
 
 use connection::Connection;
 use deadlines::Deadlines;
 use links::Parcel;
+use starting::Starting;
 use stopping::{Barriers, Stopping};
+use storing::Stored;
 use unsent::BufferPool;
 
 pub(crate) use accept::{Acceptor, REFUSALS_MAX};
@@ -45,6 +49,10 @@ use crate::config::StopConfig;
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) is_stop_requested: AtomicBool,
+    /// Whether the store has failed: nothing is acknowledged any more.
+    pub(crate) is_failed: AtomicBool,
+    /// Why the Server stops by itself, once it does.
+    pub(crate) failure: OnceLock<String>,
     pub(crate) barriers: Barriers,
     /// Sockets open in all shards.
     pub(crate) connections: AtomicUsize,
@@ -56,11 +64,27 @@ impl Shared {
     pub(crate) fn new(mailboxes: Arc<[Mailbox]>, settings: Settings) -> Self {
         Self {
             is_stop_requested: AtomicBool::new(false),
+            is_failed: AtomicBool::new(false),
+            failure: OnceLock::new(),
             barriers: Barriers::default(),
             connections: AtomicUsize::new(0),
             mailboxes,
             settings,
         }
+    }
+
+    /// The store has failed: nothing is acknowledged any more, and the Server stops.
+    pub(crate) fn fail_store(&self, reason: &str) {
+        self.is_failed.store(true, Ordering::SeqCst);
+        self.stop_because(reason);
+    }
+
+    /// Asks all shards to stop for a reason nobody asked for; the first one is kept.
+    pub(crate) fn stop_because(&self, reason: &str) {
+        if self.failure.set(reason.to_owned()).is_ok() {
+            tracing::error!(error = reason, "the Server stops by itself");
+        }
+        self.request_stop();
     }
 
     /// Asks all shards to stop.
@@ -98,7 +122,7 @@ pub(crate) struct Shard<S> {
     poll: Poll,
     engine: Engine,
     store: S,
-    persisted: Seq,
+    stored: Stored,
     connections: Slab<Connection>,
     generation: u32,
     acceptor: Acceptor,
@@ -111,7 +135,7 @@ pub(crate) struct Shard<S> {
     dirty: Vec<ConnectionKey>,
     /// Connections that may have more to read without another event.
     ready: Vec<ConnectionKey>,
-    /// Publishers not read while a ring is full.
+    /// Publishers not read while a ring is full, or the store has too much to write.
     paused: Vec<ConnectionKey>,
     /// A CONNECT just taken whose connection is to move.
     moving: Option<(ShardIndex, Box<connection::Moving>)>,
@@ -120,6 +144,7 @@ pub(crate) struct Shard<S> {
     /// Whether the engine was told something since its last `end_turn`.
     has_news: bool,
     assigned_client_ids: u64,
+    starting: Starting,
     stopping: Stopping,
     /// Whether this shard has still to be counted at the barrier it stands at.
     owes_barrier: bool,
@@ -139,11 +164,13 @@ pub(crate) struct Parts<S> {
     pub(crate) links: Links,
     pub(crate) acceptor: Acceptor,
     pub(crate) commands: mpsc::Receiver<Command>,
+    /// Hears that this shard accepts.
+    pub(crate) started: mpsc::Sender<()>,
     pub(crate) shared: Arc<Shared>,
 }
 
 impl<S: Store> Shard<S> {
-    /// A shard that accepts on its listeners from now on. It stays on the thread that makes it.
+    /// A shard that accepts on its listeners once all shards are ready. It stays on the thread that makes it.
     pub(crate) fn new(parts: Parts<S>, now: Instant) -> Self {
         let Parts {
             poll,
@@ -152,13 +179,14 @@ impl<S: Store> Shard<S> {
             links,
             acceptor,
             commands,
+            started,
             shared,
         } = parts;
         Self {
             poll,
             engine: Engine::new(engine, now),
-            persisted: store.durable(),
             store,
+            stored: Stored::default(),
             connections: Slab::new(),
             generation: 0,
             acceptor,
@@ -174,6 +202,7 @@ impl<S: Store> Shard<S> {
             is_pressed: false,
             has_news: true,
             assigned_client_ids: 0,
+            starting: Starting::new(started),
             stopping: Stopping::No,
             owes_barrier: false,
             commands,
@@ -188,7 +217,8 @@ impl<S: Store> Shard<S> {
         while !self.has_stopped() {
             if let Err(error) = self.turn(&mut events) {
                 tracing::error!(shard = self.links.own().0, %error, "event loop failed");
-                self.shared.request_stop();
+                self.shared
+                    .stop_because(&format!("an event loop failed: {error}"));
                 return;
             }
         }
@@ -208,6 +238,7 @@ impl<S: Store> Shard<S> {
         }
         self.accept_again();
         self.take_parcels();
+        self.take_from_store();
         self.take_commands();
         self.on_deadlines();
         if self.engine.has_work() || self.engine.poll_timeout().is_some_and(|at| at <= self.now) {
@@ -218,7 +249,9 @@ impl<S: Store> Shard<S> {
         self.go_on_stopping();
         self.settle();
         self.is_pressed = !self.links.flush();
-        if !self.is_pressed {
+        self.judge_store();
+        self.go_on_starting();
+        if !self.is_pressed && !self.stored.is_pressed {
             self.resume_paused();
         }
         self.write_dirty();
@@ -228,8 +261,8 @@ impl<S: Store> Shard<S> {
     /// Sleeps until there is something to do.
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
         let mut timeout = self.sleep_max();
-        // Who leaves something in a ring wakes us only if we said that we sleep.
-        if timeout != Some(Duration::ZERO) && !self.links.park() {
+        // Who leaves something in a ring, or has written, wakes us only if we said that we sleep.
+        if timeout != Some(Duration::ZERO) && !(self.links.park() && self.is_store_quiet()) {
             timeout = Some(Duration::ZERO);
         }
         let polled = self.poll.poll(events, timeout);

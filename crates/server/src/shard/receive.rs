@@ -29,7 +29,7 @@ enum Next {
 impl<S: Store> Shard<S> {
     /// Reads once from the connection and handles all packets that are complete.
     pub(super) fn read(&mut self, key: ConnectionKey) {
-        let is_pressed = self.is_pressed;
+        let is_pressed = self.is_pressed || self.stored.is_pressed;
         let choking_bytes = self.shared.settings.congested_bytes;
         let Some(connection) = self.connection_mut(key) else {
             return;
@@ -83,7 +83,7 @@ impl<S: Store> Shard<S> {
         }
     }
 
-    /// Does not read from this publisher until the rings take what it says.
+    /// Does not read from this publisher until the rings and the store take what it says.
     fn pause(&mut self, key: ConnectionKey) {
         if let Some(connection) = self.connection_mut(key)
             && !std::mem::replace(&mut connection.flags.is_paused, true)

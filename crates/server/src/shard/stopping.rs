@@ -18,7 +18,8 @@ pub(super) enum Stopping {
     No,
     /// Its engine has published what a stop publishes; that is on its way to the other shards.
     Began(Instant),
-    /// Every shard has sent that, and this one has taken it; its answers are on their way.
+    /// Every shard has sent that, and this one has taken it; its answers are on their way, and what it
+    /// has to keep on its way to the disk.
     Drained(Instant),
     /// Every Client was told; connections close.
     Told(Instant),
@@ -27,6 +28,8 @@ pub(super) enum Stopping {
 /// How many shards have come how far.
 #[derive(Debug, Default)]
 pub(crate) struct Barriers {
+    /// Shards that have everything the store had for them.
+    pub(super) ready: AtomicUsize,
     /// Shards whose wills are in the rings.
     began: AtomicUsize,
     /// Shards that have taken all wills and have answered.
@@ -51,7 +54,9 @@ impl<S: Store> Shard<S> {
                 }
             }
             Stopping::Drained(until) => {
-                if self.have_all(|barriers| &barriers.drained, until) {
+                if self.have_all(|barriers| &barriers.drained, until)
+                    && (self.is_all_durable() || self.now + TELL_TIME >= until)
+                {
                     self.take_parcels();
                     self.tell_all(until);
                 }
@@ -64,6 +69,10 @@ impl<S: Store> Shard<S> {
         let until = self.now + STOP_TIME_MAX;
         tracing::info!(shard = self.links.own().0, "shard stops");
         self.acceptor.close();
+        if self.shared.is_failed.load(Ordering::SeqCst) {
+            // What a Will would change could not be kept: it is for the next start to publish.
+            return self.tell_all(until);
+        }
         self.engine.begin_stop(self.now);
         self.stopping = Stopping::Began(until);
         self.pass(|barriers| &barriers.began);

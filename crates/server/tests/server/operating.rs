@@ -31,7 +31,7 @@ fn client_disconnected_by_the_operator_is_told_and_its_will_published() {
         watcher.ping();
         server.stop();
         assert!(watcher.is_at_end());
-        server.join();
+        server.join().expect("stopped in peace");
     }
 }
 

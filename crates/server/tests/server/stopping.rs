@@ -50,7 +50,7 @@ fn stop_publishes_wills_tells_clients_and_ends_in_time() {
         }
         assert!(v311.is_at_end() && silent.is_at_end());
         drop((watcher, mortal, v311, silent));
-        server.join();
+        server.join().expect("stopped in peace");
         assert!(began.elapsed() < Duration::from_secs(10), "shards {shards}");
     }
 }
@@ -63,7 +63,7 @@ fn stop_does_not_wait_for_clients_that_do_not_close() {
         .collect();
     let began = Instant::now();
     server.stop();
-    server.join();
+    server.join().expect("stopped in peace");
     assert!(began.elapsed() < Duration::from_secs(10));
     assert!(clients.iter_mut().all(Raw::is_at_end));
 }
@@ -72,7 +72,7 @@ fn stop_does_not_wait_for_clients_that_do_not_close() {
 fn stopped_server_gives_its_port_back() {
     let (server, address) = start(config(2));
     server.stop();
-    server.join();
+    server.join().expect("stopped in peace");
     let mut again = config(2);
     again.listeners = vec![address];
     let (_server, address) = start(again);
