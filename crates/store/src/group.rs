@@ -41,6 +41,14 @@ impl EncodedGroup {
         self.end_batch(level);
     }
 
+    /// Adds the batches of `other` behind its own. O(their bytes), a copy and nothing else.
+    pub fn append(&mut self, other: &Self) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&other.bytes);
+        self.ends.extend(other.ends.iter().map(|end| start + end));
+        self.level = self.level.max(other.level);
+    }
+
     /// The bytes of each batch, in order; those of one without records are empty.
     pub fn batches(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         let mut start = 0;
@@ -137,5 +145,28 @@ mod tests {
         assert!(group.is_empty() && group.bytes().is_empty());
         assert!(group.bytes.capacity() < 1_000);
         assert_eq!(group.level(), Level::Memory);
+    }
+
+    #[test]
+    fn group_takes_the_batches_of_another_behind_its_own() {
+        let mut group = EncodedGroup::new();
+        group.push(&batch(&[1], Level::Written));
+        let mut other = EncodedGroup::new();
+        other.push(&batch(&[2, 3], Level::Synced));
+        other.push(&batch(&[], Level::Written));
+        group.append(&other);
+        let mut whole = EncodedGroup::new();
+        for (sessions, level) in [
+            (&[1][..], Level::Written),
+            (&[2, 3], Level::Synced),
+            (&[], Level::Written),
+        ] {
+            whole.push(&batch(sessions, level));
+        }
+        assert_eq!(group.bytes(), whole.bytes());
+        let batches =
+            |group: &EncodedGroup| group.batches().map(<[u8]>::to_vec).collect::<Vec<_>>();
+        assert_eq!(batches(&group), batches(&whole));
+        assert_eq!(group.level(), Level::Synced);
     }
 }

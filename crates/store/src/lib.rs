@@ -6,6 +6,7 @@
 //! durable in the order in which they were appended, those of other shards included: what was appended
 //! before a durable batch is durable.
 
+mod alarms;
 pub mod codec;
 pub mod disk;
 mod group;
@@ -15,6 +16,7 @@ mod recovered;
 #[cfg(test)]
 mod testing;
 
+pub use alarms::{Alarm, Alarms};
 pub use group::EncodedGroup;
 pub use memory::{HeldStore, MemoryStore};
 pub use record::{
