@@ -14,6 +14,7 @@ use proto::session::{PubRecOutcome, Queued, Resend};
 use proto::{Message, PacketIdentifier, Qos, Version};
 use store::{Record, Target};
 
+use crate::commits::Gate;
 use crate::keys::SessionKey;
 use crate::pending::Wait;
 use crate::sessions::{Burst, Link, Session};
@@ -25,6 +26,8 @@ pub(crate) struct Terms {
     pub(crate) qos: Qos,
     pub(crate) retain: bool,
     pub(crate) subscription_identifiers: Option<Arc<[u32]>>,
+    /// Set if the message does not count before.
+    pub(crate) gate: Option<Gate>,
 }
 
 impl Engine {
@@ -60,6 +63,10 @@ impl Engine {
             return;
         };
         if let Some(session) = durable {
+            // What its Client has seen once it must not see again, should the message not count.
+            if let (Some(gate), Qos::ExactlyOnce) = (terms.gate, terms.qos) {
+                self.commits.hold(session, seq, gate);
+            }
             self.targets.push(Target {
                 session,
                 seq,
@@ -181,10 +188,11 @@ impl Engine {
             Some(Resend::Publish(again)) => {
                 // [MQTT-3.3.1-1] [v3.1.1 MQTT-3.3.1-1]
                 let delivery = delivery_of(&again.queued, again.packet_id, true);
+                let wait = self.commits.wait_of_delivery(session.id, again.queued.seq);
                 if is_too_large(link, &delivery, now) {
                     self.discard_in_flight(key, again.packet_id);
                 } else {
-                    self.send_queued(key, delivery, Wait::default());
+                    self.send_queued(key, delivery, wait);
                 }
                 true
             }
@@ -236,17 +244,20 @@ impl Engine {
             }
             return true;
         }
-        let is_durable = session.is_durable();
+        let durable = session.is_durable().then_some(session.id);
         let Some(started) = session.outbound.start_next() else {
             return false;
         };
+        let seq = started.queued.seq;
         // [MQTT-4.3.2-2] [MQTT-4.3.3-2] [v3.1.1 MQTT-4.3.2-1] [v3.1.1 MQTT-3.3.1-3] DUP is ours to set.
         let delivery = delivery_of(&started.queued, started.packet_id, false);
         // A QoS 2 identifier must not be forgotten once the Client has seen it.
-        let wait = if is_durable && delivery.qos == Qos::ExactlyOnce {
-            self.wait_for_enqueued()
-        } else {
-            Wait::default()
+        let wait = match durable {
+            Some(session) if delivery.qos == Qos::ExactlyOnce => {
+                let wait = self.commits.wait_of_delivery(session, seq);
+                self.wait_for_enqueued().and(wait)
+            }
+            _ => Wait::default(),
         };
         self.send_queued(key, delivery, wait);
         true

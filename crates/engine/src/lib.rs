@@ -6,6 +6,7 @@
 //! same outputs, and a mistake of one Client never reaches another's Session.
 #![warn(clippy::indexing_slicing, clippy::iter_over_hash_type)]
 
+mod commits;
 mod config;
 mod connect;
 mod connections;
@@ -54,6 +55,7 @@ pub use retained::{RetainedLimits, RetainedRefusal, Stamp};
 pub use routing::ShardMessage;
 pub use shared_subscriptions::SharedStrategy;
 
+use commits::Commits;
 use connections::Connections;
 use keys::{KeyedState, keyed_state};
 use retained::Retained;
@@ -82,6 +84,7 @@ pub struct Engine {
     /// Replays whose SUBACK is not due yet, by Session and Topic Filter.
     replays_waiting: BTreeMap<(SessionKey, Arc<str>), replay::Waiting>,
     routing: Routing,
+    commits: Commits,
     timers: Timers,
     sys: Sys,
     counters: Counters,
@@ -129,6 +132,7 @@ impl Engine {
             replaying: VecDeque::new(),
             replays_waiting: BTreeMap::new(),
             routing: Routing::new(&config),
+            commits: Commits::new(&config),
             timers,
             sys: Sys::new(&config),
             counters: Counters::default(),

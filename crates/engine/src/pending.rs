@@ -7,6 +7,7 @@
 use proto::connection::Outgoing;
 use store::{Record, Seq};
 
+use crate::commits::Gate;
 use crate::keys::{SessionKey, ShardSet};
 use crate::output::Output;
 use crate::{ConnectionKey, Engine};
@@ -19,6 +20,8 @@ pub(crate) struct Wait {
     /// These shards have taken everything we sent them up to `turn`.
     pub(crate) shards: ShardSet,
     pub(crate) turn: u64,
+    /// This commit is durable.
+    pub(crate) gate: Option<Gate>,
 }
 
 impl Wait {
@@ -26,7 +29,20 @@ impl Wait {
         self.persisted = self.persisted.max(other.persisted);
         self.turn = self.turn.max(other.turn);
         self.shards = self.shards.union(other.shards);
+        self.gate = match (self.gate, other.gate) {
+            (Some(one), Some(another)) => Some(one.later(another)),
+            (one, another) => one.or(another),
+        };
         self
+    }
+
+    /// Only what happens in other shards.
+    pub(crate) fn elsewhere(self) -> Self {
+        Self {
+            shards: self.shards,
+            turn: self.turn,
+            ..Self::default()
+        }
     }
 }
 
@@ -67,7 +83,9 @@ impl Engine {
     }
 
     pub(crate) fn is_over(&self, wait: &Wait) -> bool {
-        self.persisted >= wait.persisted && self.routing.is_taken(wait)
+        self.persisted >= wait.persisted
+            && wait.gate.is_none_or(|gate| self.commits.is_open(gate))
+            && self.routing.is_taken(wait)
     }
 
     /// Sends `packet` on the connection of this Session once `wait` is over and everything emitted before
@@ -109,6 +127,7 @@ impl Engine {
 
     /// Lets go what no longer has to wait.
     pub(crate) fn release(&mut self) {
+        self.advance_commits();
         let holding = std::mem::take(&mut self.sessions_holding);
         for session in holding {
             self.release_session(session);

@@ -16,12 +16,13 @@ use proto::topic::level_count;
 use proto::{Message, PacketIdentifier, Qos, Version};
 use store::{Expiry, MessageRecord, Record};
 
+use crate::commits::{Gate, Provisional};
 use crate::delivery::Terms;
-use crate::keys::SessionKey;
+use crate::keys::{SessionKey, ShardSet};
 use crate::pending::Wait;
 use crate::retained::Stamp;
 use crate::routing::{RoutedPublish, ShardItem, Taking};
-use crate::shared_delivery::Elsewhere;
+use crate::shared_delivery::Chosen;
 use crate::subscriptions::Matches;
 use crate::{ConnectionKey, Engine};
 
@@ -30,6 +31,8 @@ use crate::{ConnectionKey, Engine};
 pub(crate) struct Routed {
     pub(crate) wait: Wait,
     pub(crate) has_subscribers: bool,
+    /// Set if it does not count before it is committed.
+    pub(crate) provisional: Option<Provisional>,
 }
 
 /// Why a message is not taken.
@@ -99,14 +102,16 @@ impl Engine {
         };
         let pubrec = |reason| Outgoing::PubRec(Ack::new(packet_id, reason));
         if inbound == InboundPublish::Repeated {
-            let wait = self.wait_for_all();
+            let wait = self
+                .wait_for_all()
+                .and(self.wait_of_inbound(key, packet_id));
             self.emit(key, pubrec(ReasonCode::Success), wait);
             return;
         }
         let Some(routed) = self.route_publish(connection, key, publish, buffer, now) else {
             return;
         };
-        let wait = routed.wait.and(self.record_inbound(key, packet_id));
+        let wait = self.commit_inbound(key, packet_id, routed.provisional, routed.wait);
         self.emit(key, pubrec(reason_for(routed)), wait);
     }
 
@@ -120,27 +125,14 @@ impl Engine {
         now: Instant,
     ) -> Option<InboundPublish> {
         let inbound_max = usize::from(self.limits.receive_maximum);
-        let inbound = &mut self.sessions.get_mut(key)?.inbound;
-        if inbound.len() >= inbound_max && !inbound.contains(packet_id) {
+        let session = self.sessions.get_mut(key)?;
+        let is_uncommitted_full = session.inbound_open >= inbound_max as u64;
+        let inbound = &mut session.inbound;
+        if (inbound.len() >= inbound_max || is_uncommitted_full) && !inbound.contains(packet_id) {
             self.close(connection, ReasonCode::ReceiveMaximumExceeded, now);
             return None;
         }
         Some(inbound.on_publish(packet_id))
-    }
-
-    /// Keeps the identifier of an open QoS 2 message for a Session that is kept.
-    fn record_inbound(&mut self, key: SessionKey, packet_id: PacketIdentifier) -> Wait {
-        let session = self.sessions.get_mut(key);
-        let Some(session) = session.filter(|session| session.is_durable()) else {
-            return Wait::default();
-        };
-        session.inbound_number += 1;
-        let (session, number) = (session.id, session.inbound_number);
-        self.record(Record::InboundPut {
-            session,
-            packet_id: packet_id.get(),
-            number,
-        })
     }
 
     /// PUBREL from the Client. [MQTT-4.3.3-11] [MQTT-4.3.3-13] [v3.1.1 MQTT-4.3.3-2]
@@ -152,12 +144,7 @@ impl Engine {
             return;
         };
         let is_known = session.inbound.on_pubrel(ack.packet_id);
-        let durable = session.is_durable().then_some(session.id);
-        let mut wait = self.wait_for_batch();
-        if let (true, Some(session)) = (is_known, durable) {
-            let packet_id = ack.packet_id.get();
-            wait = self.record(Record::InboundDelete { session, packet_id });
-        }
+        let wait = self.release_inbound(key, ack.packet_id, is_known);
         let reason = if is_known {
             ReasonCode::Success
         } else {
@@ -231,7 +218,8 @@ impl Engine {
             if self.open_inbound(connection, key, packet_id, now).is_none() {
                 return;
             }
-            wait = wait.and(self.record_inbound(key, packet_id));
+            let provisional = self.provisional(Some(key), false);
+            wait = self.commit_inbound(key, packet_id, provisional, wait);
         }
         self.emit(key, Outgoing::PubRec(ack), wait);
     }
@@ -258,7 +246,8 @@ impl Engine {
                 .matches_with(&mut connection.memo, publish.topic),
             None => self.subscriptions.matches(publish.topic),
         };
-        Some(self.route_to(&matches, &message, Some(key), now))
+        let commits = (publish.qos == Qos::ExactlyOnce).then_some(key);
+        Some(self.route_to(&matches, &message, (Some(key), commits), now))
     }
 
     /// A message that cannot be retained is not taken at all, or its publisher would believe that it is:
@@ -287,25 +276,45 @@ impl Engine {
         now: Instant,
     ) -> Routed {
         let matches = self.subscriptions.matches(message.topic());
-        self.route_to(&matches, message, publisher, now)
+        self.route_to(&matches, message, (publisher, None), now)
     }
 
+    /// `commits` is the Session that commits the message if it has to be, [`Engine::commit_inbound`].
     fn route_to(
         &mut self,
         matches: &Matches,
         message: &Arc<Message>,
-        publisher: Option<SessionKey>,
+        (publisher, commits): (Option<SessionKey>, Option<SessionKey>),
         now: Instant,
     ) -> Routed {
         self.targets.clear();
         let (retained, mut wait) = self.retain(message, now);
-        self.deliver_rows(matches, message, publisher, now);
-        let elsewhere = self.deliver_groups(matches, message, publisher, now);
-        wait = wait.and(self.send_to_shards(matches, message, retained, &elsewhere));
-        wait = wait.and(self.record_enqueued(message));
+        let chosen = self.choose_members(matches, message, publisher);
+        let shards = self.shards_for(matches, retained, &chosen);
+        let provisional = self.provisional(commits, !shards.is_empty());
+        let gate = provisional.map(|provisional| provisional.gate);
+        self.deliver_rows(matches, message, publisher, gate, now);
+        for (key, subscription) in &chosen.here {
+            self.deliver_to_member(*key, message, *subscription, gate, now);
+        }
+        for shard in shards.iter() {
+            let publish = RoutedPublish {
+                message: Arc::clone(message),
+                retained,
+                is_for_all: matches.remote.contains(shard),
+                groups: chosen.groups_in(shard),
+                publisher_hash: chosen.publisher_hash,
+                provisional,
+                hops: 0,
+                pass: None,
+            };
+            wait = wait.and(self.routing.send(shard, ShardItem::Publish(publish)));
+        }
+        wait = wait.and(self.record_enqueued(message, provisional));
         Routed {
             wait,
             has_subscribers: !matches.is_empty(),
+            provisional,
         }
     }
 
@@ -319,12 +328,13 @@ impl Engine {
         }
         if routed.is_for_all {
             let matches = self.subscriptions.matches(message.topic());
-            self.deliver_rows(&matches, message, None, now);
+            let gate = routed.provisional.map(|provisional| provisional.gate);
+            self.deliver_rows(&matches, message, None, gate, now);
         }
         for group in &routed.groups {
             passes.extend(self.deliver_routed_group(group, routed, now));
         }
-        let persisted = self.record_enqueued(message).persisted;
+        let persisted = self.record_enqueued(message, routed.provisional).persisted;
         Taking { persisted, passes }
     }
 
@@ -333,6 +343,7 @@ impl Engine {
         matches: &Matches,
         message: &Arc<Message>,
         publisher: Option<SessionKey>,
+        gate: Option<Gate>,
         now: Instant,
     ) {
         // [MQTT-4.5.0-1] [MQTT-3.3.2-3] [v3.1.1 MQTT-4.5.0-1] [v3.1.1 MQTT-3.3.2-3]
@@ -346,47 +357,30 @@ impl Engine {
                 // [MQTT-3.3.1-12] [MQTT-3.3.1-13] [v3.1.1 MQTT-3.3.1-9]
                 retain: grant.retain_as_published && message.retain(),
                 subscription_identifiers: grant.subscription_identifiers.cloned(),
+                gate,
             };
             self.deliver(row.session, message, terms, now);
         }
     }
 
-    fn send_to_shards(
-        &mut self,
-        matches: &Matches,
-        message: &Arc<Message>,
-        retained: Option<Stamp>,
-        elsewhere: &Elsewhere,
-    ) -> Wait {
-        let mut targets = matches.remote;
+    /// The other shards that get the message.
+    fn shards_for(&self, matches: &Matches, retained: Option<Stamp>, chosen: &Chosen) -> ShardSet {
+        let mut shards = matches.remote;
         if retained.is_some() {
-            targets = targets.union(self.routing.others());
+            shards = shards.union(self.routing.others());
         }
-        for (shard, _) in &elsewhere.groups {
-            targets.insert(*shard);
+        for (shard, _) in &chosen.elsewhere {
+            shards.insert(*shard);
         }
-        let mut wait = Wait::default();
-        if targets.is_empty() {
-            return wait;
-        }
-        for shard in targets.iter() {
-            let groups = elsewhere.groups.iter().filter(|(to, _)| *to == shard);
-            let publish = RoutedPublish {
-                message: Arc::clone(message),
-                retained,
-                is_for_all: matches.remote.contains(shard),
-                groups: groups.map(|(_, group)| Arc::clone(group)).collect(),
-                publisher_hash: elsewhere.publisher_hash,
-                hops: 0,
-                pass: None,
-            };
-            wait = wait.and(self.routing.send(shard, ShardItem::Publish(publish)));
-        }
-        wait
+        shards
     }
 
     /// One record for all durable Sessions that took `message`.
-    pub(crate) fn record_enqueued(&mut self, message: &Message) -> Wait {
+    pub(crate) fn record_enqueued(
+        &mut self,
+        message: &Message,
+        provisional: Option<Provisional>,
+    ) -> Wait {
         if self.targets.is_empty() {
             return Wait::default();
         }
@@ -395,7 +389,7 @@ impl Engine {
         self.record(Record::Enqueue {
             message,
             targets,
-            origin: None,
+            origin: provisional.map(|provisional| provisional.origin),
         })
     }
 

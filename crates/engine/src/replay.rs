@@ -206,9 +206,10 @@ impl Engine {
                 // [MQTT-3.3.1-8] [v3.1.1 MQTT-3.3.1-8]
                 retain: true,
                 subscription_identifiers: identifiers.clone(),
+                gate: None,
             };
             self.deliver(key, &message, terms, now);
-            self.record_enqueued(&message);
+            self.record_enqueued(&message, None);
         }
         !replay.is_done()
     }

@@ -13,6 +13,7 @@ use std::time::Instant;
 use proto::Message;
 use store::Seq;
 
+use crate::commits::Provisional;
 use crate::counters::Counters;
 use crate::keys::ShardSet;
 use crate::output::Output;
@@ -32,6 +33,8 @@ enum Kind {
     Taken { turn: u64 },
     /// The message that was passed on under this number is taken.
     PassedOn { pass: u64 },
+    /// The sender's commits are durable up to this one.
+    Committed { up_to: u64 },
 }
 
 /// One thing for another shard.
@@ -63,6 +66,8 @@ pub(crate) struct RoutedPublish {
     pub(crate) groups: Vec<Arc<str>>,
     /// Keyed hash of the publisher's Client Identifier, for the choice of a member.
     pub(crate) publisher_hash: u64,
+    /// Set if it does not count yet.
+    pub(crate) provisional: Option<Provisional>,
     /// How many shards have failed to find a member before.
     pub(crate) hops: u16,
     /// Set if a shard that failed passes it on: the number it wants the answer under.
@@ -164,9 +169,10 @@ impl Routing {
     /// Every interest announced up to now, by whichever Session.
     pub(crate) const fn wait_for_interest(&self) -> Wait {
         Wait {
-            persisted: Seq(0),
             shards: self.others,
             turn: self.interest_turn,
+            persisted: Seq(0),
+            gate: None,
         }
     }
 
@@ -217,6 +223,15 @@ impl Engine {
                 }
                 self.release();
             }
+            Kind::Committed { up_to } => self.on_committed(from, up_to),
+        }
+    }
+
+    /// Tells all others up to where the commits of this shard are durable.
+    pub(crate) fn tell_committed(&mut self, up_to: u64) {
+        for to in self.routing.others.iter() {
+            let message = ShardMessage(Kind::Committed { up_to });
+            self.outputs.push_back(Output::ToShard { to, message });
         }
     }
 

@@ -34,8 +34,10 @@ pub(crate) struct Session {
     /// Bytes of the messages in `outbound`.
     pub(crate) queued_bytes: usize,
     pub(crate) inbound: Inbound,
-    /// The last number given to a QoS 2 message of its Client.
+    /// The last number of a QoS 2 message of its Client that is recorded.
     pub(crate) inbound_number: u64,
+    /// How many after that wait for other shards.
+    pub(crate) inbound_open: u64,
     pub(crate) filters: BTreeSet<Arc<str>>,
     /// Retained Messages still to be sent, by the Topic Filter of their Subscription.
     pub(crate) replays: BTreeMap<Arc<str>, Replay>,
@@ -90,6 +92,7 @@ impl Session {
             queued_bytes: 0,
             inbound: Inbound::default(),
             inbound_number: 0,
+            inbound_open: 0,
             filters: BTreeSet::new(),
             replays: BTreeMap::new(),
             is_replaying: false,

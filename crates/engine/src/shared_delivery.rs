@@ -2,7 +2,7 @@
 //!
 //! Owns: asking for the choice and acting on it, also when the chosen shard's members have left.
 //! Does not own: the choice itself (see `shared_subscriptions`). Start reading at
-//! [`Engine::deliver_groups`]. Invariant: a message is delivered to one member of a group; once it is in
+//! [`Engine::choose_members`]. Invariant: a message is delivered to one member of a group; once it is in
 //! that member's queue it stays there, [MQTT-4.8.2-4].
 
 use std::hash::BuildHasher;
@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use proto::Message;
 
+use crate::commits::Gate;
 use crate::delivery::Terms;
 use crate::keys::SessionKey;
 use crate::routing::RoutedPublish;
@@ -19,49 +20,56 @@ use crate::shared_subscriptions::{Choice, ChooseInput};
 use crate::subscriptions::{Matches, Subscription};
 use crate::{Engine, ShardIndex};
 
-/// Shared Subscriptions whose chosen member is in another shard.
+/// Whom the Shared Subscriptions have chosen.
 #[derive(Debug, Default)]
-pub(crate) struct Elsewhere {
-    pub(crate) groups: Vec<(ShardIndex, Arc<str>)>,
+pub(crate) struct Chosen {
+    /// Members of this shard.
+    pub(crate) here: Vec<(SessionKey, Subscription)>,
+    /// Shared Subscriptions whose member is in another shard.
+    pub(crate) elsewhere: Vec<(ShardIndex, Arc<str>)>,
     pub(crate) publisher_hash: u64,
 }
 
+impl Chosen {
+    pub(crate) fn groups_in(&self, shard: ShardIndex) -> Vec<Arc<str>> {
+        let there = self.elsewhere.iter().filter(|(to, _)| *to == shard);
+        there.map(|(_, group)| Arc::clone(group)).collect()
+    }
+}
+
 impl Engine {
-    /// Delivers to the chosen members here; returns the groups whose member is in another shard.
-    pub(crate) fn deliver_groups(
+    /// Chooses a member, here or in another shard, for each group.
+    pub(crate) fn choose_members(
         &mut self,
         matches: &Matches,
-        message: &Arc<Message>,
+        message: &Message,
         publisher: Option<SessionKey>,
-        now: Instant,
-    ) -> Elsewhere {
-        let mut elsewhere = Elsewhere::default();
+    ) -> Chosen {
+        let mut chosen = Chosen::default();
         if matches.groups.is_empty() {
-            return elsewhere;
+            return chosen;
         }
         let client_id = publisher
             .and_then(|key| self.sessions.get(key))
             .map_or("", |session| &*session.client_id);
-        elsewhere.publisher_hash = self.hasher.hash_one(client_id);
-        let input = self.choose_input(message, elsewhere.publisher_hash);
+        chosen.publisher_hash = self.hasher.hash_one(client_id);
+        let input = self.choose_input(message, chosen.publisher_hash);
         for group in &matches.groups {
             let sessions = &self.sessions;
             match self
                 .shared
                 .choose(*group, input, |key| in_flight(sessions, key))
             {
-                Some(Choice::Local(key, subscription)) => {
-                    self.deliver_to_member(key, message, subscription, now);
-                }
+                Some(Choice::Local(key, subscription)) => chosen.here.push((key, subscription)),
                 Some(Choice::Remote(shard)) => {
                     if let Some(name) = self.shared.key_of(*group) {
-                        elsewhere.groups.push((shard, name.into()));
+                        chosen.elsewhere.push((shard, name.into()));
                     }
                 }
                 None => {}
             }
         }
-        elsewhere
+        chosen
     }
 
     /// Another shard chose a member here. If the members have left meanwhile, it goes on to a shard that
@@ -79,7 +87,8 @@ impl Engine {
             .shared
             .choose_local(group, input, |key| in_flight(sessions, key))
         {
-            self.deliver_to_member(key, &routed.message, subscription, now);
+            let gate = routed.provisional.map(|provisional| provisional.gate);
+            self.deliver_to_member(key, &routed.message, subscription, gate, now);
             return None;
         }
         let is_tried = routed.hops + 1 >= self.config.shard_count;
@@ -91,6 +100,7 @@ impl Engine {
                     is_for_all: false,
                     groups: vec![Arc::clone(name)],
                     publisher_hash: routed.publisher_hash,
+                    provisional: routed.provisional,
                     hops: routed.hops + 1,
                     pass: None,
                 };
@@ -103,11 +113,12 @@ impl Engine {
         }
     }
 
-    fn deliver_to_member(
+    pub(crate) fn deliver_to_member(
         &mut self,
         key: SessionKey,
         message: &Arc<Message>,
         subscription: Subscription,
+        gate: Option<Gate>,
         now: Instant,
     ) {
         let terms = Terms {
@@ -117,6 +128,7 @@ impl Engine {
             subscription_identifiers: subscription
                 .subscription_identifier
                 .map(|identifier| Arc::from([identifier])),
+            gate,
         };
         self.deliver(key, message, terms, now);
     }

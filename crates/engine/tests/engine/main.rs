@@ -7,6 +7,7 @@ mod chaos;
 mod discards;
 mod durability;
 mod endings;
+mod exactly_once;
 mod flow;
 mod handshakes;
 mod property;
