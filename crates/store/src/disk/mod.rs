@@ -6,8 +6,11 @@
 //! names only after [`Disk::sync_dir`].
 
 pub mod fault;
+mod real;
 
 use std::io;
+
+pub use real::{RealDisk, RealFile};
 
 /// One folder, without folders in it but those that [`Disk::make_dir`] made. Names are relative to it,
 /// with `/` between levels.
