@@ -119,7 +119,7 @@ impl Engine {
         };
         let (shard, shard_count) = (config.shard, config.shard_count);
         let mut timers = Timers::new(now);
-        if !config.sys_interval.is_zero() {
+        if !config.sys_interval.is_zero() && shard == ShardIndex(0) {
             timers.set(Due::Sys, now);
         }
         Self {

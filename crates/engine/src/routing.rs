@@ -50,6 +50,8 @@ pub(crate) enum ShardItem {
         online: u32,
         total: u32,
     },
+    /// The sender asks what the receiver has counted.
+    CountersWanted,
     /// What the sender has counted.
     Counters(Box<Counters>),
 }
@@ -266,9 +268,8 @@ impl Engine {
             } => {
                 self.on_members(from, &group, online, total);
             }
-            ShardItem::Counters(counters) => {
-                self.sys.on_counters(from, *counters);
-            }
+            ShardItem::CountersWanted => self.on_counters_wanted(from),
+            ShardItem::Counters(counters) => self.on_counters(from, *counters, now),
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Owns: the topics, their values, load averages, adding up the shards.
 //! Does not own: the counts (see `counters`). Start reading at [`Engine::on_sys_timer`].
-//! Invariant: shard 0 publishes, the others report to it.
+//! Invariant: shard 0 publishes, once the others have told it what they count now.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use proto::{Message, Qos};
 
 use crate::counters::Counters;
+use crate::keys::ShardSet;
 use crate::routing::ShardItem;
 use crate::timers::Due;
 use crate::{Config, Engine, ShardIndex};
@@ -19,6 +20,8 @@ use crate::{Config, Engine, ShardIndex};
 pub(crate) struct Sys {
     interval: Duration,
     others: Vec<Counters>,
+    /// Shards that have been asked and have not answered.
+    awaited: ShardSet,
     loads: Vec<Load>,
     published_at: Option<Instant>,
 }
@@ -35,14 +38,9 @@ impl Sys {
         Self {
             interval: config.sys_interval,
             others: vec![Counters::default(); usize::from(config.shard_count)],
+            awaited: ShardSet::EMPTY,
             loads: vec![Load::default(); LOADS.len()],
             published_at: None,
-        }
-    }
-
-    pub(crate) fn on_counters(&mut self, from: ShardIndex, counters: Counters) {
-        if let Some(slot) = self.others.get_mut(usize::from(from.0)) {
-            *slot = counters;
         }
     }
 
@@ -79,12 +77,34 @@ impl Engine {
         if let Some(at) = now.checked_add(interval) {
             self.timers.set(Due::Sys, at);
         }
-        if self.config.shard != ShardIndex(0) {
-            let counters = Box::new(self.counters.clone());
-            self.routing
-                .send(ShardIndex(0), ShardItem::Counters(counters));
-            return;
+        // A shard that has not answered for so long does not keep the others' counts from being told.
+        let is_late = !self.sys.awaited.is_empty();
+        self.sys.awaited = self.routing.others();
+        for shard in self.sys.awaited.iter() {
+            self.routing.send(shard, ShardItem::CountersWanted);
         }
+        if is_late || self.sys.awaited.is_empty() {
+            self.publish_total(now);
+        }
+    }
+
+    /// Shard 0 asks what this one has counted.
+    pub(crate) fn on_counters_wanted(&mut self, from: ShardIndex) {
+        let counters = Box::new(self.counters.clone());
+        self.routing.send(from, ShardItem::Counters(counters));
+    }
+
+    /// Another shard says what it has counted.
+    pub(crate) fn on_counters(&mut self, from: ShardIndex, counters: Counters, now: Instant) {
+        if let Some(slot) = self.sys.others.get_mut(usize::from(from.0)) {
+            *slot = counters;
+        }
+        if self.sys.awaited.remove(from) && self.sys.awaited.is_empty() {
+            self.publish_total(now);
+        }
+    }
+
+    fn publish_total(&mut self, now: Instant) {
         let mut total = self.counters.clone();
         for other in &self.sys.others {
             total.add(other);

@@ -310,7 +310,6 @@ fn sys_topics_have_the_names_that_monitoring_knows_and_count_all_shards() {
     world.publish_retained(clients[1], "kept", 1, "x");
     world.subscribe(clients[0], "$SYS/#", 0);
     world.advance(11);
-    world.advance(11);
     let values: BTreeMap<_, _> = world
         .deliveries(clients[0])
         .iter()
@@ -336,6 +335,35 @@ fn sys_topics_have_the_names_that_monitoring_knows_and_count_all_shards() {
         ["x"],
         "`#` does not reach `$SYS`"
     );
+}
+
+/// The counts of one moment: what the others had counted an interval ago is no use.
+#[test]
+fn sys_topics_wait_for_the_counts_of_the_other_shards() {
+    let mut world = World::with_config(3, Limits::default(), |config| {
+        config.sys_interval = Duration::from_secs(10);
+    });
+    let first = world.connect("client0");
+    let others: Vec<_> = (1..8)
+        .map(|number| world.connect(&format!("client{number}")))
+        .collect();
+    world.subscribe(first, "$SYS/broker/clients/connected", 0);
+    world.payloads(first);
+    world.advance(11);
+    assert_eq!(world.payloads(first), ["8"]);
+    for client in others {
+        world.lose(client);
+    }
+    world.advance(10);
+    assert_eq!(world.payloads(first), ["1"]);
+    // A shard that does not answer holds back one report, and no more.
+    world.holds_rings = true;
+    world.advance(10);
+    assert!(world.payloads(first).is_empty());
+    world.advance(10);
+    world.holds_rings = false;
+    world.settle();
+    assert_eq!(world.payloads(first), ["1", "1"]);
 }
 
 #[test]
