@@ -49,6 +49,12 @@ impl EncodedGroup {
         self.level = self.level.max(other.level);
     }
 
+    /// Adds a batch of what `encode` appends.
+    pub(crate) fn push_with(&mut self, level: Level, encode: impl FnOnce(&mut Vec<u8>)) {
+        encode(&mut self.bytes);
+        self.end_batch(level);
+    }
+
     /// The bytes of each batch, in order; those of one without records are empty.
     pub fn batches(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         let mut start = 0;

@@ -10,20 +10,24 @@ mod alarms;
 pub mod codec;
 pub mod disk;
 mod group;
+mod index;
 mod memory;
 mod record;
 mod recovered;
+mod restoring;
 #[cfg(test)]
 mod testing;
 
 pub use alarms::{Alarm, Alarms};
 pub use group::EncodedGroup;
+pub use index::{Counts, HashKeys, Index, Kept, Location};
 pub use memory::{HeldStore, MemoryStore};
 pub use record::{
     Expiry, MessageRecord, Origin, Record, SessionId, SessionRecord, SubscriptionRecord, Target,
     UnixMillis, WillRecord,
 };
 pub use recovered::{QueueExtent, RestoredSession};
+pub use restoring::Restoring;
 
 /// Number of a batch of one shard, counted from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
