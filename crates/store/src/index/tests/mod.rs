@@ -5,3 +5,4 @@
 
 mod cleaned;
 mod random;
+mod single;
