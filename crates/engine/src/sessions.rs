@@ -163,10 +163,7 @@ impl Sessions {
 
     pub(crate) fn remove(&mut self, key: SessionKey) -> Option<Session> {
         let session = self.slab.try_remove(index(key))?;
-        // Another one may have its name by now.
-        if self.find(&session.client_id) == Some(key) {
-            self.by_client_id.remove(&session.client_id);
-        }
+        self.by_client_id.remove(&session.client_id);
         Some(session)
     }
 

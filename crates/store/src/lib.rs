@@ -11,6 +11,7 @@ pub mod codec;
 pub mod disk;
 mod group;
 mod index;
+mod log;
 mod memory;
 mod record;
 mod recovered;
@@ -21,6 +22,10 @@ mod testing;
 pub use alarms::{Alarm, Alarms};
 pub use group::EncodedGroup;
 pub use index::{Counts, HashKeys, Index, Kept, Location};
+pub use log::{
+    Cleaned, Damage, DamageKind, Log, LogError, LogOptions, LogReader, LogStatus, OpenError,
+    Recovered, RecoveryMode, RecoveryReport, TornTail,
+};
 pub use memory::{HeldStore, MemoryStore};
 pub use record::{
     Expiry, MessageRecord, Origin, Record, SessionId, SessionRecord, SubscriptionRecord, Target,

@@ -188,7 +188,9 @@ impl Chaos {
             }
             Event::Persist(shard) => {
                 let shard = shard % self.world.engines.len();
-                self.world.persist_shard(shard);
+                let durable = self.world.stores[shard].release();
+                let now = self.world.now;
+                self.world.engines[shard].on_persisted(durable, now);
             }
             Event::Turn => drop(self.world.turn()),
             Event::Advance(seconds) => self.world.advance(seconds),

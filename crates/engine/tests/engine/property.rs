@@ -154,7 +154,9 @@ impl Run {
             }
             Event::Persist(shard) => {
                 let shard = shard % self.world.engines.len();
-                self.world.persist_shard(shard);
+                let durable = self.world.stores[shard].release();
+                let now = self.world.now;
+                self.world.engines[shard].on_persisted(durable, now);
             }
             Event::Turn => {
                 self.world.turn();

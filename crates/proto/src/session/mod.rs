@@ -9,8 +9,6 @@
 mod inbound;
 mod outbound;
 mod packet_identifier;
-mod spilled;
 
 pub use inbound::{Inbound, InboundPublish};
-pub use outbound::{Completed, InFlight, Outbound, PubRecOutcome, Queued, Resend};
-pub use spilled::Spilled;
+pub use outbound::{InFlight, Outbound, PubRecOutcome, Queued, Resend};

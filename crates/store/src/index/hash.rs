@@ -16,26 +16,28 @@ impl std::fmt::Debug for HashKeys {
     }
 }
 
-/// A Topic Name. As bytes it asks for no padding.
+/// A Topic Name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct TopicHash([u8; 16]);
+pub(super) struct TopicHash([u64; 2]);
 
-/// A Topic Filter, among those of one Session.
+/// A Topic Filter, among those of one Session. As bytes it asks for no padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct FilterHash([u8; 8]);
 
 impl HashKeys {
     pub(super) fn topic(self, topic: &[u8]) -> TopicHash {
-        TopicHash(self.hash(topic).to_le_bytes())
+        let (high, low) = self.hash(topic);
+        TopicHash([high, low])
     }
 
     pub(super) fn filter(self, filter: &str) -> FilterHash {
-        let [hash @ .., _, _, _, _, _, _, _, _] = self.hash(filter.as_bytes()).to_le_bytes();
-        FilterHash(hash)
+        let (hash, _) = self.hash(filter.as_bytes());
+        FilterHash(hash.to_le_bytes())
     }
 
-    fn hash(self, bytes: &[u8]) -> u128 {
+    fn hash(self, bytes: &[u8]) -> (u64, u64) {
         let Self([key0, key1]) = self;
-        SipHasher13::new_with_keys(key0, key1).hash(bytes).as_u128()
+        let hash = SipHasher13::new_with_keys(key0, key1).hash(bytes);
+        (hash.h1, hash.h2)
     }
 }

@@ -1,8 +1,5 @@
-//! The index against naive models.
+//! The index against a naive model.
 //!
-//! Owns: nothing but its parts. Start reading at `random`: any records in any order, against maps of
-//! everything; then `cleaned`: a log that is cleaned and restarted, against what it should still say.
+//! Owns: nothing but its parts. Start reading at `random`.
 
-mod cleaned;
 mod random;
-mod single;

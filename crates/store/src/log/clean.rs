@@ -1,0 +1,240 @@
+//! Giving back the space of what does not count any more.
+//!
+//! Owns: [`Log::clean`]: which segment, how much at a time. Does not own: what counts (see the index), when
+//! a file can go (see `writer`). Start reading at [`Log::clean`].
+//! Invariants: the oldest segment first, so that what takes a record away never goes before the record;
+//! what counts in a segment is written again, and durable, before the segment goes.
+
+use super::folder;
+use super::frame::{self, FrameHeader, HEADER_BYTES};
+use super::options::{Doing, Failure, LogError, is_full};
+use super::report::{Damage, DamageKind};
+use super::scan::{self, Wanted};
+use super::{Log, location};
+use crate::Alarms;
+use crate::codec::Records;
+use crate::disk::{Disk, DiskFile};
+
+/// What a call of [`Log::clean`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cleaned {
+    /// Bytes of records written again.
+    pub moved_bytes: u64,
+    /// Segments that go with the next sync.
+    pub segments: u64,
+    /// Whether there is more to do.
+    pub has_more: bool,
+}
+
+/// How far the oldest segment is moved.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Cursor {
+    segment: u32,
+    /// Of the frame.
+    offset: u64,
+    /// Bytes of its body that are done.
+    done: usize,
+}
+
+/// What may be done in one call.
+#[derive(Debug)]
+struct Budget {
+    moved: u64,
+    moved_max: u64,
+    read: u64,
+    read_max: u64,
+}
+
+impl Budget {
+    const fn is_spent(&self) -> bool {
+        self.moved >= self.moved_max || self.read >= self.read_max
+    }
+}
+
+impl<D: Disk> Log<D> {
+    /// How much [`Self::clean`] may move, for what was written since it was last called: twice that.
+    #[must_use]
+    pub const fn clean_budget(&self) -> u64 {
+        self.accepted_bytes.saturating_mul(2)
+    }
+
+    /// Moves what counts out of the oldest segments, if the log has more than it should, at most
+    /// `budget_bytes` and 1 MiB (and one record); gives up segments in which nothing counts. What it wrote is
+    /// to be synced like everything else; a segment goes with the sync after the last of it was written.
+    /// # Errors
+    /// [`LogError`]
+    pub fn clean(&mut self, budget_bytes: u64) -> Result<Cleaned, LogError> {
+        self.attempt(|log| {
+            log.accepted_bytes = 0;
+            log.write_owed()?;
+            log.clean_within(budget_bytes.min(MOVED_BYTES_MAX))
+        })
+    }
+
+    fn clean_within(&mut self, moved_max: u64) -> Result<Cleaned, Failure> {
+        let mut budget = Budget {
+            moved: 0,
+            moved_max,
+            read: 0,
+            read_max: moved_max.saturating_mul(4),
+        };
+        let mut segments = 0;
+        let has_more = loop {
+            let Some((segment, end)) = self.writer.oldest_ended() else {
+                break false;
+            };
+            if self.cursor.segment != segment {
+                self.cursor = Cursor {
+                    segment,
+                    ..Cursor::default()
+                };
+            }
+            if self.cursor.offset >= end || self.index.lock().live_bytes_of(segment) == 0 {
+                self.writer.announce();
+                segments += 1;
+            } else if !self.is_over() {
+                break false;
+            } else if budget.is_spent() {
+                break true;
+            } else {
+                self.move_some(end, &mut budget)?;
+            }
+        };
+        if self.writer.owes_mark() {
+            self.writer.append_mark()?;
+        }
+        Ok(Cleaned {
+            moved_bytes: budget.moved,
+            segments,
+            has_more,
+        })
+    }
+
+    /// Whether the log has more bytes than it should, or soon will.
+    fn is_over(&self) -> bool {
+        let segment = self.writer.segment_bytes();
+        let live = self.index.lock().live_bytes();
+        let of_live = live.saturating_mul(self.options.clean_percent) / 100;
+        let limit = of_live.max(self.options.clean_segments.saturating_mul(segment));
+        self.writer.bytes() + segment > limit
+    }
+
+    /// Moves what counts in the frame at the cursor, or a part of it.
+    fn move_some(&mut self, end: u64, budget: &mut Budget) -> Result<(), Failure> {
+        let Some(frame) = self.read_frame()? else {
+            return self.pass_damage(end);
+        };
+        budget.read += frame.len() as u64;
+        let header = FrameHeader::parse(&frame).unwrap_or_default();
+        if header.is_hole() {
+            self.pass_frame(header.frame_bytes());
+            return Ok(());
+        }
+        let Cursor {
+            segment,
+            offset,
+            done,
+        } = self.cursor;
+        let offset = u32::try_from(offset).expect("invariant: segments are below 4 GiB");
+        let body_end = HEADER_BYTES + header.body_len as usize;
+        let body = frame.get(HEADER_BYTES..body_end).unwrap_or_default();
+        self.begin_frame();
+        let index = self.index.lock();
+        let mut next = None;
+        for found in Records::new(body.get(done..).unwrap_or_default()) {
+            // Not a record: recovery has said so.
+            let Ok((start, len, record)) = found else {
+                break;
+            };
+            if budget.is_spent() || self.buffer.len() >= self.options.frame_bytes_max() {
+                next = Some(done + start);
+                break;
+            }
+            if let Some(kept) = index.kept(location(segment, offset, done + start, len), &record) {
+                let before = self.buffer.len();
+                kept.encode(&mut self.buffer);
+                budget.moved += (self.buffer.len() - before) as u64;
+            }
+        }
+        drop(index);
+        match next {
+            Some(done) => self.cursor.done = done,
+            None => self.pass_frame(header.frame_bytes()),
+        }
+        self.end_frame()
+    }
+
+    fn pass_frame(&mut self, bytes: u64) {
+        self.cursor.offset += bytes;
+        self.cursor.done = 0;
+    }
+
+    /// The frame at the cursor; `None` if it is not as it was written.
+    fn read_frame(&self) -> Result<Option<Vec<u8>>, Failure> {
+        let Cursor {
+            segment, offset, ..
+        } = self.cursor;
+        let file = self.writer.files().file(segment);
+        let file = file.expect("invariant: a segment that is needed is open");
+        let mut head = [0; HEADER_BYTES];
+        let path = folder::segment_path(segment);
+        let read = file.read_at(&mut head, offset).doing("read", &path)?;
+        let header = head.get(..read).and_then(FrameHeader::parse);
+        let Some(header) = header.filter(|header| header.segment == segment) else {
+            return Ok(None);
+        };
+        if header.is_hole() {
+            return Ok(frame::check(&header, &head).then(|| head.to_vec()));
+        }
+        let len = file.len().doing("measure", &path)?.saturating_sub(offset);
+        let len = header.frame_bytes().min(len);
+        let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
+        let read = file.read_at(&mut bytes, offset).doing("read", &path)?;
+        bytes.truncate(read);
+        Ok(frame::check(&header, &bytes).then_some(bytes))
+    }
+
+    /// Something has changed since the start: tells, and goes on behind it.
+    fn pass_damage(&mut self, end: u64) -> Result<(), Failure> {
+        let segment = self.cursor.segment;
+        let path = folder::segment_path(segment);
+        let file = self.writer.files().file(segment);
+        let file = file.expect("invariant: a segment that is needed is open");
+        let mut bytes = Vec::new();
+        folder::read_all(&*file, &mut bytes).doing("read", &path)?;
+        let log_id = Some(self.writer.log_id());
+        let frames = scan::scan(&bytes, Wanted { segment, log_id }).frames;
+        let at = self.cursor.offset;
+        let next = frames.iter().find(|frame| u64::from(frame.offset) > at);
+        let next_offset = next.map_or(end, |frame| frame.offset.into());
+        self.cursor = Cursor {
+            segment,
+            offset: next_offset,
+            done: 0,
+        };
+        self.writer.note_damage(segment);
+        let before = frames.iter().rfind(|frame| u64::from(frame.offset) < at);
+        let missing = next.map(|next| {
+            let first = before.map(|frame| frame.header.lsn + 1);
+            (first, next.header.lsn - 1)
+        });
+        let damage = Damage {
+            segment,
+            offset: at,
+            bytes: next_offset - at,
+            kind: DamageKind::Changed,
+            missing,
+            set_aside: None,
+        };
+        let mut alarms = Alarms::open(self.writer.disk().clone()).doing("open", "the alarms")?;
+        match alarms.raise(&damage.to_string(), self.options.now) {
+            Err(error) if is_full(&error) => {}
+            result => result.doing("raise", "an alarm")?,
+        }
+        self.found_damage.push(damage);
+        Ok(())
+    }
+}
+
+/// Moved in one call, at most.
+const MOVED_BYTES_MAX: u64 = 1 << 20;

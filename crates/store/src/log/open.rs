@@ -1,0 +1,155 @@
+//! From the frames of a log to what the engines start with.
+//!
+//! Owns: [`Recovered`]; which records do not count any more after a restart. Does not own: finding the frames
+//! (see `start`), what counts in which order (see the index). Start reading at [`Log::open`].
+//! Invariant: what is dropped here is dropped in the log, too, before this returns, or before anything else is
+//! written if there is no space for it now.
+
+use std::sync::Arc;
+
+use super::options::{Doing, Failure, LogOptions, OpenError};
+use super::reader::LogReader;
+use super::report::RecoveryReport;
+use super::scan::FrameAt;
+use super::start::{Visitor, start};
+use super::writer::Files;
+use super::{Cursor, Log, SharedIndex, apply};
+use crate::codec::{self, RecordRef};
+use crate::disk::{Disk, DiskFile};
+use crate::{
+    HashKeys, Index, Location, MessageRecord, Record, RestoredSession, Restoring, SessionId,
+};
+
+/// What a start found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// The Sessions that go on, by number.
+    pub sessions: Vec<RestoredSession>,
+    /// The retained messages.
+    pub retained: Vec<MessageRecord>,
+    /// The number for the next Session.
+    pub next_session: SessionId,
+    /// What was found, and done about it.
+    pub report: RecoveryReport,
+}
+
+impl<D: Disk> Log<D> {
+    /// Opens the log in `disk`, or begins one. Whatever bytes are there, it opens, unless recovery is strict.
+    /// Only one process may have it open: that is for the caller to see to.
+    /// # Errors
+    /// [`OpenError`]
+    pub fn open(disk: D, options: LogOptions) -> Result<(Self, Recovered), OpenError> {
+        let mut indexing = Indexing(Index::new(HashKeys(options.random)));
+        let (writer, mut report) = start(&disk, &options, &mut indexing)?;
+        let Indexing(mut index) = indexing;
+        let mut owed = index.uncommitted();
+        report.uncommitted_dropped = owed.len() as u64;
+        apply_values(&mut index, &owed);
+        index.finish_recovery();
+        let (sessions, retained) = restore(&index, writer.files())?;
+        let (sessions, ended): (Vec<_>, Vec<_>) = sessions
+            .into_iter()
+            .partition(|restored| restored.session.expiry_seconds > 0);
+        report.sessions_ended = ended.len() as u64;
+        let ended = ended.iter().map(|restored| Record::SessionDelete {
+            session: restored.session.session,
+        });
+        let deletes: Vec<Record> = ended.collect();
+        apply_values(&mut index, &deletes);
+        owed.extend(deletes);
+        let recovered = Recovered {
+            sessions,
+            retained,
+            next_session: index.next_session(),
+            report,
+        };
+        let index = SharedIndex::new(index);
+        let mut log = Self {
+            reader: LogReader::new(index.clone(), Arc::clone(writer.files())),
+            writer,
+            index,
+            options,
+            buffer: Vec::new(),
+            owed,
+            cursor: Cursor::default(),
+            accepted_bytes: 0,
+            found_damage: Vec::new(),
+            has_failed: false,
+        };
+        match log.write_owed().and_then(|()| log.writer.sync()) {
+            Err(failure) if failure.is_full() => {}
+            result => result?,
+        }
+        Ok((log, recovered))
+    }
+}
+
+struct Indexing(Index);
+
+impl Visitor for Indexing {
+    fn on_frame(&mut self, segment: u32, frame: &FrameAt, body: &[u8]) -> Option<u64> {
+        apply(&mut self.0, segment, frame.offset, body).ok()
+    }
+}
+
+/// Takes in records that only take others away: they are nowhere, and never count.
+fn apply_values(index: &mut Index, records: &[Record]) {
+    let mut bytes = Vec::new();
+    for record in records {
+        bytes.clear();
+        codec::encode(record, &mut bytes);
+        let (record, _) = RecordRef::decode(&bytes).expect("invariant: it was encoded");
+        index.apply(Location::default(), &record);
+    }
+}
+
+/// Reads the records with text in them.
+fn restore<F: DiskFile>(
+    index: &Index,
+    files: &Files<F>,
+) -> Result<(Vec<RestoredSession>, Vec<MessageRecord>), Failure> {
+    let mut restoring = Restoring::new();
+    let mut window = Window::default();
+    for at in index.keyed_locations() {
+        let bytes = window.read(files, at)?;
+        // It was decoded a moment ago.
+        if let Ok((record, _)) = RecordRef::decode(bytes) {
+            restoring.take(index, at, &record);
+        }
+    }
+    Ok(restoring.finish(index))
+}
+
+/// A piece of a segment: many small records that are asked for in their order cost few reads.
+#[derive(Debug, Default)]
+struct Window {
+    segment: u32,
+    offset: usize,
+    bytes: Vec<u8>,
+}
+
+impl Window {
+    /// The bytes at `at`; none if they are not there any more.
+    fn read<F: DiskFile>(&mut self, files: &Files<F>, at: Location) -> Result<&[u8], Failure> {
+        let (offset, len) = (at.offset as usize, at.len as usize);
+        let is_inside = |window: &Self| {
+            let end = window.offset + window.bytes.len();
+            at.segment == window.segment && offset >= window.offset && offset + len <= end
+        };
+        if !is_inside(self) {
+            let Some(file) = files.file(at.segment) else {
+                return Ok(&[]);
+            };
+            self.segment = at.segment;
+            self.offset = offset;
+            self.bytes.resize(len.max(WINDOW_BYTES), 0);
+            let read = file.read_at(&mut self.bytes, at.offset.into());
+            let read = read.doing("read", &super::folder::segment_path(at.segment))?;
+            self.bytes.truncate(read);
+        }
+        let start = offset - self.offset;
+        Ok(self.bytes.get(start..start + len).unwrap_or_default())
+    }
+}
+
+const WINDOW_BYTES: usize = 256 * 1024;
