@@ -95,6 +95,7 @@ fn queued(message: &Arc<Message>, argument: u8) -> Queued {
             Qos::ExactlyOnce
         },
         retain: false,
+        is_stored: false,
     }
 }
 

@@ -58,6 +58,7 @@ impl Engine {
             seq: 0,
             qos: terms.qos,
             retain: terms.retain,
+            is_stored: durable.is_some(),
         };
         let Some(seq) = self.enqueue(key, queued) else {
             return;
@@ -244,20 +245,20 @@ impl Engine {
             }
             return true;
         }
-        let durable = session.is_durable().then_some(session.id);
+        let id = session.id;
         let Some(started) = session.outbound.start_next() else {
             return false;
         };
         let seq = started.queued.seq;
         // [MQTT-4.3.2-2] [MQTT-4.3.3-2] [v3.1.1 MQTT-4.3.2-1] [v3.1.1 MQTT-3.3.1-3] DUP is ours to set.
         let delivery = delivery_of(&started.queued, started.packet_id, false);
+        let is_stored = started.queued.is_stored;
         // A QoS 2 identifier must not be forgotten once the Client has seen it.
-        let wait = match durable {
-            Some(session) if delivery.qos == Qos::ExactlyOnce => {
-                let wait = self.commits.wait_of_delivery(session, seq);
-                self.wait_for_enqueued().and(wait)
-            }
-            _ => Wait::default(),
+        let wait = if is_stored && delivery.qos == Qos::ExactlyOnce {
+            let wait = self.commits.wait_of_delivery(id, seq);
+            self.wait_for_enqueued().and(wait)
+        } else {
+            Wait::default()
         };
         self.send_queued(key, delivery, wait);
         true
@@ -335,7 +336,7 @@ impl Engine {
         session.queued_bytes = session.queued_bytes.saturating_sub(charge);
         self.counters.queued_bytes = self.counters.queued_bytes.saturating_sub(charge as u64);
         self.counters.queued_messages = self.counters.queued_messages.saturating_sub(1);
-        if !session.is_durable() {
+        if !queued.is_stored {
             return Wait::default();
         }
         let session = session.id;
@@ -354,12 +355,12 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        let Some(seq) = session.outbound.on_pubcomp(ack.packet_id) else {
+        let Some(completed) = session.outbound.on_pubcomp(ack.packet_id) else {
             return;
         };
-        if session.is_durable() {
+        if completed.is_stored {
             let session = session.id;
-            self.record_dequeued(session, seq);
+            self.record_dequeued(session, completed.seq);
         }
         self.pump(key, now);
     }

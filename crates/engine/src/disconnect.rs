@@ -102,10 +102,15 @@ impl Engine {
         }
         let after = Duration::from_secs(u64::from(expiry_seconds));
         if let Some(at) = now.checked_add(after) {
-            let deadline = self.timers.set(Due::SessionExpiry(key), at);
-            if let Some(session) = self.sessions.get_mut(key) {
-                session.expiry_deadline = Some(deadline);
-            }
+            self.set_expiry_deadline(key, at);
+        }
+    }
+
+    /// The Session ends at `at`, or by the first [`Self::on_timeout`] after it.
+    pub(crate) fn set_expiry_deadline(&mut self, key: SessionKey, at: Instant) {
+        let deadline = self.timers.set(Due::SessionExpiry(key), at);
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.expiry_deadline = Some(deadline);
         }
     }
 

@@ -21,6 +21,7 @@ mod permissions;
 mod publish;
 mod queue;
 mod replay;
+mod restore;
 mod retained;
 mod routing;
 mod sessions;
@@ -38,7 +39,7 @@ mod will;
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use proto::Version;
 use proto::packet::ReasonCode;
@@ -98,6 +99,8 @@ pub struct Engine {
     /// Durable effects of this turn.
     batch: Vec<Record>,
     last_batch: Seq,
+    /// Handed to the operating system; at least `persisted`.
+    written: Seq,
     persisted: Seq,
     /// Durable Sessions that took the message being routed.
     targets: Vec<Target>,
@@ -142,6 +145,7 @@ impl Engine {
             paced: Vec::new(),
             batch: Vec::new(),
             last_batch: Seq(0),
+            written: Seq(0),
             persisted: Seq(0),
             targets: Vec::new(),
             sessions_holding: Vec::new(),
@@ -153,14 +157,20 @@ impl Engine {
         }
     }
 
-    /// Everything up to this batch is durable.
-    pub fn on_persisted(&mut self, seq: Seq, _now: Instant) {
-        self.persisted = self.persisted.max(seq);
+    /// Everything up to the batch `written` is handed to the operating system, and everything up to the
+    /// batch `durable` is on the disk.
+    pub fn on_persisted(&mut self, written: Seq, durable: Seq, _now: Instant) {
+        self.persisted = self.persisted.max(durable);
+        self.written = self.written.max(written).max(self.persisted);
         self.release();
     }
 
     /// Does what is due at `now`.
     pub fn on_timeout(&mut self, now: Instant) {
+        // What a Will reaches depends on what the other shards have announced.
+        if !self.is_ready() {
+            return;
+        }
         while let Some(due) = self.timers.pop(now) {
             match due {
                 Due::SessionExpiry(key) => self.on_session_expiry(key, now),
@@ -174,6 +184,9 @@ impl Engine {
     /// When [`Self::on_timeout`] has to be called next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
+        if !self.is_ready() {
+            return None;
+        }
         let expiry = self.retained.next_expiry();
         self.timers.next_at().into_iter().chain(expiry).min()
     }
@@ -191,16 +204,22 @@ impl Engine {
         self.run_replays(now);
         self.close_marked(now);
         self.flush_shards();
-        if !self.batch.is_empty() {
-            let seq = self.next_batch();
-            self.last_batch = seq;
-            let records = std::mem::take(&mut self.batch);
-            self.outputs.push_back(Output::Persist(Batch {
-                seq,
-                records,
-                level: Level::Synced,
-            }));
+        self.cut_batch();
+    }
+
+    /// Gives the durable effects up to now to the store.
+    fn cut_batch(&mut self) {
+        if self.batch.is_empty() {
+            return;
         }
+        let seq = self.next_batch();
+        self.last_batch = seq;
+        let records = std::mem::take(&mut self.batch);
+        self.outputs.push_back(Output::Persist(Batch {
+            seq,
+            records,
+            level: Level::Synced,
+        }));
     }
 
     /// The next thing to do for the server, in order.
@@ -264,11 +283,13 @@ impl Engine {
         id
     }
 
-    /// What the calendar says at `at`.
+    /// What the calendar says at `at`, which may be before the start.
     fn unix_millis(&self, at: Instant) -> UnixMillis {
-        let since_start = at.saturating_duration_since(self.started_at).as_millis();
-        let since_start = u64::try_from(since_start).unwrap_or(u64::MAX);
-        UnixMillis(self.config.started_at.0.saturating_add(since_start))
+        let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        let after = millis(at.saturating_duration_since(self.started_at));
+        let before = millis(self.started_at.saturating_duration_since(at));
+        let started_at = self.config.started_at.0;
+        UnixMillis(started_at.saturating_add(after).saturating_sub(before))
     }
 
     fn version_of(&self, connection: ConnectionKey) -> Version {

@@ -39,7 +39,7 @@ impl Engine {
         session.queued_bytes = session.queued_bytes.saturating_sub(charge);
         self.counters.queued_bytes = self.counters.queued_bytes.saturating_sub(charge as u64);
         self.counters.queued_messages = self.counters.queued_messages.saturating_sub(1);
-        if !session.is_durable() {
+        if !queued.is_stored {
             return;
         }
         let session = session.id;

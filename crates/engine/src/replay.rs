@@ -80,7 +80,7 @@ impl Engine {
         }
     }
 
-    fn count_retained(&mut self) {
+    pub(crate) fn count_retained(&mut self) {
         self.counters.retained_messages = self.retained.len() as u64;
         self.counters.retained_bytes = self.retained.bytes() as u64;
     }

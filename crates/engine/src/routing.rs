@@ -52,6 +52,8 @@ pub(crate) enum ShardItem {
     },
     /// The sender asks what the receiver has counted.
     CountersWanted,
+    /// The sender has announced all that it found at its start.
+    Restored,
     /// What the sender has counted.
     Counters(Box<Counters>),
 }
@@ -120,6 +122,10 @@ pub(crate) struct Routing {
     interest_turn: u64,
     owed: VecDeque<Owed>,
     passes: u64,
+    /// Shards that have not announced yet what they found at their start.
+    unannounced: ShardSet,
+    /// What this shard has announced of it.
+    restored: Wait,
 }
 
 impl Routing {
@@ -132,6 +138,8 @@ impl Routing {
             interest_turn: 0,
             owed: VecDeque::new(),
             passes: 0,
+            unannounced: ShardSet::EMPTY,
+            restored: Wait::default(),
         }
     }
 
@@ -166,6 +174,22 @@ impl Routing {
             self.send(shard, item());
         }
         self.interest_turn = self.turn;
+    }
+
+    /// The other shards are starting, too.
+    pub(crate) const fn begin_restore(&mut self) {
+        self.unannounced = self.others;
+    }
+
+    /// All that this shard found at its start is announced.
+    pub(crate) fn finish_restore(&mut self) {
+        self.announce(|| ShardItem::Restored);
+        self.restored = self.wait_for_interest();
+    }
+
+    /// Whether what every shard found at its start is known here, and what this one found everywhere.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.unannounced.is_empty() && self.is_taken(&self.restored)
     }
 
     /// Every interest announced up to now, by whichever Session.
@@ -270,6 +294,9 @@ impl Engine {
             }
             ShardItem::CountersWanted => self.on_counters_wanted(from),
             ShardItem::Counters(counters) => self.on_counters(from, *counters, now),
+            ShardItem::Restored => {
+                self.routing.unannounced.remove(from);
+            }
         }
     }
 

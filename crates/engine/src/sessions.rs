@@ -163,7 +163,10 @@ impl Sessions {
 
     pub(crate) fn remove(&mut self, key: SessionKey) -> Option<Session> {
         let session = self.slab.try_remove(index(key))?;
-        self.by_client_id.remove(&session.client_id);
+        // Another one may have its name by now.
+        if self.find(&session.client_id) == Some(key) {
+            self.by_client_id.remove(&session.client_id);
+        }
         Some(session)
     }
 

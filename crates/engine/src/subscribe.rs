@@ -123,17 +123,7 @@ impl Engine {
             subscription_identifier,
         };
         let is_shared = split_shared(filter).is_some();
-        let existed = if is_shared {
-            let change = self.shared.join(filter, key, subscription, true);
-            self.on_group_change(filter, change);
-            change.existed
-        } else {
-            let placed = self.subscriptions.subscribe(key, filter, subscription);
-            if placed.is_new_interest {
-                self.tell_interest(filter, true);
-            }
-            placed.existed
-        };
+        let existed = self.hang_in(key, filter, subscription, true);
         // Also where another Session made the interest known a moment ago.
         let mut wait = self.routing.wait_for_interest();
         if !existed {
@@ -158,6 +148,26 @@ impl Engine {
             wait = wait.and(self.record(Record::SubscriptionPut(Box::new(record))));
         }
         (existed, wait)
+    }
+
+    /// Puts a Subscription into the index, and tells the other shards; returns whether it existed.
+    pub(crate) fn hang_in(
+        &mut self,
+        key: SessionKey,
+        filter: &str,
+        subscription: Subscription,
+        is_online: bool,
+    ) -> bool {
+        if split_shared(filter).is_some() {
+            let change = self.shared.join(filter, key, subscription, is_online);
+            self.on_group_change(filter, change);
+            return change.existed;
+        }
+        let placed = self.subscriptions.subscribe(key, filter, subscription);
+        if placed.is_new_interest {
+            self.tell_interest(filter, true);
+        }
+        placed.existed
     }
 
     /// UNSUBSCRIBE from the Client: stops what is new, [MQTT-3.10.4-2] [v3.1.1 MQTT-3.10.4-2]; what the

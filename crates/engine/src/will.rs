@@ -18,17 +18,22 @@ impl Engine {
     /// The connection is gone without a DISCONNECT that discards the Will: publishes it now or later.
     /// [MQTT-3.1.2-8] [MQTT-3.1.3-9] [v3.1.1 MQTT-3.1.2-8]
     pub(crate) fn start_will_delay(&mut self, key: SessionKey, now: Instant) {
-        let Some(session) = self.sessions.get_mut(key) else {
+        let session = self.sessions.get(key);
+        let Some(pending) = session.and_then(|session| session.will.as_ref()) else {
             return;
         };
-        let Some(pending) = &session.will else { return };
         let delay_seconds = u64::from(pending.will.properties.delay_interval_seconds);
         match now.checked_add(Duration::from_secs(delay_seconds)) {
-            Some(at) if delay_seconds > 0 => {
-                let deadline = self.timers.set(Due::WillDelay(key), at);
-                session.will_deadline = Some(deadline);
-            }
+            Some(at) if delay_seconds > 0 => self.set_will_deadline(key, at),
             _ => self.publish_will(key, now),
+        }
+    }
+
+    /// The Will is published at `at`, or by the first [`Self::on_timeout`] after it.
+    pub(crate) fn set_will_deadline(&mut self, key: SessionKey, at: Instant) {
+        let deadline = self.timers.set(Due::WillDelay(key), at);
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.will_deadline = Some(deadline);
         }
     }
 

@@ -79,6 +79,39 @@ impl Message {
         message
     }
 
+    /// A message that was kept, from its parts: `forwarded` as [`Self::forwarded_properties`] gave it, and
+    /// when it was accepted with its Message Expiry Interval in seconds if it has one, as
+    /// [`Self::expiry`] did. `None` if `topic` is no text or too long. Copies all but a large payload.
+    #[must_use]
+    pub fn from_parts(
+        topic: &[u8],
+        forwarded: &[u8],
+        payload: &Bytes,
+        (qos, retain): (Qos, bool),
+        expiry: Option<(Instant, u32)>,
+        now: Instant,
+    ) -> Option<Self> {
+        let topic = std::str::from_utf8(topic).ok()?;
+        u16::try_from(topic.len()).ok()?;
+        let is_shared = payload.len() >= SHARED_PAYLOAD_BYTES_MIN;
+        let own_payload: &[u8] = if is_shared { &[] } else { payload };
+        let mut body = topic_field(topic, forwarded.len() + own_payload.len());
+        let topic_end = body.len();
+        body.extend_from_slice(forwarded);
+        let properties_end = body.len();
+        body.extend_from_slice(own_payload);
+        Some(Self {
+            body: body.into_boxed_slice(),
+            topic_end,
+            properties_end,
+            shared_payload: is_shared.then(|| payload.clone()),
+            qos,
+            retain,
+            message_expiry_interval_seconds: expiry.map(|(_, seconds)| seconds),
+            accepted_at: expiry.map_or(now, |(accepted_at, _)| accepted_at),
+        })
+    }
+
     /// A message without properties. `topic` must be a valid Topic Name.
     /// # Panics
     /// `topic` has more than 65,535 bytes.

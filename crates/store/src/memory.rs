@@ -56,6 +56,8 @@ impl Store for MemoryStore {
 pub struct HeldStore {
     appended: Seq,
     durable: Seq,
+    /// What an earlier process has left.
+    past: Vec<Record>,
     batches: Vec<Batch>,
     loaded: VecDeque<Loaded>,
 }
@@ -65,6 +67,15 @@ impl HeldStore {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A store that has taken nothing yet but finds the records of an earlier process.
+    #[must_use]
+    pub fn after(past: Vec<Record>) -> Self {
+        Self {
+            past,
+            ..Self::default()
+        }
     }
 
     /// Makes everything taken so far durable; returns the new durable number.
@@ -82,7 +93,8 @@ impl HeldStore {
     /// The messages queued for `session` in all batches taken, by number.
     fn queue_of(&self, session: SessionId) -> BTreeMap<u64, LoadedMessage> {
         let mut queue = BTreeMap::new();
-        for record in self.batches.iter().flat_map(|batch| &batch.records) {
+        let taken = self.batches.iter().flat_map(|batch| &batch.records);
+        for record in self.past.iter().chain(taken) {
             match record {
                 Record::Enqueue {
                     message, targets, ..

@@ -533,13 +533,14 @@ fn owed_pubrels_do_not_pile_up_over_many_connections() {
     assert!(owed < 20, "{owed} PUBRELs are owed");
 }
 
-/// A client whose first message stays open for more than 65,535 others.
+/// A client whose first message stays open for 65,534 others: then the next one has to wait, since it would
+/// take the identifier of the first.
 #[test]
-fn an_identifier_that_stays_in_use_is_skipped_when_the_numbers_come_round() {
+fn a_message_waits_while_its_identifier_is_in_use() {
     let (mut world, sender, receiver) = pair(Version::V5);
     world.publish(sender, "a", 1, "stays");
     let stuck = packet_ids(&world.deliveries(receiver))[0];
-    for _ in 0..65_600 {
+    for _ in 1..65_535 {
         world.send_publish(sender, &publish("a", 1, "x", id(1)));
         world.turn();
         let delivered = packet_ids(&world.deliveries(receiver));
@@ -549,6 +550,13 @@ fn an_identifier_that_stays_in_use_is_skipped_when_the_numbers_come_round() {
         world.engine(receiver).on_puback(receiver.key, &ack, now);
         world.received(sender);
     }
+    world.publish(sender, "a", 1, "waits");
+    world.publish(sender, "a", 1, "too");
+    assert!(world.deliveries(receiver).is_empty());
+    world.puback(receiver, stuck);
+    let delivered = world.deliveries(receiver);
+    assert_eq!(packet_ids(&delivered), [stuck, stuck + 1]);
+    assert_eq!(payload(&delivered[0]), "waits");
 }
 
 /// Verifies [MQTT-4.6.0-6]: in order, however many bursts it takes.

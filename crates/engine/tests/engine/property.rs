@@ -154,9 +154,7 @@ impl Run {
             }
             Event::Persist(shard) => {
                 let shard = shard % self.world.engines.len();
-                let durable = self.world.stores[shard].release();
-                let now = self.world.now;
-                self.world.engines[shard].on_persisted(durable, now);
+                self.world.persist_shard(shard);
             }
             Event::Turn => {
                 self.world.turn();

@@ -1,19 +1,21 @@
 //! A Server without sockets: shards, their rings, their stores and fake clients, all driven by hand.
 //!
-//! Owns: [`World`], [`Client`]. Does not own: what is tested. Start reading at [`World::settle`].
+//! Owns: [`World`], [`Client`]. Does not own: what is tested, what a restart finds (see `recovery`).
+//! Start reading at [`World::settle`].
 //! Invariant: nothing happens in it but what a test asks for; time stands still until it is moved.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::recovery::Found;
 use proto::connection::{Delivery, Outgoing};
 use proto::packet::{
     Ack, ConnAck, Connect, Disconnect, Publish, PublishProperties, ReasonCode, RetainHandling,
     Subscribe, SubscriptionOptions, SubscriptionRequest, Unsubscribe,
 };
 use proto::{PacketIdentifier, Qos, Version};
-use store::{HeldStore, Store};
+use store::{Batch, HeldStore, Record, Store, UnixMillis};
 use vencejo_engine::{
     Config, ConnectRequest, ConnectionKey, Engine, Limits, Output, Permissions, ShardIndex,
     ShardMessage, home_shard,
@@ -48,11 +50,22 @@ pub(crate) struct World {
     pub(crate) version: Version,
     inboxes: BTreeMap<ConnectionKey, Inbox>,
     rings: BTreeMap<(usize, usize), VecDeque<ShardMessage>>,
+    /// What the engines are made with, whatever their shard.
+    config: Config,
+    /// An instant, and what the calendar said at it.
+    calendar: (Instant, UnixMillis),
+    /// What earlier processes have left in the log.
+    past: Vec<Record>,
+    /// The log of this process: the batches of all shards in the order in which they were appended.
+    log: Vec<(usize, Batch)>,
     next_key: u64,
     next_packet_id: u16,
 }
 
 const SEED: u64 = 7;
+
+/// The calendar when a World begins.
+const BEGAN_AT: UnixMillis = UnixMillis(1_800_000_000_000);
 
 impl World {
     pub(crate) fn new() -> Self {
@@ -73,17 +86,18 @@ impl World {
 
     pub(crate) fn with_config(shards: u16, limits: Limits, change: impl Fn(&mut Config)) -> Self {
         let now = start();
-        let limits = Arc::new(limits);
-        let engine = |shard| {
-            let mut config = Config::new(ShardIndex(shard), shards, SEED);
-            config.limits = Arc::clone(&limits);
-            change(&mut config);
-            Engine::new(config, now)
-        };
+        let mut config = Config::new(ShardIndex(0), shards, SEED);
+        config.limits = Arc::new(limits);
+        config.started_at = BEGAN_AT;
+        change(&mut config);
         Self {
-            engines: (0..shards).map(engine).collect(),
+            engines: engines(&config, now),
             stores: (0..shards).map(|_| HeldStore::new()).collect(),
             now,
+            config,
+            calendar: (now, BEGAN_AT),
+            past: Vec::new(),
+            log: Vec::new(),
             holds_store: false,
             holds_rings: false,
             permissions: Arc::new(Permissions::allow_all()),
@@ -151,12 +165,12 @@ impl World {
                     self.rings.entry(link).or_default().push_back(message);
                 }
                 Output::Persist(batch) => {
+                    self.log.push((shard, batch.clone()));
                     self.stores[shard]
                         .append(batch)
                         .expect("batches come in order");
                     if !self.holds_store {
-                        let durable = self.stores[shard].release();
-                        self.engines[shard].on_persisted(durable, self.now);
+                        self.persist_shard(shard);
                     }
                 }
             }
@@ -167,10 +181,66 @@ impl World {
     /// Makes everything appended durable.
     pub(crate) fn persist(&mut self) {
         for shard in 0..self.engines.len() {
-            let durable = self.stores[shard].release();
-            self.engines[shard].on_persisted(durable, self.now);
+            self.persist_shard(shard);
         }
         self.settle();
+    }
+
+    /// The same for one shard, which only hears of it: what is durable follows the order of the log.
+    pub(crate) fn persist_shard(&mut self, shard: usize) {
+        let durable = self.stores[shard].release();
+        self.engines[shard].on_persisted(durable, durable, self.now);
+    }
+
+    /// The machine loses its power and starts again, with `shard_count` shards: what was durable is found
+    /// again, connections and rings are gone, and no time has passed. Clients keep what they received.
+    pub(crate) fn crash(&mut self, shard_count: u16) {
+        self.crash_keeping(shard_count, 0);
+    }
+
+    /// The same, but up to `more` batches are found that were not known to be durable.
+    pub(crate) fn crash_keeping(&mut self, shard_count: u16, more: usize) {
+        let is_durable =
+            |(shard, batch): &(usize, Batch)| batch.seq <= self.stores[*shard].durable();
+        let durable = self.log.iter().rposition(is_durable).map_or(0, |at| at + 1);
+        let kept = self.log.drain(..).take(durable + more);
+        self.past.extend(kept.flat_map(|(_, batch)| batch.records));
+        let found = Found::in_log(&self.past);
+        self.past.extend(found.repairs.iter().cloned());
+        let (at, said) = self.calendar;
+        let passed = self.now.saturating_duration_since(at).as_millis();
+        let passed = u64::try_from(passed).expect("a short test");
+        self.config.started_at = UnixMillis(said.0 + passed);
+        self.restart(shard_count, found);
+    }
+
+    fn restart(&mut self, shard_count: u16, found: Found) {
+        self.rings.clear();
+        self.config.shard_count = shard_count;
+        self.config.first_session = found.next_session;
+        self.engines = engines(&self.config, self.now);
+        self.stores = (0..shard_count)
+            .map(|_| HeldStore::after(self.past.clone()))
+            .collect();
+        let mut homes = vec![Vec::new(); usize::from(shard_count)];
+        for session in found.sessions {
+            let home = home_shard(&session.session.client_id, SEED, shard_count);
+            homes[usize::from(home.0)].push(session);
+        }
+        for (engine, sessions) in self.engines.iter_mut().zip(homes) {
+            engine.restore(sessions, found.retained.clone(), self.now);
+        }
+        let holds_rings = std::mem::replace(&mut self.holds_rings, false);
+        self.settle();
+        self.holds_rings = holds_rings;
+        assert!(self.engines.iter().all(Engine::is_ready));
+        self.advance(0);
+    }
+
+    /// The calendar is set forward or back; the next restart notices.
+    pub(crate) fn jump_clock(&mut self, seconds: i64) {
+        let said = self.calendar.1.0.saturating_add_signed(seconds * 1000);
+        self.calendar.1 = UnixMillis(said);
     }
 
     /// Carries one message from one shard to another, if there is one.
@@ -436,6 +506,16 @@ impl World {
         self.settle();
     }
 
+    /// Publishes a retained message with a Message Expiry Interval and settles.
+    pub(crate) fn publish_expiring(&mut self, client: Client, topic: &str, seconds: u32) {
+        let packet_id = self.packet_id();
+        let mut publish = publish(topic, 1, "expires", packet_id);
+        publish.retain = true;
+        publish.properties.message_expiry_interval_seconds = Some(seconds);
+        self.send_publish(client, &publish);
+        self.settle();
+    }
+
     pub(crate) fn puback(&mut self, client: Client, packet_id: u16) {
         let (now, ack) = (self.now, Ack::new(id(packet_id), ReasonCode::Success));
         self.engine(client).on_puback(client.key, &ack, now);
@@ -465,6 +545,15 @@ impl World {
         self.engine(client).on_congested(client.key, congested, now);
         self.settle();
     }
+}
+
+fn engines(config: &Config, now: Instant) -> Vec<Engine> {
+    let engine = |shard| {
+        let mut config = config.clone();
+        config.shard = ShardIndex(shard);
+        Engine::new(config, now)
+    };
+    (0..config.shard_count).map(engine).collect()
 }
 
 /// A 5.0 CONNECT that resumes and whose Session never expires.

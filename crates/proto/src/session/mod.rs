@@ -9,6 +9,8 @@
 mod inbound;
 mod outbound;
 mod packet_identifier;
+mod spilled;
 
 pub use inbound::{Inbound, InboundPublish};
-pub use outbound::{InFlight, Outbound, PubRecOutcome, Queued, Resend};
+pub use outbound::{Completed, InFlight, Outbound, PubRecOutcome, Queued, Resend};
+pub use spilled::Spilled;

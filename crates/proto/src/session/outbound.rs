@@ -1,15 +1,17 @@
 //! QoS 1 and QoS 2 as sender (sections 4.3.2, 4.3.3, 4.4, 4.6, 4.9).
 //!
 //! Owns: messages that wait, messages in flight, PUBRELs that wait for PUBCOMP, the send quota.
-//! Does not own: how much may wait, whether a message has expired or is too large for the peer.
+//! Does not own: how much may wait and where, whether a message has expired or is too large for the peer.
 //! Start reading at [`Outbound::push`], then [`Outbound::start_next`].
-//! Invariant: waiting messages are started in the order they were pushed; on a new Network Connection
-//! everything that was in flight is sent again before anything that waits.
+//! Invariants: waiting messages are started in the order they were pushed; on a new Network Connection
+//! everything that was in flight is sent again before anything that waits; a message always has the
+//! Packet Identifier that its number gives.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::packet_identifier::{PACKET_IDENTIFIERS, derived, first_free};
+use super::Spilled;
+use super::packet_identifier::{PACKET_IDENTIFIERS, derived};
 use crate::{Message, PacketIdentifier, Qos};
 
 /// One message for the peer, above QoS 0.
@@ -25,6 +27,8 @@ pub struct Queued {
     pub qos: Qos,
     /// RETAIN of this delivery.
     pub retain: bool,
+    /// Whether a store has it, too, under `seq`: it need not stay in memory.
+    pub is_stored: bool,
 }
 
 /// A message that was sent and is not acknowledged yet.
@@ -43,6 +47,16 @@ struct Released {
     seq: u64,
     /// Its PUBLISH was sent on this Network Connection and spent one of its quota.
     has_spent: bool,
+    is_stored: bool,
+}
+
+/// A handshake that PUBCOMP has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Completed {
+    /// Number of the message.
+    pub seq: u64,
+    /// Whether a store knows of it.
+    pub is_stored: bool,
 }
 
 /// What has to be sent again on a new Network Connection.
@@ -77,11 +91,13 @@ pub struct Outbound {
     released: VecDeque<Released>,
     /// Not sent yet, in order.
     waiting: VecDeque<Queued>,
-    next_seq: u64,
+    /// Bytes of the messages that wait.
+    waiting_bytes: usize,
+    /// What follows them and is not in memory.
+    spilled: Option<Box<Spilled>>,
+    last_seq: u64,
     /// No open message has a smaller sequence number.
     lowest_open_seq: u64,
-    /// Whether some message in flight could not get the identifier its number gives.
-    has_displaced: bool,
     send_quota: u16,
     send_quota_initial: u16,
     /// Part of the quota that PUBRELs owed from before keep until they are completed.
@@ -91,12 +107,138 @@ pub struct Outbound {
 }
 
 impl Outbound {
+    /// The queue of a Session after a restart: the numbers of messages whose PUBREL is owed, ascending, what
+    /// is left to load, and the last number ever given.
+    #[must_use]
+    pub fn restored(released: &[u64], spilled: Option<Spilled>, last_seq: u64) -> Self {
+        let released = released.iter().map(|seq| Released {
+            packet_id: derived(*seq),
+            seq: *seq,
+            has_spent: false,
+            is_stored: true,
+        });
+        let spilled = spilled.filter(|spilled| !spilled.is_over());
+        let last_on_disk = spilled.map_or(0, |spilled| spilled.last_seq);
+        let mut restored = Self {
+            released: released.collect(),
+            spilled: spilled.map(Box::new),
+            last_seq: last_seq.max(last_on_disk),
+            ..Self::default()
+        };
+        restored.keep_released();
+        restored
+    }
+
     /// Appends a message to those that wait; gives it its number, which is returned. O(1).
+    /// # Panics
+    /// Messages are spilled: it would overtake them.
     pub fn push(&mut self, mut queued: Queued) -> u64 {
-        self.next_seq += 1;
-        queued.seq = self.next_seq;
+        assert!(
+            self.spilled.is_none(),
+            "invariant: no message overtakes those that are spilled"
+        );
+        self.last_seq += 1;
+        queued.seq = self.last_seq;
+        self.waiting_bytes += queued.message.memory_bytes();
         self.waiting.push_back(queued);
-        self.next_seq
+        self.last_seq
+    }
+
+    /// Appends a message that stays with the store; only its number, which is returned, is kept. O(1).
+    pub fn push_spilled(&mut self, bytes: u64) -> u64 {
+        self.last_seq += 1;
+        let seq = self.last_seq;
+        self.spilled
+            .get_or_insert_with(|| Box::new(Spilled::beginning_at(seq)))
+            .push_back(seq, bytes);
+        seq
+    }
+
+    /// Leaves to the store what it has, from the last message on; `charge` says for how many bytes. Only
+    /// while there is no Network Connection.
+    pub fn spill(&mut self, charge: impl Fn(&Queued) -> u64) {
+        while let Some(last) = self.waiting.pop_back_if(|last| last.is_stored) {
+            self.waiting_bytes -= last.message.memory_bytes();
+            self.spill_one(&last, &charge, false);
+        }
+        if !self.waiting.is_empty() {
+            return;
+        }
+        self.waiting = VecDeque::new();
+        while let Some(last) = self.in_flight.pop_back_if(|last| last.queued.is_stored) {
+            self.spill_one(&last.queued, &charge, true);
+        }
+        self.in_flight.shrink_to_fit();
+        self.keep_released();
+    }
+
+    /// What is dropped by its number only must not be a message whose PUBREL is owed.
+    fn keep_released(&mut self) {
+        let released = self.released.iter().map(|released| released.seq).max();
+        if let (Some(spilled), Some(seq)) = (&mut self.spilled, released) {
+            spilled.keep_through(seq);
+        }
+    }
+
+    fn spill_one(&mut self, queued: &Queued, charge: impl Fn(&Queued) -> u64, is_sent: bool) {
+        self.spilled
+            .get_or_insert_with(|| Box::new(Spilled::beginning_at(queued.seq)))
+            .push_front(queued.seq, charge(queued), is_sent);
+    }
+
+    /// What is not in memory, if anything.
+    #[must_use]
+    pub fn spilled(&self) -> Option<&Spilled> {
+        self.spilled.as_deref()
+    }
+
+    /// A spilled message has been loaded. Ignored unless it is one of [`Self::spilled`].
+    pub fn push_loaded(&mut self, queued: Queued, bytes: u64) {
+        let taken = self.change_spilled(|spilled| spilled.take(queued.seq, bytes));
+        let Some(may_be_sent) = taken.flatten() else {
+            return;
+        };
+        // What is that far above an open message has waited for it and was not sent.
+        if may_be_sent && let Some(packet_id) = self.packet_id_of(queued.seq) {
+            self.in_flight.push_back(InFlight { packet_id, queued });
+            return;
+        }
+        if let Some(spilled) = &mut self.spilled {
+            spilled.sent_count = 0;
+        }
+        self.waiting_bytes += queued.message.memory_bytes();
+        self.waiting.push_back(queued);
+    }
+
+    /// Drops the oldest spilled message that was not sent. Returns its number.
+    pub fn drop_spilled(&mut self) -> Option<u64> {
+        self.change_spilled(Spilled::drop_oldest).flatten()
+    }
+
+    /// The store has no spilled message with this number or a lower one.
+    pub fn pass_over(&mut self, through_seq: u64) {
+        self.change_spilled(|spilled| spilled.pass_over(through_seq));
+    }
+
+    fn change_spilled<T>(&mut self, change: impl FnOnce(&mut Spilled) -> T) -> Option<T> {
+        let spilled = self.spilled.as_mut()?;
+        let changed = change(spilled);
+        if spilled.is_over() {
+            self.spilled = None;
+        }
+        Some(changed)
+    }
+
+    /// How many messages and bytes in memory wait for quota, those to be sent again included.
+    #[must_use]
+    pub fn window(&self) -> (usize, usize) {
+        let again = self.in_flight.iter().skip(self.resend_in_flight);
+        let (mut count, mut bytes) = (self.waiting.len(), self.waiting_bytes);
+        for in_flight in again {
+            count += 1;
+            bytes += in_flight.queued.message.memory_bytes();
+        }
+        (count, bytes)
     }
 
     /// A Network Connection begins: fills the quota and marks everything in flight to be sent again.
@@ -153,14 +295,14 @@ impl Outbound {
         }
     }
 
-    /// Moves the first waiting message into flight, under a free identifier, and spends one of the quota.
-    /// [MQTT-4.3.2-1] [MQTT-4.3.3-1] [MQTT-4.3.3-3] [v3.1.1 MQTT-4.3.2-1] [v3.1.1 MQTT-4.3.3-1]
-    /// Call it after
-    /// [`Self::next_waiting`] gave the message. `None` also if all identifiers are in use.
+    /// Moves the first waiting message into flight, under the identifier of its number, and spends one of
+    /// the quota. [MQTT-4.3.2-1] [MQTT-4.3.3-1] [MQTT-4.3.3-3] [v3.1.1 MQTT-4.3.2-1] [v3.1.1 MQTT-4.3.3-1]
+    /// Call it after [`Self::next_waiting`] gave the message. `None` also while a message so old is open
+    /// that the identifier may be in use.
     pub fn start_next(&mut self) -> Option<&InFlight> {
         let seq = self.next_waiting()?.seq;
-        let packet_id = self.free_packet_id(seq)?;
-        let queued = self.waiting.pop_front()?;
+        let packet_id = self.packet_id_of(seq)?;
+        let queued = self.discard_next()?;
         self.send_quota -= 1;
         self.in_flight.push_back(InFlight { packet_id, queued });
         self.resend_in_flight = self.in_flight.len();
@@ -169,7 +311,9 @@ impl Outbound {
 
     /// Takes the first waiting message away: expired, too large, or pushed out.
     pub fn discard_next(&mut self) -> Option<Queued> {
-        self.waiting.pop_front()
+        let first = self.waiting.pop_front()?;
+        self.waiting_bytes -= first.message.memory_bytes();
+        Some(first)
     }
 
     /// Takes the message with this identifier out of flight without an answer of the peer, because it
@@ -213,6 +357,7 @@ impl Outbound {
             packet_id,
             seq: queued.seq,
             has_spent,
+            is_stored: queued.is_stored,
         });
         if !is_resending {
             self.resend_released = self.released.len();
@@ -220,8 +365,8 @@ impl Outbound {
         PubRecOutcome::Release(queued)
     }
 
-    /// PUBCOMP: returns the number of the message whose handshake it ends, or `None` for an unknown one.
-    pub fn on_pubcomp(&mut self, packet_id: PacketIdentifier) -> Option<u64> {
+    /// PUBCOMP: returns the message whose handshake it ends, or `None` for an unknown one.
+    pub fn on_pubcomp(&mut self, packet_id: PacketIdentifier) -> Option<Completed> {
         let index = self
             .released
             .iter()
@@ -233,20 +378,29 @@ impl Outbound {
         let has_withheld = !released.has_spent && self.send_quota_withheld > 0;
         self.send_quota_withheld -= u16::from(has_withheld);
         self.give_back(released.has_spent || has_withheld);
-        self.on_closed_one();
-        Some(released.seq)
+        Some(Completed {
+            seq: released.seq,
+            is_stored: released.is_stored,
+        })
     }
 
     /// The last number given; 0 if none was.
     #[must_use]
     pub const fn last_seq(&self) -> u64 {
-        self.next_seq
+        self.last_seq
     }
 
-    /// How many messages wait to be sent for the first time.
+    /// How many messages wait, in memory or not; after a restart also those that may have been sent.
     #[must_use]
     pub fn waiting_len(&self) -> usize {
-        self.waiting.len()
+        let spilled = self.spilled.as_ref().map_or(0, |spilled| spilled.count);
+        self.waiting.len() + usize::try_from(spilled).unwrap_or(usize::MAX / 2)
+    }
+
+    /// How many messages wait or are in flight, in memory or not.
+    #[must_use]
+    pub fn queue_len(&self) -> usize {
+        self.in_flight.len() + self.waiting_len()
     }
 
     /// How many messages were sent and are not finished: in flight, or released and not completed.
@@ -258,10 +412,10 @@ impl Outbound {
     /// Whether there is nothing to deliver and nothing unfinished.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.open_len() == 0
+        self.waiting_len() == 0 && self.open_len() == 0 && self.spilled.is_none()
     }
 
-    /// Every message that waits or is in flight, oldest first.
+    /// Every message in memory that waits or is in flight, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &Queued> + '_ {
         self.in_flight
             .iter()
@@ -287,7 +441,6 @@ impl Outbound {
         if has_spent {
             self.resend_in_flight -= 1;
         }
-        self.on_closed_one();
         Some((taken.queued, has_spent))
     }
 
@@ -301,47 +454,26 @@ impl Outbound {
         }
     }
 
-    fn on_closed_one(&mut self) {
-        if self.open_len() == 0 {
-            self.lowest_open_seq = self.next_seq;
-            self.has_displaced = false;
-        }
-    }
-
-    fn free_packet_id(&mut self, seq: u64) -> Option<PacketIdentifier> {
+    /// [MQTT-2.2.1-4] [v3.1.1 MQTT-2.3.1-4] The identifier that the number `seq` gives, unless a message so
+    /// much older is open that it may have the same. It is not written down: a message sent again after a
+    /// restart has the one it had.
+    fn packet_id_of(&mut self, seq: u64) -> Option<PacketIdentifier> {
         if self.open_len() == 0 {
             self.lowest_open_seq = seq;
         }
         let is_far = |lowest: u64| seq.saturating_sub(lowest) >= PACKET_IDENTIFIERS;
-        if !self.has_displaced && !is_far(self.lowest_open_seq) {
-            return Some(derived(seq));
+        if is_far(self.lowest_open_seq) {
+            let first = self.in_flight.front().map(|open| open.queued.seq);
+            let released = self.released.iter().map(|released| released.seq);
+            self.lowest_open_seq = released.chain(first).min().unwrap_or(seq);
         }
-        self.lowest_open_seq = self
-            .in_flight
-            .iter()
-            .map(|open| open.queued.seq)
-            .chain(self.released.iter().map(|released| released.seq))
-            .min()
-            .unwrap_or(seq);
-        let packet_id = first_free(seq, |id| self.is_in_use(id))?;
-        self.has_displaced |= packet_id != derived(seq);
-        Some(packet_id)
-    }
-
-    fn is_in_use(&self, packet_id: PacketIdentifier) -> bool {
-        self.in_flight
-            .iter()
-            .any(|open| open.packet_id == packet_id)
-            || self
-                .released
-                .iter()
-                .any(|released| released.packet_id == packet_id)
+        (!is_far(self.lowest_open_seq)).then(|| derived(seq))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::time::Instant;
 
     use bytes::Bytes;
@@ -351,34 +483,46 @@ mod tests {
 
     #[derive(Clone, Copy, Debug)]
     enum Event {
-        Push { is_qos2: bool },
+        Push { is_qos2: bool, is_stored: bool },
         Send,
         Acknowledge { pick: usize, is_error: bool },
         Complete { pick: usize },
-        Reconnect { quota: u16 },
+        Reconnect { quota: u16, is_spilled: bool },
+        Restart { quota: u16 },
+        Load { count: usize },
+        Drop,
         Unknown { packet_id: u16 },
     }
 
     fn event() -> impl Strategy<Value = Event> {
         prop_oneof![
-            4 => any::<bool>().prop_map(|is_qos2| Event::Push { is_qos2 }),
+            4 => (any::<bool>(), prop::bool::weighted(0.8))
+                .prop_map(|(is_qos2, is_stored)| Event::Push { is_qos2, is_stored }),
             6 => Just(Event::Send),
             4 => (any::<usize>(), prop::bool::weighted(0.2))
                 .prop_map(|(pick, is_error)| Event::Acknowledge { pick, is_error }),
             3 => any::<usize>().prop_map(|pick| Event::Complete { pick }),
-            1 => (1..5_u16).prop_map(|quota| Event::Reconnect { quota }),
+            1 => (1..5_u16, any::<bool>())
+                .prop_map(|(quota, is_spilled)| Event::Reconnect { quota, is_spilled }),
+            1 => (1..5_u16).prop_map(|quota| Event::Restart { quota }),
+            3 => (0..4_usize).prop_map(|count| Event::Load { count }),
+            1 => Just(Event::Drop),
             1 => (60_000..60_010_u16).prop_map(|packet_id| Event::Unknown { packet_id }),
         ]
     }
 
-    /// What the peer knows: PUBLISH packets it has not answered on this connection, and all that is open.
+    /// What the peer knows: PUBLISH packets it has not answered on this connection, and all that is open;
+    /// and what the store has: messages, and numbers released.
     #[derive(Default)]
     struct Peer {
         unanswered: Vec<(PacketIdentifier, Qos)>,
         owed: Vec<PacketIdentifier>,
-        open: BTreeSet<PacketIdentifier>,
+        open: BTreeMap<PacketIdentifier, u64>,
         first_sent: Vec<u64>,
+        gone: BTreeSet<u64>,
         quota: usize,
+        stored: BTreeMap<u64, Queued>,
+        stored_released: BTreeSet<u64>,
     }
 
     impl Peer {
@@ -388,18 +532,12 @@ mod tests {
                     prop_assert!(self.owed.contains(&packet_id));
                     return Ok(());
                 }
-                Some(Resend::Publish(again)) => {
-                    prop_assert!(self.open.contains(&again.packet_id), "never sent before");
-                    self.unanswered.push((again.packet_id, again.queued.qos));
-                }
+                Some(Resend::Publish(again)) => self.take(again, true)?,
                 None => {
                     if outbound.next_waiting().is_some()
                         && let Some(started) = outbound.start_next()
                     {
-                        prop_assert!(self.open.insert(started.packet_id), "identifier in use");
-                        self.unanswered
-                            .push((started.packet_id, started.queued.qos));
-                        self.first_sent.push(started.queued.seq);
+                        self.take(started.clone(), false)?;
                     }
                 }
             }
@@ -410,19 +548,40 @@ mod tests {
             Ok(())
         }
 
+        fn take(&mut self, sent: InFlight, dup: bool) -> Result<(), TestCaseError> {
+            let seq = sent.queued.seq;
+            prop_assert_eq!(u64::from(sent.packet_id.get()), (seq - 1) % 65_535 + 1);
+            match self.open.insert(sent.packet_id, seq) {
+                Some(open) => {
+                    prop_assert_eq!(open, seq, "identifier in use");
+                    prop_assert!(dup, "sent again without DUP");
+                }
+                None => self.first_sent.push(seq),
+            }
+            self.unanswered.push((sent.packet_id, sent.queued.qos));
+            Ok(())
+        }
+
         fn acknowledge(&mut self, outbound: &mut Outbound, pick: usize, is_error: bool) {
             if self.unanswered.is_empty() {
                 return;
             }
             let (packet_id, qos) = self.unanswered.remove(pick % self.unanswered.len());
             if qos == Qos::AtLeastOnce {
-                assert!(outbound.on_puback(packet_id).is_some());
+                let queued = outbound.on_puback(packet_id).expect("it is in flight");
+                self.stored.remove(&queued.seq);
                 self.open.remove(&packet_id);
                 return;
             }
             match outbound.on_pubrec(packet_id, is_error) {
-                PubRecOutcome::Release(_) => self.owed.push(packet_id),
-                PubRecOutcome::Refused(_) => {
+                PubRecOutcome::Release(queued) => {
+                    self.owed.push(packet_id);
+                    if self.stored.remove(&queued.seq).is_some() {
+                        self.stored_released.insert(queued.seq);
+                    }
+                }
+                PubRecOutcome::Refused(queued) => {
+                    self.stored.remove(&queued.seq);
                     self.open.remove(&packet_id);
                 }
                 other => panic!("unexpected {other:?}"),
@@ -432,9 +591,79 @@ mod tests {
         fn complete(&mut self, outbound: &mut Outbound, pick: usize) {
             if !self.owed.is_empty() {
                 let packet_id = self.owed.remove(pick % self.owed.len());
-                assert!(outbound.on_pubcomp(packet_id).is_some());
+                let completed = outbound.on_pubcomp(packet_id).expect("it is owed");
+                assert_eq!(
+                    self.stored_released.remove(&completed.seq),
+                    completed.is_stored
+                );
                 self.open.remove(&packet_id);
             }
+        }
+
+        fn push(&mut self, outbound: &mut Outbound, mut queued: Queued) {
+            let is_spilled = outbound.spilled().is_some();
+            queued.is_stored |= is_spilled;
+            queued.seq = if is_spilled {
+                outbound.push_spilled(1)
+            } else {
+                outbound.push(queued.clone())
+            };
+            if queued.is_stored {
+                self.stored.insert(queued.seq, queued);
+            }
+        }
+
+        fn load(&self, outbound: &mut Outbound, count: usize) {
+            let Some(spilled) = outbound.spilled().copied() else {
+                return;
+            };
+            let found = self.stored.range(spilled.first_seq..).take(count);
+            let found: Vec<_> = found.map(|(_, queued)| queued.clone()).collect();
+            if found.is_empty() && count > 0 {
+                outbound.pass_over(spilled.last_seq);
+            }
+            for queued in found {
+                outbound.push_loaded(queued, 1);
+            }
+        }
+
+        fn drop_oldest(&mut self, outbound: &mut Outbound) {
+            let dropped = match outbound.discard_next() {
+                Some(queued) => queued.seq,
+                None => match outbound.drop_spilled() {
+                    Some(seq) => seq,
+                    None => return,
+                },
+            };
+            assert!(!self.open.values().any(|open| *open == dropped));
+            self.stored.remove(&dropped);
+            self.gone.insert(dropped);
+        }
+
+        /// The process ends, and what is not stored with it.
+        fn restart(&mut self, outbound: &mut Outbound) {
+            let last_seq = outbound.last_seq();
+            let is_kept =
+                |seq: &u64| self.stored.contains_key(seq) || self.stored_released.contains(seq);
+            let lost: Vec<_> = self.open.iter().filter(|(_, seq)| !is_kept(seq)).collect();
+            let lost: BTreeSet<_> = lost.into_iter().map(|(id, _)| *id).collect();
+            self.gone.extend((1..=last_seq).filter(|seq| !is_kept(seq)));
+            // The Client forgets what nobody will come back to.
+            self.open.retain(|id, _| !lost.contains(id));
+            self.owed.retain(|id| !lost.contains(id));
+            let released: Vec<_> = self.stored_released.iter().copied().collect();
+            let bounds = self.stored.keys().next().zip(self.stored.keys().last());
+            let spilled = bounds.map(|(first, last)| {
+                let count = self.stored.len() as u64;
+                Spilled::restored((*first, *last), count, count, 1024)
+            });
+            *outbound = Outbound::restored(&released, spilled, last_seq);
+        }
+
+        fn reconnect(&mut self, outbound: &mut Outbound, quota: u16) {
+            self.unanswered.clear();
+            self.quota = usize::from(quota);
+            outbound.on_connected(quota);
         }
     }
 
@@ -451,22 +680,33 @@ mod tests {
             seq: 0,
             qos,
             retain: false,
+            is_stored: false,
         }
     }
 
     fn live(outbound: &mut Outbound, peer: &mut Peer, event: Event) -> Result<(), TestCaseError> {
         match event {
-            Event::Push { is_qos2 } => {
-                outbound.push(queued(is_qos2, start()));
+            Event::Push { is_qos2, is_stored } => {
+                let mut queued = queued(is_qos2, start());
+                queued.is_stored = is_stored;
+                peer.push(outbound, queued);
             }
             Event::Send => peer.send(outbound)?,
             Event::Acknowledge { pick, is_error } => peer.acknowledge(outbound, pick, is_error),
             Event::Complete { pick } => peer.complete(outbound, pick),
-            Event::Reconnect { quota } => {
-                peer.unanswered.clear();
-                peer.quota = usize::from(quota);
-                outbound.on_connected(quota);
+            Event::Reconnect { quota, is_spilled } => {
+                outbound.on_disconnected();
+                if is_spilled {
+                    outbound.spill(|_| 1);
+                }
+                peer.reconnect(outbound, quota);
             }
+            Event::Restart { quota } => {
+                peer.restart(outbound);
+                peer.reconnect(outbound, quota);
+            }
+            Event::Load { count } => peer.load(outbound, count),
+            Event::Drop => peer.drop_oldest(outbound),
             Event::Unknown { packet_id } => {
                 let packet_id = PacketIdentifier::new(packet_id).expect("not zero");
                 prop_assert!(outbound.on_puback(packet_id).is_none());
@@ -482,8 +722,9 @@ mod tests {
         /// Verifies [MQTT-2.2.1-4]: no two open messages share an identifier.
         /// Verifies [MQTT-4.9.0-2]: the quota is never exceeded, whatever the peer does.
         /// Verifies [MQTT-4.6.0-6]: messages are first sent in the order they came.
+        /// Verifies [MQTT-3.3.1-1]: what is sent again has DUP set, also after a restart.
         #[test]
-        fn any_peer_sees_free_identifiers_a_kept_quota_and_the_order(
+        fn any_peer_sees_its_identifiers_a_kept_quota_and_the_order(
             events in prop::collection::vec(event(), 0..300),
         ) {
             let mut outbound = Outbound::default();
@@ -492,17 +733,125 @@ mod tests {
             for event in events {
                 live(&mut outbound, &mut peer, event)?;
             }
-            live(&mut outbound, &mut peer, Event::Reconnect { quota: 2 })?;
+            live(&mut outbound, &mut peer, Event::Reconnect { quota: 2, is_spilled: true })?;
             while !outbound.is_empty() {
+                live(&mut outbound, &mut peer, Event::Load { count: 2 })?;
                 live(&mut outbound, &mut peer, Event::Send)?;
                 live(&mut outbound, &mut peer, Event::Acknowledge { pick: 0, is_error: false })?;
                 live(&mut outbound, &mut peer, Event::Complete { pick: 0 })?;
             }
             prop_assert!(peer.open.is_empty());
+            prop_assert!(peer.stored.is_empty());
             prop_assert!(peer.first_sent.is_sorted());
-            let count = u64::try_from(peer.first_sent.len()).expect("few");
-            prop_assert_eq!(peer.first_sent.last().copied().unwrap_or(0), count);
+            let seen: BTreeSet<_> = peer.first_sent.iter().copied().collect();
+            let never = (1..=outbound.last_seq()).filter(|seq| !seen.contains(seq));
+            prop_assert!(never.clone().all(|seq| peer.gone.contains(&seq)), "{never:?}");
         }
+    }
+
+    /// Verifies [MQTT-2.2.1-4]: an identifier is not used again while it is open, however long that is.
+    #[test]
+    fn a_message_waits_for_the_one_whose_identifier_it_would_take() {
+        let mut outbound = Outbound::default();
+        outbound.on_connected(3);
+        outbound.push(queued(true, start()));
+        assert!(outbound.start_next().is_some());
+        outbound.on_pubrec(PacketIdentifier::FIRST, false);
+        for _ in 1..65_535 {
+            outbound.push(queued(false, start()));
+            let started = outbound.start_next().expect("its identifier is free");
+            let packet_id = started.packet_id;
+            outbound.on_puback(packet_id);
+        }
+        outbound.push(queued(false, start()));
+        assert!(outbound.next_waiting().is_some());
+        assert!(outbound.start_next().is_none());
+        assert!(outbound.on_pubcomp(PacketIdentifier::FIRST).is_some());
+        let started = outbound.start_next().expect("now it is free");
+        assert_eq!(started.packet_id, PacketIdentifier::FIRST);
+    }
+
+    #[test]
+    fn a_restored_message_keeps_its_identifier_and_an_owed_pubrel_goes_first() {
+        let spilled = Spilled::restored((70_000, 70_002), 3, 300, 2);
+        let mut outbound = Outbound::restored(&[69_998, 69_999], Some(spilled), 0);
+        assert_eq!(outbound.last_seq(), 70_002);
+        assert_eq!((outbound.waiting_len(), outbound.open_len()), (3, 2));
+        outbound.on_connected(10);
+        for seq in 70_000..=70_002 {
+            let queued = Queued {
+                seq,
+                is_stored: true,
+                ..queued(true, start())
+            };
+            outbound.push_loaded(queued, 100);
+        }
+        assert_eq!(outbound.spilled(), None);
+        for expected in [4463, 4464] {
+            let Some(Resend::PubRel(packet_id)) = outbound.poll_resend() else {
+                panic!("no PUBREL")
+            };
+            assert_eq!(packet_id.get(), expected);
+        }
+        for expected in [4465, 4466] {
+            let Some(Resend::Publish(again)) = outbound.poll_resend() else {
+                panic!("not sent again")
+            };
+            assert_eq!(again.packet_id.get(), expected);
+        }
+        assert!(outbound.poll_resend().is_none());
+        let started = outbound.start_next().expect("it was never sent");
+        assert_eq!(started.packet_id.get(), 4467);
+    }
+
+    /// Between the numbers of what is dropped unseen there may be one whose PUBREL is owed.
+    #[test]
+    fn dropping_spilled_messages_leaves_a_released_one_alone() {
+        let mut outbound = Outbound::default();
+        outbound.on_connected(10);
+        for is_qos2 in [false, true] {
+            let queued = Queued {
+                is_stored: true,
+                ..queued(is_qos2, start())
+            };
+            outbound.push(queued);
+            assert!(outbound.start_next().is_some());
+        }
+        let second = PacketIdentifier::new(2).expect("not zero");
+        outbound.on_pubrec(second, false);
+        outbound.on_disconnected();
+        outbound.spill(|_| 1);
+        outbound.push_spilled(1);
+        assert_eq!(outbound.drop_spilled(), Some(3));
+        assert_eq!(outbound.drop_spilled(), None);
+    }
+
+    #[test]
+    fn dropping_restored_messages_leaves_a_released_one_alone() {
+        let mut outbound = Outbound::restored(&[2], Some(Spilled::restored((1, 1), 1, 1, 9)), 3);
+        outbound.push_spilled(1);
+        assert_eq!(outbound.drop_spilled(), Some(3));
+        assert_eq!(outbound.drop_spilled(), Some(4));
+        assert_eq!(outbound.drop_spilled(), None);
+    }
+
+    /// What a restart finds may lie further apart than what can have been open.
+    #[test]
+    fn a_restored_message_far_above_an_open_one_was_not_sent() {
+        let spilled = Spilled::restored((65_536, 65_536), 1, 1, 1024);
+        let mut outbound = Outbound::restored(&[1], Some(spilled), 65_536);
+        outbound.on_connected(10);
+        assert!(matches!(outbound.poll_resend(), Some(Resend::PubRel(_))));
+        let queued = Queued {
+            seq: 65_536,
+            is_stored: true,
+            ..queued(false, start())
+        };
+        outbound.push_loaded(queued, 1);
+        assert!(outbound.poll_resend().is_none());
+        assert!(outbound.start_next().is_none());
+        assert!(outbound.on_pubcomp(PacketIdentifier::FIRST).is_some());
+        assert!(outbound.start_next().is_some());
     }
 
     #[allow(

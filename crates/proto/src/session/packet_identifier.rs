@@ -1,7 +1,8 @@
 //! Packet Identifiers of a sender, derived from the sequence number of what is sent.
 //!
-//! Owns: the derivation and the search for a free one. Does not own: which are in use.
-//! Start reading at [`derived`]. Invariant: two messages in flight never share an identifier.
+//! Owns: the derivation. Does not own: which are in use (see `outbound`).
+//! Start reading at [`derived`]. Invariant: numbers less than [`PACKET_IDENTIFIERS`] apart have different
+//! identifiers.
 
 use crate::PacketIdentifier;
 
@@ -18,16 +19,6 @@ pub(super) fn derived(seq: u64) -> PacketIdentifier {
         .unwrap_or(PacketIdentifier::FIRST)
 }
 
-/// [MQTT-2.2.1-4] [v3.1.1 MQTT-2.3.1-4] The first identifier from that of `seq` on that is not in use.
-pub(super) fn first_free(
-    seq: u64,
-    is_in_use: impl Fn(PacketIdentifier) -> bool,
-) -> Option<PacketIdentifier> {
-    (seq..seq.saturating_add(PACKET_IDENTIFIERS))
-        .map(derived)
-        .find(|id| !is_in_use(*id))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -38,13 +29,5 @@ mod tests {
         assert_eq!(derived(1).get(), 1);
         assert_eq!(derived(65_535).get(), 65_535);
         assert_eq!(derived(65_536).get(), 1);
-    }
-
-    /// Verifies [MQTT-2.2.1-4]: an identifier in use is skipped.
-    #[test]
-    fn an_identifier_in_use_is_skipped() {
-        let free = first_free(65_535, |id| id.get() == 65_535 || id.get() == 1);
-        assert_eq!(free.map(PacketIdentifier::get), Some(2));
-        assert_eq!(first_free(1, |_| true), None);
     }
 }

@@ -45,7 +45,7 @@ impl<S: Store> Shard<S> {
         self.stored.written = written;
         self.stored.durable = durable;
         self.has_news = true;
-        self.engine.on_persisted(durable, self.now);
+        self.engine.on_persisted(written, durable, self.now);
         true
     }
 

@@ -16,28 +16,26 @@ impl std::fmt::Debug for HashKeys {
     }
 }
 
-/// A Topic Name.
+/// A Topic Name. As bytes it asks for no padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct TopicHash([u64; 2]);
+pub(super) struct TopicHash([u8; 16]);
 
-/// A Topic Filter, among those of one Session. As bytes it asks for no padding.
+/// A Topic Filter, among those of one Session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct FilterHash([u8; 8]);
 
 impl HashKeys {
     pub(super) fn topic(self, topic: &[u8]) -> TopicHash {
-        let (high, low) = self.hash(topic);
-        TopicHash([high, low])
+        TopicHash(self.hash(topic).to_le_bytes())
     }
 
     pub(super) fn filter(self, filter: &str) -> FilterHash {
-        let (hash, _) = self.hash(filter.as_bytes());
-        FilterHash(hash.to_le_bytes())
+        let [hash @ .., _, _, _, _, _, _, _, _] = self.hash(filter.as_bytes()).to_le_bytes();
+        FilterHash(hash)
     }
 
-    fn hash(self, bytes: &[u8]) -> (u64, u64) {
+    fn hash(self, bytes: &[u8]) -> u128 {
         let Self([key0, key1]) = self;
-        let hash = SipHasher13::new_with_keys(key0, key1).hash(bytes);
-        (hash.h1, hash.h2)
+        SipHasher13::new_with_keys(key0, key1).hash(bytes).as_u128()
     }
 }
