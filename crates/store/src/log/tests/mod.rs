@@ -3,6 +3,7 @@
 //! Owns: a model of what the records add up to, random work. Does not own: the disks (see `disk::fault`).
 //! Start reading at [`Model`]. Invariant: random tests print their seed.
 
+mod cleaning;
 mod files;
 mod records;
 
