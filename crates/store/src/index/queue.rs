@@ -16,6 +16,8 @@ pub(super) struct Queue {
     older: VecDeque<Chunk>,
     tail: Chunk,
     count: u64,
+    /// The chunk of the last insertion that was not at the end: the next is often behind it.
+    recent: u32,
     /// Bytes of the records of its messages, kept by the owner.
     pub(super) bytes: u64,
 }
@@ -43,7 +45,7 @@ impl Queue {
             self.count += 1;
             return None;
         }
-        let number = self.chunk_of(seq);
+        let number = self.chunk_near_recent(seq);
         let chunk = self.chunk_mut(number);
         match chunk.search(seq) {
             Ok(place) => {
@@ -125,6 +127,21 @@ impl Queue {
             return self.older.len() + 1;
         }
         self.older.partition_point(is_below)
+    }
+
+    /// As [`Self::chunk_of`], but looks first where the last insertion was; for a `seq` that is not behind all.
+    fn chunk_near_recent(&mut self, seq: u64) -> usize {
+        let is_below = |number: usize| {
+            let last = self.chunk(number).and_then(Chunk::last);
+            last.is_some_and(|last| last < seq)
+        };
+        let recent = self.recent as usize;
+        let number = (recent..recent + 2)
+            .find(|&number| (number == 0 || is_below(number - 1)) && !is_below(number))
+            .filter(|&number| number <= self.older.len())
+            .unwrap_or_else(|| self.chunk_of(seq));
+        self.recent = u32::try_from(number).unwrap_or(0);
+        number
     }
 
     fn chunk(&self, number: usize) -> Option<&Chunk> {
