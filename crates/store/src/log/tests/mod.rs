@@ -4,6 +4,7 @@
 //! Start reading at [`Model`]. Invariant: random tests print their seed.
 
 mod cleaning;
+mod errors;
 mod files;
 mod records;
 
