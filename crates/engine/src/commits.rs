@@ -1,8 +1,8 @@
-//! QoS 2 messages that several shards take: from when on they count.
+//! Messages that several shards take and that must be there once: from when on they count.
 //!
 //! Owns: [`Gate`], [`Provisional`], the commits of this shard, which deliveries wait for one.
 //! Does not own: who takes a message (see `publish`), who has taken it (see `routing`).
-//! Start reading at [`Engine::commit_inbound`], or at docs/decisions/0011.
+//! Start reading at [`Engine::commit_publish`], or at docs/decisions/0011.
 //! Invariant: what the publisher's Session writes of a message comes after everything that was written
 //! of it elsewhere, and in the order of publication; nobody who outlives a crash sees it before that.
 
@@ -47,16 +47,51 @@ pub(crate) struct Provisional {
     pub(crate) gate: Gate,
 }
 
+/// What a message asks of the Session that publishes it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Publisher {
+    /// Nothing: it is not sent again, or may arrive again in any order.
+    None,
+    /// Not to count before those that came before it: QoS 1.
+    InOrder(SessionKey),
+    /// To count once, whatever happens: QoS 2, and Wills.
+    Once(SessionKey),
+}
+
+/// What is recorded when a message is committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Its Packet Identifier is known.
+    Inbound {
+        packet_id: PacketIdentifier,
+        /// Whether its PUBREL came already, from a Client that does not wait for PUBREC.
+        is_released: bool,
+    },
+    /// Nothing but its number.
+    Number,
+    /// It was the Session's Will.
+    Will,
+    /// The Session has ended.
+    End,
+}
+
 /// A message that is not committed yet.
 #[derive(Debug)]
 struct Commit {
     key: SessionKey,
     origin: Origin,
-    packet_id: PacketIdentifier,
-    /// Whether its PUBREL came already, from a Client that does not wait for PUBREC.
-    is_released: bool,
+    effect: Effect,
     /// Who must have taken it first.
     wait: Wait,
+}
+
+impl Commit {
+    const fn packet(&self) -> Option<(SessionId, PacketIdentifier)> {
+        match self.effect {
+            Effect::Inbound { packet_id, .. } => Some((self.origin.session, packet_id)),
+            _ => None,
+        }
+    }
 }
 
 /// The commits of this shard, and how far the others are with theirs.
@@ -135,8 +170,9 @@ impl Commits {
 
     fn push(&mut self, commit: Commit) -> Wait {
         self.last += 1;
-        let key = (commit.origin.session, commit.packet_id);
-        self.of_packet.insert(key, self.last);
+        if let Some(packet) = commit.packet() {
+            self.of_packet.insert(packet, self.last);
+        }
         self.open.push_back(commit);
         Wait {
             gate: Some(self.gate(self.last)),
@@ -148,9 +184,10 @@ impl Commits {
     fn pop(&mut self) -> Option<(u64, Commit)> {
         let number = self.oldest();
         let commit = self.open.pop_front()?;
-        let key = (commit.origin.session, commit.packet_id);
-        if self.of_packet.get(&key) == Some(&number) {
-            self.of_packet.remove(&key);
+        if let Some(packet) = commit.packet()
+            && self.of_packet.get(&packet) == Some(&number)
+        {
+            self.of_packet.remove(&packet);
         }
         Some((number, commit))
     }
@@ -166,8 +203,10 @@ impl Commits {
             return false;
         };
         let index = usize::try_from(number - self.oldest()).unwrap_or(usize::MAX);
-        if let Some(commit) = self.open.get_mut(index) {
-            commit.is_released = true;
+        if let Some(Effect::Inbound { is_released, .. }) =
+            self.open.get_mut(index).map(|commit| &mut commit.effect)
+        {
+            *is_released = true;
         }
         true
     }
@@ -190,54 +229,83 @@ impl Commits {
 }
 
 impl Engine {
-    /// Whether a message of this Session has to be committed after others have taken it: they do, or
-    /// an earlier message of its Client still waits for that. Gives it its number.
+    /// The number of a message that has to be committed after others have taken it: because they do, or
+    /// because an earlier one of its Session still has to. Followed by [`Self::commit`].
     pub(crate) fn provisional(
         &mut self,
-        commits: Option<SessionKey>,
+        publisher: Publisher,
         is_elsewhere: bool,
     ) -> Option<Provisional> {
-        let session = self.sessions.get_mut(commits?)?;
+        let (key, is_once) = match publisher {
+            Publisher::None => return None,
+            Publisher::InOrder(key) => (key, false),
+            Publisher::Once(key) => (key, true),
+        };
+        let session = self.sessions.get_mut(key)?;
         // A Session that ends with the crash has a Client that does not send the message again.
-        if !session.is_stored || !(is_elsewhere || session.inbound_open > 0) {
+        if !session.is_stored {
+            return None;
+        }
+        // In another shard's log it could come before a commit that is not durable yet.
+        let may_overtake = is_elsewhere
+            && !self
+                .commits
+                .is_open(self.commits.gate(session.inbound_gate));
+        if session.inbound_open == 0 && !may_overtake && !(is_once && is_elsewhere) {
             return None;
         }
         session.inbound_open += 1;
+        session.inbound_gate = self.commits.last + 1;
         let origin = Origin {
             session: session.id,
             number: session.inbound_number + session.inbound_open,
         };
-        let gate = self.commits.gate(self.commits.last + 1);
+        let gate = self.commits.gate(session.inbound_gate);
         Some(Provisional { origin, gate })
     }
 
+    /// Records the `effect` of a message when `wait` is over. What depends on it waits for the returned.
+    pub(crate) fn commit(
+        &mut self,
+        key: SessionKey,
+        effect: Effect,
+        provisional: Provisional,
+        wait: Wait,
+    ) -> Wait {
+        let Provisional { origin, gate } = provisional;
+        assert_eq!(
+            gate.number,
+            self.commits.last + 1,
+            "invariant: a message is routed and its commit opened in one go"
+        );
+        self.commits.push(Commit {
+            key,
+            origin,
+            effect,
+            // What this shard has written of it is before in the log.
+            wait: wait.elsewhere(),
+        })
+    }
+
     /// Keeps the identifier of a QoS 2 message for a Session that is kept: now, in the batch that holds
-    /// the message; or once `wait` is over, if it is `provisional`.
-    pub(crate) fn commit_inbound(
+    /// the message, or when it is committed.
+    pub(crate) fn commit_publish(
         &mut self,
         key: SessionKey,
         packet_id: PacketIdentifier,
         provisional: Option<Provisional>,
         wait: Wait,
     ) -> Wait {
+        if let Some(provisional) = provisional {
+            let effect = Effect::Inbound {
+                packet_id,
+                is_released: false,
+            };
+            return self.commit(key, effect, provisional, wait);
+        }
         let Some(session) = self.sessions.get_mut(key).filter(|found| found.is_stored) else {
             return wait;
         };
-        if let Some(Provisional { origin, gate }) = provisional {
-            assert_eq!(
-                gate.number,
-                self.commits.last + 1,
-                "invariant: a message is routed and its commit opened in one go"
-            );
-            return self.commits.push(Commit {
-                key,
-                origin,
-                packet_id,
-                is_released: false,
-                // What this shard has written of it is before in the log.
-                wait: wait.elsewhere(),
-            });
-        }
         session.inbound_number += 1;
         let (session, number) = (session.id, session.inbound_number);
         wait.and(self.record(Record::InboundPut {
@@ -254,16 +322,21 @@ impl Engine {
         packet_id: PacketIdentifier,
         is_known: bool,
     ) -> Wait {
-        let stored = self.sessions.get(key).filter(|found| found.is_stored);
-        let Some(session) = stored.map(|found| found.id) else {
+        let stored = self.sessions.get_mut(key).filter(|found| found.is_stored);
+        let Some(session) = stored else {
             return self.wait_for_batch();
         };
+        let id = session.id;
         // Never recorded before the identifier itself is.
-        if is_known && !self.commits.release(session, packet_id) {
-            let packet_id = packet_id.get();
-            self.record(Record::InboundDelete { session, packet_id });
+        if is_known && self.commits.release(id, packet_id) {
+            session.inbound_released += 1;
+        } else if is_known {
+            self.record(Record::InboundDelete {
+                session: id,
+                packet_id: packet_id.get(),
+            });
         }
-        let wait = self.commits.wait_of_packet(session, packet_id);
+        let wait = self.commits.wait_of_packet(id, packet_id);
         self.wait_for_batch().and(wait)
     }
 
@@ -280,8 +353,9 @@ impl Engine {
         while let Some(front) = self.commits.open.front()
             && self.is_over(&front.wait)
         {
-            if let Some((number, commit)) = self.commits.pop() {
-                let wait = self.record_commit(&commit);
+            if let Some((number, commit)) = self.commits.pop()
+                && let Some(wait) = self.record_commit(number, &commit)
+            {
                 self.commits.recorded.push_back((wait, number));
             }
         }
@@ -298,25 +372,51 @@ impl Engine {
         }
     }
 
-    fn record_commit(&mut self, commit: &Commit) -> Wait {
-        let origin = commit.origin;
-        let session = self.sessions.get_mut(commit.key);
-        let Some(session) = session.filter(|session| session.id == origin.session) else {
-            // The Session has ended: once that is durable, everything of it counts.
-            return self.wait_for_batch();
-        };
+    /// Returns what its gate waits for. A Session that is not there any more has its end among the commits
+    /// that follow: `None`, since once that is durable, everything of it counts.
+    fn record_commit(&mut self, number: u64, commit: &Commit) -> Option<Wait> {
+        let (key, origin) = (commit.key, commit.origin);
+        let id = origin.session;
+        if commit.effect == Effect::End {
+            return Some(self.record(Record::SessionDelete { session: id }));
+        }
+        let session = self.sessions.get_mut(key);
+        let session = session.filter(|session| session.id == id)?;
         session.inbound_number = origin.number;
         session.inbound_open -= 1;
-        let (session, packet_id) = (origin.session, commit.packet_id.get());
+        let disconnected_at = session.disconnected_at;
+        // The Client may have come back with another Will, and have been lost again.
+        let is_last_will = session.will.is_none() && session.will_gate == number;
+        match commit.effect {
+            Effect::Inbound {
+                packet_id,
+                is_released,
+            } => {
+                session.inbound_released -= u32::from(is_released);
+                self.record_inbound(origin, packet_id, is_released);
+            }
+            Effect::Number => drop(self.record_session(key, disconnected_at)),
+            Effect::Will => {
+                self.record_session(key, disconnected_at);
+                if is_last_will {
+                    self.record(Record::WillDelete { session: id });
+                }
+            }
+            Effect::End => {}
+        }
+        Some(self.wait_for_batch())
+    }
+
+    fn record_inbound(&mut self, origin: Origin, packet_id: PacketIdentifier, is_released: bool) {
+        let (session, packet_id) = (origin.session, packet_id.get());
         self.record(Record::InboundPut {
             session,
             packet_id,
             number: origin.number,
         });
-        if commit.is_released {
+        if is_released {
             self.record(Record::InboundDelete { session, packet_id });
         }
-        self.wait_for_batch()
     }
 
     /// Another shard says up to where its commits are durable.

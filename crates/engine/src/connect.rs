@@ -51,8 +51,8 @@ impl Engine {
         }
         let connect = &request.connect;
         let expiry_seconds = self.granted_expiry(connect);
-        let (key, session_present) = self.session_for(connect, expiry_seconds, now);
-        let wait = self.attach(key, &request, expiry_seconds);
+        let (key, session_present, ended) = self.session_for(connect, expiry_seconds, now);
+        let wait = self.attach(key, &request, expiry_seconds).and(ended);
         let connack = self.connack(&request, session_present, expiry_seconds);
         // [MQTT-3.1.4-5] [MQTT-3.2.0-1] [v3.1.1 MQTT-3.1.4-4] [v3.1.1 MQTT-3.2.0-1]
         self.emit(key, Outgoing::ConnAck(Box::new(connack)), wait);
@@ -129,13 +129,14 @@ impl Engine {
         asked.min(self.limits.session_expiry_max_seconds)
     }
 
-    /// The Session this CONNECT gets, and whether it existed before.
+    /// The Session this CONNECT gets, whether it existed before, and if not, what the end of its forerunner
+    /// waits for.
     fn session_for(
         &mut self,
         connect: &Connect,
         expiry_seconds: u32,
         now: Instant,
-    ) -> (SessionKey, bool) {
+    ) -> (SessionKey, bool, Wait) {
         // [MQTT-3.1.3-2] [v3.1.1 MQTT-3.1.3-2] The Client Identifier names the Session.
         if let Some(key) = self.sessions.find(&connect.client_id) {
             self.take_over(key, connect.clean_start, now);
@@ -143,16 +144,15 @@ impl Engine {
         // A Session that ended with its connection is not here any more.
         match self.sessions.find(&connect.client_id) {
             // [MQTT-3.1.4-4] [MQTT-3.1.2-5] [v3.1.1 MQTT-3.1.4-3] [v3.1.1 MQTT-3.1.2-4]
-            Some(key) if !connect.clean_start => (key, true),
+            Some(key) if !connect.clean_start => (key, true, Wait::default()),
             found => {
                 // [MQTT-3.1.2-4] [MQTT-3.1.2-6] [v3.1.1 MQTT-3.1.2-6]
-                if let Some(key) = found {
-                    self.end_session(key, now);
-                }
+                let ended = found.map(|key| self.end_session(key, now));
                 let id = self.new_session_id();
                 let session = Session::new(id, connect.client_id.as_str().into(), expiry_seconds);
                 self.counters.sessions += 1;
-                (self.sessions.insert(session), false)
+                let key = self.sessions.insert(session);
+                (key, false, ended.unwrap_or_default())
             }
         }
     }

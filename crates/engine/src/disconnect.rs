@@ -11,6 +11,7 @@ use proto::Version;
 use proto::packet::{Disconnect, ReasonCode};
 use store::{Record, SessionRecord, UnixMillis};
 
+use crate::commits::{Effect, Publisher};
 use crate::keys::SessionKey;
 use crate::pending::Wait;
 use crate::timers::Due;
@@ -51,7 +52,8 @@ impl Engine {
             return;
         };
         session.expiry_seconds = expiry_seconds;
-        if session.is_stored {
+        // A Session that is about to end is deleted, once its Will is published.
+        if session.is_stored && expiry_seconds > 0 {
             self.record_session(key, None);
         }
     }
@@ -62,9 +64,10 @@ impl Engine {
         key: SessionKey,
         disconnected_at: Option<UnixMillis>,
     ) -> Wait {
-        let Some(session) = self.sessions.get(key) else {
+        let Some(session) = self.sessions.get_mut(key) else {
             return Wait::default();
         };
+        session.disconnected_at = disconnected_at;
         let record = SessionRecord {
             session: session.id,
             client_id: Arc::clone(&session.client_id),
@@ -123,14 +126,19 @@ impl Engine {
         self.end_session(key, now);
     }
 
-    /// Ends a Session without a connection: its Will is published, and all that was kept for it goes.
-    pub(crate) fn end_session(&mut self, key: SessionKey, now: Instant) {
+    /// Ends a Session without a connection: its Will is published, and all that was kept for it goes. Who
+    /// relies on it waits for the returned.
+    pub(crate) fn end_session(&mut self, key: SessionKey, now: Instant) -> Wait {
         // [MQTT-3.1.2-8] The end of the Session publishes a Will that is still waiting.
-        self.publish_will(key, now);
+        let will = self.route_will(key, now).unwrap_or_default();
+        // What it has published comes first, or a crash could keep its end and lose that in another shard.
+        let provisional = will
+            .provisional
+            .or_else(|| self.provisional(Publisher::InOrder(key), false));
         self.drop_subscriptions(key);
         // [MQTT-4.8.2-5] What it held for a Shared Subscription goes with it, to nobody else.
         let Some(session) = self.sessions.remove(key) else {
-            return;
+            return Wait::default();
         };
         if let Some(deadline) = session.expiry_deadline {
             self.timers.clear(Due::SessionExpiry(key), deadline);
@@ -145,10 +153,12 @@ impl Engine {
         counters.queued_bytes = counters
             .queued_bytes
             .saturating_sub(session.queued_bytes as u64);
-        if session.is_stored {
-            self.record(Record::SessionDelete {
-                session: session.id,
-            });
+        let is_stored = session.is_stored;
+        let session = session.id;
+        match provisional {
+            Some(provisional) => self.commit(key, Effect::End, provisional, will.wait),
+            None if is_stored => self.record(Record::SessionDelete { session }),
+            None => Wait::default(),
         }
     }
 

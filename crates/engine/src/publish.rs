@@ -16,7 +16,7 @@ use proto::topic::level_count;
 use proto::{Message, PacketIdentifier, Qos, Version};
 use store::{Expiry, MessageRecord, Record};
 
-use crate::commits::{Gate, Provisional};
+use crate::commits::{Effect, Gate, Provisional, Publisher};
 use crate::delivery::Terms;
 use crate::keys::{SessionKey, ShardSet};
 use crate::pending::Wait;
@@ -76,8 +76,12 @@ impl Engine {
                     return;
                 };
                 let ack = Ack::new(packet_id, reason_for(routed));
+                let wait = match routed.provisional {
+                    Some(one) => self.commit(key, Effect::Number, one, routed.wait),
+                    None => routed.wait,
+                };
                 // [MQTT-4.3.2-4] [MQTT-4.3.2-5] [v3.1.1 MQTT-4.3.2-2] Afterwards the identifier is free.
-                self.emit(key, Outgoing::PubAck(ack), routed.wait);
+                self.emit(key, Outgoing::PubAck(ack), wait);
             }
             (Qos::ExactlyOnce, Some(packet_id)) => {
                 self.on_publish_qos2(connection, key, (publish, packet_id), buffer, now);
@@ -111,7 +115,7 @@ impl Engine {
         let Some(routed) = self.route_publish(connection, key, publish, buffer, now) else {
             return;
         };
-        let wait = self.commit_inbound(key, packet_id, routed.provisional, routed.wait);
+        let wait = self.commit_publish(key, packet_id, routed.provisional, routed.wait);
         self.emit(key, pubrec(reason_for(routed)), wait);
     }
 
@@ -126,9 +130,10 @@ impl Engine {
     ) -> Option<InboundPublish> {
         let inbound_max = usize::from(self.limits.receive_maximum);
         let session = self.sessions.get_mut(key)?;
-        let is_uncommitted_full = session.inbound_open >= inbound_max as u64;
+        let released_len = usize::try_from(session.inbound_released).unwrap_or(usize::MAX);
         let inbound = &mut session.inbound;
-        if (inbound.len() >= inbound_max || is_uncommitted_full) && !inbound.contains(packet_id) {
+        let open_len = inbound.len().saturating_add(released_len);
+        if open_len >= inbound_max && !inbound.contains(packet_id) {
             self.close(connection, ReasonCode::ReceiveMaximumExceeded, now);
             return None;
         }
@@ -218,8 +223,8 @@ impl Engine {
             if self.open_inbound(connection, key, packet_id, now).is_none() {
                 return;
             }
-            let provisional = self.provisional(Some(key), false);
-            wait = self.commit_inbound(key, packet_id, provisional, wait);
+            let provisional = self.provisional(Publisher::Once(key), false);
+            wait = self.commit_publish(key, packet_id, provisional, wait);
         }
         self.emit(key, Outgoing::PubRec(ack), wait);
     }
@@ -246,8 +251,12 @@ impl Engine {
                 .matches_with(&mut connection.memo, publish.topic),
             None => self.subscriptions.matches(publish.topic),
         };
-        let commits = (publish.qos == Qos::ExactlyOnce).then_some(key);
-        Some(self.route_to(&matches, &message, (Some(key), commits), now))
+        let publisher = match publish.qos {
+            Qos::AtMostOnce => Publisher::None,
+            Qos::AtLeastOnce => Publisher::InOrder(key),
+            Qos::ExactlyOnce => Publisher::Once(key),
+        };
+        Some(self.route_to(&matches, &message, (Some(key), publisher), now))
     }
 
     /// A message that cannot be retained is not taken at all, or its publisher would believe that it is:
@@ -272,28 +281,28 @@ impl Engine {
     pub(crate) fn route(
         &mut self,
         message: &Arc<Message>,
-        publisher: Option<SessionKey>,
+        from: Option<SessionKey>,
+        publisher: Publisher,
         now: Instant,
     ) -> Routed {
         let matches = self.subscriptions.matches(message.topic());
-        self.route_to(&matches, message, (publisher, None), now)
+        self.route_to(&matches, message, (from, publisher), now)
     }
 
-    /// `commits` is the Session that commits the message if it has to be, [`Engine::commit_inbound`].
     fn route_to(
         &mut self,
         matches: &Matches,
         message: &Arc<Message>,
-        (publisher, commits): (Option<SessionKey>, Option<SessionKey>),
+        (from, publisher): (Option<SessionKey>, Publisher),
         now: Instant,
     ) -> Routed {
         self.targets.clear();
         let (retained, mut wait) = self.retain(message, now);
-        let chosen = self.choose_members(matches, message, publisher);
+        let chosen = self.choose_members(matches, message, from);
         let shards = self.shards_for(matches, retained, &chosen);
-        let provisional = self.provisional(commits, !shards.is_empty());
+        let provisional = self.provisional(publisher, !shards.is_empty());
         let gate = provisional.map(|provisional| provisional.gate);
-        self.deliver_rows(matches, message, publisher, gate, now);
+        self.deliver_rows(matches, message, from, gate, now);
         for (key, subscription) in &chosen.here {
             self.deliver_to_member(*key, message, *subscription, gate, now);
         }

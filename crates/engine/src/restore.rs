@@ -113,6 +113,7 @@ impl Engine {
         session.is_stored = true;
         session.outbound = Outbound::restored(&found.released, None, record.queue_seq);
         session.inbound_number = record.inbound_number;
+        session.disconnected_at = record.disconnected_at;
         for packet_id in found.inbound {
             if let Some(packet_id) = PacketIdentifier::new(packet_id) {
                 session.inbound.on_publish(packet_id);

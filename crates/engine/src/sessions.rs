@@ -13,7 +13,7 @@ use proto::packet::Will;
 use proto::session::{Inbound, Outbound};
 use proto::{Message, Version};
 use slab::Slab;
-use store::SessionId;
+use store::{SessionId, UnixMillis};
 
 use crate::keys::{KeyedState, SessionKey};
 use crate::pending::Held;
@@ -30,14 +30,22 @@ pub(crate) struct Session {
     /// Session Expiry Interval in seconds; 0 ends with the connection, `u32::MAX` never ends.
     pub(crate) expiry_seconds: u32,
     pub(crate) link: Option<Link>,
+    /// When its connection ended, as the store knows it; `None` while it has one.
+    pub(crate) disconnected_at: Option<UnixMillis>,
     pub(crate) outbound: Outbound,
     /// Bytes of the messages in `outbound`.
     pub(crate) queued_bytes: usize,
     pub(crate) inbound: Inbound,
     /// The last number of a QoS 2 message of its Client that is recorded.
     pub(crate) inbound_number: u64,
-    /// How many after that wait for other shards.
+    /// How many messages after that wait for other shards, see `commits`.
     pub(crate) inbound_open: u64,
+    /// How many of these are released already.
+    pub(crate) inbound_released: u32,
+    /// The last commit of a message of this Session.
+    pub(crate) inbound_gate: u64,
+    /// The last commit of a Will of this Session.
+    pub(crate) will_gate: u64,
     pub(crate) filters: BTreeSet<Arc<str>>,
     /// Retained Messages still to be sent, by the Topic Filter of their Subscription.
     pub(crate) replays: BTreeMap<Arc<str>, Replay>,
@@ -93,6 +101,10 @@ impl Session {
             inbound: Inbound::default(),
             inbound_number: 0,
             inbound_open: 0,
+            inbound_released: 0,
+            inbound_gate: 0,
+            will_gate: 0,
+            disconnected_at: None,
             filters: BTreeSet::new(),
             replays: BTreeMap::new(),
             is_replaying: false,

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use proto::{Message, Qos};
 
+use crate::commits::Publisher;
 use crate::counters::Counters;
 use crate::keys::ShardSet;
 use crate::routing::ShardItem;
@@ -141,7 +142,7 @@ impl Engine {
     fn publish_sys_topic(&mut self, name: &str, value: String, now: Instant) {
         let topic = format!("$SYS/broker/{name}");
         let message = Message::new(&topic, value.into(), Qos::AtMostOnce, true, now);
-        self.route(&Arc::new(message), None, now);
+        self.route(&Arc::new(message), None, Publisher::None, now);
     }
 }
 

@@ -10,8 +10,10 @@ use proto::Message;
 use store::{Record, WillRecord};
 
 use crate::Engine;
+use crate::commits::{Effect, Publisher};
 use crate::keys::SessionKey;
 use crate::pending::Wait;
+use crate::publish::Routed;
 use crate::timers::Due;
 
 impl Engine {
@@ -39,37 +41,61 @@ impl Engine {
 
     /// Publishes the Will of this Session, if it has one.
     pub(crate) fn publish_will(&mut self, key: SessionKey, now: Instant) {
-        let Some(pending) = self.take_will(key) else {
-            return;
-        };
+        if let Some(routed) = self.route_will(key, now)
+            && let Some(provisional) = routed.provisional
+        {
+            if let Some(session) = self.sessions.get_mut(key) {
+                session.will_gate = provisional.gate.number;
+            }
+            self.commit(key, Effect::Will, provisional, routed.wait);
+        }
+    }
+
+    /// The same, but for the commit of a message that other shards take: forgotten before, it could be
+    /// lost there in a crash, and forgotten afterwards without one, it could be published again.
+    pub(crate) fn route_will(&mut self, key: SessionKey, now: Instant) -> Option<Routed> {
+        let pending = self.take_will(key)?;
         if !pending.permissions.allows_publish(&pending.will.topic) {
             self.counters.publishes_dropped += 1;
             self.counters.dropped_not_authorized += 1;
-            return;
+            self.record_will_gone(key);
+            return None;
         }
         self.counters.wills_published += 1;
         // [MQTT-3.1.3-10] [MQTT-3.1.2-14] [MQTT-3.1.2-15] [v3.1.1 MQTT-3.1.2-16] [v3.1.1 MQTT-3.1.2-17]
         let message = Arc::new(Message::from_will(&pending.will, now));
-        self.route(&message, Some(key), now);
+        let routed = self.route(&message, Some(key), Publisher::Once(key), now);
+        if routed.provisional.is_none() {
+            self.record_will_gone(key);
+        }
+        Some(routed)
     }
 
     /// [MQTT-3.1.2-10] [v3.1.1 MQTT-3.1.2-10] The Will is not published any more.
     pub(crate) fn discard_will(&mut self, key: SessionKey) {
-        drop(self.take_will(key));
+        if self.take_will(key).is_some() {
+            self.record_will_gone(key);
+        }
     }
 
     fn take_will(&mut self, key: SessionKey) -> Option<Box<crate::sessions::PendingWill>> {
         let session = self.sessions.get_mut(key)?;
         let deadline = session.will_deadline.take();
         let will = session.will.take();
-        let durable = session.is_durable().then_some(session.id);
         if let Some(deadline) = deadline {
             self.timers.clear(Due::WillDelay(key), deadline);
         }
-        if let (Some(_), Some(session)) = (&will, durable) {
+        will
+    }
+
+    fn record_will_gone(&mut self, key: SessionKey) {
+        let session = self.sessions.get_mut(key);
+        if let Some(session) = session.filter(|found| found.is_stored) {
+            // Nothing is left for the commit of an earlier one.
+            session.will_gate = 0;
+            let session = session.id;
             self.record(Record::WillDelete { session });
         }
-        will
     }
 
     /// Keeps the Will of a durable Session in the store.

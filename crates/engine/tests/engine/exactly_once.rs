@@ -4,8 +4,10 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
+use proto::Qos;
 use proto::connection::Outgoing;
-use proto::packet::{Disconnect, ReasonCode};
+use proto::packet::{Connect, Disconnect, ReasonCode, Will, WillProperties};
 use store::{Origin, Record};
 use vencejo_engine::Limits;
 
@@ -280,6 +282,10 @@ fn the_end_of_the_publishers_session_commits_what_it_has_published() {
     };
     pair.world.disconnect(pair.sender, &ends);
     assert!(pair.world.received(pair.receiver).is_empty());
+    assert_eq!(endings(&pair.world, pair.sender.shard), (false, false));
+    pair.world.persist();
+    assert_eq!(endings(&pair.world, pair.sender.shard), (false, true));
+    assert!(pair.world.received(pair.receiver).is_empty());
     pair.world.persist();
     assert_eq!(pair.world.payloads(pair.receiver), ["x"]);
     assert_eq!(inbound(&pair.world, pair.sender.shard), []);
@@ -341,4 +347,155 @@ fn a_message_that_is_passed_on_keeps_its_origin() {
     assert_eq!(steps, 2, "the queue, then the commit");
     let shards: BTreeSet<_> = [sender, leaving, staying].map(|one| one.shard).into();
     assert_eq!(shards.len(), 3);
+}
+
+fn with_will(client_id: &str, qos: u8) -> Connect {
+    let mut connect = durable(client_id);
+    connect.will = Some(Will {
+        topic: "a".to_owned(),
+        payload: Bytes::from_static(b"gone"),
+        qos: Qos::from_level(qos).expect("0, 1 or 2"),
+        retain: false,
+        properties: WillProperties::default(),
+    });
+    connect
+}
+
+/// Whether the store of this shard has heard of the end of a Will, and of a Session.
+fn endings(world: &World, shard: usize) -> (bool, bool) {
+    let records = records(world, shard);
+    let has = |fits: fn(&Record) -> bool| records.iter().any(fits);
+    (
+        has(|record| matches!(record, Record::WillDelete { .. })),
+        has(|record| matches!(record, Record::SessionDelete { .. })),
+    )
+}
+
+/// A message at QoS 1 does not count before the QoS 2 message that came before it.
+#[test]
+fn qos_1_does_not_overtake_a_message_that_is_not_committed() {
+    let mut pair = Pair::new();
+    pair.publish("a", "x", 1);
+    let (sender, mut numbers) = (pair.sender, Vec::new());
+    pair.world.publish(sender, "a", 1, "y");
+    pair.world.persist();
+    // The commit of the first is recorded, but not durable.
+    pair.world.publish(sender, "a", 1, "z");
+    for origin in origins(&pair.world, pair.receiver.shard) {
+        numbers.push(origin.map(|origin| origin.number));
+    }
+    assert_eq!(numbers, [Some(1), Some(2), Some(3)]);
+    for _ in 0..3 {
+        pair.world.persist();
+    }
+    assert_eq!(pair.world.received(sender).len(), 3);
+    assert_eq!(pair.world.payloads(pair.receiver), ["x", "y", "z"]);
+    pair.world.publish(sender, "a", 1, "alone");
+    assert_eq!(
+        origins(&pair.world, pair.receiver.shard).last(),
+        Some(&None)
+    );
+    let last = records(&pair.world, sender.shard)
+        .into_iter()
+        .rev()
+        .find_map(|record| match record {
+            Record::SessionPut(record) => Some(record.inbound_number),
+            _ => None,
+        });
+    assert_eq!(last, Some(3));
+}
+
+/// A Will for another shard is forgotten when that has written it, in one batch with its number.
+#[test]
+fn a_will_is_forgotten_when_every_shard_has_it() {
+    for qos in 1..=2 {
+        let mut pair = Pair::new();
+        let dies = pair.world.connect_with(with_will("sender", qos));
+        pair.world.persist();
+        pair.world.lose(dies);
+        let [Some(origin)] = origins(&pair.world, pair.receiver.shard)[..] else {
+            panic!("not one message with an origin");
+        };
+        assert_eq!(origin.number, 1);
+        assert_eq!(endings(&pair.world, dies.shard), (false, false));
+        pair.world.persist();
+        assert_eq!(endings(&pair.world, dies.shard), (true, false));
+        let batches = pair.world.stores[dies.shard].batches();
+        let last = &batches.last().expect("a commit").records[..];
+        assert!(
+            matches!(last, [Record::SessionPut(put), Record::WillDelete { .. }]
+                if put.inbound_number == 1 && put.disconnected_at.is_some()),
+            "{last:?}"
+        );
+        // Seen before at QoS 1, at QoS 2 only now.
+        pair.world.persist();
+        assert_eq!(pair.world.payloads(pair.receiver), ["gone"]);
+    }
+}
+
+/// A Client that is back before its Will is committed: its new Will is not forgotten with the old one.
+#[test]
+fn the_commit_of_a_will_leaves_the_next_one_alone() {
+    let mut pair = Pair::new();
+    let dies = pair.world.connect_with(with_will("sender", 1));
+    pair.world.persist();
+    pair.world.lose(dies);
+    let dies = pair.world.connect_with(with_will("sender", 1));
+    let wills_gone = |world: &World| {
+        let records = records(world, dies.shard).into_iter();
+        let is_gone = |record: &Record| matches!(record, Record::WillDelete { .. });
+        records.filter(is_gone).count()
+    };
+    pair.world.persist();
+    pair.world.persist();
+    assert_eq!(wills_gone(&pair.world), 0);
+    pair.world.lose(dies);
+    let dies = pair.world.connect_with(with_will("sender", 1));
+    pair.world.lose(dies);
+    // Two are under way: what the store keeps is the second, until that is committed.
+    pair.world.persist();
+    pair.world.persist();
+    assert_eq!(wills_gone(&pair.world), 1);
+}
+
+/// A Session whose Will goes to another shard is deleted when that has written it; whoever relies on its
+/// end waits for that.
+#[test]
+fn the_end_of_a_session_waits_for_its_will_in_other_shards() {
+    for qos in 0..=2 {
+        let mut pair = Pair::new();
+        let dies = pair.world.connect_with(with_will("sender", qos));
+        pair.world.persist();
+        pair.world.send_publish(dies, &publish("a", 2, "x", id(1)));
+        let mut clean = durable("sender");
+        clean.clean_start = true;
+        clean.properties.session_expiry_interval_seconds = None;
+        let next = pair.world.connect_with(clean);
+        assert_eq!(endings(&pair.world, dies.shard), (false, false));
+        assert!(pair.world.received(next).is_empty());
+        pair.world.persist();
+        assert_eq!(endings(&pair.world, dies.shard), (false, true), "{qos}");
+        assert!(pair.world.received(next).is_empty());
+        pair.world.persist();
+        assert!(matches!(
+            pair.world.received(next)[..],
+            [Outgoing::ConnAck(_)]
+        ));
+        assert_eq!(pair.world.payloads(pair.receiver), ["x", "gone"], "{qos}");
+    }
+}
+
+/// [MQTT-3.1.2-4] What a clean start has ended does not come back after a crash.
+#[test]
+fn the_connack_of_a_clean_start_waits_for_the_end_of_the_session() {
+    let mut world = World::new();
+    world.connect("client");
+    world.holds_store = true;
+    let mut clean = durable("client");
+    clean.clean_start = true;
+    clean.properties.session_expiry_interval_seconds = None;
+    let client = world.connect_with(clean);
+    assert!(world.received(client).is_empty());
+    world.persist();
+    assert!(matches!(world.received(client)[..], [Outgoing::ConnAck(_)]));
 }
