@@ -241,9 +241,12 @@ impl Engine {
         // A retained message owns its payload, or it would keep the buffer it came in alive.
         let buffer = buffer.filter(|_| !publish.retain);
         let message = Arc::new(Message::from_publish(publish, buffer, now));
-        if publish.retain && self.retained.check_limits(&message, now).is_err() {
-            self.refuse_retained(connection, key, publish, now);
-            return None;
+        if publish.retain {
+            self.make_retained_room(now);
+            if self.retained.check_limits(&message).is_err() {
+                self.refuse_retained(connection, key, publish, now);
+                return None;
+            }
         }
         let matches = match self.connections.get_mut(connection) {
             Some(connection) => self
@@ -332,9 +335,9 @@ impl Engine {
         self.targets.clear();
         let message = &routed.message;
         let mut passes = Vec::new();
-        if let Some(stamp) = routed.retained {
-            self.apply_retained(message, stamp);
-        }
+        let retained = routed
+            .retained
+            .map(|stamp| self.apply_retained(message, stamp));
         if routed.is_for_all {
             let matches = self.subscriptions.matches(message.topic());
             let gate = routed.provisional.map(|provisional| provisional.gate);
@@ -343,8 +346,11 @@ impl Engine {
         for group in &routed.groups {
             passes.extend(self.deliver_routed_group(group, routed, now));
         }
-        let persisted = self.record_enqueued(message, routed.provisional).persisted;
-        Taking { persisted, passes }
+        let wait = self.record_enqueued(message, routed.provisional);
+        Taking {
+            persisted: wait.and(retained.unwrap_or_default()).persisted,
+            passes,
+        }
     }
 
     fn deliver_rows(

@@ -1,13 +1,16 @@
 //! Retained messages: storing what is published, and sending it to new Subscriptions at a pace.
 //!
-//! Owns: which replays are under way, and how much of them one turn does.
+//! Owns: which shard keeps what is retained for a topic, which replays are under way, and how much of
+//! them one turn does.
 //! Does not own: the messages (see `retained`), when there is a replay (see `subscribe`).
 //! Start reading at [`Engine::start_replay`]. Invariants: a replay begins when its SUBACK is due, brings
 //! nothing that was written later, and stands still while its Session cannot take more.
 
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use proto::Message;
 use store::Record;
 
@@ -15,6 +18,7 @@ use crate::Engine;
 use crate::delivery::Terms;
 use crate::keys::SessionKey;
 use crate::pending::Wait;
+use crate::publish::is_server_topic;
 use crate::retained::{Applied, Replay, Stamp};
 use crate::sessions::Session;
 
@@ -41,42 +45,75 @@ impl Engine {
         if !message.retain() {
             return (None, Wait::default());
         }
-        let Ok((stamp, applied)) = self.retained.publish(message, now) else {
+        self.make_retained_room(now);
+        let Ok((stamp, applied)) = self.retained.publish(message) else {
             // Full: a Will is delivered, but not kept; there is no one to be told.
             self.counters.dropped_retained_full += 1;
             return (None, Wait::default());
         };
         self.count_retained();
-        // What the Server says about itself is not kept over a restart.
-        if crate::publish::is_server_topic(message.topic()) {
-            return (Some(stamp), Wait::default());
-        }
-        let record = match applied {
-            Applied::Stored(_) => Record::RetainedPut {
-                message: self.message_record(message),
-            },
-            Applied::Removed(_) => {
-                let topic = bytes::Bytes::copy_from_slice(message.topic().as_bytes());
-                Record::RetainedDelete { topic }
-            }
-            Applied::Superseded => return (Some(stamp), Wait::default()),
-        };
-        let wait = self.record(record);
-        (Some(stamp), wait)
+        (Some(stamp), self.record_retained(message, &applied))
     }
 
-    /// Another shard has stored it.
-    pub(crate) fn apply_retained(&mut self, message: &Arc<Message>, stamp: Stamp) {
-        drop(self.retained.apply(message, stamp));
+    /// Another shard has stored it; its answer waits for the returned.
+    pub(crate) fn apply_retained(&mut self, message: &Arc<Message>, stamp: Stamp) -> Wait {
+        let applied = self.retained.apply(message, stamp);
         self.count_retained();
+        self.record_retained(message, &applied)
+    }
+
+    /// Keeps a write, if this shard is the one that keeps those of its topic: so the log has them in the
+    /// order in which they took effect, and the last one is the last one everywhere.
+    fn record_retained(&mut self, message: &Message, applied: &Applied) -> Wait {
+        let topic = message.topic();
+        if !self.keeps_retained(topic) {
+            return Wait::default();
+        }
+        match applied {
+            Applied::Stored(_) => {
+                let message = self.message_record(message);
+                self.record(Record::RetainedPut { message })
+            }
+            Applied::Removed(Some(_)) => self.record_retained_gone(topic),
+            // What it would have changed was changed before, and has to be safe as well.
+            Applied::Removed(None) | Applied::Superseded => self.wait_for_batch(),
+        }
+    }
+
+    fn record_retained_gone(&mut self, topic: &str) -> Wait {
+        let topic = Bytes::copy_from_slice(topic.as_bytes());
+        self.record(Record::RetainedDelete { topic })
+    }
+
+    /// Whether the records of this topic are this shard's to write. What the Server says about itself is
+    /// not kept over a restart.
+    fn keeps_retained(&self, topic: &str) -> bool {
+        let hash = self.hasher.hash_one(topic);
+        let keeper = hash % u64::from(self.config.shard_count);
+        keeper == u64::from(self.config.shard.0) && !is_server_topic(topic)
     }
 
     /// Removes some of what has expired.
     pub(crate) fn expire_retained(&mut self, now: Instant) {
-        let expired = self.retained.remove_expired(now, EXPIRED_PER_TURN_MAX);
-        if !expired.is_empty() {
-            self.counters.messages_expired += expired.len() as u64;
-            self.count_retained();
+        self.remove_expired_retained(now, EXPIRED_PER_TURN_MAX);
+    }
+
+    /// The same before one more is retained.
+    pub(crate) fn make_retained_room(&mut self, now: Instant) {
+        self.remove_expired_retained(now, EXPIRED_PER_WRITE_MAX);
+    }
+
+    fn remove_expired_retained(&mut self, now: Instant, budget: usize) {
+        let expired = self.retained.remove_expired(now, budget);
+        if expired.is_empty() {
+            return;
+        }
+        self.counters.messages_expired += expired.len() as u64;
+        self.count_retained();
+        for message in expired {
+            if self.keeps_retained(message.topic()) {
+                self.record_retained_gone(message.topic());
+            }
         }
     }
 
@@ -220,6 +257,9 @@ const SHARE_MAX: usize = 64;
 
 /// A Session with this many messages waiting gets no more retained ones until some have left.
 const WAITING_MAX: usize = 1024;
+
+/// Expired retained messages that one write may remove.
+const EXPIRED_PER_WRITE_MAX: usize = 8;
 
 /// Retained messages removed in one go because they have expired.
 const EXPIRED_PER_TURN_MAX: usize = 256;

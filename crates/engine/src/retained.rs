@@ -103,7 +103,7 @@ impl Retained {
 
     /// A PUBLISH with RETAIN that this shard accepts: retains it, or with an empty payload removes
     /// what is retained. Returns the stamp with which every other shard is to
-    /// [`Retained::apply`] it. O(log n), plus at most [`EXPIRED_PER_WRITE_MAX`] expired messages.
+    /// [`Retained::apply`] it. O(log n).
     ///
     /// `message` is to own its payload (made without a shared buffer): one that shares the buffer
     /// it came in would keep all of that alive for as long as it is retained.
@@ -112,9 +112,8 @@ impl Retained {
     pub(crate) fn publish(
         &mut self,
         message: &Arc<Message>,
-        now: Instant,
     ) -> Result<(Stamp, Applied), RetainedRefusal> {
-        self.check_limits(message, now)?;
+        self.check_limits(message)?;
         let stamp = Stamp {
             counter: self.counter.saturating_add(1),
             shard: self.shard,
@@ -203,18 +202,14 @@ impl Retained {
         self.bytes
     }
 
-    /// Whether there is room to retain `message`; what has expired makes some.
+    /// Whether there is room to retain `message`; what has expired takes some until
+    /// [`Retained::remove_expired`] removes it.
     /// # Errors
     /// A limit refuses it.
-    pub(crate) fn check_limits(
-        &mut self,
-        message: &Message,
-        now: Instant,
-    ) -> Result<(), RetainedRefusal> {
+    pub(crate) fn check_limits(&self, message: &Message) -> Result<(), RetainedRefusal> {
         if message.payload().is_empty() {
             return Ok(());
         }
-        drop(self.remove_expired(now, EXPIRED_PER_WRITE_MAX));
         let before = self
             .messages
             .get_key_value(message.topic())
@@ -518,9 +513,6 @@ pub(crate) const TOMBSTONES_MAX: usize = 4_096;
 /// Bytes of topics after which removals are forgotten earlier.
 pub(crate) const TOMBSTONE_TOPIC_BYTES_MAX: usize = 1 << 20;
 
-/// Most expired messages a write removes on the way.
-pub(crate) const EXPIRED_PER_WRITE_MAX: usize = 8;
-
 /// What one message costs here beside itself, about.
 const ENTRY_BYTES: usize = 128;
 
@@ -614,11 +606,11 @@ mod tests {
     #[test]
     fn last_message_of_a_topic_is_retained_until_an_empty_one() {
         let (mut retained, now) = (retained_on(0), now());
-        retained.publish(&message("a", "1", now), now).unwrap();
-        let (_, applied) = retained.publish(&message("a", "2", now), now).unwrap();
+        retained.publish(&message("a", "1", now)).unwrap();
+        let (_, applied) = retained.publish(&message("a", "2", now)).unwrap();
         assert_eq!(applied, Applied::Stored(Some(message("a", "1", now))));
         assert_eq!(payload_of(&retained, "a", now), Some(b"2".to_vec()));
-        let (_, applied) = retained.publish(&message("a", "", now), now).unwrap();
+        let (_, applied) = retained.publish(&message("a", "", now)).unwrap();
         assert_eq!(applied, Applied::Removed(Some(message("a", "2", now))));
         assert_eq!(
             (retained.find("a", now), retained.len(), retained.bytes()),
@@ -632,8 +624,8 @@ mod tests {
         let (mut here, mut there) = (retained_on(0), retained_on(1));
         let set = message("a", "set", now);
         let clear = message("a", "", now);
-        let (set_at, _) = here.publish(&set, now).unwrap();
-        let (clear_at, _) = there.publish(&clear, now).unwrap();
+        let (set_at, _) = here.publish(&set).unwrap();
+        let (clear_at, _) = there.publish(&clear).unwrap();
         assert!(set_at < clear_at, "equal counters: the shard settles it");
         assert_eq!(
             here.apply(&clear, clear_at),
@@ -642,7 +634,7 @@ mod tests {
         assert_eq!(there.apply(&set, set_at), Applied::Superseded);
         assert_eq!((here.find("a", now), there.find("a", now)), (None, None));
 
-        let (again_at, _) = here.publish(&set, now).unwrap();
+        let (again_at, _) = here.publish(&set).unwrap();
         assert!(again_at > clear_at, "what a shard has seen is in its past");
         assert_eq!(there.apply(&set, again_at), Applied::Stored(None));
         assert_eq!(there.apply(&set, again_at), Applied::Superseded);
@@ -654,7 +646,7 @@ mod tests {
         let (mut retained, now) = (retained_on(0), now());
         for number in 0..TOMBSTONES_MAX + 100 {
             retained
-                .publish(&message(&number.to_string(), "", now), now)
+                .publish(&message(&number.to_string(), "", now))
                 .unwrap();
         }
         assert_eq!(retained.tombstones.order.len(), TOMBSTONES_MAX);
@@ -662,7 +654,7 @@ mod tests {
         let long = "x".repeat(60_000);
         for number in 0..100 {
             retained
-                .publish(&message(&format!("{number}{long}"), "", now), now)
+                .publish(&message(&format!("{number}{long}"), "", now))
                 .unwrap();
         }
         assert!(retained.tombstones.topic_bytes <= TOMBSTONE_TOPIC_BYTES_MAX + 2 * long.len());
@@ -672,13 +664,9 @@ mod tests {
     #[test]
     fn expired_message_is_neither_found_nor_replayed_and_then_removed() {
         let (mut retained, start) = (retained_on(0), now());
-        retained
-            .publish(&expiring("a/1", 10, start), start)
-            .unwrap();
-        retained.publish(&expiring("a/2", 5, start), start).unwrap();
-        retained
-            .publish(&message("a/3", "x", start), start)
-            .unwrap();
+        retained.publish(&expiring("a/1", 10, start)).unwrap();
+        retained.publish(&expiring("a/2", 5, start)).unwrap();
+        retained.publish(&message("a/3", "x", start)).unwrap();
         let later = start + Duration::from_secs(10);
         assert_eq!(retained.next_expiry(), Some(start + Duration::from_secs(5)));
         assert_eq!(retained.find("a/1", later), None);
@@ -704,21 +692,19 @@ mod tests {
             retained_bytes_max: 3 * one,
         };
         let mut retained = Retained::new(limits, ShardIndex(0), 1, keyed_state(1));
-        retained.publish(&expiring("a", 1, now), now).unwrap();
-        retained.publish(&message("b", "1", now), now).unwrap();
-        let refused = retained.publish(&message("c", "1", now), now);
+        retained.publish(&expiring("a", 1, now)).unwrap();
+        retained.publish(&message("b", "1", now)).unwrap();
+        let refused = retained.publish(&message("c", "1", now));
         assert_eq!(refused, Err(RetainedRefusal::TooManyMessages));
-        assert!(retained.publish(&message("b", "2", now), now).is_ok());
+        assert!(retained.publish(&message("b", "2", now)).is_ok());
         let long = message(&"b".repeat(4 * one), "1", now);
-        assert!(retained.publish(&message("b", "", now), now).is_ok());
-        assert_eq!(
-            retained.publish(&long, now),
-            Err(RetainedRefusal::TooManyBytes)
-        );
-        retained.publish(&message("b", "1", now), now).unwrap();
+        assert!(retained.publish(&message("b", "", now)).is_ok());
+        assert_eq!(retained.publish(&long), Err(RetainedRefusal::TooManyBytes));
+        retained.publish(&message("b", "1", now)).unwrap();
         let later = now + Duration::from_secs(1);
+        assert_eq!(retained.remove_expired(later, 9).len(), 1);
         assert!(
-            retained.publish(&message("c", "1", later), later).is_ok(),
+            retained.publish(&message("c", "1", later)).is_ok(),
             "room by expiry"
         );
     }
@@ -729,12 +715,10 @@ mod tests {
         for (device, value) in (0..50).flat_map(|device| (0..50).map(move |value| (device, value)))
         {
             retained
-                .publish(&message(&format!("d{device}/v{value}"), "x", now), now)
+                .publish(&message(&format!("d{device}/v{value}"), "x", now))
                 .unwrap();
         }
-        retained
-            .publish(&message("$SYS/v7", "x", now), now)
-            .unwrap();
+        retained.publish(&message("$SYS/v7", "x", now)).unwrap();
         let mut replay = Replay::new("+/v7");
         let found = replay.next_batch(&retained, now, 50 * 3 + 2);
         assert_eq!((found.len(), replay.is_done()), (50, true));
@@ -746,15 +730,15 @@ mod tests {
     fn replay_goes_on_over_changes_in_between() {
         let (mut retained, now) = (retained_on(0), now());
         for topic in ["a/1", "a/2", "a/3"] {
-            retained.publish(&message(topic, "x", now), now).unwrap();
+            retained.publish(&message(topic, "x", now)).unwrap();
         }
         let mut replay = Replay::new("a/+");
         assert_eq!(
             replay.next_batch(&retained, now, 1),
             [message("a/1", "x", now)]
         );
-        retained.publish(&message("a/1", "", now), now).unwrap();
-        retained.publish(&message("a/2", "new", now), now).unwrap();
+        retained.publish(&message("a/1", "", now)).unwrap();
+        retained.publish(&message("a/2", "new", now)).unwrap();
         let rest = replay.next_batch(&retained, now, 9);
         assert_eq!(rest, [message("a/2", "new", now), message("a/3", "x", now)]);
         assert!(replay.is_done());
@@ -781,7 +765,7 @@ mod tests {
             let (mut retained, now) = (retained_on(0), now());
             let topics: BTreeSet<_> = topics.into_iter().filter(|topic| !topic.is_empty()).collect();
             for topic in &topics {
-                prop_assert!(retained.publish(&message(topic, "x", now), now).is_ok());
+                prop_assert!(retained.publish(&message(topic, "x", now)).is_ok());
             }
             for filter in filters.iter().map(String::as_str).chain(["#", "+", "+/#"]) {
                 if filter.is_empty() {

@@ -16,6 +16,7 @@ mod recovery;
 mod regressions;
 mod restarts;
 mod retained;
+mod retained_crash;
 mod retained_property;
 mod sessions;
 mod shards;

@@ -7,6 +7,7 @@ use proto::connection::Outgoing;
 use proto::packet::{Connect, Disconnect, ReasonCode, Will, WillProperties};
 use proto::{Qos, Version};
 
+use crate::recovery::Found;
 use crate::world::{Client, World, durable, options, payload};
 use vencejo_engine::Limits;
 
@@ -324,6 +325,8 @@ fn retained_messages_come_back_with_what_is_left_of_their_expiry() {
             let left = long[0].message.remaining_expiry_seconds(world.now);
             assert_eq!(left, Some(60));
         }
+        // What has expired is gone from the log as well.
+        assert_eq!(Found::in_log(&world.records()).retained.len(), 8);
     }
 }
 

@@ -237,6 +237,12 @@ impl World {
         self.advance(0);
     }
 
+    /// Everything in the log, what earlier processes left included.
+    pub(crate) fn records(&self) -> Vec<Record> {
+        let log = self.log.iter().flat_map(|(_, batch)| &batch.records);
+        self.past.iter().chain(log).cloned().collect()
+    }
+
     /// The calendar is set forward or back; the next restart notices.
     pub(crate) fn jump_clock(&mut self, seconds: i64) {
         let said = self.calendar.1.0.saturating_add_signed(seconds * 1000);
