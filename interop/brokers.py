@@ -83,10 +83,11 @@ def path(given):
     sys.exit("interop: no vencejo built yet: run `cargo build --release`, or give --broker PATH")
 
 
-def start_vencejo(program, directory, shards, prefix=()):
+def start_vencejo(program, directory, shards, prefix=(), level="synced"):
     configuration = pathlib.Path(directory) / "vencejo.toml"
     configuration.write_text(CONFIGURATION)
     command = [str(program), "serve", "-c", str(configuration), "--listen", "127.0.0.1:0", "--shards", str(shards)]
+    command += ["--data", str(pathlib.Path(directory) / "data"), "--level", level]
     broker = Broker([*prefix, *command], directory)
     return broker, broker.port()
 

@@ -28,6 +28,8 @@ impl Broker {
     pub(crate) fn start(path: &Path) -> Result<Self, String> {
         let mut command = Command::new(path);
         command.args(["serve", "--listen", "127.0.0.1:0", "--shards", "2"]);
+        // Every run begins with nothing.
+        command.args(["--level", "memory"]);
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

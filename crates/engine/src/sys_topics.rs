@@ -24,6 +24,8 @@ pub(crate) struct Sys {
     /// Shards that have been asked and have not answered.
     awaited: ShardSet,
     loads: Vec<Load>,
+    /// What the server says beside that.
+    told: Vec<(&'static str, String)>,
     published_at: Option<Instant>,
 }
 
@@ -41,6 +43,7 @@ impl Sys {
             others: vec![Counters::default(); usize::from(config.shard_count)],
             awaited: ShardSet::EMPTY,
             loads: vec![Load::default(); LOADS.len()],
+            told: Vec::new(),
             published_at: None,
         }
     }
@@ -71,6 +74,12 @@ impl Load {
 }
 
 impl Engine {
+    /// What the server has to say beside what is counted here: topics below `$SYS/broker/`, and their values,
+    /// until they are told anew. Of shard 0 only.
+    pub fn tell_sys(&mut self, topics: Vec<(&'static str, String)>) {
+        self.sys.told = topics;
+    }
+
     pub(crate) fn on_sys_timer(&mut self, now: Instant) {
         let Some(interval) = self.sys.interval() else {
             return;
@@ -119,6 +128,9 @@ impl Engine {
         self.publish_sys_topic("uptime", format!("{uptime} seconds"), now);
         for (topic, value) in gauges(total) {
             self.publish_sys_topic(topic, value.to_string(), now);
+        }
+        for (topic, value) in self.sys.told.clone() {
+            self.publish_sys_topic(topic, value, now);
         }
         let elapsed =
             now.saturating_duration_since(self.sys.published_at.unwrap_or(self.started_at));

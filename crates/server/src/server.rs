@@ -11,17 +11,19 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 use std::{io, panic};
 
-use engine::{Limits, ShardIndex};
+use engine::ShardIndex;
 use mio::net::TcpListener;
 use mio::{Poll, Waker};
 use proto::connection::ServerLimits;
-use store::{MemoryStore, Store};
+use store::disk::{Disk, RealDisk};
+use store::{MemoryStore, OpenError, Recovered, RecoveryReport, SessionId, Store};
 
 use crate::authentication::{Anonymous, Authentication, Authenticator, Challenge};
 use crate::config::Config;
 use crate::listener;
+use crate::persist::{self, DataFolder, Figures, FolderError, Restored};
 use crate::shard::{
-    Acceptor, Command, Links, Mailbox, Parts, REFUSALS_MAX, Settings, Shard, Shared, WAKER,
+    Acceptor, Command, Found, Links, Mailbox, Parts, REFUSALS_MAX, Settings, Shard, Shared, WAKER,
 };
 
 /// A running Server.
@@ -32,6 +34,15 @@ pub struct Server {
     /// One for each shard.
     commands: Vec<mpsc::Sender<Command>>,
     threads: Vec<JoinHandle<()>>,
+    /// What keeps state on disk.
+    persist: Option<persist::Running>,
+    restored: Option<Restored>,
+}
+
+/// What a shard runs on.
+struct Seat {
+    poll: Poll,
+    sockets: Vec<TcpListener>,
 }
 
 /// Why a Server did not start.
@@ -51,6 +62,12 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// The data folder cannot be used.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// What is in it cannot be taken up.
+    #[error(transparent)]
+    Log(#[from] OpenError),
     /// The system has no thread or event queue for us.
     #[error("cannot start a shard: {source}")]
     Shard {
@@ -67,15 +84,32 @@ pub struct Stopped {
 }
 
 impl Server {
-    /// Starts to listen and to serve, with everything in memory.
+    /// Opens the data folder, takes up what is in it, then listens and serves. Where `config` keeps nothing
+    /// on disk, no folder is used.
     /// # Errors
-    /// An address is in use, or the system gives too little.
+    /// The folder is in use or damaged, an address is in use, or the system gives too little.
     pub fn start(config: Config) -> Result<Self, StartError> {
-        let authentication = authentication(&config);
-        Self::start_with(config, authentication, |_| MemoryStore::new())
+        if config.storage.is_in_memory() {
+            let authentication = authentication(&config);
+            return Self::start_with(config, authentication, |_| MemoryStore::new());
+        }
+        let folder = DataFolder::lock(&config.storage.data)?;
+        let disk = RealDisk::open(folder.path()).map_err(|source| FolderError::Unusable {
+            path: folder.path().to_owned(),
+            source,
+        })?;
+        Self::start_durable(config, disk, Some(folder))
     }
 
-    /// The same with other authenticators, and with the store that `store` makes for each shard.
+    /// The same with its log on `disk`, whatever the configuration says of a folder: for tests of what a disk
+    /// can do to it.
+    /// # Errors
+    /// As with [`Self::start`].
+    pub fn start_on(config: Config, disk: impl Disk) -> Result<Self, StartError> {
+        Self::start_durable(config, disk, None)
+    }
+
+    /// With everything in memory, other authenticators, and the store that `store` makes for each shard.
     /// # Errors
     /// An address is in use, or the system gives too little.
     pub fn start_with<S: Store + Send + 'static>(
@@ -93,6 +127,46 @@ impl Server {
         authentication: Authentication,
         store: impl FnMut(ShardIndex) -> S,
     ) -> Result<Self, StartError> {
+        let stores = (0..config.shards.get())
+            .map(ShardIndex)
+            .map(store)
+            .collect();
+        let (mut server, seats) = Self::prepare(opened, &config, authentication, None)?;
+        let nothing = Recovered {
+            sessions: Vec::new(),
+            retained: Vec::new(),
+            next_session: SessionId(1),
+            report: RecoveryReport::default(),
+        };
+        server.start_shards(&config, seats, stores, nothing)?;
+        Ok(server)
+    }
+
+    fn start_durable<D: Disk>(
+        config: Config,
+        disk: D,
+        folder: Option<DataFolder>,
+    ) -> Result<Self, StartError> {
+        let (log, recovered, restored) = persist::Opened::open(disk, folder, &config.storage)?;
+        let opened = open_all(&config.listeners, config.shards.get())?;
+        let figures = Some(log.figures());
+        let authentication = authentication(&config);
+        let (mut server, seats) = Self::prepare(opened, &config, authentication, figures)?;
+        let started = log.start(&server.shared);
+        let (stores, running) = started.map_err(|source| StartError::Shard { source })?;
+        server.persist = Some(running);
+        server.restored = Some(restored);
+        server.start_shards(&config, seats, stores, recovered)?;
+        Ok(server)
+    }
+
+    /// Everything but threads.
+    fn prepare(
+        opened: Vec<listener::Opened>,
+        config: &Config,
+        authentication: Authentication,
+        figures: Option<Arc<Figures>>,
+    ) -> Result<(Self, Vec<Seat>), StartError> {
         let shard_count = config.shards.get();
         let listeners = opened.iter().map(|opened| opened.address).collect();
         let hands_out = opened
@@ -100,80 +174,107 @@ impl Server {
             .any(|opened| opened.sockets.len() < usize::from(shard_count));
         let (polls, mailboxes) =
             polls(shard_count).map_err(|source| StartError::Shard { source })?;
-        let settings = settings(&config, authentication, hands_out);
-        let shared = Arc::new(Shared::new(mailboxes, settings));
-        let mut server = Self {
+        let settings = settings(config, authentication, hands_out);
+        let server = Self {
             listeners,
-            shared,
+            shared: Arc::new(Shared::new(mailboxes, settings, figures)),
             commands: Vec::new(),
             threads: Vec::new(),
+            persist: None,
+            restored: None,
         };
-        let stores = (0..shard_count).map(ShardIndex).map(store).collect();
-        let sockets = deal(opened, shard_count);
-        if let Err(source) = server.start_shards(&config, polls, sockets, stores) {
-            server.stop();
-            return Err(StartError::Shard { source });
-        }
-        for address in &server.listeners {
-            tracing::info!(listener = %address, "listening");
-        }
-        Ok(server)
+        let seats = polls.into_iter().zip(deal(opened, shard_count));
+        let seats = seats.map(|(poll, sockets)| Seat { poll, sockets });
+        Ok((server, seats.collect()))
     }
 
-    /// Starts all shards; returns when every one of them accepts.
+    /// Starts all shards with what was found for them; returns when every one of them accepts.
     fn start_shards<S: Store + Send + 'static>(
         &mut self,
         config: &Config,
-        polls: Vec<Poll>,
-        sockets: impl Iterator<Item = Vec<TcpListener>>,
+        seats: Vec<Seat>,
         stores: Vec<S>,
-    ) -> io::Result<()> {
-        let limits = Arc::new(config.limits.clone());
+        recovered: Recovered,
+    ) -> Result<(), StartError> {
+        let failed = |source| StartError::Shard { source };
+        let base = self.engine_config(config, &recovered);
+        let found = self.share(recovered);
         let links = Links::mesh(&self.shared.mailboxes);
         let (sender, started) = mpsc::channel();
-        let parts = polls.into_iter().zip(links).zip(sockets).zip(stores);
-        for (shard, (((poll, links), sockets), store)) in (0..).zip(parts) {
+        let parts = seats.into_iter().zip(links).zip(stores).zip(found);
+        for (shard, (((seat, links), store), found)) in (0..).zip(parts) {
             let (commander, commands) = mpsc::channel();
             self.commands.push(commander);
-            self.threads.push(spawn(Parts {
-                poll,
-                engine: self.engine_config(ShardIndex(shard), config, &limits),
+            let thread = spawn(Parts {
+                poll: seat.poll,
+                engine: engine::Config {
+                    shard: ShardIndex(shard),
+                    ..base.clone()
+                },
                 store,
+                found,
                 links,
-                acceptor: Acceptor::new(sockets),
+                acceptor: Acceptor::new(seat.sockets),
                 commands,
                 started: sender.clone(),
                 shared: Arc::clone(&self.shared),
-            })?);
+            });
+            self.threads.push(thread.map_err(failed)?);
         }
         drop(sender);
         for _ in 0..self.threads.len() {
-            let has_ended = |_| io::Error::other("a shard has ended at its start");
+            let has_ended = |_| failed(io::Error::other("a shard has ended at its start"));
             started.recv().map_err(has_ended)?;
+        }
+        for address in &self.listeners {
+            tracing::info!(listener = %address, "listening");
         }
         Ok(())
     }
 
-    fn engine_config(
-        &self,
-        shard: ShardIndex,
-        config: &Config,
-        limits: &Arc<Limits>,
-    ) -> engine::Config {
+    /// What the engine of every shard is told, as if for the first.
+    fn engine_config(&self, config: &Config, recovered: &Recovered) -> engine::Config {
         let settings = &self.shared.settings;
         engine::Config {
-            limits: Arc::clone(limits),
+            limits: Arc::new(config.limits.clone()),
             sys_interval: config.sys_interval,
             shared_strategy: config.shared_strategy,
             response_topic_prefix: config.response_topic_prefix.clone(),
-            ..engine::Config::new(shard, settings.shard_count, settings.hash_seed)
+            started_at: persist::unix_millis(),
+            first_session: recovered.next_session,
+            ..engine::Config::new(ShardIndex(0), settings.shard_count, settings.hash_seed)
         }
+    }
+
+    /// What was found, for each shard.
+    fn share(&self, recovered: Recovered) -> Vec<Found> {
+        let settings = &self.shared.settings;
+        let mut found: Vec<Found> = (0..settings.shard_count)
+            .map(|_| Found {
+                sessions: Vec::new(),
+                retained: recovered.retained.clone(),
+            })
+            .collect();
+        for session in recovered.sessions {
+            let client_id = &session.session.client_id;
+            let home = engine::home_shard(client_id, settings.hash_seed, settings.shard_count);
+            if let Some(found) = found.get_mut(usize::from(home.0)) {
+                found.sessions.push(session);
+            }
+        }
+        found
     }
 
     /// Where it listens, with real ports, in the order of the configuration.
     #[must_use]
     pub fn listeners(&self) -> Vec<SocketAddr> {
         self.listeners.clone()
+    }
+
+    /// What it found in its data folder; `None` where everything is in memory.
+    #[must_use]
+    pub const fn restored(&self) -> Option<&Restored> {
+        self.restored.as_ref()
     }
 
     /// Begins to stop: accepts no more, publishes wills, tells every Client, closes. Returns at once;
@@ -232,6 +333,9 @@ impl Server {
                 self.shared.stop_because("a shard's thread has panicked");
             }
         }
+        if let Some(running) = self.persist.take() {
+            running.stop();
+        }
     }
 }
 
@@ -249,7 +353,7 @@ impl Stopper {
 impl Drop for Server {
     /// Stops and waits, so that no thread outlives its Server.
     fn drop(&mut self) {
-        if !self.threads.is_empty() {
+        if !self.threads.is_empty() || self.persist.is_some() {
             self.stop();
             self.join_threads();
         }
@@ -361,6 +465,18 @@ fn spawn<S: Store + Send + 'static>(parts: Parts<S>) -> io::Result<JoinHandle<()
                 panic::resume_unwind(panic);
             }
         })
+}
+
+/// What the threads of a Server share, for tests of one of them.
+#[cfg(test)]
+pub(crate) fn shared_for_tests(shard_count: u16, config: &Config) -> Arc<Shared> {
+    let config = Config {
+        shards: std::num::NonZeroU16::new(shard_count).expect("not zero"),
+        ..config.clone()
+    };
+    let (_, mailboxes) = polls(shard_count).expect("the system has room");
+    let settings = settings(&config, authentication(&config), false);
+    Arc::new(Shared::new(mailboxes, settings, None))
 }
 
 /// Assumed where the system does not say.

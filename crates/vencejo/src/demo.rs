@@ -10,7 +10,7 @@ use clap::Args;
 use client::{Client, Event, Events, Options, Publication, ReceivedMessage, Subscription};
 use proto::Qos;
 use proto::packet::{Will, WillProperties};
-use server::config::Config;
+use server::config::{Config, StorageConfig};
 use server::{Server, StartError};
 use tracing::level_filters::LevelFilter;
 
@@ -60,7 +60,11 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
 
 /// On the usual port, or on a free one if that is taken.
 fn start() -> Result<Server, Failure> {
-    match Server::start(Config::default()) {
+    let config = Config {
+        storage: StorageConfig::memory(),
+        ..Config::default()
+    };
+    match Server::start(config.clone()) {
         Err(StartError::PortInUse { addr }) => {
             let who = port_owner::find(addr.port()).map_or_else(
                 || "another program".to_owned(),
@@ -72,7 +76,7 @@ fn start() -> Result<Server, Failure> {
             ));
             let config = Config {
                 listeners: vec![([127, 0, 0, 1], 0).into()],
-                ..Config::default()
+                ..config
             };
             Server::start(config).map_err(|error| serve::start_failure(&error))
         }

@@ -6,6 +6,7 @@
 mod demo;
 mod port_owner;
 mod serve;
+mod storage;
 mod tools;
 
 use std::process::ExitCode;
@@ -15,6 +16,7 @@ use clap::{Parser, Subcommand};
 
 use demo::DemoArgs;
 use serve::ServeArgs;
+use storage::{BackupArgs, RestoreArgs, StoreArgs};
 use tools::args::{PubArgs, SubArgs};
 use tools::{Failure, complain};
 
@@ -38,6 +40,9 @@ enum Command {
     Pub(Box<PubArgs>),
     Sub(Box<SubArgs>),
     Demo(DemoArgs),
+    Backup(BackupArgs),
+    Restore(RestoreArgs),
+    Store(StoreArgs),
 }
 
 fn main() -> ExitCode {
@@ -51,6 +56,9 @@ fn main() -> ExitCode {
     {
         Command::Serve(args) => report(serve::run(&args), false),
         Command::Demo(args) => report(demo::run(&args), false),
+        Command::Backup(args) => report(storage::back_up(&args), false),
+        Command::Restore(args) => report(storage::restore(&args), false),
+        Command::Store(args) => report(storage::run(&args), false),
         Command::Pub(args) => report(run(tools::publish::run(&args)), args.connection.quiet),
         Command::Sub(args) => report(run(tools::subscribe::run(&args)), args.connection.quiet),
     }

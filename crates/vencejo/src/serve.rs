@@ -1,8 +1,8 @@
 //! `vencejo serve`: the server from the command line, from its first line to its exit code.
 //!
 //! Owns: flags, what is printed at the start, logs, signals. Does not own: serving (see `server`).
-//! Start reading at [`run`]. Invariant: exit codes are 0, 1, 2 (usage), 69 (cannot start), 74 (the disk has
-//! failed) and 78 (configuration).
+//! Start reading at [`run`]. Invariant: exit codes are 0, 1, 2 (usage), 65 (damage, and recovery is strict),
+//! 69 (cannot start), 74 (the disk has failed) and 78 (configuration).
 
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use server::authentication::AnonymousPolicy;
-use server::config::{self, Config};
+use server::config::{self, Config, StorageConfig};
+use server::persist::Restored;
 use server::{Server, StartError, Stopped};
+use store::{Level, OpenError};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 
@@ -33,9 +35,13 @@ pub(crate) struct ServeArgs {
     /// How many shards (threads that serve) [default: one for each core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     shards: Option<u16>,
-    /// Where state is to be kept; NOT YET: this version keeps all state in memory and writes nothing
+    /// The folder where state is kept [default: vencejo-data]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// How safe something is before it is acknowledged: synced (survives a power failure), written (survives
+    /// the end of the process) or memory (gone with it; no folder is used) [default: synced]
+    #[arg(long, value_name = "LEVEL", value_enum)]
+    level: Option<LevelArg>,
     #[command(flatten)]
     pub(crate) log: LogArgs,
     /// Print help
@@ -60,6 +66,13 @@ enum LogFormat {
     Json,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LevelArg {
+    Memory,
+    Written,
+    Synced,
+}
+
 impl Default for ServeArgs {
     fn default() -> Self {
         let log = LogArgs {
@@ -71,6 +84,7 @@ impl Default for ServeArgs {
             listen: Vec::new(),
             shards: None,
             data: None,
+            level: None,
             log,
             help: None,
         }
@@ -79,10 +93,12 @@ impl Default for ServeArgs {
 
 /// A mistake on the command line, as clap has it.
 const EX_USAGE: u8 = 2;
+/// sysexits: what was to be read is damaged.
+const EX_DATAERR: u8 = 65;
 /// sysexits: a service is unavailable.
-const EX_UNAVAILABLE: u8 = 69;
+pub(crate) const EX_UNAVAILABLE: u8 = 69;
 /// sysexits: reading or writing failed.
-const EX_IOERR: u8 = 74;
+pub(crate) const EX_IOERR: u8 = 74;
 /// sysexits: the configuration is wrong.
 const EX_CONFIG: u8 = 78;
 
@@ -91,12 +107,11 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let started = Instant::now();
     start_log(&args.log, LevelFilter::INFO);
     let config = configuration(args)?;
-    let anonymous = config.authentication.anonymous;
     crate::run(async {
         // Before the sockets open, so that no signal finds us unprepared.
         let mut signals = Signals::new()?;
-        let server = Server::start(config).map_err(|error| start_failure(&error))?;
-        greet(args, &server.listeners(), anonymous, started.elapsed());
+        let server = Server::start(config.clone()).map_err(|error| start_failure(&error))?;
+        greet(args, &config, &server, started.elapsed());
         until_stopped(server, &mut signals).await
     })
 }
@@ -120,6 +135,16 @@ fn configuration(args: &ServeArgs) -> Result<Config, Failure> {
     }
     if let Some(shards) = args.shards.and_then(NonZeroU16::new) {
         config.shards = shards;
+    }
+    if let Some(data) = &args.data {
+        config.storage.data.clone_from(data);
+    }
+    if let Some(level) = args.level {
+        config.storage.level = match level {
+            LevelArg::Memory => Level::Memory,
+            LevelArg::Written => Level::Written,
+            LevelArg::Synced => Level::Synced,
+        };
     }
     Ok(config)
 }
@@ -155,12 +180,15 @@ pub(crate) fn start_failure(error: &StartError) -> Failure {
             }
             _ => error.to_string(),
         },
+        StartError::Folder(_) | StartError::Log(_) => format!("Error: {error}."),
         other => other.to_string(),
     };
-    Failure {
-        text,
-        code: EX_UNAVAILABLE,
-    }
+    let code = match error {
+        StartError::Log(OpenError::Disk { .. }) => EX_IOERR,
+        StartError::Log(_) => EX_DATAERR,
+        _ => EX_UNAVAILABLE,
+    };
+    Failure { text, code }
 }
 
 /// Logs to standard error, from `level` up unless the flags say another one.
@@ -179,35 +207,74 @@ pub(crate) fn start_log(args: &LogArgs, level: LevelFilter) {
 }
 
 /// What listens, where state is, and what to type next.
-fn greet(
-    args: &ServeArgs,
-    listeners: &[SocketAddr],
-    anonymous: AnonymousPolicy,
-    elapsed: Duration,
-) {
+fn greet(args: &ServeArgs, config: &Config, server: &Server, elapsed: Duration) {
     let version = env!("CARGO_PKG_VERSION");
     let title = format!("Vencejo {version} - an MQTT 3.1, 3.1.1 and 5.0 server");
     let mut text = format!("\n  {title:<60} ready in {} ms\n\n", elapsed.as_millis());
-    for address in listeners {
+    let listeners = server.listeners();
+    for address in &listeners {
         let url = format!("mqtt://{address}");
         text.push_str(&format!(
             "  MQTT        {url:<32} {}\n",
-            who_gets_in(address.ip(), anonymous)
+            who_gets_in(address.ip(), config.authentication.anonymous)
         ));
     }
-    text.push_str("  State       in memory only: it is gone when the server stops\n");
-    if let Some(data) = &args.data {
-        let data = data.display();
-        text.push_str(&format!(
-            "  Data        {data} is left alone: this version writes nothing yet\n"
-        ));
+    text.push_str(&where_state_is(&config.storage));
+    if let Some(restored) = server.restored() {
+        text.push_str(&what_was_found(restored));
     }
     match &args.config {
         Some(path) => text.push_str(&format!("  Config      {}\n", path.display())),
         None => text.push_str("  Config      none, all defaults (serve -c FILE reads one)\n"),
     }
-    text.push_str(&what_next(listeners));
+    text.push_str(&what_next(&listeners));
     print(&text);
+}
+
+fn where_state_is(storage: &StorageConfig) -> String {
+    if storage.is_in_memory() {
+        return "  State       in memory only: it is gone when the server stops\n".to_owned();
+    }
+    let data = storage.data.display().to_string();
+    let mut text = format!("  State       {data:<32} {}\n", promise(storage.level));
+    for of in &storage.levels {
+        let promise = promise(of.level);
+        text.push_str(&format!("              {:<32} {promise}\n", of.filter));
+    }
+    text
+}
+
+/// What an acknowledgement means at a level.
+const fn promise(level: Level) -> &'static str {
+    match level {
+        Level::Synced => "synced: acknowledged when it is on the disk",
+        Level::Written => {
+            "written: acknowledged when the system has it; a power failure can take it"
+        }
+        Level::Memory => "memory: gone when the server stops",
+    }
+}
+
+fn what_was_found(restored: &Restored) -> String {
+    let report = &restored.report;
+    let mut text = format!(
+        "  Restored    {} sessions, {} retained messages, from {} bytes in {} segments, in {} ms\n",
+        restored.sessions,
+        restored.retained,
+        report.bytes,
+        report.segments,
+        restored.elapsed.as_millis()
+    );
+    if let Some(torn) = &report.torn_tail {
+        text.push_str(&format!("              {torn}\n"));
+    }
+    for alarm in &restored.alarms {
+        text.push_str(&format!("  ALARM       {alarm}\n"));
+    }
+    if !restored.alarms.is_empty() {
+        text.push_str("              (shown until `vencejo store acknowledge DIR`)\n");
+    }
+    text
 }
 
 fn who_gets_in(address: IpAddr, anonymous: AnonymousPolicy) -> &'static str {
@@ -372,11 +439,15 @@ mod tests {
         let args = ServeArgs {
             listen: vec!["127.0.0.1:0".parse().unwrap()],
             shards: Some(3),
+            data: Some("elsewhere".into()),
+            level: Some(LevelArg::Written),
             ..ServeArgs::default()
         };
         let config = configuration(&args).unwrap();
         assert_eq!(config.listeners, args.listen);
         assert_eq!(config.shards.get(), 3);
+        assert_eq!(config.storage.data, std::path::Path::new("elsewhere"));
+        assert_eq!(config.storage.level, Level::Written);
         let missing = ServeArgs {
             config: Some("no/such/file.toml".into()),
             ..args

@@ -106,7 +106,9 @@ impl Served {
     }
 
     fn start_at(address: &str) -> Self {
-        let mut server = Running::start(&["serve", "--listen", address, "--shards", "2"]);
+        let mut server = Running::start(&[
+            "serve", "--listen", address, "--shards", "2", "--level", "memory",
+        ]);
         let line = server.line_with("mqtt://");
         let port = line.split_once("127.0.0.1:").map_or("", |(_, rest)| rest);
         let port = port
@@ -307,7 +309,7 @@ fn mistakes_come_with_what_to_do() {
             "wanted an address and a port, like 127.0.0.1:1884",
         ),
         (
-            &["serve", "--listen", "203.0.113.9:1884"],
+            &["serve", "--listen", "203.0.113.9:1884", "--level", "memory"],
             69,
             "no network interface of this machine has that address",
         ),
@@ -366,7 +368,7 @@ fn mistakes_have_their_words_and_exit_codes() {
         assert_refused(args, code, words);
     }
     let address = format!("127.0.0.1:{}", served.port);
-    let output = vencejo(&["serve", "--listen", &address])
+    let output = vencejo(&["serve", "--listen", &address, "--level", "memory"])
         .output()
         .expect("it runs");
     assert_eq!(output.status.code(), Some(69));

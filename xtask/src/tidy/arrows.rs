@@ -126,7 +126,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("vencejo-client", &["vencejo-proto"]),
     (
         "vencejo",
-        &["vencejo-proto", "vencejo-server", "vencejo-client"],
+        &[
+            "vencejo-proto",
+            "vencejo-store",
+            "vencejo-server",
+            "vencejo-client",
+        ],
     ),
     (
         "vencejo-sim",

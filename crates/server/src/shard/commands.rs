@@ -58,6 +58,11 @@ impl<S: Store> Shard<S> {
             (0, 0)
         };
         self.engine.measure(self.connections.len() as u64, memory);
+        if self.links.own().0 == 0
+            && let Some(figures) = &self.shared.figures
+        {
+            self.engine.tell_sys(figures.topics());
+        }
     }
 }
 

@@ -28,7 +28,7 @@ use engine::{ConnectionKey, Engine, ShardIndex};
 use mio::{Events, Poll, Token};
 use proto::connection::ServerLimits;
 use slab::Slab;
-use store::Store;
+use store::{MessageRecord, RestoredSession, Store};
 
 use connection::Connection;
 use deadlines::Deadlines;
@@ -44,6 +44,7 @@ pub(crate) use links::{Links, Mailbox};
 
 use crate::authentication::Authentication;
 use crate::config::StopConfig;
+use crate::persist::Figures;
 
 /// What all shards of a Server see.
 #[derive(Debug)]
@@ -58,10 +59,16 @@ pub(crate) struct Shared {
     pub(crate) connections: AtomicUsize,
     pub(crate) mailboxes: Arc<[Mailbox]>,
     pub(crate) settings: Settings,
+    /// What the store says of itself; `None` where everything is in memory.
+    pub(crate) figures: Option<Arc<Figures>>,
 }
 
 impl Shared {
-    pub(crate) fn new(mailboxes: Arc<[Mailbox]>, settings: Settings) -> Self {
+    pub(crate) fn new(
+        mailboxes: Arc<[Mailbox]>,
+        settings: Settings,
+        figures: Option<Arc<Figures>>,
+    ) -> Self {
         Self {
             is_stop_requested: AtomicBool::new(false),
             is_failed: AtomicBool::new(false),
@@ -70,6 +77,7 @@ impl Shared {
             connections: AtomicUsize::new(0),
             mailboxes,
             settings,
+            figures,
         }
     }
 
@@ -155,12 +163,23 @@ pub(crate) struct Shard<S> {
     shared: Arc<Shared>,
 }
 
+/// What a restart found for one shard.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Sessions whose home it is.
+    pub(crate) sessions: Vec<RestoredSession>,
+    /// All retained messages.
+    pub(crate) retained: Vec<MessageRecord>,
+}
+
 /// What a shard is made of, on its way to the shard's thread.
 #[derive(Debug)]
 pub(crate) struct Parts<S> {
     pub(crate) poll: Poll,
     pub(crate) engine: engine::Config,
     pub(crate) store: S,
+    /// What a restart found for this shard.
+    pub(crate) found: Found,
     pub(crate) links: Links,
     pub(crate) acceptor: Acceptor,
     pub(crate) commands: mpsc::Receiver<Command>,
@@ -176,15 +195,18 @@ impl<S: Store> Shard<S> {
             poll,
             engine,
             store,
+            found,
             links,
             acceptor,
             commands,
             started,
             shared,
         } = parts;
+        let mut engine = Engine::new(engine, now);
+        engine.restore(found.sessions, found.retained, now);
         Self {
             poll,
-            engine: Engine::new(engine, now),
+            engine,
             store,
             stored: Stored::default(),
             connections: Slab::new(),
@@ -229,6 +251,7 @@ impl<S: Store> Shard<S> {
     fn turn(&mut self, events: &mut Events) -> io::Result<()> {
         self.wait(events)?;
         self.now = Instant::now();
+        self.measure();
         let again = std::mem::take(&mut self.ready);
         for event in events.iter() {
             self.on_event(event);
@@ -242,7 +265,6 @@ impl<S: Store> Shard<S> {
         self.take_commands();
         self.on_deadlines();
         if self.engine.has_work() || self.engine.poll_timeout().is_some_and(|at| at <= self.now) {
-            self.measure();
             self.guarded(Engine::on_timeout);
             self.has_news = true;
         }

@@ -38,6 +38,9 @@ impl<S: Store> Shard<S> {
         }
         let ready = &self.shared.barriers.ready;
         if !self.starting.is_counted {
+            if !self.engine.is_ready() {
+                return;
+            }
             self.starting.is_counted = true;
             ready.fetch_add(1, Ordering::SeqCst);
             self.links.notify_all();

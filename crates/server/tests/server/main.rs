@@ -10,6 +10,7 @@
 mod client;
 mod connections;
 mod delivery;
+mod durable;
 mod operating;
 mod stopping;
 
@@ -17,13 +18,14 @@ use std::net::SocketAddr;
 use std::num::NonZeroU16;
 
 use vencejo_server::Server;
-use vencejo_server::config::Config;
+use vencejo_server::config::{Config, StorageConfig};
 
-/// A configuration for a free port on loopback.
+/// A configuration for a free port on loopback, with everything in memory.
 fn config(shards: u16) -> Config {
     Config {
         listeners: vec![([127, 0, 0, 1], 0).into()],
         shards: NonZeroU16::new(shards).expect("at least one shard"),
+        storage: StorageConfig::memory(),
         ..Config::default()
     }
 }

@@ -1,0 +1,174 @@
+//! `vencejo backup`, `restore` and `store`: what an operator does to a data folder.
+//!
+//! Owns: their flags and what they print. Does not own: what is done (see `server::persist`, `store`).
+//! Start reading at [`back_up`]. Invariant: a folder that a server uses is touched by that server only.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use server::persist::{
+    self, BackedUp, BackupError, ControlAnswer, ControlRequest, DataFolder, FolderError,
+};
+
+use crate::serve::{self, EX_IOERR, EX_UNAVAILABLE};
+use crate::tools::Failure;
+
+/// Copy the log of a data folder, also while a server uses it
+#[derive(Args, Clone, Debug)]
+#[command(disable_help_flag = true)]
+pub(crate) struct BackupArgs {
+    /// Where to; made if it is not there, and empty if it is
+    #[arg(value_name = "DIR")]
+    target: PathBuf,
+    /// The data folder
+    #[arg(long, value_name = "DIR", default_value = DATA)]
+    data: PathBuf,
+    /// Print help
+    #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help)]
+    help: Option<bool>,
+}
+
+/// Make a data folder of a backup
+#[derive(Args, Clone, Debug)]
+#[command(disable_help_flag = true)]
+pub(crate) struct RestoreArgs {
+    /// What `vencejo backup` has made
+    #[arg(value_name = "BACKUP")]
+    backup: PathBuf,
+    /// The data folder to make; if it is there, it has to be empty
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Print help
+    #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help)]
+    help: Option<bool>,
+}
+
+/// Look at a data folder, mend it, acknowledge its alarms
+#[derive(Args, Clone, Debug)]
+#[command(disable_help_flag = true)]
+pub(crate) struct StoreArgs {
+    #[command(subcommand)]
+    command: StoreCommand,
+    /// Print help
+    #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help)]
+    help: Option<bool>,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+enum StoreCommand {
+    /// Say that the alarms were read: they are not shown any more
+    Acknowledge(FolderArgs),
+}
+
+#[derive(Args, Clone, Debug)]
+#[command(disable_help_flag = true)]
+struct FolderArgs {
+    /// The data folder
+    #[arg(value_name = "DIR", default_value = DATA)]
+    data: PathBuf,
+    /// Print help
+    #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help)]
+    help: Option<bool>,
+}
+
+/// `vencejo backup`: through the server that uses the folder, or from the folder itself.
+pub(crate) fn back_up(args: &BackupArgs) -> Result<(), Failure> {
+    let target = std::path::absolute(&args.target).map_err(|error| failed(&error))?;
+    let request = ControlRequest::Backup {
+        dir: target.clone(),
+    };
+    let done = match ask(&args.data, &request)? {
+        Some(ControlAnswer::Backup(done)) => done,
+        Some(other) => return Err(unexpected(&other)),
+        None => {
+            let folder = DataFolder::lock_existing(&args.data).map_err(|error| in_use(&error))?;
+            persist::copy_folder(&folder, &target).map_err(|error| failed(&error))?
+        }
+    };
+    say(&target, done, "is a backup of", &args.data);
+    Ok(())
+}
+
+/// `vencejo restore`.
+pub(crate) fn restore(args: &RestoreArgs) -> Result<(), Failure> {
+    let done = persist::restore(&args.backup, &args.data).map_err(|error| match error {
+        BackupError::Folder(error) => in_use(&error),
+        error => failed(&error),
+    })?;
+    say(&args.data, done, "is made of", &args.backup);
+    Ok(())
+}
+
+/// `vencejo store ...`.
+pub(crate) fn run(args: &StoreArgs) -> Result<(), Failure> {
+    match &args.command {
+        StoreCommand::Acknowledge(folder) => acknowledge(&folder.data),
+    }
+}
+
+fn acknowledge(data: &Path) -> Result<(), Failure> {
+    let alarms = match ask(data, &ControlRequest::Acknowledge)? {
+        Some(ControlAnswer::Alarms { alarms }) => alarms,
+        Some(other) => return Err(unexpected(&other)),
+        None => {
+            let folder = DataFolder::lock_existing(data).map_err(|error| in_use(&error))?;
+            persist::acknowledge(&folder).map_err(|error| failed(&error))?
+        }
+    };
+    let count = alarms.len();
+    let mut text = match count {
+        0 => "no alarms\n".to_owned(),
+        1 => "1 alarm acknowledged:\n".to_owned(),
+        _ => format!("{count} alarms acknowledged:\n"),
+    };
+    for alarm in alarms {
+        text.push_str(&format!("  {alarm}\n"));
+    }
+    serve::print(&text);
+    Ok(())
+}
+
+/// Asks the server that uses `data`, if one does.
+fn ask(data: &Path, request: &ControlRequest) -> Result<Option<ControlAnswer>, Failure> {
+    let answer = persist::ask(data, request).map_err(|error| Failure {
+        text: format!(
+            "Error: the server of {} does not answer: {error}.",
+            data.display()
+        ),
+        code: EX_UNAVAILABLE,
+    })?;
+    match answer {
+        Some(ControlAnswer::Refused { error }) => Err(failed(&error)),
+        answer => Ok(answer),
+    }
+}
+
+fn say(made: &Path, done: BackedUp, how: &str, of: &Path) {
+    let (made, of, BackedUp { files, bytes }) = (made.display(), of.display(), done);
+    serve::print(&format!(
+        "{made} {how} {of}: {files} files, {bytes} bytes\n"
+    ));
+}
+
+fn in_use(error: &FolderError) -> Failure {
+    Failure {
+        text: format!("Error: {error}."),
+        code: EX_UNAVAILABLE,
+    }
+}
+
+fn failed(error: &dyn std::fmt::Display) -> Failure {
+    Failure {
+        text: format!("Error: {error}."),
+        code: EX_IOERR,
+    }
+}
+
+fn unexpected(answer: &ControlAnswer) -> Failure {
+    Failure::new(format!(
+        "Error: the server answers something else: {answer:?}."
+    ))
+}
+
+/// The data folder where no other is named.
+const DATA: &str = "vencejo-data";
