@@ -1,10 +1,12 @@
-//! The fuzz target on the stable toolchain: a few thousand seeded inputs.
+//! The fuzz targets on the stable toolchain: a few thousand seeded inputs each.
 //!
-//! Owns: the inputs. Does not own: what is checked (see `fuzz/bodies`). Start reading at
-//! `runs_of_almost_records`. Invariant: the same inputs on every run; the seed of a failure is in its message.
+//! Owns: the inputs. Does not own: what is checked (see `fuzz/bodies`). Start reading at [`Seeded`].
+//! Invariant: the same inputs on every run; the seed of a failure is in its message.
 
 #[path = "../../../fuzz/bodies/records.rs"]
 mod records;
+#[path = "../../../fuzz/bodies/store_recovery.rs"]
+mod store_recovery;
 
 use vencejo_store::codec::Records;
 
@@ -59,4 +61,16 @@ fn runs_of_almost_records() {
         records::run(&input);
     }
     assert!(record_count > 50_000, "only {record_count} records");
+}
+
+/// A few changes to the files of a log, each of a few bytes.
+#[test]
+fn a_log_of_any_bytes_opens() {
+    for seed in 0..3_000 {
+        let _guard = Told(seed);
+        let mut seeded = Seeded(seed);
+        let len = seeded.below(40);
+        let bytes: Vec<u8> = (0..len).map(|_| seeded.below(256)).collect();
+        store_recovery::run(&bytes);
+    }
 }

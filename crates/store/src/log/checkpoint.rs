@@ -1,6 +1,6 @@
 //! How far the log was durable when it was last asked: what tells a lost end from a torn one.
 //!
-//! Owns: the file `CHECKPOINT`. Does not own: what is made of it. Start reading at [`Checkpoint::open`].
+//! Owns: the file `CHECKPOINT`. Does not own: what is made of it. Start reading at [`Checkpoint::read`].
 //! Invariants: it never says more than is durable; it is written after each sync of the log and never
 //! synced itself but at a start, so it survives the process exactly and a loss of power roughly.
 //!
@@ -8,6 +8,7 @@
 //! durable_lsn u64. The checksum covers what follows it. The slot with the larger count is the later one.
 
 use super::folder;
+use super::frame::LSN_MAX;
 use super::options::{Doing, Failure};
 use crate::disk::{Disk, DiskFile};
 
@@ -22,15 +23,9 @@ pub(crate) struct Checkpoint<F> {
 }
 
 impl<F: DiskFile> Checkpoint<F> {
-    /// Reads what there is, and makes the file if it is not there.
-    pub(crate) fn open<D: Disk<File = F>>(disk: &D) -> Result<Self, Failure> {
-        let file = match folder::open_if_there(disk, NAME)? {
-            Some(file) => Some(file),
-            None => match disk.create(NAME) {
-                Err(error) if super::options::is_full(&error) => None,
-                result => Some(result.doing("make", NAME)?),
-            },
-        };
+    /// Reads what there is.
+    pub(crate) fn read<D: Disk<File = F>>(disk: &D) -> Result<Self, Failure> {
+        let file = folder::open_if_there(disk, NAME)?;
         let bytes = match &file {
             Some(file) => folder::read_file(file).doing("read", NAME)?,
             None => Vec::new(),
@@ -42,6 +37,17 @@ impl<F: DiskFile> Checkpoint<F> {
             count: latest.map_or(0, |slot| slot.1),
             found: latest.map(|(log_id, _, durable_lsn)| (log_id, durable_lsn)),
         })
+    }
+
+    /// Makes the file if it is not there. Its name is not durable by that.
+    pub(crate) fn make<D: Disk<File = F>>(&mut self, disk: &D) -> Result<(), Failure> {
+        if self.file.is_none() {
+            self.file = match disk.create(NAME) {
+                Err(error) if super::options::is_full(&error) => None,
+                result => Some(result.doing("make", NAME)?),
+            };
+        }
+        Ok(())
     }
 
     /// Notes that the log is durable up to `durable_lsn`.
@@ -86,7 +92,8 @@ fn parse(bytes: &[u8]) -> Option<(u32, u64, u64)> {
     let u32_at = |at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|i| slot[at + i]));
     let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
     let is_whole = u32_at(0) == MAGIC && u32_at(4) == crc32c::crc32c(&slot[8..]);
-    is_whole.then(|| (u32_at(8), u64_at(16), u64_at(24)))
+    let slot = is_whole.then(|| (u32_at(8), u64_at(16), u64_at(24)));
+    slot.filter(|slot| slot.1.max(slot.2) <= LSN_MAX)
 }
 
 /// Of the file, in the data folder.
@@ -103,15 +110,16 @@ mod tests {
     #[test]
     fn the_later_of_two_slots_counts_and_a_damaged_one_does_not() {
         let disk = FaultDisk::new(1, FaultPlan::default());
-        let mut checkpoint = Checkpoint::open(&disk).unwrap();
+        let mut checkpoint = Checkpoint::read(&disk).unwrap();
         assert_eq!(checkpoint.found, None);
+        checkpoint.make(&disk).unwrap();
         checkpoint.write(5, 10).unwrap();
         checkpoint.write(5, 20).unwrap();
-        assert_eq!(Checkpoint::open(&disk).unwrap().found, Some((5, 20)));
+        assert_eq!(Checkpoint::read(&disk).unwrap().found, Some((5, 20)));
         assert!(disk.flip(NAME, 30, 1));
-        let mut checkpoint = Checkpoint::open(&disk).unwrap();
+        let mut checkpoint = Checkpoint::read(&disk).unwrap();
         assert_eq!(checkpoint.found, Some((5, 10)));
         checkpoint.write(5, 30).unwrap();
-        assert_eq!(Checkpoint::open(&disk).unwrap().found, Some((5, 30)));
+        assert_eq!(Checkpoint::read(&disk).unwrap().found, Some((5, 30)));
     }
 }

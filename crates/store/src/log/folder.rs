@@ -24,10 +24,14 @@ pub(crate) struct Listing {
 }
 
 impl Listing {
-    /// Reads it.
+    /// Reads it; there is nothing in a folder that is not there.
     pub(crate) fn read<D: Disk>(disk: &D) -> Result<Self, Failure> {
         let mut listing = Self::default();
-        for name in disk.list(LOG_DIR).doing("list", LOG_DIR)? {
+        let names = match disk.list(LOG_DIR) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            result => result.doing("list", LOG_DIR)?,
+        };
+        for name in names {
             if let Some(id) = number(&name, "", ".seg").filter(|&id| name == segment_name(id)) {
                 listing.segments.insert(id);
             } else if let Some(id) = number(&name, "", ".hint").filter(|&id| name == hint_name(id))
@@ -43,11 +47,8 @@ impl Listing {
     }
 }
 
-/// Makes the folders, and the marker of the format if there is none that can be read.
-pub(crate) fn prepare<D: Disk>(disk: &D) -> Result<(), OpenError> {
-    for dir in [LOG_DIR, SET_ASIDE_DIR] {
-        disk.make_dir(dir).doing("make", dir)?;
-    }
+/// Whether there is a marker of this format. Changes nothing.
+pub(crate) fn has_marker<D: Disk>(disk: &D) -> Result<bool, OpenError> {
     let bytes = match open_if_there(disk, FORMAT)? {
         Some(file) => read_file(&file).doing("read", FORMAT)?,
         None => Vec::new(),
@@ -58,25 +59,27 @@ pub(crate) fn prepare<D: Disk>(disk: &D) -> Result<(), OpenError> {
             .parse::<u32>()
             .ok()
     });
-    match version {
-        Some(FORMAT_VERSION) => {}
-        Some(version) if version > FORMAT_VERSION => {
-            let file = FORMAT.to_owned();
-            return Err(OpenError::NewerVersion { file, version });
-        }
-        // Unreadable: the frames say their version, too.
-        _ => match replace(
-            disk,
-            "",
-            FORMAT,
-            format!("{FORMAT_PREFIX}{FORMAT_VERSION}\n").as_bytes(),
-        ) {
+    if let Some(version) = version.filter(|&version| version > FORMAT_VERSION) {
+        let file = FORMAT.to_owned();
+        return Err(OpenError::NewerVersion { file, version });
+    }
+    // If it is unreadable: the frames say their version, too.
+    Ok(version == Some(FORMAT_VERSION))
+}
+
+/// Makes the folders, and the marker of the format unless there is one.
+pub(crate) fn prepare<D: Disk>(disk: &D, has_marker: bool) -> Result<(), Failure> {
+    for dir in [LOG_DIR, SET_ASIDE_DIR] {
+        disk.make_dir(dir).doing("make", dir)?;
+    }
+    if !has_marker {
+        let marker = format!("{FORMAT_PREFIX}{FORMAT_VERSION}\n");
+        match replace(disk, "", FORMAT, marker.as_bytes()) {
             Err(failure) if failure.is_full() => {}
             result => result?,
-        },
+        }
     }
-    disk.sync_dir("").doing("sync", "the data folder")?;
-    Ok(())
+    disk.sync_dir("").doing("sync", "the data folder")
 }
 
 /// Puts a whole file in the place of `name` in `dir`, durably, or does nothing.
@@ -176,7 +179,8 @@ pub(crate) fn read_all<F: DiskFile>(file: &F, buffer: &mut Vec<u8>) -> io::Resul
 fn number(name: &str, before: &str, after: &str) -> Option<u32> {
     let digits = name.strip_prefix(before)?.strip_suffix(after)?;
     let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
-    digits.parse().ok().filter(|_| is_number)
+    let number = digits.parse().ok().filter(|_| is_number);
+    number.filter(|number| *number <= NUMBER_MAX)
 }
 
 fn segment_name(id: u32) -> String {
@@ -212,6 +216,8 @@ pub(crate) const DRAFT: &str = ".draft";
 pub(crate) const FORMAT: &str = "FORMAT";
 const FORMAT_PREFIX: &str = "vencejo store ";
 const FORMAT_VERSION: u32 = 1;
+/// No file has a larger number, so that there is always a next one.
+const NUMBER_MAX: u32 = u32::MAX / 2;
 const CHUNK_BYTES: usize = 4096;
 /// Chunks of a segment that may be unreadable.
 const UNREADABLE_MAX: usize = 64;

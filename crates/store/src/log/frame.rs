@@ -42,14 +42,15 @@ pub(crate) struct FrameHeader {
 }
 
 impl FrameHeader {
-    /// Reads the fields; `None` if `bytes` is too short or does not begin like a frame.
+    /// Reads the fields; `None` if `bytes` is too short or does not begin like a frame, or if it has
+    /// numbers that no log comes to.
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; HEADER_BYTES] = bytes.first_chunk()?;
         let u32_at = |at: usize| u32::from_le_bytes([0, 1, 2, 3].map(|i| bytes[at + i]));
         let u16_at = |at: usize| u16::from_le_bytes([0, 1].map(|i| bytes[at + i]));
         let u64_at =
             |at: usize| u64::from_le_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|i| bytes[at + i]));
-        (u32_at(0) == MAGIC).then(|| Self {
+        let header = (u32_at(0) == MAGIC).then(|| Self {
             body_len: u32_at(4),
             crc: u32_at(8),
             segment: u32_at(12),
@@ -60,7 +61,8 @@ impl FrameHeader {
             prev_crc: u32_at(36),
             log_id: u32_at(40),
             oldest_segment: u32_at(44),
-        })
+        });
+        header.filter(|header| header.lsn.max(header.durable_lsn) <= LSN_MAX)
     }
 
     fn to_bytes(self) -> [u8; HEADER_BYTES] {
@@ -82,6 +84,15 @@ impl FrameHeader {
     /// Whether it stands for frames that are missing.
     pub(crate) const fn is_hole(&self) -> bool {
         self.flags & FLAG_HOLE != 0
+    }
+
+    /// The number of the first frame it is or stands for.
+    pub(crate) const fn first_lsn(&self) -> u64 {
+        if self.is_hole() && self.durable_lsn > 0 {
+            self.durable_lsn
+        } else {
+            self.lsn
+        }
     }
 
     /// Bytes of the whole frame in the file.
@@ -144,6 +155,8 @@ pub(crate) const HEADER_BYTES: usize = 48;
 pub(crate) const ALIGNMENT: usize = 8;
 /// The frame stands for frames that are missing.
 pub(crate) const FLAG_HOLE: u16 = 1;
+/// No frame and no checkpoint has a larger number, so that the next one can be told.
+pub(crate) const LSN_MAX: u64 = 1 << 62;
 /// Of the format of frames and records.
 pub(crate) const VERSION: u16 = 1;
 /// Frames begin with it.

@@ -5,6 +5,7 @@
 //! Invariant: what is dropped here is dropped in the log, too, before this returns, or before anything else is
 //! written if there is no space for it now.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::options::{Doing, Failure, LogOptions, OpenError};
@@ -39,9 +40,9 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// [`OpenError`]
     pub fn open(disk: D, options: LogOptions) -> Result<(Self, Recovered), OpenError> {
-        let mut indexing = Indexing(Index::new(HashKeys(options.random)));
+        let mut indexing = Indexing::new(HashKeys(options.random));
         let (writer, mut report) = start(&disk, &options, &mut indexing)?;
-        let Indexing(mut index) = indexing;
+        let mut index = indexing.index;
         let mut owed = index.uncommitted();
         report.uncommitted_dropped = owed.len() as u64;
         apply_values(&mut index, &owed);
@@ -84,11 +85,45 @@ impl<D: Disk> Log<D> {
     }
 }
 
-struct Indexing(Index);
+/// Takes in all of a frame or nothing, since what has a part that cannot be read is passed over by later starts.
+#[derive(Debug)]
+pub(super) struct Indexing {
+    pub(super) index: Index,
+    keys: HashKeys,
+    /// Segment and offset of frames that are no row of records.
+    unreadable: BTreeSet<(u32, u32)>,
+    begins_again: bool,
+}
+
+impl Indexing {
+    pub(super) fn new(keys: HashKeys) -> Self {
+        Self {
+            index: Index::new(keys),
+            keys,
+            unreadable: BTreeSet::new(),
+            begins_again: false,
+        }
+    }
+}
 
 impl Visitor for Indexing {
     fn on_frame(&mut self, segment: u32, frame: &FrameAt, body: &[u8]) -> Option<u64> {
-        apply(&mut self.0, segment, frame.offset, body).ok()
+        if self.unreadable.contains(&(segment, frame.offset)) {
+            return None;
+        }
+        let records = apply(&mut self.index, segment, frame.offset, body).ok();
+        if records.is_none() {
+            self.unreadable.insert((segment, frame.offset));
+            self.begins_again = true;
+        }
+        records
+    }
+
+    fn begins_again(&mut self) -> bool {
+        if self.begins_again {
+            self.index = Index::new(self.keys);
+        }
+        std::mem::take(&mut self.begins_again)
     }
 }
 

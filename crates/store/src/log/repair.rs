@@ -103,14 +103,15 @@ fn write_holes<D: Disk>(disk: &D, walk: &mut Walk, last: Option<u32>) -> Result<
             .get(hole.damage)
             .is_some_and(|damage| damage.set_aside.is_some());
         // Without a copy, it is found again by the next start, that may have the space for one.
-        if !has_copy || !write_hole(disk, &hole, walk.log_id.unwrap_or(0))? {
-            continue;
+        if has_copy {
+            write_hole(disk, &hole, walk.log_id.unwrap_or(0))?;
         }
         let end = hole.offset + HEADER_BYTES as u64;
         if last == Some(hole.segment)
             && let Some(found) = walk.segments.get_mut(&hole.segment)
             && found.end == hole.offset
         {
+            // Also if it is not written: its place is kept, so that it never takes that of a frame.
             found.end = end;
             found.file_bytes = found.file_bytes.max(end);
         }
@@ -118,8 +119,8 @@ fn write_holes<D: Disk>(disk: &D, walk: &mut Walk, last: Option<u32>) -> Result<
     Ok(())
 }
 
-/// Returns whether there was space for it.
-fn write_hole<D: Disk>(disk: &D, hole: &Hole, log_id: u32) -> Result<bool, Failure> {
+/// Writes it if there is space for it.
+fn write_hole<D: Disk>(disk: &D, hole: &Hole, log_id: u32) -> Result<(), Failure> {
     let path = folder::segment_path(hole.segment);
     let file = disk.open(&path).doing("open", &path)?;
     let body_bytes = hole.bytes.saturating_sub(HEADER_BYTES as u64);
@@ -132,11 +133,10 @@ fn write_hole<D: Disk>(disk: &D, hole: &Hole, log_id: u32) -> Result<bool, Failu
         ..FrameHeader::default()
     });
     match file.write_at(&bytes, hole.offset) {
-        Err(error) if is_full(&error) => return Ok(false),
+        Err(error) if is_full(&error) => return Ok(()),
         result => result.doing("write", &path)?,
     }
-    file.sync().doing("sync", &path)?;
-    Ok(true)
+    file.sync().doing("sync", &path)
 }
 
 /// Copies a segment; returns the name of the copy, or of an equal one that is there; `None` if the disk is

@@ -3,7 +3,8 @@
 //! Owns: [`scan`]: which bytes are frames of this segment. Does not own: what the gaps mean (see `chain`),
 //! files. Start reading at [`scan`].
 //! Invariant: never fails and never believes a claimed length; only frames that pass their checksum, name this
-//! segment and this log, and have larger numbers than those before them are found.
+//! segment and this log, and have larger numbers than those before them are found, and right behind a frame
+//! only the next number.
 
 use super::frame::{self, ALIGNMENT, FrameHeader, HEADER_BYTES};
 
@@ -82,7 +83,11 @@ pub(crate) fn scan(bytes: &[u8], mut wanted: Wanted) -> Scan {
 fn next_frame(bytes: &[u8], from: usize, wanted: Wanted, found: &Scan) -> Option<FrameAt> {
     let lsn = found.frames.last().map_or(0, |frame| frame.header.lsn);
     let frame_at = |at: usize| frame_at(bytes, at, wanted, lsn);
-    if let Some(frame) = frame_at(from) {
+    let follows = |frame: &FrameAt| {
+        let previous = found.frames.last();
+        previous.is_none_or(|previous| frame.header.first_lsn() == previous.header.lsn + 1)
+    };
+    if let Some(frame) = frame_at(from).filter(follows) {
         return Some(frame);
     }
     // What is damaged is rather a body than a length, and a body may hold what looks like a frame.
@@ -95,10 +100,9 @@ fn next_frame(bytes: &[u8], from: usize, wanted: Wanted, found: &Scan) -> Option
     if claimed.is_some() {
         return claimed;
     }
-    (from..bytes.len())
-        .step_by(ALIGNMENT)
-        .skip(1)
-        .find_map(frame_at)
+    // What is damaged was a frame, and the mark of it needs that space.
+    let next = from.checked_add(HEADER_BYTES)?;
+    (next..bytes.len()).step_by(ALIGNMENT).find_map(frame_at)
 }
 
 fn frame_at(bytes: &[u8], at: usize, wanted: Wanted, after_lsn: u64) -> Option<FrameAt> {

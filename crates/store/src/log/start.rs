@@ -18,6 +18,50 @@ use crate::disk::Disk;
 pub(crate) trait Visitor {
     /// A frame; returns how many records are in it, or `None` if they cannot be read.
     fn on_frame(&mut self, segment: u32, frame: &FrameAt, body: &[u8]) -> Option<u64>;
+
+    /// Whether it has to see all frames once more, since it took in a part of one that cannot be read to
+    /// its end; if so, it has forgotten everything else.
+    fn begins_again(&mut self) -> bool;
+}
+
+/// A log as it lies there.
+#[derive(Debug)]
+pub(crate) struct Look<F> {
+    pub(crate) has_marker: bool,
+    pub(crate) checkpoint: Checkpoint<F>,
+    pub(crate) listing: Listing,
+    pub(crate) walk: Walk,
+    /// Records in the frames that count.
+    pub(crate) records: u64,
+}
+
+/// Reads the folder and changes nothing; `visitor` sees every frame that counts.
+pub(crate) fn look<D: Disk>(
+    disk: &D,
+    visitor: &mut dyn Visitor,
+) -> Result<Look<D::File>, OpenError> {
+    let has_marker = folder::has_marker(disk)?;
+    let checkpoint = Checkpoint::read(disk)?;
+    let listing = Listing::read(disk)?;
+    let (walk, records) = loop {
+        let mut records = 0;
+        let mut visit = |segment, frame: &FrameAt, body: &[u8]| {
+            let found = visitor.on_frame(segment, frame, body);
+            records += found.unwrap_or(0);
+            found.is_some()
+        };
+        let walk = walk::walk(disk, &listing, checkpoint.found, &mut visit)?;
+        if !visitor.begins_again() {
+            break (walk, records);
+        }
+    };
+    Ok(Look {
+        has_marker,
+        checkpoint,
+        listing,
+        walk,
+        records,
+    })
 }
 
 /// Opens the folder; `visitor` sees every frame that counts.
@@ -26,23 +70,18 @@ pub(crate) fn start<D: Disk>(
     options: &LogOptions,
     visitor: &mut dyn Visitor,
 ) -> Result<(Writer<D>, RecoveryReport), OpenError> {
-    folder::prepare(disk)?;
-    let checkpoint = Checkpoint::open(disk)?;
-    let listing = Listing::read(disk)?;
-    let mut records = 0;
-    let mut walk = walk::walk(
-        disk,
-        &listing,
-        checkpoint.found,
-        &mut |segment, frame, body| {
-            let found = visitor.on_frame(segment, frame, body);
-            records += found.unwrap_or(0);
-            found.is_some()
-        },
-    )?;
+    let Look {
+        has_marker,
+        mut checkpoint,
+        listing,
+        mut walk,
+        records,
+    } = look(disk, visitor)?;
     if options.recovery == RecoveryMode::Strict && !walk.damage.is_empty() {
         return Err(OpenError::Damaged(walk.damage));
     }
+    checkpoint.make(disk)?;
+    folder::prepare(disk, has_marker)?;
     repair::set_aside(disk, &mut walk)?;
     raise_alarms(disk, &walk, options)?;
     repair::repair(disk, &listing, &mut walk, options.segment_bytes)?;

@@ -263,7 +263,7 @@ impl<D: Disk> Walker<'_, D> {
         if is_first && segment > self.out.oldest && self.out.oldest > 0 {
             let last = frames
                 .first()
-                .map_or(0, |frame| first_lsn(frame).saturating_sub(1));
+                .map_or(0, |frame| frame.header.first_lsn().saturating_sub(1));
             self.out.damage.push(Damage {
                 segment,
                 offset: 0,
@@ -278,7 +278,7 @@ impl<D: Disk> Walker<'_, D> {
     }
 
     fn on_frame(&mut self, segment: u32, frame: &FrameAt) {
-        let first = first_lsn(frame);
+        let first = frame.header.first_lsn();
         let in_segment = self.previous.filter(|previous| previous.0 == segment);
         let gap_from = in_segment.map_or(0, |previous| previous.1);
         match self.expected {
@@ -303,14 +303,16 @@ impl<D: Disk> Walker<'_, D> {
         }
         let body = self.buffer.get(frame.body()).unwrap_or_default();
         if !(self.visit)(segment, frame, body) {
-            self.out.damage.push(Damage {
+            self.out.prev_crc = 0;
+            let hole = Hole {
                 segment,
                 offset: frame.offset.into(),
                 bytes: frame.header.frame_bytes(),
-                kind: DamageKind::Undecodable,
-                missing: Some((Some(frame.header.lsn), frame.header.lsn)),
-                set_aside: None,
-            });
+                first_lsn: frame.header.lsn,
+                last_lsn: frame.header.lsn,
+                damage: self.out.damage.len(),
+            };
+            self.add_hole(hole, DamageKind::Undecodable);
         }
     }
 
@@ -330,7 +332,7 @@ impl<D: Disk> Walker<'_, D> {
                 offset,
                 bytes,
                 first_lsn: first,
-                last_lsn: first_lsn(frame) - 1,
+                last_lsn: frame.header.first_lsn() - 1,
                 damage: self.out.damage.len(),
             },
             if is_here {
@@ -442,7 +444,7 @@ fn counting_frames(frames: &[FrameAt], known_durable: u64) -> usize {
     let mut expected = None;
     let mut end = 0;
     for (index, frame) in frames.iter().enumerate() {
-        let first = first_lsn(frame);
+        let first = frame.header.first_lsn();
         let is_missing = match expected {
             Some(expected) => first > expected && expected > known_durable,
             // The segment before was synced up to here.
@@ -455,12 +457,4 @@ fn counting_frames(frames: &[FrameAt], known_durable: u64) -> usize {
         end = frame.end();
     }
     frames.len()
-}
-
-/// The first number that a frame, or the hole in its place, stands for.
-fn first_lsn(frame: &FrameAt) -> u64 {
-    match frame.header {
-        header if header.is_hole() && header.durable_lsn > 0 => header.durable_lsn,
-        header => header.lsn,
-    }
 }

@@ -217,6 +217,11 @@ impl Model {
             Op::DeleteSession(of) => {
                 let session = self.session(*of)?.put.session;
                 self.sessions.remove(&session);
+                // What it published counts from now on, also if its number is given again.
+                let others = self.sessions.values_mut();
+                for (_, _, origin) in others.flat_map(|of| of.queue.values_mut()) {
+                    *origin = origin.filter(|origin| origin.session != session);
+                }
                 Some(Record::SessionDelete { session })
             }
             Op::Publish { to, from } => self.publish(to, *from),

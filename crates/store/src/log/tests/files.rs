@@ -3,15 +3,17 @@
 //! Owns: tests of `start`, `walk`, `repair`, `writer`. Does not own: records. Start reading at [`Bodies`].
 //! Invariant: what was durable is there after any crash, in order, up to one point.
 
-use super::super::frame::HEADER_BYTES;
+use super::super::frame::{FrameHeader, HEADER_BYTES, seal};
 use super::super::options::{Failure, LogOptions, OpenError};
 use super::super::report::RecoveryReport;
 use super::super::scan::FrameAt;
 use super::super::start::{Visitor, start};
 use super::super::writer::Writer;
-use super::super::{DamageKind, RecoveryMode};
+use super::super::{DamageKind, Log, RecoveryMode};
+use super::session_put;
 use crate::disk::Disk;
 use crate::disk::fault::{FaultDisk, FaultPlan};
+use crate::{Batch, EncodedGroup, Record};
 
 /// All bodies that count, each 8 bytes of a number and some more that depend on it.
 #[derive(Debug, Default)]
@@ -25,6 +27,10 @@ impl Visitor for Bodies {
             self.0.push(number);
         }
         Some(1)
+    }
+
+    fn begins_again(&mut self) -> bool {
+        false
     }
 }
 
@@ -274,6 +280,78 @@ fn a_torn_end_is_cut_and_told() {
     let torn = report.torn_tail.unwrap();
     assert_eq!(last, format!("log/{:010}.seg", torn.segment));
     assert_eq!(report.damage, []);
+}
+
+/// The mark of what is missing once took the place of the first frame written after it.
+#[test]
+fn a_mark_that_a_full_disk_does_not_take_keeps_its_place() {
+    let disk = log_of(20);
+    let last = format!("log/{}", segments(&disk).pop().unwrap());
+    let bytes = disk.contents(&last).unwrap();
+    let end = bytes.iter().rposition(|&byte| byte != 0).unwrap();
+    assert!(disk.flip(&last, end as u64, 1));
+    let quota_bytes = Some(disk.used_bytes());
+    disk.set_plan(FaultPlan {
+        quota_bytes,
+        ..FaultPlan::default()
+    });
+    let (mut writer, report, numbers) = open(&disk);
+    assert_eq!((report.damage.len(), numbers.len()), (1, 19));
+    assert_eq!(report.damage[0].set_aside, None, "there is no space");
+    append(&mut writer, 21).unwrap();
+    writer.sync().unwrap();
+    disk.set_plan(FaultPlan::default());
+    for damage in [1, 0] {
+        let (_, report, numbers) = open(&disk);
+        assert_eq!(report.damage.len(), damage);
+        assert_eq!(numbers.last(), Some(&21));
+        assert_eq!(numbers.len(), 20);
+    }
+}
+
+/// It was told again at every start, and its first records counted.
+#[test]
+fn a_frame_that_holds_what_is_no_record_is_told_once_and_counts_for_nothing() {
+    let disk = new_disk();
+    let (mut writer, ..) = open(&disk);
+    let body = |sessions: [u64; 2]| {
+        let put = |id| Record::SessionPut(Box::new(session_put(id)));
+        let mut group = EncodedGroup::new();
+        group.push(&Batch {
+            records: sessions.map(put).to_vec(),
+            ..Batch::default()
+        });
+        [&[0; HEADER_BYTES], group.bytes()].concat()
+    };
+    writer.append(&mut body([1, 2])).unwrap();
+    let mut cut = body([3, 4]);
+    cut.pop();
+    writer.append(&mut cut).unwrap();
+    writer.sync().unwrap();
+    for kinds in [vec![DamageKind::Undecodable], vec![]] {
+        let (_, recovered) = Log::open(disk.clone(), options()).unwrap();
+        let damage = recovered.report.damage.iter();
+        assert_eq!(damage.map(|of| of.kind).collect::<Vec<_>>(), kinds);
+        assert_eq!(recovered.sessions.len(), 2);
+    }
+}
+
+/// A number far ahead left no next one to give.
+#[test]
+fn numbers_that_no_log_comes_to_are_damage() {
+    let header = FrameHeader {
+        lsn: u64::MAX,
+        ..FrameHeader::default()
+    };
+    let mut bytes = vec![0; HEADER_BYTES];
+    seal(&mut bytes, header);
+    assert_eq!(FrameHeader::parse(&bytes), None);
+    let disk = log_of(3);
+    disk.plant("log/4294967295.seg", b"");
+    let (mut writer, report, numbers) = open(&disk);
+    assert_eq!((report.damage.len(), numbers.len()), (0, 3));
+    writer.rotate().unwrap();
+    append(&mut writer, 4).unwrap();
 }
 
 #[test]
