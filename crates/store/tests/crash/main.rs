@@ -51,6 +51,7 @@ struct Run {
     durable: usize,
     written: usize,
     has_lost_power: bool,
+    segments_cleaned: u64,
     next_session: SessionId,
 }
 
@@ -69,6 +70,7 @@ impl Run {
             durable: 0,
             written: 0,
             has_lost_power: false,
+            segments_cleaned: 0,
             next_session: SessionId(1),
         }
     }
@@ -99,7 +101,11 @@ impl Run {
                     }
                     result.is_err()
                 }
-                Step::Clean(budget) => log.clean(u64::from(*budget)).is_err(),
+                Step::Clean(budget) => {
+                    let cleaned = log.clean(u64::from(*budget));
+                    self.segments_cleaned += cleaned.as_ref().map_or(0, |cleaned| cleaned.segments);
+                    cleaned.is_err()
+                }
                 Step::Tick => log.tick(UnixMillis(0)).is_err(),
             };
             if failed {
@@ -110,7 +116,8 @@ impl Run {
     }
 
     /// Runs `steps` on an open log and ends as `end` says, in the middle of a call if it comes to that.
-    fn run_until(&mut self, mut log: Log<FaultDisk>, steps: &[Step], end: End) {
+    /// Says whether it came to that.
+    fn run_until(&mut self, mut log: Log<FaultDisk>, steps: &[Step], end: End) -> bool {
         let stop_at_call = Some(end.at_call);
         self.disk.set_plan(FaultPlan {
             stop_at_call,
@@ -120,6 +127,7 @@ impl Run {
         assert_eq!(failed, self.disk.is_stopped(), "nothing else fails");
         drop(log);
         self.end(end);
+        failed
     }
 
     /// The machine or the process ends now.
@@ -311,8 +319,6 @@ fn life() -> impl Strategy<Value = (Vec<Step>, End, Vec<End>)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
-
     /// Acknowledged is there, what is there was appended, in order, as a prefix; over several lives, with
     /// crashes in the middle of calls and of starts.
     #[test]
@@ -328,4 +334,74 @@ proptest! {
             log = run.reopen(ends);
         }
     }
+}
+
+/// Work that begins segments, cleans, and has batches that were synced and such that were not.
+fn fixed_steps() -> Vec<Step> {
+    let write = |batches: Vec<Vec<Op>>, syncs| Step::Write { batches, syncs };
+    let enqueue = |size| Op::Enqueue { sessions: 3, size };
+    let new_session = || Op::NewSession {
+        ends_with_connection: false,
+    };
+    let mut steps = vec![
+        write(vec![vec![new_session()], vec![new_session()]], true),
+        write(vec![vec![Op::Subscribe(0, 1), Op::Retain(1, 300)]], false),
+    ];
+    for round in 0..8 {
+        steps.push(write(
+            vec![vec![enqueue(900)], vec![enqueue(700)]],
+            round % 2 == 0,
+        ));
+        let dequeue = |session| Op::Dequeue { session, count: 2 };
+        let origin = Op::EnqueueOfOrigin {
+            publisher: 0,
+            sessions: 2,
+            size: 30,
+        };
+        steps.push(write(
+            vec![vec![dequeue(0), origin], vec![dequeue(1)]],
+            round == 5,
+        ));
+        steps.push(Step::Clean(8000));
+        if round % 3 == 2 {
+            steps.push(Step::Tick);
+            steps.push(write(vec![vec![Op::Commit(0), Op::Release(1)]], true));
+        }
+    }
+    steps
+}
+
+/// The same as above, with nothing left to chance but what a crash leaves.
+#[test]
+fn a_crash_at_each_call_of_a_fixed_work_is_survived() {
+    let mut at_call = 1;
+    let segments_cleaned = loop {
+        let mut has_stopped = false;
+        let mut segments_cleaned = 0;
+        for seed in 0..4 {
+            let mut run = Run::new(seed, 1 << 12);
+            let log = run.reopen(&[]);
+            let is_power = seed > 0;
+            let end = End {
+                at_call,
+                is_power,
+                seed,
+            };
+            has_stopped |= run.run_until(log, &fixed_steps(), end);
+            segments_cleaned += run.segments_cleaned;
+            let again = End {
+                at_call: at_call % 30 + 1,
+                is_power,
+                seed: seed + 100,
+            };
+            let log = run.reopen(&[again]);
+            drop(log);
+        }
+        if !has_stopped {
+            break segments_cleaned;
+        }
+        at_call += 1;
+    };
+    assert!(at_call > 100, "only {at_call} calls");
+    assert!(segments_cleaned > 0, "nothing was cleaned");
 }
