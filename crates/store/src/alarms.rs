@@ -156,7 +156,7 @@ fn read<D: Disk>(disk: &D, number: u64, name: &str) -> io::Result<Alarm> {
 }
 
 /// Where they are, in the data folder.
-const DIR: &str = "alarms";
+pub(crate) const DIR: &str = "alarms";
 const OPEN: &str = "alarm";
 const ACKNOWLEDGED: &str = "acknowledged";
 /// More of a file is not read.

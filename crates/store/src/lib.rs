@@ -23,8 +23,9 @@ pub use alarms::{Alarm, Alarms};
 pub use group::EncodedGroup;
 pub use index::{Counts, HashKeys, Index, Kept, Location};
 pub use log::{
-    Cleaned, Damage, DamageKind, Log, LogError, LogOptions, LogReader, LogStatus, OpenError,
-    Recovered, RecoveryMode, RecoveryReport, TornTail,
+    Checked, Cleaned, Damage, DamageKind, KindStat, Log, LogError, LogOptions, LogReader,
+    LogStatus, OpenError, Recovered, RecoveryMode, RecoveryReport, SalvageError, Salvaged,
+    SegmentStat, Stat, TornTail, check, salvage, stat,
 };
 pub use memory::{HeldStore, MemoryStore};
 pub use record::{

@@ -9,6 +9,7 @@ mod checkpoint;
 mod clean;
 mod folder;
 mod frame;
+mod inspect;
 mod open;
 mod options;
 mod reader;
@@ -33,6 +34,9 @@ use options::Failure;
 use writer::Writer;
 
 pub use clean::Cleaned;
+pub use inspect::{
+    Checked, KindStat, SalvageError, Salvaged, SegmentStat, Stat, check, salvage, stat,
+};
 pub use open::Recovered;
 pub use options::{LogError, LogOptions, OpenError, RecoveryMode};
 pub use reader::LogReader;

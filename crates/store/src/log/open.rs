@@ -128,7 +128,7 @@ impl Visitor for Indexing {
 }
 
 /// Takes in records that only take others away: they are nowhere, and never count.
-fn apply_values(index: &mut Index, records: &[Record]) {
+pub(super) fn apply_values(index: &mut Index, records: &[Record]) {
     let mut bytes = Vec::new();
     for record in records {
         bytes.clear();

@@ -6,6 +6,7 @@
 mod cleaning;
 mod errors;
 mod files;
+mod inspect;
 mod records;
 
 use std::collections::{BTreeMap, BTreeSet};
