@@ -33,6 +33,8 @@ pub struct Config {
     pub started_at: UnixMillis,
     /// No Session in the store has this number or a higher one.
     pub first_session: SessionId,
+    /// Whether the store can be asked for queued messages, so that they need not stay in memory.
+    pub can_load: bool,
 }
 
 impl Config {
@@ -50,6 +52,7 @@ impl Config {
             response_topic_prefix: Some("response/".to_owned()),
             started_at: UnixMillis(0),
             first_session: SessionId(1),
+            can_load: false,
         }
     }
 }

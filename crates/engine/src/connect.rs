@@ -14,6 +14,7 @@ use proto::connection::Outgoing;
 use proto::packet::{ConnAck, ConnAckProperties, Connect, Disconnect, ReasonCode};
 use proto::topic::level_count;
 use proto::{Secret, Version};
+use store::Seq;
 
 use crate::connections::Connection;
 use crate::keys::SessionKey;
@@ -198,6 +199,7 @@ impl Engine {
             version: connect.version,
             maximum_packet_size_bytes: properties.maximum_packet_size_bytes.map(NonZeroU32::get),
             is_congested: false,
+            dropped_in: Seq(0),
             burst: Burst::default(),
             held: VecDeque::new(),
         });

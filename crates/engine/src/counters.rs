@@ -58,6 +58,10 @@ pub struct Counters {
     pub queued_messages: u64,
     /// Gauge: bytes of these.
     pub queued_bytes: u64,
+    /// Gauge: of the messages that wait, those that only the store has.
+    pub spilled_messages: u64,
+    /// Gauge: bytes of these.
+    pub spilled_bytes: u64,
     /// Gauge: Subscriptions, Shared Subscriptions included.
     pub subscriptions: u64,
     /// Gauge: Shared Subscriptions.
@@ -103,6 +107,8 @@ impl Counters {
         self.memory_bytes_maximum += other.memory_bytes_maximum;
         self.queued_messages += other.queued_messages;
         self.queued_bytes += other.queued_bytes;
+        self.spilled_messages += other.spilled_messages;
+        self.spilled_bytes += other.spilled_bytes;
         self.subscriptions += other.subscriptions;
         self.shared_subscriptions += other.shared_subscriptions;
         self.wills_published += other.wills_published;

@@ -51,7 +51,7 @@ impl Engine {
         if session.link.is_none() && !session.is_durable() {
             return;
         }
-        let durable = session.is_durable().then_some(session.id);
+        let durable = session.stores_messages().then_some(session.id);
         let queued = Queued {
             message: Arc::clone(message),
             subscription_identifiers: terms.subscription_identifiers.clone(),
@@ -126,6 +126,7 @@ impl Engine {
     pub(crate) fn pump(&mut self, key: SessionKey, now: Instant) {
         while self.may_send_more(key) && (self.resend_one(key, now) || self.start_one(key, now)) {}
         self.resume_replays(key);
+        self.want_load(key);
     }
 
     /// Whether the burst of this Session may go on. If not, it does once the server has taken the outputs
@@ -183,7 +184,8 @@ impl Engine {
             None => false,
             Some(Resend::PubRel(packet_id)) => {
                 let ack = Ack::new(packet_id, ReasonCode::Success);
-                self.emit(key, Outgoing::PubRel(ack), Wait::default());
+                let wait = self.wait_for_batch();
+                self.emit(key, Outgoing::PubRel(ack), wait);
                 true
             }
             Some(Resend::Publish(again)) => {
@@ -209,7 +211,7 @@ impl Engine {
         if let Some(queued) = discarded {
             self.counters.publishes_dropped += 1;
             self.counters.dropped_too_large += 1;
-            self.on_dequeued(key, &queued);
+            self.on_dropped(key, &queued);
         }
     }
 
@@ -241,10 +243,14 @@ impl Engine {
                 self.counters.dropped_too_large += 1;
             }
             if let Some(queued) = session.outbound.discard_next() {
-                self.on_dequeued(key, &queued);
+                self.on_dropped(key, &queued);
             }
             return true;
         }
+        let dropped = Wait {
+            persisted: link.dropped_in,
+            ..Wait::default()
+        };
         let id = session.id;
         let Some(started) = session.outbound.start_next() else {
             return false;
@@ -258,7 +264,7 @@ impl Engine {
             let wait = self.commits.wait_of_delivery(id, seq);
             self.wait_for_enqueued().and(wait)
         } else {
-            Wait::default()
+            dropped
         };
         self.send_queued(key, delivery, wait);
         true

@@ -97,6 +97,7 @@ impl Engine {
             self.end_session(key, now);
             return;
         }
+        self.spill(key);
         self.set_members_online(key, false);
         self.record_session(key, Some(self.unix_millis(now)));
         self.start_will_delay(key, now);
@@ -146,13 +147,16 @@ impl Engine {
         if let Some(deadline) = session.will_deadline {
             self.timers.clear(Due::WillDelay(key), deadline);
         }
-        let queued = session.outbound.iter().count() as u64;
+        let spilled = session.outbound.spilled().copied().unwrap_or_default();
+        let queued = session.outbound.iter().count() as u64 + spilled.count;
         let counters = &mut self.counters;
         counters.sessions = self.sessions.len() as u64;
         counters.queued_messages = counters.queued_messages.saturating_sub(queued);
         counters.queued_bytes = counters
             .queued_bytes
-            .saturating_sub(session.queued_bytes as u64);
+            .saturating_sub(session.queued_bytes as u64 + spilled.bytes);
+        counters.spilled_messages = counters.spilled_messages.saturating_sub(spilled.count);
+        counters.spilled_bytes = counters.spilled_bytes.saturating_sub(spilled.bytes);
         let is_stored = session.is_stored;
         let session = session.id;
         match provisional {

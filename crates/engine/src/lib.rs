@@ -15,6 +15,7 @@ mod delivery;
 mod disconnect;
 mod keys;
 mod limits;
+mod loads;
 mod output;
 mod pending;
 mod permissions;
@@ -59,6 +60,7 @@ pub use shared_subscriptions::SharedStrategy;
 use commits::Commits;
 use connections::Connections;
 use keys::{KeyedState, keyed_state};
+use loads::Loads;
 use retained::Retained;
 use routing::Routing;
 use sessions::Sessions;
@@ -84,6 +86,7 @@ pub struct Engine {
     replaying: VecDeque<SessionKey>,
     /// Replays whose SUBACK is not due yet, by Session and Topic Filter.
     replays_waiting: BTreeMap<(SessionKey, Arc<str>), replay::Waiting>,
+    loads: Loads,
     routing: Routing,
     commits: Commits,
     timers: Timers,
@@ -134,6 +137,7 @@ impl Engine {
             retained: Retained::new(retained_limits, shard, shard_count, hasher.clone()),
             replaying: VecDeque::new(),
             replays_waiting: BTreeMap::new(),
+            loads: Loads::new(hasher.clone()),
             routing: Routing::new(&config),
             commits: Commits::new(&config),
             timers,
@@ -163,6 +167,7 @@ impl Engine {
         self.persisted = self.persisted.max(durable);
         self.written = self.written.max(written).max(self.persisted);
         self.release();
+        self.retry_loads();
     }
 
     /// Does what is due at `now`.
@@ -205,6 +210,7 @@ impl Engine {
         self.close_marked(now);
         self.flush_shards();
         self.cut_batch();
+        self.run_loads();
     }
 
     /// Gives the durable effects up to now to the store.

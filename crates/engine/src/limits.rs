@@ -33,13 +33,21 @@ pub struct Limits {
     pub topic_alias_maximum_out: u16,
     /// Levels of a Topic Name or Topic Filter. Default 128.
     pub topic_levels_max: usize,
-    /// Messages that wait for one Session. Default 100,000.
+    /// Messages that wait for one Session, in memory or only on disk. Default 1,000,000.
     pub queued_messages_max: usize,
-    /// Bytes of messages that wait or are in flight for one Session. Default 64 MiB.
+    /// Bytes of messages that wait or are in flight for one Session, in memory or only on disk.
+    /// Default 1 GiB.
     pub queued_bytes_max: usize,
-    /// Bytes of messages that wait or are in flight for all Sessions of the process; a quarter of it is
-    /// kept for Sessions that have little queued. Default 1 GiB.
+    /// Of these, bytes in memory; what the store has goes to the disk beyond that. Default 64 MiB.
+    pub queued_bytes_memory_max: usize,
+    /// Bytes of messages in memory that wait or are in flight for all Sessions of the process; a quarter
+    /// of it is kept for Sessions that have little queued. What the store has goes to the disk beyond
+    /// that. Default 1 GiB.
     pub queued_bytes_total_max: usize,
+    /// Messages the store has that wait in memory for one connected Session. Default 128.
+    pub window_messages_max: usize,
+    /// Bytes of these, but at least one message. Default 256 KiB.
+    pub window_bytes_max: usize,
     /// What happens when a queue is full. Default: drop the newest.
     pub overflow_policy: OverflowPolicy,
     /// Subscriptions of one Session; more are refused with 0x97. Default 10,000.
@@ -83,9 +91,12 @@ impl Default for Limits {
             topic_alias_maximum: 16,
             topic_alias_maximum_out: 16,
             topic_levels_max: 128,
-            queued_messages_max: 100_000,
-            queued_bytes_max: 64 * MIB,
+            queued_messages_max: 1_000_000,
+            queued_bytes_max: 1024 * MIB,
+            queued_bytes_memory_max: 64 * MIB,
             queued_bytes_total_max: 1024 * MIB,
+            window_messages_max: 128,
+            window_bytes_max: MIB / 4,
             overflow_policy: OverflowPolicy::DropNewest,
             subscriptions_per_session_max: 10_000,
             sessions_max: 1_000_000,

@@ -39,4 +39,6 @@ pub enum Output {
     /// Give the durable effects of this turn to the store, then call
     /// [`crate::Engine::on_persisted`] when they are durable.
     Persist(store::Batch),
+    /// Ask the store for queued messages, then call [`crate::Engine::on_loaded`] with its answer.
+    Load(store::Load),
 }

@@ -1,11 +1,13 @@
-//! How much may wait for a Session, and what happens beyond that.
+//! How much may wait for a Session, where it waits, and what happens beyond that.
 //!
-//! Owns: message and byte limits, the overflow policy, the count of queued bytes.
-//! Does not own: the queue itself (see `proto::session::Outbound`). Start reading at [`Engine::enqueue`].
-//! Invariant: every byte charged to a Session and to the shard is given back exactly once.
+//! Owns: message and byte limits, what goes to the disk instead of memory, the overflow policy, the count of
+//! queued bytes. Does not own: the queue itself (see `proto::session::Outbound`), the way back from the disk
+//! (see `loads`). Start reading at [`Engine::enqueue`].
+//! Invariants: every byte charged to a Session and to the shard is given back exactly once; what the store
+//! has stays in memory only for a Session that is connected, and within its window.
 
 use proto::packet::ReasonCode;
-use proto::session::Queued;
+use proto::session::{Outbound, Queued};
 use store::{Record, SessionId, Target};
 
 use crate::Engine;
@@ -13,21 +15,53 @@ use crate::keys::SessionKey;
 use crate::limits::OverflowPolicy;
 use crate::sessions::Session;
 
+/// Where a message waits.
+enum Place {
+    Memory,
+    /// Only the store has it; its number stays in memory.
+    Disk,
+}
+
+impl Session {
+    /// Whether the store has to have the messages of its queue. Also if it is not kept any more, but older
+    /// ones are only on disk: they must not be overtaken.
+    pub(crate) fn stores_messages(&self) -> bool {
+        self.is_durable() || self.outbound.spilled().is_some()
+    }
+
+    /// Bytes of its queue, in memory or not.
+    fn queued_bytes_all(&self) -> usize {
+        let spilled = self.outbound.spilled().map_or(0, |spilled| spilled.bytes);
+        let spilled = usize::try_from(spilled).unwrap_or(usize::MAX);
+        self.queued_bytes.saturating_add(spilled)
+    }
+}
+
 impl Engine {
     /// Queues a message above QoS 0 for a Session within its limits. Returns its number in the queue, or
     /// `None` if it was dropped.
     pub(crate) fn enqueue(&mut self, key: SessionKey, queued: Queued) -> Option<u64> {
         let charge = Session::charge(&queued.message);
-        if !self.has_room(key, charge) && !self.make_room(key, charge) {
+        let is_stored = queued.is_stored;
+        let place = match self.place_for(key, charge, is_stored) {
+            Some(place) => Some(place),
+            None => self.make_room(key, charge, is_stored),
+        };
+        let Some(place) = place else {
             self.counters.publishes_dropped += 1;
             self.counters.dropped_queue_full += 1;
             return None;
+        };
+        match place {
+            Place::Memory => {
+                let session = self.sessions.get_mut(key)?;
+                session.queued_bytes += charge;
+                self.counters.queued_bytes += charge as u64;
+                self.counters.queued_messages += 1;
+                Some(session.outbound.push(queued))
+            }
+            Place::Disk => self.change_spilled(key, |queue| queue.push_spilled(charge as u64)),
         }
-        let session = self.sessions.get_mut(key)?;
-        session.queued_bytes += charge;
-        self.counters.queued_bytes += charge as u64;
-        self.counters.queued_messages += 1;
-        Some(session.outbound.push(queued))
     }
 
     /// A queued message is finished, in whichever way: gives back its bytes and forgets it durably.
@@ -39,11 +73,29 @@ impl Engine {
         session.queued_bytes = session.queued_bytes.saturating_sub(charge);
         self.counters.queued_bytes = self.counters.queued_bytes.saturating_sub(charge as u64);
         self.counters.queued_messages = self.counters.queued_messages.saturating_sub(1);
-        if !queued.is_stored {
-            return;
+        if queued.is_stored {
+            let session = session.id;
+            self.forget(session, queued.seq);
         }
-        let session = session.id;
-        let seq = queued.seq;
+    }
+
+    /// A queued message is finished without having been sent. After a crash that does not know it, it would
+    /// be sent: what follows it has to wait.
+    pub(crate) fn on_dropped(&mut self, key: SessionKey, queued: &Queued) {
+        self.on_dequeued(key, queued);
+        if queued.is_stored {
+            self.hold_followers(key);
+        }
+    }
+
+    fn hold_followers(&mut self, key: SessionKey) {
+        let dropped_in = self.wait_for_batch().persisted;
+        if let Some(link) = self.sessions.link_mut(key) {
+            link.dropped_in = dropped_in;
+        }
+    }
+
+    fn forget(&mut self, session: SessionId, seq: u64) {
         // Of a message that is still being routed the store does not know yet, and need not.
         let is_queued = |target: &Target| target.seq == seq && target.session == session;
         if let Some(index) = self.targets.iter().rposition(is_queued) {
@@ -73,11 +125,91 @@ impl Engine {
         });
     }
 
-    fn has_room(&self, key: SessionKey, charge: usize) -> bool {
-        let Some(session) = self.sessions.get(key) else {
-            return false;
-        };
-        let total = usize::try_from(self.counters.queued_bytes).unwrap_or(usize::MAX);
+    /// The Session has no connection: what the store has need not stay in memory.
+    pub(crate) fn spill(&mut self, key: SessionKey) {
+        if !self.config.can_load {
+            return;
+        }
+        let (mut messages, mut bytes) = (0, 0);
+        self.change_spilled(key, |queue| {
+            queue.spill(|queued| {
+                let charge = Session::charge(&queued.message);
+                messages += 1;
+                bytes += charge;
+                charge as u64
+            });
+        });
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.queued_bytes = session.queued_bytes.saturating_sub(bytes);
+            let counters = &mut self.counters;
+            counters.queued_bytes = counters.queued_bytes.saturating_sub(bytes as u64);
+            counters.queued_messages = counters.queued_messages.saturating_sub(messages);
+        }
+        if messages > 0 {
+            self.hold_loads(key);
+        }
+    }
+
+    /// Every change of what only the store has goes through here, so that it is counted.
+    pub(crate) fn change_spilled<T>(
+        &mut self,
+        key: SessionKey,
+        change: impl FnOnce(&mut Outbound) -> T,
+    ) -> Option<T> {
+        let session = self.sessions.get_mut(key)?;
+        let (messages, bytes) = spilled_of(&session.outbound);
+        let changed = change(&mut session.outbound);
+        let (messages_after, bytes_after) = spilled_of(&session.outbound);
+        let counters = &mut self.counters;
+        for (count, before, after) in [
+            (&mut counters.spilled_messages, messages, messages_after),
+            (&mut counters.queued_messages, messages, messages_after),
+            (&mut counters.spilled_bytes, bytes, bytes_after),
+            (&mut counters.queued_bytes, bytes, bytes_after),
+        ] {
+            *count = count.saturating_add(after).saturating_sub(before);
+        }
+        Some(changed)
+    }
+
+    /// Where one more message may wait; `None` if nowhere.
+    fn place_for(&self, key: SessionKey, charge: usize, is_stored: bool) -> Option<Place> {
+        let session = self.sessions.get(key)?;
+        let queue = &session.outbound;
+        if queue.waiting_len() >= self.limits.queued_messages_max
+            || session.queued_bytes_all().saturating_add(charge) > self.limits.queued_bytes_max
+        {
+            return None;
+        }
+        // Nothing overtakes what is on disk.
+        if queue.spilled().is_some() {
+            return Some(Place::Disk);
+        }
+        let is_in_memory = self.may_hold(session, charge) && self.has_memory(session, charge);
+        if !is_stored || !self.config.can_load {
+            return is_in_memory.then_some(Place::Memory);
+        }
+        let (messages, bytes) = queue.window();
+        let is_in_window = messages == 0
+            || messages < self.limits.window_messages_max
+                && bytes.saturating_add(charge) <= self.limits.window_bytes_max;
+        let is_in_memory = is_in_memory && is_in_window && session.link.is_some();
+        Some(if is_in_memory {
+            Place::Memory
+        } else {
+            Place::Disk
+        })
+    }
+
+    /// Whether the Session may have this many bytes more in memory.
+    pub(crate) fn may_hold(&self, session: &Session, bytes: usize) -> bool {
+        session.queued_bytes.saturating_add(bytes) <= self.limits.queued_bytes_memory_max
+    }
+
+    /// Whether the shard has memory for this many bytes more, the Session being one that keeps up or not.
+    pub(crate) fn has_memory(&self, session: &Session, bytes: usize) -> bool {
+        let total = self.counters.queued_bytes - self.counters.spilled_bytes;
+        let total = usize::try_from(total).unwrap_or(usize::MAX);
         // What the slow may not fill is left for those that keep up.
         let reserved = if session.queued_bytes > KEEPS_UP_BYTES_MAX {
             self.queued_bytes_shard_max / RESERVED_SHARE
@@ -85,35 +217,49 @@ impl Engine {
             0
         };
         let total_max = self.queued_bytes_shard_max - reserved;
-        session.outbound.waiting_len() < self.limits.queued_messages_max
-            && session.queued_bytes + charge <= self.limits.queued_bytes_max
-            && total.saturating_add(charge) <= total_max
+        total.saturating_add(bytes) <= total_max
     }
 
-    fn make_room(&mut self, key: SessionKey, charge: usize) -> bool {
+    fn make_room(&mut self, key: SessionKey, charge: usize, is_stored: bool) -> Option<Place> {
         match self.limits.overflow_policy {
-            OverflowPolicy::DropNewest => false,
-            OverflowPolicy::DropOldest => {
-                while !self.has_room(key, charge) {
-                    let Some(session) = self.sessions.get_mut(key) else {
-                        return false;
-                    };
-                    let Some(oldest) = session.outbound.discard_next() else {
-                        return false;
-                    };
-                    self.counters.publishes_dropped += 1;
-                    self.counters.dropped_queue_full += 1;
-                    self.on_dequeued(key, &oldest);
+            OverflowPolicy::DropNewest => None,
+            OverflowPolicy::DropOldest => loop {
+                self.drop_oldest(key)?;
+                if let Some(place) = self.place_for(key, charge, is_stored) {
+                    return Some(place);
                 }
-                true
-            }
+            },
             OverflowPolicy::Disconnect => {
                 // Closing may end the Session, which the caller is still looking at: done at turn's end.
                 self.close_later(key, ReasonCode::QuotaExceeded);
-                false
+                None
             }
         }
     }
+
+    /// Drops the oldest message that was not sent yet. One that is on disk is known by its number only, and
+    /// that is enough.
+    fn drop_oldest(&mut self, key: SessionKey) -> Option<()> {
+        let session = self.sessions.get_mut(key)?;
+        let id = session.id;
+        if let Some(oldest) = session.outbound.discard_next() {
+            self.on_dropped(key, &oldest);
+        } else {
+            let dropped = self.change_spilled(key, Outbound::drop_spilled);
+            self.forget(id, dropped.flatten()?);
+            self.hold_followers(key);
+        }
+        self.counters.publishes_dropped += 1;
+        self.counters.dropped_queue_full += 1;
+        Some(())
+    }
+}
+
+/// How many messages only the store has, and their bytes.
+fn spilled_of(queue: &Outbound) -> (u64, u64) {
+    queue
+        .spilled()
+        .map_or((0, 0), |spilled| (spilled.count, spilled.bytes))
 }
 
 /// A Session with no more bytes queued than this keeps up.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proto::packet::{Will, WillProperties};
-use proto::session::Outbound;
+use proto::session::{Outbound, Spilled};
 use proto::topic::split_shared;
 use proto::{Message, PacketIdentifier, Qos};
 use store::{
@@ -111,7 +111,16 @@ impl Engine {
             record.expiry_seconds,
         );
         session.is_stored = true;
-        session.outbound = Outbound::restored(&found.released, None, record.queue_seq);
+        let sent_max = u64::from(self.limits.maximum_inflight_messages);
+        let spilled = found.queue.map(|queue| {
+            self.counters.spilled_messages += queue.count;
+            self.counters.queued_messages += queue.count;
+            self.counters.spilled_bytes += queue.bytes;
+            self.counters.queued_bytes += queue.bytes;
+            let numbers = (queue.first_seq, queue.last_seq);
+            Spilled::restored(numbers, queue.count, queue.bytes, sent_max)
+        });
+        session.outbound = Outbound::restored(&found.released, spilled, record.queue_seq);
         session.inbound_number = record.inbound_number;
         session.disconnected_at = record.disconnected_at;
         for packet_id in found.inbound {

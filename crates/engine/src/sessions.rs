@@ -13,9 +13,10 @@ use proto::packet::Will;
 use proto::session::{Inbound, Outbound};
 use proto::{Message, Version};
 use slab::Slab;
-use store::{SessionId, UnixMillis};
+use store::{Seq, SessionId, UnixMillis};
 
 use crate::keys::{KeyedState, SessionKey};
+use crate::loads::Loading;
 use crate::pending::Held;
 use crate::retained::Replay;
 use crate::timers::Deadline;
@@ -33,8 +34,10 @@ pub(crate) struct Session {
     /// When its connection ended, as the store knows it; `None` while it has one.
     pub(crate) disconnected_at: Option<UnixMillis>,
     pub(crate) outbound: Outbound,
-    /// Bytes of the messages in `outbound`.
+    /// Bytes of the messages in `outbound` that are in memory.
     pub(crate) queued_bytes: usize,
+    /// Where it stands with those that are not.
+    pub(crate) loading: Loading,
     pub(crate) inbound: Inbound,
     /// The last number of a QoS 2 message of its Client that is recorded.
     pub(crate) inbound_number: u64,
@@ -75,6 +78,9 @@ pub(crate) struct Link {
     pub(crate) maximum_packet_size_bytes: Option<u32>,
     /// Unsent bytes are above the mark: QoS 0 is dropped, the rest waits.
     pub(crate) is_congested: bool,
+    /// The batch that holds the last message dropped from its queue: should that be lost, nothing that
+    /// came after it must have been sent.
+    pub(crate) dropped_in: Seq,
     /// What was sent to it from its queue since the server last took the outputs.
     pub(crate) burst: Burst,
     /// Packets that wait for durability or other shards, in order.
@@ -98,6 +104,7 @@ impl Session {
             link: None,
             outbound: Outbound::default(),
             queued_bytes: 0,
+            loading: Loading::Idle,
             inbound: Inbound::default(),
             inbound_number: 0,
             inbound_open: 0,

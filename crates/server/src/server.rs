@@ -242,6 +242,7 @@ impl Server {
             response_topic_prefix: config.response_topic_prefix.clone(),
             started_at: persist::unix_millis(),
             first_session: recovered.next_session,
+            can_load: true,
             ..engine::Config::new(ShardIndex(0), settings.shard_count, settings.hash_seed)
         }
     }

@@ -56,9 +56,9 @@ impl Store for MemoryStore {
 pub struct HeldStore {
     appended: Seq,
     durable: Seq,
-    /// What an earlier process has left.
-    past: Vec<Record>,
     batches: Vec<Batch>,
+    /// What earlier processes have left, and the batches that are durable: queued messages by number.
+    queues: BTreeMap<SessionId, BTreeMap<u64, LoadedMessage>>,
     loaded: VecDeque<Loaded>,
 }
 
@@ -71,15 +71,24 @@ impl HeldStore {
 
     /// A store that has taken nothing yet but finds the records of an earlier process.
     #[must_use]
-    pub fn after(past: Vec<Record>) -> Self {
-        Self {
-            past,
-            ..Self::default()
-        }
+    pub fn after(past: &[Record]) -> Self {
+        let mut store = Self::default();
+        past.iter().for_each(|record| store.enter(record));
+        store
     }
 
     /// Makes everything taken so far durable; returns the new durable number.
-    pub const fn release(&mut self) -> Seq {
+    pub fn release(&mut self) -> Seq {
+        let batches = std::mem::take(&mut self.batches);
+        let durable = usize::try_from(self.durable.0).unwrap_or(usize::MAX);
+        for record in batches
+            .iter()
+            .skip(durable)
+            .flat_map(|batch| &batch.records)
+        {
+            self.enter(record);
+        }
+        self.batches = batches;
         self.durable = self.appended;
         self.durable
     }
@@ -90,34 +99,35 @@ impl HeldStore {
         &self.batches
     }
 
-    /// The messages queued for `session` in all batches taken, by number.
-    fn queue_of(&self, session: SessionId) -> BTreeMap<u64, LoadedMessage> {
-        let mut queue = BTreeMap::new();
-        let taken = self.batches.iter().flat_map(|batch| &batch.records);
-        for record in self.past.iter().chain(taken) {
-            match record {
-                Record::Enqueue {
-                    message, targets, ..
-                } => {
-                    for target in targets.iter().filter(|of| of.session == session) {
-                        let (target, message) = (target.clone(), message.clone());
-                        queue.insert(target.seq, LoadedMessage { target, message });
-                    }
+    fn enter(&mut self, record: &Record) {
+        match record {
+            Record::Enqueue {
+                message, targets, ..
+            } => {
+                for target in targets {
+                    let (target, message) = (target.clone(), message.clone());
+                    let queue = self.queues.entry(target.session).or_default();
+                    queue.insert(target.seq, LoadedMessage { target, message });
                 }
-                Record::Dequeue {
-                    session: of,
-                    first_seq,
-                    count,
-                } if *of == session => {
-                    queue.retain(|seq, _| !(*first_seq..first_seq + count).contains(seq));
+            }
+            Record::Dequeue {
+                session,
+                first_seq,
+                count,
+            } => {
+                if let Some(queue) = self.queues.get_mut(session) {
+                    let numbers = *first_seq..first_seq + count;
+                    queue.extract_if(numbers, |_, _| true).for_each(drop);
                 }
-                Record::Release { session: of, seq } if *of == session => {
+            }
+            Record::Release { session, seq } => {
+                if let Some(queue) = self.queues.get_mut(session) {
                     queue.remove(seq);
                 }
-                _ => {}
             }
+            Record::SessionDelete { session } => drop(self.queues.remove(session)),
+            _ => {}
         }
-        queue
     }
 }
 
@@ -136,13 +146,13 @@ impl Store for HeldStore {
         self.durable
     }
 
+    /// Knows only what is durable.
     fn load(&mut self, load: Load) {
-        let found = self.queue_of(load.session);
         let mut bytes = 0;
-        let messages = found
-            .into_iter()
-            .filter(|(seq, _)| *seq >= load.from_seq)
-            .map(|(_, loaded)| loaded)
+        let queue = self.queues.get(&load.session).into_iter();
+        let messages = queue
+            .flat_map(|queue| queue.range(load.from_seq..))
+            .map(|(_, loaded)| loaded.clone())
             .take_while(|loaded| {
                 let is_first = bytes == 0;
                 bytes += loaded.message.payload.len() + loaded.message.topic.len();

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::{NonZeroU16, NonZeroU32};
+use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -44,6 +45,7 @@ enum Event {
     Advance(u64),
     Carry(usize),
     Persist(usize),
+    Answer(usize),
     Turn,
 }
 
@@ -136,6 +138,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (1_u64..8).prop_map(Event::Advance),
         8 => (0_usize..12).prop_map(Event::Carry),
         4 => (0_usize..3).prop_map(Event::Persist),
+        3 => (0_usize..3).prop_map(Event::Answer),
         5 => Just(Event::Turn),
     ]
 }
@@ -156,11 +159,12 @@ struct Chaos {
 }
 
 impl Chaos {
-    fn new(shards: u16, overflow_policy: OverflowPolicy) -> Self {
+    fn new(shards: u16, overflow_policy: OverflowPolicy, can_load: bool) -> Self {
         let limits = Limits {
             overflow_policy,
             queued_messages_max: 3,
             queued_bytes_max: 2500,
+            window_messages_max: 2,
             retained_messages_max: 2,
             retained_replay_per_turn: 1,
             subscriptions_per_session_max: 4,
@@ -168,8 +172,12 @@ impl Chaos {
             receive_maximum: 5,
             ..Limits::default()
         };
-        let mut world = World::with(shards, limits);
+        let mut world = World::with_config(shards, limits, |config| {
+            config.sys_interval = Duration::ZERO;
+            config.can_load = can_load;
+        });
         (world.holds_rings, world.holds_store) = (true, true);
+        world.holds_loads = true;
         Self {
             world,
             clients: vec![None; CLIENTS],
@@ -189,6 +197,10 @@ impl Chaos {
             Event::Persist(shard) => {
                 let shard = shard % self.world.engines.len();
                 self.world.persist_shard(shard);
+            }
+            Event::Answer(shard) => {
+                let shard = shard % self.world.engines.len();
+                self.world.answer_loads(shard);
             }
             Event::Turn => drop(self.world.turn()),
             Event::Advance(seconds) => self.world.advance(seconds),
@@ -355,6 +367,10 @@ impl Chaos {
     /// Everything is carried, made durable, read and answered.
     fn quiet(&mut self) {
         (self.world.holds_rings, self.world.holds_store) = (false, false);
+        self.world.holds_loads = false;
+        for shard in 0..self.world.engines.len() {
+            self.world.answer_loads(shard);
+        }
         self.world.persist();
         for client in self.clients.clone().into_iter().flatten() {
             self.world.congest(client, false);
@@ -402,6 +418,7 @@ impl Chaos {
             assert_eq!(counters.shared_subscriptions, 0);
             assert_eq!(counters.queued_messages, 0);
             assert_eq!(counters.queued_bytes, 0);
+            assert_eq!((counters.spilled_messages, counters.spilled_bytes), (0, 0));
         }
         for store in &self.world.stores {
             let mut books = Books::default();
@@ -522,9 +539,10 @@ proptest! {
     fn the_books_balance_whatever_clients_do(
         shards in 1_u16..=3,
         overflow_policy in policy(),
+        can_load in prop::bool::weighted(0.8),
         events in prop::collection::vec(event(), 1..150),
     ) {
-        let mut chaos = Chaos::new(shards, overflow_policy);
+        let mut chaos = Chaos::new(shards, overflow_policy, can_load);
         for event in &events {
             chaos.apply(event);
         }

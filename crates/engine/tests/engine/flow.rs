@@ -388,7 +388,7 @@ fn queued_bytes_are_bounded_per_session_and_per_process() {
         ..Limits::default()
     };
     for limits in [tight, shared] {
-        let mut world = World::with(1, limits);
+        let mut world = World::without_loads(limits);
         let (sender, receiver) = (world.connect("sender"), world.connect("receiver"));
         world.subscribe(receiver, "a", 1);
         world.lose(receiver);
@@ -406,13 +406,10 @@ fn queued_bytes_are_bounded_per_session_and_per_process() {
 /// Slow readers fill their own part of what is kept for all, not that of a reader that keeps up.
 #[test]
 fn full_queues_of_others_cost_a_reader_that_keeps_up_nothing() {
-    let mut world = World::with(
-        1,
-        Limits {
-            queued_bytes_total_max: 1024 * 1024,
-            ..Limits::default()
-        },
-    );
+    let mut world = World::without_loads(Limits {
+        queued_bytes_total_max: 1024 * 1024,
+        ..Limits::default()
+    });
     let (slow, slower) = (world.connect("slow"), world.connect("slower"));
     let (sender, reader) = (world.connect("sender"), world.connect("reader"));
     for client in [reader, slow, slower] {
@@ -564,7 +561,7 @@ fn a_message_waits_while_its_identifier_is_in_use() {
 fn a_queue_leaves_in_bursts_so_that_congestion_is_noticed() {
     const MESSAGES: usize = 64;
     const BURST_BYTES_MAX: usize = 512 * 1024;
-    let mut world = World::new();
+    let mut world = World::without_loads(Limits::default());
     let (subscriber, publisher) = (world.connect("subscriber"), world.connect("publisher"));
     world.subscribe(subscriber, "a", 1);
     world.received(subscriber);

@@ -21,6 +21,8 @@ mod retained_property;
 mod sessions;
 mod shards;
 mod shared_property;
+mod spilled;
+mod spilled_property;
 mod subscriptions;
 mod wills;
 mod world;

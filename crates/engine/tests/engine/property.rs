@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::num::NonZeroU16;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use proto::connection::{Delivery, Outgoing};
@@ -36,6 +37,8 @@ enum Event {
     Carry(usize),
     /// What one shard has given its store becomes durable.
     Persist(usize),
+    /// The store answers one shard.
+    Answer(usize),
     Turn,
 }
 
@@ -54,6 +57,7 @@ fn event() -> impl Strategy<Value = Event> {
         8 => (0..PEERS, 1_usize..4).prop_map(|(peer, count)| Event::Read(peer, count)),
         8 => (0_usize..6).prop_map(Event::Carry),
         3 => (0_usize..3).prop_map(Event::Persist),
+        3 => (0_usize..3).prop_map(Event::Answer),
         4 => Just(Event::Turn),
     ]
 }
@@ -97,9 +101,18 @@ struct Run {
 
 impl Run {
     /// Two publishers and two subscribers, of which the second is granted QoS 1 only.
-    fn new(shards: u16, receive_maximum: u16) -> Self {
+    /// With a `window`, only so many messages that wait stay in memory.
+    fn new(shards: u16, receive_maximum: u16, window: Option<usize>) -> Self {
+        let limits = Limits {
+            window_messages_max: window.unwrap_or(1),
+            ..Limits::default()
+        };
+        let world = World::with_config(shards, limits, |config| {
+            config.sys_interval = Duration::ZERO;
+            config.can_load = window.is_some();
+        });
         let mut run = Self {
-            world: World::with(shards, Limits::default()),
+            world,
             peers: Vec::new(),
             published: BTreeMap::new(),
             count: 0,
@@ -125,6 +138,7 @@ impl Run {
         }
         run.world.holds_rings = true;
         run.world.holds_store = true;
+        run.world.holds_loads = true;
         run
     }
 
@@ -155,6 +169,10 @@ impl Run {
             Event::Persist(shard) => {
                 let shard = shard % self.world.engines.len();
                 self.world.persist_shard(shard);
+            }
+            Event::Answer(shard) => {
+                let shard = shard % self.world.engines.len();
+                self.world.answer_loads(shard);
             }
             Event::Turn => {
                 self.world.turn();
@@ -386,6 +404,10 @@ impl Run {
     fn finish(&mut self, receive_maximum: u16) {
         self.world.holds_rings = false;
         self.world.holds_store = false;
+        self.world.holds_loads = false;
+        for shard in 0..self.world.engines.len() {
+            self.world.answer_loads(shard);
+        }
         self.world.persist();
         for index in 0..PEERS {
             self.connect(index, Version::V5, receive_maximum);
@@ -412,6 +434,8 @@ impl Run {
         for engine in &self.world.engines {
             assert_eq!(engine.counters().queued_messages, 0);
             assert_eq!(engine.counters().queued_bytes, 0);
+            assert_eq!(engine.counters().spilled_messages, 0);
+            assert_eq!(engine.counters().spilled_bytes, 0);
         }
     }
 
@@ -454,9 +478,10 @@ proptest! {
     fn nothing_is_lost_doubled_or_reordered_by_any_interleaving_and_loss(
         shards in 1_u16..=3,
         receive_maximum in 1_u16..=4,
+        window in prop::option::weighted(0.8, 1_usize..5),
         events in prop::collection::vec(event(), 1..120),
     ) {
-        let mut run = Run::new(shards, receive_maximum);
+        let mut run = Run::new(shards, receive_maximum, window);
         for event in &events {
             run.apply(event, receive_maximum);
         }

@@ -15,7 +15,7 @@ use proto::packet::{
     Subscribe, SubscriptionOptions, SubscriptionRequest, Unsubscribe,
 };
 use proto::{PacketIdentifier, Qos, Version};
-use store::{Batch, HeldStore, Record, Store, UnixMillis};
+use store::{Batch, HeldStore, Load, Record, SessionId, Store, UnixMillis};
 use vencejo_engine::{
     Config, ConnectRequest, ConnectionKey, Engine, Limits, Output, Permissions, ShardIndex,
     ShardMessage, home_shard,
@@ -43,6 +43,10 @@ pub(crate) struct World {
     pub(crate) now: Instant,
     /// Whether batches stay volatile until [`World::persist`].
     pub(crate) holds_store: bool,
+    /// Whether the answers of the store stay with it until [`World::answer_loads`].
+    pub(crate) holds_loads: bool,
+    /// What the stores were asked for and have not answered.
+    pub(crate) loading: BTreeMap<SessionId, Load>,
     /// Whether messages between shards stay in their rings until [`World::carry`].
     pub(crate) holds_rings: bool,
     pub(crate) permissions: Arc<Permissions>,
@@ -84,11 +88,20 @@ impl World {
         })
     }
 
+    /// One shard whose store cannot be asked for messages.
+    pub(crate) fn without_loads(limits: Limits) -> Self {
+        Self::with_config(1, limits, |config| {
+            config.sys_interval = Duration::ZERO;
+            config.can_load = false;
+        })
+    }
+
     pub(crate) fn with_config(shards: u16, limits: Limits, change: impl Fn(&mut Config)) -> Self {
         let now = start();
         let mut config = Config::new(ShardIndex(0), shards, SEED);
         config.limits = Arc::new(limits);
         config.started_at = BEGAN_AT;
+        config.can_load = true;
         change(&mut config);
         Self {
             engines: engines(&config, now),
@@ -100,6 +113,8 @@ impl World {
             log: Vec::new(),
             holds_store: false,
             holds_rings: false,
+            holds_loads: false,
+            loading: BTreeMap::new(),
             permissions: Arc::new(Permissions::allow_all()),
             version: Version::V5,
             inboxes: BTreeMap::new(),
@@ -164,6 +179,14 @@ impl World {
                     let link = (shard, usize::from(to.0));
                     self.rings.entry(link).or_default().push_back(message);
                 }
+                Output::Load(load) => {
+                    let is_first = self.loading.insert(load.session, load).is_none();
+                    assert!(is_first, "two loads for one Session");
+                    self.stores[shard].load(load);
+                    if !self.holds_loads {
+                        self.answer_loads(shard);
+                    }
+                }
                 Output::Persist(batch) => {
                     self.log.push((shard, batch.clone()));
                     self.stores[shard]
@@ -176,6 +199,18 @@ impl World {
             }
         }
         moved
+    }
+
+    /// Gives the shard the answers of its store; it says how many there were.
+    pub(crate) fn answer_loads(&mut self, shard: usize) -> usize {
+        let store = &mut self.stores[shard];
+        let loaded: Vec<_> = std::iter::from_fn(|| store.poll_loaded()).collect();
+        let count = loaded.len();
+        for loaded in loaded {
+            self.loading.remove(&loaded.session);
+            self.engines[shard].on_loaded(loaded, self.now);
+        }
+        count
     }
 
     /// Makes everything appended durable.
@@ -216,11 +251,12 @@ impl World {
 
     fn restart(&mut self, shard_count: u16, found: Found) {
         self.rings.clear();
+        self.loading.clear();
         self.config.shard_count = shard_count;
         self.config.first_session = found.next_session;
         self.engines = engines(&self.config, self.now);
         self.stores = (0..shard_count)
-            .map(|_| HeldStore::after(self.past.clone()))
+            .map(|_| HeldStore::after(&self.past))
             .collect();
         let mut homes = vec![Vec::new(); usize::from(shard_count)];
         for session in found.sessions {

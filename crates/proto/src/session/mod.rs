@@ -12,5 +12,5 @@ mod packet_identifier;
 mod spilled;
 
 pub use inbound::{Inbound, InboundPublish};
-pub use outbound::{Completed, InFlight, Outbound, PubRecOutcome, Queued, Resend};
+pub use outbound::{Completed, InFlight, OnLoaded, Outbound, PubRecOutcome, Queued, Resend};
 pub use spilled::Spilled;

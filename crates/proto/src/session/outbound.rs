@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use super::Spilled;
 use super::packet_identifier::{PACKET_IDENTIFIERS, derived};
+use super::spilled::Sent;
 use crate::{Message, PacketIdentifier, Qos};
 
 /// One message for the peer, above QoS 0.
@@ -79,6 +80,19 @@ pub enum PubRecOutcome {
     Refused(Queued),
     /// No such identifier.
     Unknown,
+}
+
+/// What has become of a loaded message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnLoaded {
+    /// It is in memory.
+    Queued,
+    /// It has expired and is gone.
+    Expired,
+    /// It has expired, but the peer may have it: only its PUBREL is left to send.
+    Released,
+    /// It was dropped meanwhile, or is in memory already.
+    Unwanted,
 }
 
 /// The sender's half of the delivery state of a Session.
@@ -156,17 +170,23 @@ impl Outbound {
 
     /// Leaves to the store what it has, from the last message on; `charge` says for how many bytes. Only
     /// while there is no Network Connection.
-    pub fn spill(&mut self, charge: impl Fn(&Queued) -> u64) {
+    pub fn spill(&mut self, mut charge: impl FnMut(&Queued) -> u64) {
         while let Some(last) = self.waiting.pop_back_if(|last| last.is_stored) {
             self.waiting_bytes -= last.message.memory_bytes();
-            self.spill_one(&last, &charge, false);
+            self.spill_one(last.seq, charge(&last), false);
         }
         if !self.waiting.is_empty() {
             return;
         }
         self.waiting = VecDeque::new();
+        // Between what was sent and what was not, messages may have been dropped.
+        if let Some(spilled) = &mut self.spilled
+            && spilled.sent_count == 0
+        {
+            spilled.keep_through(spilled.first_seq - 1);
+        }
         while let Some(last) = self.in_flight.pop_back_if(|last| last.queued.is_stored) {
-            self.spill_one(&last.queued, &charge, true);
+            self.spill_one(last.queued.seq, charge(&last.queued), true);
         }
         self.in_flight.shrink_to_fit();
         self.keep_released();
@@ -180,10 +200,10 @@ impl Outbound {
         }
     }
 
-    fn spill_one(&mut self, queued: &Queued, charge: impl Fn(&Queued) -> u64, is_sent: bool) {
+    fn spill_one(&mut self, seq: u64, bytes: u64, is_sent: bool) {
         self.spilled
-            .get_or_insert_with(|| Box::new(Spilled::beginning_at(queued.seq)))
-            .push_front(queued.seq, charge(queued), is_sent);
+            .get_or_insert_with(|| Box::new(Spilled::beginning_at(seq)))
+            .push_front(seq, bytes, is_sent);
     }
 
     /// What is not in memory, if anything.
@@ -192,22 +212,41 @@ impl Outbound {
         self.spilled.as_deref()
     }
 
-    /// A spilled message has been loaded. Ignored unless it is one of [`Self::spilled`].
-    pub fn push_loaded(&mut self, queued: Queued, bytes: u64) {
-        let taken = self.change_spilled(|spilled| spilled.take(queued.seq, bytes));
-        let Some(may_be_sent) = taken.flatten() else {
-            return;
+    /// A spilled message has been loaded. If it has expired, it is in the queue afterwards only if it was sent
+    /// for sure: the peer may have it, and its handshake goes on, [MQTT-4.3.3-7].
+    pub fn push_loaded(&mut self, queued: Queued, bytes: u64, is_expired: bool) -> OnLoaded {
+        let seq = queued.seq;
+        let taken = self.change_spilled(|spilled| spilled.take(seq, bytes));
+        let Some(sent) = taken.flatten() else {
+            return OnLoaded::Unwanted;
         };
         // What is that far above an open message has waited for it and was not sent.
-        if may_be_sent && let Some(packet_id) = self.packet_id_of(queued.seq) {
+        let packet_id = self.packet_id_of(seq).filter(|_| sent != Sent::No);
+        if is_expired && sent != Sent::Yes {
+            return match packet_id.filter(|_| queued.qos == Qos::ExactlyOnce) {
+                // Had it been sent, the peer would keep its identifier until PUBREL.
+                Some(packet_id) => {
+                    self.released.push_back(Released {
+                        packet_id,
+                        seq,
+                        has_spent: false,
+                        is_stored: queued.is_stored,
+                    });
+                    OnLoaded::Released
+                }
+                None => OnLoaded::Expired,
+            };
+        }
+        if let Some(packet_id) = packet_id {
             self.in_flight.push_back(InFlight { packet_id, queued });
-            return;
+            return OnLoaded::Queued;
         }
         if let Some(spilled) = &mut self.spilled {
             spilled.sent_count = 0;
         }
         self.waiting_bytes += queued.message.memory_bytes();
         self.waiting.push_back(queued);
+        OnLoaded::Queued
     }
 
     /// Drops the oldest spilled message that was not sent. Returns its number.
@@ -229,7 +268,7 @@ impl Outbound {
         Some(changed)
     }
 
-    /// How many messages and bytes in memory wait for quota, those to be sent again included.
+    /// How many messages and bytes in memory wait for quota, those to be sent again included. O(these).
     #[must_use]
     pub fn window(&self) -> (usize, usize) {
         let again = self.in_flight.iter().skip(self.resend_in_flight);
@@ -390,17 +429,13 @@ impl Outbound {
         self.last_seq
     }
 
-    /// How many messages wait, in memory or not; after a restart also those that may have been sent.
+    /// How many messages wait to be sent for the first time, in memory or not.
     #[must_use]
     pub fn waiting_len(&self) -> usize {
-        let spilled = self.spilled.as_ref().map_or(0, |spilled| spilled.count);
-        self.waiting.len() + usize::try_from(spilled).unwrap_or(usize::MAX / 2)
-    }
-
-    /// How many messages wait or are in flight, in memory or not.
-    #[must_use]
-    pub fn queue_len(&self) -> usize {
-        self.in_flight.len() + self.waiting_len()
+        let on_disk = self.spilled.as_ref().map_or(0, |spilled| {
+            spilled.count.saturating_sub(spilled.sent_count)
+        });
+        self.waiting.len() + usize::try_from(on_disk).unwrap_or(usize::MAX / 2)
     }
 
     /// How many messages were sent and are not finished: in flight, or released and not completed.
@@ -412,7 +447,7 @@ impl Outbound {
     /// Whether there is nothing to deliver and nothing unfinished.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.waiting_len() == 0 && self.open_len() == 0 && self.spilled.is_none()
+        self.waiting.is_empty() && self.open_len() == 0 && self.spilled.is_none()
     }
 
     /// Every message in memory that waits or is in flight, oldest first.
@@ -623,7 +658,7 @@ mod tests {
                 outbound.pass_over(spilled.last_seq);
             }
             for queued in found {
-                outbound.push_loaded(queued, 1);
+                outbound.push_loaded(queued, 1, false);
             }
         }
 
@@ -776,7 +811,7 @@ mod tests {
         let spilled = Spilled::restored((70_000, 70_002), 3, 300, 2);
         let mut outbound = Outbound::restored(&[69_998, 69_999], Some(spilled), 0);
         assert_eq!(outbound.last_seq(), 70_002);
-        assert_eq!((outbound.waiting_len(), outbound.open_len()), (3, 2));
+        assert_eq!((outbound.waiting_len(), outbound.open_len()), (1, 2));
         outbound.on_connected(10);
         for seq in 70_000..=70_002 {
             let queued = Queued {
@@ -784,7 +819,7 @@ mod tests {
                 is_stored: true,
                 ..queued(true, start())
             };
-            outbound.push_loaded(queued, 100);
+            outbound.push_loaded(queued, 100, false);
         }
         assert_eq!(outbound.spilled(), None);
         for expected in [4463, 4464] {
@@ -835,6 +870,39 @@ mod tests {
         assert_eq!(outbound.drop_spilled(), None);
     }
 
+    /// Verifies [MQTT-4.3.3-7]: no expiry once PUBLISH was sent; where that is not known, the identifier is
+    /// set free.
+    #[test]
+    fn what_has_expired_on_disk_is_gone_unless_it_was_sent() {
+        let stored = |seq, is_qos2| Queued {
+            seq,
+            is_stored: true,
+            ..queued(is_qos2, start())
+        };
+        let mut outbound = Outbound::default();
+        outbound.on_connected(10);
+        outbound.push(stored(0, false));
+        assert!(outbound.start_next().is_some());
+        outbound.push(stored(0, false));
+        outbound.on_disconnected();
+        outbound.spill(|_| 1);
+        outbound.on_connected(10);
+        let taken = [1, 2].map(|seq| outbound.push_loaded(stored(seq, false), 1, true));
+        assert_eq!(taken, [OnLoaded::Queued, OnLoaded::Expired]);
+        let spilled = Spilled::restored((1, 3), 3, 3, 2);
+        let mut outbound = Outbound::restored(&[], Some(spilled), 3);
+        outbound.on_connected(10);
+        let taken = [(1, false), (2, true), (3, true)]
+            .map(|(seq, is_qos2)| outbound.push_loaded(stored(seq, is_qos2), 1, true));
+        let expected = [OnLoaded::Expired, OnLoaded::Released, OnLoaded::Expired];
+        assert_eq!(taken, expected);
+        let Some(Resend::PubRel(packet_id)) = outbound.poll_resend() else {
+            panic!("no PUBREL")
+        };
+        assert!(outbound.on_pubcomp(packet_id).is_some());
+        assert!(outbound.is_empty());
+    }
+
     /// What a restart finds may lie further apart than what can have been open.
     #[test]
     fn a_restored_message_far_above_an_open_one_was_not_sent() {
@@ -847,7 +915,7 @@ mod tests {
             is_stored: true,
             ..queued(false, start())
         };
-        outbound.push_loaded(queued, 1);
+        outbound.push_loaded(queued, 1, false);
         assert!(outbound.poll_resend().is_none());
         assert!(outbound.start_next().is_none());
         assert!(outbound.on_pubcomp(PacketIdentifier::FIRST).is_some());

@@ -20,8 +20,19 @@ pub struct Spilled {
     pub sent_count: u64,
     /// No number up to this one is dropped: the peer may have seen it, and may be owed its PUBREL.
     kept_through: u64,
+    /// What has this number or a lower one was sent for sure.
+    sent_through: u64,
     /// These numbers were dropped last, although the disk may not know it yet.
     dropped: (u64, u64),
+}
+
+/// Whether a message was sent before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    No,
+    /// It was among those that may have been in flight when the process ended.
+    Perhaps,
+    Yes,
 }
 
 impl Spilled {
@@ -47,7 +58,7 @@ impl Spilled {
                 .saturating_add(kept)
                 .saturating_sub(1)
                 .min(last_seq),
-            dropped: (0, 0),
+            ..Self::default()
         }
     }
 
@@ -80,6 +91,7 @@ impl Spilled {
         if is_sent {
             self.sent_count += 1;
             self.keep_through(seq);
+            self.sent_through = self.sent_through.max(seq);
         }
     }
 
@@ -88,18 +100,22 @@ impl Spilled {
         self.kept_through = self.kept_through.max(seq);
     }
 
-    /// The message with this number comes into memory. Returns whether it may have been sent, or `None`
-    /// if it is not wanted: it is here already, or was dropped.
-    pub(super) fn take(&mut self, seq: u64, bytes: u64) -> Option<bool> {
+    /// The message with this number comes into memory. Returns what the peer may know of it, or `None` if it
+    /// is not wanted: it is here already, or was dropped.
+    pub(super) fn take(&mut self, seq: u64, bytes: u64) -> Option<Sent> {
         let is_dropped = (self.dropped.0..=self.dropped.1).contains(&seq);
         if !(self.first_seq..=self.last_seq).contains(&seq) || is_dropped {
             return None;
         }
         self.first_seq = seq + 1;
         self.forget_one(bytes);
-        let is_sent = self.sent_count > 0;
+        let sent = match self.sent_count {
+            0 => Sent::No,
+            _ if seq <= self.sent_through => Sent::Yes,
+            _ => Sent::Perhaps,
+        };
         self.sent_count = self.sent_count.saturating_sub(1);
-        Some(is_sent)
+        Some(sent)
     }
 
     /// Drops the oldest message the peer cannot have seen. Returns its number; there may be no message
@@ -144,11 +160,11 @@ mod tests {
         assert_eq!(spilled.drop_oldest(), Some(12));
         assert_eq!(spilled.drop_oldest(), Some(13));
         assert_eq!((spilled.count, spilled.bytes), (3, 300));
-        assert_eq!(spilled.take(10, 100), Some(true));
+        assert_eq!(spilled.take(10, 100), Some(Sent::Perhaps));
         assert_eq!(spilled.take(10, 100), None);
-        assert_eq!(spilled.take(11, 100), Some(true));
+        assert_eq!(spilled.take(11, 100), Some(Sent::Perhaps));
         assert_eq!(spilled.take(12, 100), None);
-        assert_eq!(spilled.take(14, 100), Some(false));
+        assert_eq!(spilled.take(14, 100), Some(Sent::No));
         assert!(spilled.is_over());
         assert_eq!(spilled.drop_oldest(), None);
     }
@@ -158,8 +174,8 @@ mod tests {
         // 10 and 14 to 16 have messages, the first two of them may have been sent.
         let mut spilled = Spilled::restored((10, 16), 4, 400, 2);
         assert_eq!(spilled.drop_oldest(), Some(15));
-        assert_eq!(spilled.take(10, 100), Some(true));
-        assert_eq!(spilled.take(14, 100), Some(true));
+        assert_eq!(spilled.take(10, 100), Some(Sent::Perhaps));
+        assert_eq!(spilled.take(14, 100), Some(Sent::Perhaps));
         assert_eq!(spilled.drop_oldest(), Some(16));
     }
 }

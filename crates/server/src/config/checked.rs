@@ -307,6 +307,12 @@ fn set_unranged(limits: &mut Limits, raw: &RawLimits) {
         size(raw.queued_bytes_total_max),
     );
     set(
+        &mut limits.queued_bytes_memory_max,
+        size(raw.queued_bytes_memory_max),
+    );
+    set(&mut limits.window_messages_max, raw.window_messages_max);
+    set(&mut limits.window_bytes_max, size(raw.window_bytes_max));
+    set(
         &mut limits.subscriptions_per_session_max,
         raw.subscriptions_per_session_max,
     );

@@ -57,6 +57,7 @@ impl<S: Store> Shard<S> {
                     } => self.close(connection, reason, client_id.as_deref()),
                     Output::ToShard { to, message } => self.links.push(to, message),
                     Output::Persist(batch) => self.persist(batch),
+                    Output::Load(load) => self.store.load(load),
                 }
             }
             if !self.take_persisted() {

@@ -49,9 +49,21 @@ impl<S: Store> Shard<S> {
         true
     }
 
+    /// Gives the engine the queued messages it has asked for; returns whether there were any answers.
+    fn take_loaded(&mut self) -> bool {
+        let mut has_loaded = false;
+        while let Some(loaded) = self.store.poll_loaded() {
+            self.guarded(|engine, now| engine.on_loaded(loaded, now));
+            has_loaded = true;
+        }
+        self.has_news |= has_loaded;
+        has_loaded
+    }
+
     /// Takes what the store has to say, once in a turn.
     pub(super) fn take_from_store(&mut self) {
-        if self.take_persisted() {
+        let has_loaded = self.take_loaded();
+        if self.take_persisted() || has_loaded {
             self.deliver();
         }
         let is_low = self.store.is_low();
