@@ -355,6 +355,29 @@ fn numbers_that_no_log_comes_to_are_damage() {
 }
 
 #[test]
+fn a_later_version_is_refused_and_nothing_is_changed() {
+    let marked = log_of(3);
+    marked.plant("FORMAT", b"vencejo store 2\n");
+    let framed = log_of(3);
+    let mut bytes = framed.contents("log/0000000001.seg").unwrap();
+    // The version of the first frame, and the checksum it then has.
+    bytes[34] = 2;
+    let header = FrameHeader::parse(&bytes).unwrap();
+    let end = usize::try_from(header.frame_bytes()).unwrap();
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..8]), &bytes[12..end]);
+    bytes[8..12].copy_from_slice(&crc.to_le_bytes());
+    framed.plant("log/0000000001.seg", &bytes);
+    for (disk, name) in [(marked, "FORMAT"), (framed, "log/0000000001.seg")] {
+        disk.set_plan(FaultPlan::default());
+        let Err(OpenError::NewerVersion { file, version }) = try_open(&disk, &options()) else {
+            panic!("{name} was not refused");
+        };
+        assert_eq!((file.as_str(), version), (name, 2));
+        assert_eq!((disk.calls().writes, disk.calls().syncs), (0, 0));
+    }
+}
+
+#[test]
 fn a_folder_of_noise_opens() {
     for seed in 0..200_u8 {
         let many = usize::from(seed);
