@@ -157,7 +157,10 @@ pub(crate) fn publisher(scene: &Scene, name: &str, version: Version) {
                 if let Happening::Published(packet_id, reason) = happening
                     && let Some(sent) = open.remove(&packet_id)
                 {
-                    if reason.is_error() {
+                    // PUBREL sent again after the crash that came before its PUBCOMP: 0x92 says that the
+                    // exchange had ended, and the message is counted as acknowledged all the same.
+                    let is_end = reason == ReasonCode::PacketIdentifierNotFound && sent.qos == 2;
+                    if reason.is_error() && !is_end {
                         scene.broken(format!("{sent:?} refused: {reason:?}"));
                     } else {
                         scene.ledger().acknowledge(sent);
