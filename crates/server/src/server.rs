@@ -242,7 +242,8 @@ impl Server {
             response_topic_prefix: config.response_topic_prefix.clone(),
             started_at: persist::unix_millis(),
             first_session: recovered.next_session,
-            can_load: true,
+            // What keeps nothing cannot give it back.
+            can_load: self.persist.is_some(),
             ..engine::Config::new(ShardIndex(0), settings.shard_count, settings.hash_seed)
         }
     }
