@@ -2,8 +2,8 @@
 //!
 //! Owns: sockets, clocks, threads, buffers, authentication, the way a process starts and stops.
 //! Does not own: the protocol (see `proto`), sessions and subscriptions (see `engine`), what is durable
-//! (see `store`). Start reading at [`Server::start`], then `shard`. Invariant: no lock and no
-//! allocation by a claimed length on the way of a message.
+//! (see `store`). Start reading at [`Server::start`], then `shard`. Invariant: no lock but the one around the
+//! open group of the log, and no allocation by a claimed length, on the way of a message.
 
 pub mod authentication;
 pub mod config;

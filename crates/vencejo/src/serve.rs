@@ -468,6 +468,9 @@ mod tests {
         let defaults = Config::default();
         config.listeners.clone_from(&defaults.listeners);
         config.shards = defaults.shards;
+        let disk_low_bytes = config.storage.disk_low_bytes();
+        assert_eq!(disk_low_bytes, defaults.storage.disk_low_bytes());
+        config.storage.disk_low_bytes = None;
         config.stop = defaults.stop.clone();
         assert_eq!(config, defaults);
     }

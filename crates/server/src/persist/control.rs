@@ -232,3 +232,63 @@ const SOCKET_NAME_BYTES_MAX: usize = 100;
 const PATIENCE: Duration = Duration::from_secs(5);
 const LINE_BYTES_MAX: u64 = 64 * 1024;
 const ERROR_PAUSE: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TempFolder;
+
+    /// A socket without a persist thread behind it.
+    fn control(data: &Path) -> (std::thread::JoinHandle<()>, ControlStop) {
+        let (listener, stop) = Control::open(data).expect("a socket");
+        let control = Control {
+            data: data.to_owned(),
+            exchange: Arc::new(Exchange::new(1)),
+            figures: Arc::default(),
+        };
+        let is_over = stop.is_over();
+        let thread = std::thread::spawn(move || control.run(&listener, &is_over));
+        (thread, stop)
+    }
+
+    #[test]
+    fn what_is_no_request_is_refused_and_the_next_one_answered() {
+        let temp = TempFolder::new();
+        let (thread, stop) = control(temp.path());
+        let socket = temp.path().join(SOCKET);
+        let mode = fs::metadata(&socket)
+            .expect("is there")
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+        for text in ["\n", "{}\n", "\u{7f}\u{0}\n"] {
+            let mut stream = UnixStream::connect(&socket).expect("is open");
+            stream.write_all(text.as_bytes()).expect("is read");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).expect("an answer");
+            assert!(answer.contains("not a request"), "{text:?} {answer}");
+        }
+        // One that says nothing and goes.
+        drop(UnixStream::connect(&socket).expect("is open"));
+        let answer = ask(temp.path(), &ControlRequest::Alarms).expect("an answer");
+        let none = ControlAnswer::Alarms { alarms: Vec::new() };
+        assert_eq!(answer, Some(none));
+        stop.stop();
+        thread.join().expect("it ends");
+        assert!(!socket.exists());
+        let gone = ask(temp.path(), &ControlRequest::Alarms).expect("nobody is there");
+        assert_eq!(gone, None);
+    }
+
+    #[test]
+    fn socket_of_a_server_that_was_killed_is_in_nobodys_way() {
+        let temp = TempFolder::new();
+        drop(UnixListener::bind(temp.path().join(SOCKET)).expect("a socket"));
+        let answer = ask(temp.path(), &ControlRequest::Status).expect("nobody is there");
+        assert_eq!(answer, None);
+        let (thread, stop) = control(temp.path());
+        assert!(ask(temp.path(), &ControlRequest::Status).is_ok_and(|answer| answer.is_some()));
+        stop.stop();
+        thread.join().expect("it ends");
+    }
+}
