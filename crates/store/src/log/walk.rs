@@ -130,31 +130,45 @@ struct Last {
 }
 
 impl<D: Disk> Walker<'_, D> {
-    /// What most of the first frames say: no payload of a message can be there.
+    /// What most of the first frames say that are whole: no payload of a message can be there, and what is
+    /// damaged tells nothing. Where none is whole, the checkpoint tells.
     fn find_log_id(
         &mut self,
         listing: &Listing,
         checkpoint: Option<(u32, u64)>,
     ) -> Result<(), OpenError> {
         let mut votes: BTreeMap<u32, usize> = BTreeMap::new();
-        let mut head = [0; HEADER_BYTES];
         for &id in &listing.segments {
             let path = folder::segment_path(id);
             let file = self.disk.open(&path).doing("open", &path)?;
-            let header = match file.read_at(&mut head, 0) {
-                Ok(read) => head.get(..read).and_then(FrameHeader::parse),
-                Err(_) => None,
-            };
+            // What cannot be read here is met again, and told, when the whole segment is read.
+            let header = self.first_frame(&file).ok().flatten();
             if let Some(header) = header.filter(|header| header.segment == id) {
                 *votes.entry(header.log_id).or_default() += 1;
             }
         }
-        if let Some((log_id, _)) = checkpoint {
-            *votes.entry(log_id).or_default() += 1;
-        }
         let winner = votes.into_iter().max_by_key(|&(_, count)| count);
-        self.out.log_id = winner.map(|(log_id, _)| log_id);
+        let winner = winner.map(|(log_id, _)| log_id);
+        self.out.log_id = winner.or_else(|| checkpoint.map(|(log_id, _)| log_id));
         Ok(())
+    }
+
+    /// The header of the frame that `file` begins with, if that is whole.
+    fn first_frame(&mut self, file: &D::File) -> io::Result<Option<FrameHeader>> {
+        self.buffer.resize(HEADER_BYTES, 0);
+        let read = file.read_at(&mut self.buffer, 0)?;
+        self.buffer.truncate(read);
+        let Some(header) = FrameHeader::parse(&self.buffer) else {
+            return Ok(None);
+        };
+        let whole = header.frame_bytes();
+        if !header.is_hole() && whole <= file.len()? {
+            self.buffer
+                .resize(usize::try_from(whole).unwrap_or(HEADER_BYTES), 0);
+            let read = file.read_at(&mut self.buffer, 0)?;
+            self.buffer.truncate(read);
+        }
+        Ok(frame::check(&header, &self.buffer).then_some(header))
     }
 
     fn load(&mut self, segment: u32) -> Result<Scan, OpenError> {

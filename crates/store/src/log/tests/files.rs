@@ -198,6 +198,30 @@ fn every_flipped_byte_of_a_durable_frame_is_told_and_the_rest_is_served() {
     }
 }
 
+/// The number of the log in the only segment's first frame: whole frames behind it and the checkpoint tell what
+/// it was. It was taken for that of another log if it was larger, and the whole log for a torn tail.
+#[test]
+fn damage_to_the_number_of_the_log_is_damage_and_not_another_log() {
+    let options = LogOptions::with_segments_of(65_536);
+    let disk = new_disk();
+    let (mut writer, ..) = try_open(&disk, &options).unwrap();
+    for number in 1..=5 {
+        append(&mut writer, number).unwrap();
+        writer.sync().unwrap();
+    }
+    for (has_checkpoint, at, bit) in (0..64).map(|i| (i & 1 == 0, 40 + i / 16, i / 2 % 8)) {
+        let disk = disk.kill();
+        if !has_checkpoint {
+            disk.remove(super::super::checkpoint::NAME).unwrap();
+        }
+        assert!(disk.flip("log/0000000001.seg", at, 1 << bit));
+        let (_, report, numbers) = try_open(&disk, &options).unwrap();
+        let place = format!("byte {at} bit {bit} checkpoint {has_checkpoint}");
+        assert_eq!(numbers, [2, 3, 4, 5], "{place}");
+        assert_eq!(report.damage.len(), 1, "{place}");
+    }
+}
+
 #[test]
 fn a_log_cut_at_any_byte_is_told_and_goes_on() {
     let whole = log_of(20);
