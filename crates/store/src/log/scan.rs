@@ -72,11 +72,24 @@ pub(crate) fn scan(bytes: &[u8], mut wanted: Wanted) -> Scan {
         };
         at = end;
     }
-    scan.is_torn = (at..bytes.len())
-        .step_by(ALIGNMENT)
+    scan.is_torn = candidates(bytes, at)
         .filter_map(|at| FrameHeader::parse(bytes.get(at..)?))
         .any(|header| is_ours(&header, wanted));
     scan
+}
+
+/// Where frames may begin, at `from` or after it. Nearly all of a segment may be zeros: this has to be fast.
+fn candidates(bytes: &[u8], from: usize) -> impl Iterator<Item = usize> {
+    let magic = frame::MAGIC.to_le_bytes();
+    let rest = bytes.get(from..).unwrap_or_default();
+    let found = memchr::memmem::Finder::new(&magic).into_owned();
+    let mut next = 0;
+    std::iter::from_fn(move || {
+        let at = next + found.find(rest.get(next..)?)?;
+        next = at + 1;
+        Some(from + at)
+    })
+    .filter(|at| at % ALIGNMENT == 0)
 }
 
 /// The first frame at `from` or after it.
@@ -102,7 +115,7 @@ fn next_frame(bytes: &[u8], from: usize, wanted: Wanted, found: &Scan) -> Option
     }
     // What is damaged was a frame, and the mark of it needs that space.
     let next = from.checked_add(HEADER_BYTES)?;
-    (next..bytes.len()).step_by(ALIGNMENT).find_map(frame_at)
+    candidates(bytes, next).find_map(frame_at)
 }
 
 fn frame_at(bytes: &[u8], at: usize, wanted: Wanted, after_lsn: u64) -> Option<FrameAt> {
