@@ -4,6 +4,7 @@
 mod barrier_property;
 mod bounds;
 mod chaos;
+mod crashes;
 mod discards;
 mod durability;
 mod endings;
