@@ -153,7 +153,10 @@ pub(crate) fn read_all<F: DiskFile>(file: &F, buffer: &mut Vec<u8>) -> io::Resul
     // No frame begins beyond what 32 bits can tell.
     let len = file.len()?.min(u32::MAX.into());
     let len = usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?;
-    buffer.clear();
+    if buffer.capacity() < len {
+        // The system has zeros at hand.
+        *buffer = vec![0; len];
+    }
     buffer.resize(len, 0);
     if let Ok(read) = file.read_at(buffer, 0) {
         buffer.truncate(read);
@@ -162,15 +165,19 @@ pub(crate) fn read_all<F: DiskFile>(file: &F, buffer: &mut Vec<u8>) -> io::Resul
     let mut unreadable = 0;
     for (index, chunk) in buffer.chunks_mut(CHUNK_BYTES).enumerate() {
         let offset = (index * CHUNK_BYTES) as u64;
-        if file.read_at(chunk, offset).is_ok() {
-            continue;
-        }
-        if let Err(error) = file.read_at(chunk, offset) {
-            unreadable += 1;
-            if unreadable > UNREADABLE_MAX || len <= CHUNK_BYTES {
-                return Err(error);
+        match file
+            .read_at(chunk, offset)
+            .or_else(|_| file.read_at(chunk, offset))
+        {
+            // What was in the buffer before is not in the file.
+            Ok(read) => chunk.iter_mut().skip(read).for_each(|byte| *byte = 0),
+            Err(error) => {
+                unreadable += 1;
+                if unreadable > UNREADABLE_MAX || len <= CHUNK_BYTES {
+                    return Err(error);
+                }
+                chunk.fill(0);
             }
-            chunk.fill(0);
         }
     }
     Ok(())

@@ -6,6 +6,8 @@
 //! segment and this log, and have larger numbers than those before them are found, and right behind a frame
 //! only the next number.
 
+use memchr::memmem::Finder;
+
 use super::frame::{self, ALIGNMENT, FrameHeader, HEADER_BYTES};
 
 /// A frame, and where it is.
@@ -57,82 +59,149 @@ pub(crate) struct Wanted {
     pub(crate) log_id: Option<u32>,
 }
 
-/// Finds the frames in `bytes`, a whole segment.
-pub(crate) fn scan(bytes: &[u8], mut wanted: Wanted) -> Scan {
+/// Finds the frames in `bytes`, a whole segment. O(bytes), however they are spoilt: only what begins with the mark
+/// of a frame and names this segment is looked at more closely, see [`Cost`].
+pub(crate) fn scan(bytes: &[u8], wanted: Wanted) -> Scan {
+    scan_counting(bytes, wanted).0
+}
+
+fn scan_counting(bytes: &[u8], wanted: Wanted) -> (Scan, Cost) {
     let mut scan = Scan::default();
+    let mark = frame::MAGIC.to_le_bytes();
+    let mut search = Search {
+        bytes,
+        written: written(bytes),
+        wanted,
+        lsn: 0,
+        mark: Finder::new(&mark),
+        cost: Cost::default(),
+    };
     let mut at = 0;
-    while let Some(frame) = next_frame(bytes, at, wanted, &scan) {
-        wanted.log_id.get_or_insert(frame.header.log_id);
+    loop {
+        let frame = match search.next_frame(at, scan.frames.last()) {
+            Ok(frame) => frame,
+            Err(is_torn) => {
+                scan.is_torn = is_torn;
+                break;
+            }
+        };
+        search.wanted.log_id.get_or_insert(frame.header.log_id);
         if frame.header.version > frame::VERSION {
             scan.newer_version = Some(frame.header.version);
         }
+        search.lsn = frame.header.lsn;
         scan.frames.push(frame);
         let Ok(end) = usize::try_from(frame.end()) else {
             break;
         };
         at = end;
     }
-    scan.is_torn = candidates(bytes, at)
-        .filter_map(|at| FrameHeader::parse(bytes.get(at..)?))
-        .any(|header| is_ours(&header, wanted));
-    scan
+    (scan, search.cost)
 }
 
-/// Where frames may begin, at `from` or after it. Nearly all of a segment may be zeros: this has to be fast.
-fn candidates(bytes: &[u8], from: usize) -> impl Iterator<Item = usize> {
-    let magic = frame::MAGIC.to_le_bytes();
-    let rest = bytes.get(from..).unwrap_or_default();
-    let found = memchr::memmem::Finder::new(&magic).into_owned();
-    let mut next = 0;
-    std::iter::from_fn(move || {
-        let at = next + found.find(rest.get(next..)?)?;
-        next = at + 1;
-        Some(from + at)
-    })
-    .filter(|at| at % ALIGNMENT == 0)
+/// What a scan had to do, to be bounded by tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Cost {
+    /// Bytes looked through for the mark of a frame.
+    searched_bytes: u64,
+    /// Bytes of which a checksum was computed.
+    checked_bytes: u64,
 }
 
-/// The first frame at `from` or after it.
-fn next_frame(bytes: &[u8], from: usize, wanted: Wanted, found: &Scan) -> Option<FrameAt> {
-    let lsn = found.frames.last().map_or(0, |frame| frame.header.lsn);
-    let frame_at = |at: usize| frame_at(bytes, at, wanted, lsn);
-    let follows = |frame: &FrameAt| {
-        let previous = found.frames.last();
-        previous.is_none_or(|previous| frame.header.first_lsn() == previous.header.lsn + 1)
-    };
-    if let Some(frame) = frame_at(from).filter(follows) {
-        return Some(frame);
+struct Search<'a> {
+    bytes: &'a [u8],
+    /// There are only zeros from here on.
+    written: usize,
+    wanted: Wanted,
+    /// Of the last frame that was found.
+    lsn: u64,
+    mark: Finder<'a>,
+    cost: Cost,
+}
+
+impl Search<'_> {
+    /// The first frame at `from` or after it; if there is none, whether one begins there that is not whole.
+    fn next_frame(&mut self, from: usize, previous: Option<&FrameAt>) -> Result<FrameAt, bool> {
+        let follows = |frame: &FrameAt| {
+            previous.is_none_or(|previous| frame.header.first_lsn() == previous.header.lsn + 1)
+        };
+        if let Some(frame) = self.frame_at(from).filter(follows) {
+            return Ok(frame);
+        }
+        // What is damaged is rather a body than a length, and a body may hold what looks like a frame.
+        let claimed = self
+            .header_at(from)
+            .and_then(|header| usize::try_from(header.frame_bytes()).ok())
+            .and_then(|len| self.frame_at(from.checked_add(len)?));
+        if let Some(frame) = claimed {
+            return Ok(frame);
+        }
+        // What is damaged was a frame, and the mark of it needs that space.
+        let first = from.saturating_add(HEADER_BYTES);
+        let (mut at, mut is_torn) = (from, false);
+        while let Some(mark) = self.next_mark(at) {
+            is_torn |= self.header_at(mark).is_some();
+            if mark >= first
+                && let Some(frame) = self.frame_at(mark)
+            {
+                return Ok(frame);
+            }
+            at = mark + ALIGNMENT;
+        }
+        Err(is_torn)
     }
-    // What is damaged is rather a body than a length, and a body may hold what looks like a frame.
-    let claimed = bytes
-        .get(from..)
-        .and_then(FrameHeader::parse)
-        .filter(|header| is_ours(header, wanted))
-        .and_then(|header| usize::try_from(header.frame_bytes()).ok())
-        .and_then(|len| frame_at(from.checked_add(len)?));
-    if claimed.is_some() {
-        return claimed;
+
+    /// The frame that begins at `at`, if one does and it comes after those before.
+    fn frame_at(&mut self, at: usize) -> Option<FrameAt> {
+        let header = self.header_at(at).filter(|header| header.lsn > self.lsn)?;
+        let rest = self.bytes.get(at..)?;
+        self.cost.checked_bytes += header.frame_bytes().min(rest.len() as u64);
+        let offset = u32::try_from(at).ok()?;
+        frame::check(&header, rest).then_some(FrameAt { offset, header })
     }
-    // What is damaged was a frame, and the mark of it needs that space.
-    let next = from.checked_add(HEADER_BYTES)?;
-    candidates(bytes, next).find_map(frame_at)
+
+    /// The header at `at`, if it names this segment; what follows it may be anything.
+    fn header_at(&self, at: usize) -> Option<FrameHeader> {
+        let Wanted { segment, log_id } = self.wanted;
+        FrameHeader::parse(self.bytes.get(at..)?).filter(|header| {
+            header.segment == segment && log_id.is_none_or(|log_id| header.log_id == log_id)
+        })
+    }
+
+    /// Where, from `from` on, the mark of a frame is next, at a place where one can begin. `from` is such a place.
+    fn next_mark(&mut self, mut from: usize) -> Option<usize> {
+        loop {
+            let rest = self.bytes.get(from..self.written)?;
+            let found = self.mark.find(rest);
+            self.cost.searched_bytes += found.unwrap_or(rest.len()) as u64;
+            let at = from + found?;
+            if at.is_multiple_of(ALIGNMENT) {
+                return Some(at);
+            }
+            from = at.next_multiple_of(ALIGNMENT);
+        }
+    }
 }
 
-fn frame_at(bytes: &[u8], at: usize, wanted: Wanted, after_lsn: u64) -> Option<FrameAt> {
-    let rest = bytes.get(at..)?;
-    let header = FrameHeader::parse(rest)?;
-    let is_frame =
-        is_ours(&header, wanted) && header.lsn > after_lsn && frame::check(&header, rest);
-    let offset = u32::try_from(at).ok()?;
-    is_frame.then_some(FrameAt { offset, header })
+/// Where the zeros begin that `bytes` end with: most of a segment that was begun a moment ago.
+fn written(bytes: &[u8]) -> usize {
+    let zeros = [0; 4096];
+    let mut end = bytes.len();
+    for chunk in bytes.rchunks(zeros.len()) {
+        if !zeros.starts_with(chunk) {
+            let last = chunk.iter().rposition(|&byte| byte != 0);
+            return end - chunk.len() + last.map_or(0, |last| last + 1);
+        }
+        end -= chunk.len();
+    }
+    0
 }
-
-fn is_ours(header: &FrameHeader, wanted: Wanted) -> bool {
-    header.segment == wanted.segment && wanted.log_id.is_none_or(|log_id| header.log_id == log_id)
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
     use super::*;
 
     const WANTED: Wanted = Wanted {
@@ -219,5 +288,141 @@ pub(crate) mod tests {
         let found = scan(&bytes, WANTED);
         assert_eq!(lsns(&found), [5, 6, 7]);
         assert!(found.frames[1].header.is_hole());
+    }
+
+    /// What may follow the last whole frame of a segment of 1 MiB.
+    fn spoilt_ends() -> Vec<(&'static str, Vec<u8>)> {
+        let mut older = frame(1, 200);
+        older[12] = 9;
+        let mut broken = frame(8, 200);
+        broken[100] ^= 1;
+        let mut long = frame(8, 0);
+        long[4..8].copy_from_slice(&(1_u32 << 20).to_le_bytes());
+        let noise = |at: usize| {
+            (at as u64)
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                .to_le_bytes()[7]
+        };
+        vec![
+            ("nothing", Vec::new()),
+            ("noise", (0..4096).map(noise).collect()),
+            ("marks", b"vlog".repeat(100_000)),
+            ("marks out of place", b"vlog\0".repeat(100_000)),
+            ("an older segment", older.repeat(3000)),
+            ("broken frames", broken.repeat(3000)),
+            ("a frame that claims all", long),
+        ]
+    }
+
+    #[test]
+    fn the_cost_of_a_spoilt_end_is_bounded_by_its_bytes() {
+        for (what, end) in spoilt_ends() {
+            let mut bytes = three();
+            bytes.extend(&end);
+            let written = bytes.len() as u64;
+            bytes.resize(1 << 20, 0);
+            let (found, cost) = scan_counting(&bytes, WANTED);
+            assert_eq!(lsns(&found), [5, 6, 7], "{what}");
+            assert!(cost.searched_bytes <= written, "{what}: {cost:?}");
+            let claimed = if what.contains("claims") { 1 << 20 } else { 0 };
+            // What stands where a frame should is checked twice.
+            let checked = written + 1000 + claimed;
+            assert!(cost.checked_bytes <= checked, "{what}: {cost:?}");
+        }
+    }
+
+    #[test]
+    fn a_frame_behind_every_spoilt_end_is_found() {
+        for (what, end) in spoilt_ends() {
+            let mut bytes = [three(), end, vec![0; HEADER_BYTES]].concat();
+            bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
+            bytes.extend(frame(9, 0));
+            bytes.extend([0; 5000]);
+            assert_eq!(lsns(&scan(&bytes, WANTED)), [5, 6, 7, 9], "{what}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_what_is_written_is_found_to_the_byte() {
+        for len in [0, 1, 4095, 4096, 4097, 12_288] {
+            let mut bytes = vec![0; len];
+            assert_eq!(written(&bytes), 0, "{len} bytes");
+            for at in (0..len).step_by(409) {
+                bytes[at] = 1;
+                assert_eq!(written(&bytes), at + 1, "{len} bytes");
+            }
+        }
+    }
+
+    /// As it is found by looking at every place: slow, and easy to believe.
+    fn scan_slowly(bytes: &[u8], wanted: Wanted) -> (Vec<FrameAt>, bool) {
+        let is_named = |header: &FrameHeader| {
+            header.segment == wanted.segment && wanted.log_id == Some(header.log_id)
+        };
+        let mut frames: Vec<FrameAt> = Vec::new();
+        let mut at = 0;
+        while at < bytes.len() {
+            let after = frames.last().map_or(0, |frame| frame.header.lsn);
+            let is_here = |at: usize| {
+                let rest = bytes.get(at..).unwrap_or_default();
+                let header = FrameHeader::parse(rest)?;
+                let is_ours =
+                    is_named(&header) && header.lsn > after && frame::check(&header, rest);
+                let offset = u32::try_from(at).ok()?;
+                is_ours.then_some(FrameAt { offset, header })
+            };
+            let places = (at + HEADER_BYTES..bytes.len()).step_by(ALIGNMENT);
+            let follows = |found: &FrameAt| after == 0 || found.header.lsn == after + 1;
+            let claimed = FrameHeader::parse(&bytes[at..])
+                .filter(is_named)
+                .and_then(|header| is_here(at + usize::try_from(header.frame_bytes()).ok()?));
+            let here = is_here(at).filter(follows);
+            let Some(found) = here
+                .or(claimed)
+                .or_else(|| places.into_iter().find_map(is_here))
+            else {
+                break;
+            };
+            at = usize::try_from(found.end()).unwrap();
+            frames.push(found);
+        }
+        let is_torn = (at..bytes.len())
+            .step_by(ALIGNMENT)
+            .filter_map(|at| FrameHeader::parse(&bytes[at..]))
+            .any(|header| is_named(&header));
+        (frames, is_torn)
+    }
+
+    proptest! {
+        #[test]
+        fn a_fast_search_finds_what_a_slow_one_does(
+            pieces in vec((0..7_usize, 0..60_usize, 0..40_usize), 0..20),
+            flips in vec((any::<Index>(), any::<u8>()), 0..4),
+        ) {
+            let mut bytes = Vec::new();
+            for (lsn, (kind, body, cut)) in (5..).zip(pieces) {
+                let mut piece = match kind {
+                    0 => b"vlog".repeat(body),
+                    1 => vec![0; body],
+                    _ => frame(lsn, body),
+                };
+                if kind == 2 {
+                    piece[12] = 9;
+                }
+                if kind == 3 {
+                    piece.truncate(piece.len().saturating_sub(cut));
+                }
+                bytes.extend(piece);
+                bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
+            }
+            for (at, bits) in flips {
+                if !bytes.is_empty() {
+                    let at = at.index(bytes.len());
+                    bytes[at] ^= bits;
+                }
+            }
+            let found = scan(&bytes, WANTED);
+            prop_assert_eq!((found.frames, found.is_torn), scan_slowly(&bytes, WANTED));
+        }
     }
 }

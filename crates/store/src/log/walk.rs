@@ -92,6 +92,7 @@ pub(crate) fn walk<D: Disk>(
     let mut walker = Walker {
         disk,
         buffer: Vec::new(),
+        loaded: None,
         out: Walk::default(),
         expected: None,
         previous: None,
@@ -112,6 +113,8 @@ pub(crate) fn walk<D: Disk>(
 struct Walker<'a, D> {
     disk: &'a D,
     buffer: Vec<u8>,
+    /// The segment that is in the buffer.
+    loaded: Option<u32>,
     out: Walk,
     /// The number that the next frame must have, once one was seen.
     expected: Option<u64>,
@@ -174,7 +177,9 @@ impl<D: Disk> Walker<'_, D> {
     fn load(&mut self, segment: u32) -> Result<Scan, OpenError> {
         let path = folder::segment_path(segment);
         let file = self.disk.open(&path).doing("open", &path)?;
+        self.loaded = None;
         folder::read_all(&file, &mut self.buffer).doing("read", &path)?;
+        self.loaded = Some(segment);
         let log_id = self.out.log_id;
         let scan = scan::scan(&self.buffer, Wanted { segment, log_id });
         if let Some(version) = scan.newer_version {
@@ -245,18 +250,26 @@ impl<D: Disk> Walker<'_, D> {
             return Ok(());
         };
         for &segment in listing.segments.range(..=last.segment) {
-            let scan = self.load(segment)?;
-            if segment < self.out.oldest && !scan.frames.is_empty() {
-                self.out.leftovers.push(segment);
-                continue;
-            }
-            let frames = match segment == last.segment {
-                true if scan.frames.starts_with(&last.scan.frames) => &last.scan.frames,
-                true => return Err(read_twice(segment).into()),
-                false => &scan.frames,
+            let is_last = segment == last.segment;
+            let is_here = is_last && self.loaded == Some(segment);
+            let again = if is_here {
+                None
+            } else {
+                Some(self.load(segment)?)
+            };
+            let frames = match &again {
+                Some(scan) if !is_last => &scan.frames,
+                Some(scan) if !scan.frames.starts_with(&last.scan.frames) => {
+                    return Err(read_twice(segment).into());
+                }
+                _ => &last.scan.frames,
             };
             if frames.is_empty() {
                 self.out.strays.push(segment);
+                continue;
+            }
+            if segment < self.out.oldest {
+                self.out.leftovers.push(segment);
                 continue;
             }
             self.begin_segment(segment, frames);

@@ -6,9 +6,12 @@
 //!
 //! `cargo bench -p vencejo-store --bench figures` takes about two minutes and 2 GB in the folder of
 //! `FIGURES_DIR` or, if that is not set, `target/figures`; with `-- --big` the restart has 1,000,000
-//! Sessions, 1,000,000 retained messages and 10,000,000 queued ones (about 3 GB, 5 minutes).
+//! Sessions, 1,000,000 retained messages and 10,000,000 queued ones (about 3 GB, 5 minutes); with `-- --ends`
+//! nothing is measured but starts of a small log with a spoilt end.
 #![allow(clippy::unwrap_used, reason = "a bench has nobody to report to")]
 #![allow(clippy::disallowed_methods, reason = "a bench measures time")]
+
+mod starts;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +20,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use vencejo_store::disk::{Disk, DiskFile, RealDisk};
 use vencejo_store::{
-    Batch, EncodedGroup, Level, Load, Log, LogOptions, MessageRecord, Record, Seq, SessionId,
+    Batch, EncodedGroup, Level, Log, LogOptions, MessageRecord, Record, Seq, SessionId,
     SessionRecord, Target,
 };
 
@@ -27,6 +30,11 @@ fn main() {
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/figures"),
         PathBuf::from,
     );
+    if std::env::args().any(|argument| argument == "--ends") {
+        starts::ends(&folder);
+        fs::remove_dir_all(&folder).unwrap();
+        return;
+    }
     let mut arguments = std::env::args().skip_while(|argument| argument != "--entry-bytes");
     if let Some(targets) = arguments.nth(1) {
         let folder = folder.with_extension("entries");
@@ -45,7 +53,8 @@ fn main() {
         turnover(&folder);
         entry_sizes();
     }
-    restart(&folder, is_big);
+    starts::ends(&folder);
+    starts::restart(&folder, is_big);
     fs::remove_dir_all(&folder).unwrap();
 }
 
@@ -274,53 +283,6 @@ fn turnover(folder: &Path) {
     );
 }
 
-/// Row 10: time to open against the time to read the bytes.
-fn restart(folder: &Path, is_big: bool) {
-    let (sessions, entries, retained) = if is_big {
-        (1_000_000, 10_000_000, 1_000_000)
-    } else {
-        (50_000, 1_000_000, 50_000)
-    };
-    let options = LogOptions::default();
-    let bed = filled(folder, sessions, entries, retained);
-    let (disk, segments) = (bed.disk.clone(), bed.log.status().segments);
-    let path = bed.path.clone();
-    drop(bed.log);
-    let read = timed(|| read_all(&path));
-    let before = resident();
-    let started = Instant::now();
-    let (log, recovered) = Log::open(disk, options).unwrap();
-    let took = started.elapsed();
-    assert_eq!(recovered.sessions.len() as u64, sessions);
-    assert_eq!(log.status().counts.entries, entries);
-    let with_state = resident() - before;
-    drop(recovered);
-    let report = format!(
-        "start: {sessions} Sessions, {retained} retained, {entries} queued, {segments} segments: {:.2} s, \
-         raw read {:.2} s, {} MB with all state, {} MB after",
-        took.as_secs_f64(),
-        read.as_secs_f64(),
-        with_state >> 20,
-        (resident() - before) >> 20,
-    );
-    let loaded = log.reader().load(Load {
-        session: SessionId(1),
-        from_seq: 1,
-        messages_max: 5,
-        bytes_max: 1 << 20,
-    });
-    assert!(!loaded.unwrap().messages.is_empty());
-    drop(log);
-    row(
-        10,
-        "time to open / to read the log raw",
-        took.as_secs_f64() / read.as_secs_f64(),
-        false,
-        1.5,
-    );
-    println!("     {report}");
-}
-
 /// Row 11: each in a process of its own, whose memory holds nothing else.
 fn entry_sizes() {
     for (targets, gate) in [(1_u32, 40.0), (4, 16.0)] {
@@ -348,41 +310,6 @@ fn entry_bytes(folder: &Path, targets: u64) -> f64 {
         bed.kept.clear();
     }
     (resident() - before) as f64 / (bed.log.status().counts.entries - counted) as f64
-}
-
-fn filled(folder: &Path, sessions: u64, entries: u64, retained: u64) -> Bed {
-    let mut bed = Bed::new(folder, LogOptions::default());
-    let mut group = EncodedGroup::new();
-    let mut push = |bed: &mut Bed, record: Record, is_last: bool| {
-        let records = vec![record];
-        group.push(&Batch {
-            seq: Seq(0),
-            records,
-            level: Level::Written,
-        });
-        if group.bytes().len() > 1 << 20 || is_last {
-            bed.log.write(&group).unwrap();
-            group.clear(usize::MAX);
-        }
-    };
-    for session in 1..=sessions {
-        push(&mut bed, session_record(session), false);
-    }
-    for number in 0..retained {
-        let topic = format!("site/{}/device/{number}/state", number % 1000);
-        let message = message(&topic, 64);
-        push(&mut bed, Record::RetainedPut { message }, false);
-    }
-    for entry in 0..entries {
-        let record = Record::Enqueue {
-            message: message(TOPIC, 64),
-            targets: vec![target(1 + entry % sessions, 1 + entry / sessions)],
-            origin: None,
-        };
-        push(&mut bed, record, entry + 1 == entries);
-    }
-    bed.log.sync().unwrap();
-    bed
 }
 
 /// A log in a folder of its own, and what is in its queues.
@@ -616,14 +543,6 @@ fn files(folder: &Path) -> Vec<(PathBuf, u64)> {
     entries
         .map(|entry| (entry.path(), entry.metadata().unwrap().len()))
         .collect()
-}
-
-fn read_all(folder: &Path) {
-    let mut bytes = 0;
-    for (path, _) in files(&folder.join("log")) {
-        bytes += fs::read(path).unwrap().len();
-    }
-    std::hint::black_box(bytes);
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
