@@ -141,6 +141,7 @@ fn course(arguments: &Arguments, plan: &Plan, scene: &Scene) -> Result<Course, S
     while roles::READY.load(Ordering::SeqCst) < SUBSCRIBERS.len() && Instant::now() < until {
         thread::sleep(Duration::from_millis(5));
     }
+    scene.enter(Phase::Work);
     for _ in 0..arguments.kills {
         thread::sleep(Duration::from_millis(100 + random.below(700)));
         broker.kill();

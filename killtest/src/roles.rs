@@ -31,12 +31,14 @@ pub(crate) struct Scene {
 /// What the clients are to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
+    /// Subscribe: nothing that is owed may be published before all subscribers are there.
+    Subscribe = 0,
     /// New messages, subscriptions, wills.
-    Work = 0,
+    Work = 1,
     /// Nothing new; finish what is open.
-    Finish = 1,
+    Finish = 2,
     /// Leave.
-    Leave = 2,
+    Leave = 3,
 }
 
 impl Scene {
@@ -44,7 +46,7 @@ impl Scene {
         Self {
             address,
             ledger: Mutex::default(),
-            phase: AtomicU8::new(Phase::Work as u8),
+            phase: AtomicU8::new(Phase::Subscribe as u8),
         }
     }
 
@@ -58,6 +60,13 @@ impl Scene {
 
     fn has(&self, phase: Phase) -> bool {
         self.phase.load(Ordering::SeqCst) >= phase as u8
+    }
+
+    /// Waits until all subscribers are there.
+    fn wait_for_work(&self) {
+        while !self.has(Phase::Work) {
+            thread::sleep(RETRY);
+        }
     }
 
     fn broken(&self, what: String) {
@@ -131,6 +140,7 @@ pub(crate) fn publisher(scene: &Scene, name: &str, version: Version) {
     let mut me = Persistent::new(scene, name, version);
     let mut numbers = [0_u64; 3];
     let mut open: BTreeMap<PacketIdentifier, Sent> = BTreeMap::new();
+    scene.wait_for_work();
     while let Some(mut client) = me.connect(None) {
         loop {
             if scene.has(Phase::Finish) && (open.is_empty() || scene.has(Phase::Leave)) {
@@ -258,6 +268,7 @@ fn take(scene: &Scene, name: &str, qos: u8, topic: &str, payload: &str) {
 pub(crate) fn mortal(scene: &Scene, name: &str) {
     let mut me = Persistent::new(scene, name, Version::V5);
     let mut number = 0;
+    scene.wait_for_work();
     while !scene.has(Phase::Finish) {
         number += 1;
         let will = Will {
