@@ -4,6 +4,7 @@
 //! Start reading at [`main`]. Invariant: data on standard output, diagnostics on standard error.
 
 mod demo;
+mod inspect;
 mod port_owner;
 mod serve;
 mod storage;

@@ -94,7 +94,7 @@ impl Default for ServeArgs {
 /// A mistake on the command line, as clap has it.
 const EX_USAGE: u8 = 2;
 /// sysexits: what was to be read is damaged.
-const EX_DATAERR: u8 = 65;
+pub(crate) const EX_DATAERR: u8 = 65;
 /// sysexits: a service is unavailable.
 pub(crate) const EX_UNAVAILABLE: u8 = 69;
 /// sysexits: reading or writing failed.

@@ -10,6 +10,7 @@ use server::persist::{
     self, BackedUp, BackupError, ControlAnswer, ControlRequest, DataFolder, FolderError,
 };
 
+use crate::inspect;
 use crate::serve::{self, EX_IOERR, EX_UNAVAILABLE};
 use crate::tools::Failure;
 
@@ -56,6 +57,12 @@ pub(crate) struct StoreArgs {
 
 #[derive(Subcommand, Clone, Debug)]
 enum StoreCommand {
+    /// Read and check every byte; exit code 65 if there is damage that no start has told yet
+    Check(FolderArgs),
+    /// Count what is in it: segments, records of each kind, Sessions, messages
+    Stat(FolderArgs),
+    /// Write what is intact to a new folder, and an alarm there for each place where something is missing
+    Salvage(SalvageArgs),
     /// Say that the alarms were read: they are not shown any more
     Acknowledge(FolderArgs),
 }
@@ -66,6 +73,20 @@ struct FolderArgs {
     /// The data folder
     #[arg(value_name = "DIR", default_value = DATA)]
     data: PathBuf,
+    /// Print help
+    #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help)]
+    help: Option<bool>,
+}
+
+#[derive(Args, Clone, Debug)]
+#[command(disable_help_flag = true)]
+struct SalvageArgs {
+    /// The data folder; it is only read
+    #[arg(value_name = "DIR")]
+    data: PathBuf,
+    /// The folder to make; if it is there, it has to be empty
+    #[arg(value_name = "NEW")]
+    target: PathBuf,
     /// Print help
     #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help)]
     help: Option<bool>,
@@ -102,6 +123,9 @@ pub(crate) fn restore(args: &RestoreArgs) -> Result<(), Failure> {
 /// `vencejo store ...`.
 pub(crate) fn run(args: &StoreArgs) -> Result<(), Failure> {
     match &args.command {
+        StoreCommand::Check(folder) => inspect::check(&folder.data),
+        StoreCommand::Stat(folder) => inspect::stat(&folder.data),
+        StoreCommand::Salvage(args) => inspect::salvage(&args.data, &args.target),
         StoreCommand::Acknowledge(folder) => acknowledge(&folder.data),
     }
 }
@@ -150,14 +174,14 @@ fn say(made: &Path, done: BackedUp, how: &str, of: &Path) {
     ));
 }
 
-fn in_use(error: &FolderError) -> Failure {
+pub(crate) fn in_use(error: &FolderError) -> Failure {
     Failure {
         text: format!("Error: {error}."),
         code: EX_UNAVAILABLE,
     }
 }
 
-fn failed(error: &dyn std::fmt::Display) -> Failure {
+pub(crate) fn failed(error: &dyn std::fmt::Display) -> Failure {
     Failure {
         text: format!("Error: {error}."),
         code: EX_IOERR,

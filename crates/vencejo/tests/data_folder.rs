@@ -174,6 +174,41 @@ fn backup_of_a_folder_in_use_and_at_rest_is_restored() {
 }
 
 #[test]
+fn a_folder_is_checked_counted_and_salvaged() {
+    let temp = TempFolder::new();
+    let data = temp.path("data");
+    let served = Served::start(&data);
+    leave_state(&served);
+    let output = run(&["store", "check", &data]);
+    assert_eq!(output.status.code(), Some(69), "in use by the server");
+    drop(served);
+    let output = run(&["store", "check", &data]);
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains("sound: nothing is missing"), "{said}");
+    let said = text(&run(&["store", "stat", &data]).stdout);
+    let counts = "1 sessions, 1 retained messages, 1 queued messages for 1 deliveries";
+    assert!(said.contains(counts), "{said}");
+    assert!(said.contains("0000000001.seg"), "{said}");
+    // In the first frame, with intact ones behind it.
+    let segment = Path::new(&data).join("log/0000000001.seg");
+    let mut bytes = std::fs::read(&segment).expect("a segment");
+    bytes[40] ^= 0x10;
+    std::fs::write(&segment, bytes).expect("is written");
+    let output = run(&["store", "check", &data]);
+    assert_eq!(output.status.code(), Some(65), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).contains("DAMAGE"));
+    let new = temp.path("new");
+    let output = run(&["store", "salvage", &data, &new]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("DAMAGE"));
+    let served = Served::start(&new);
+    assert!(served.greeting.contains("ALARM"), "{}", served.greeting);
+    let found = served.tool("sub", &["-t", "state", "-C", "1", "-W", "20"]);
+    assert_eq!(found, "on\n");
+}
+
+#[test]
 fn damage_is_an_alarm_at_every_start_until_it_is_acknowledged() {
     let temp = TempFolder::new();
     let data = temp.path("data");

@@ -19,6 +19,7 @@ mod writer;
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
@@ -27,7 +28,7 @@ use store::disk::{Disk, RealDisk};
 
 use store::{
     Alarm, Alarms, Level, Log, LogOptions, OpenError, Recovered, RecoveryMode, RecoveryReport,
-    UnixMillis,
+    SalvageError, Salvaged, UnixMillis,
 };
 
 pub use backup::{BackedUp, BackupError, copy_folder, restore};
@@ -253,6 +254,22 @@ impl Restored {
 pub fn acknowledge(folder: &DataFolder) -> io::Result<Vec<String>> {
     let mut alarms = Alarms::open(RealDisk::open(folder.path())?)?;
     Ok(texts(&alarms.acknowledge()?))
+}
+
+/// Writes what is intact in a folder that no Server uses to the new or empty folder `target`.
+/// # Errors
+/// [`SalvageError`]; what was written then is not to be used.
+pub fn salvage(folder: &DataFolder, target: &Path) -> Result<Salvaged, SalvageError> {
+    let open = |path: &Path| {
+        RealDisk::open(path).map_err(|error| {
+            SalvageError::Read(OpenError::Disk {
+                doing: format!("open {}", path.display()),
+                error,
+            })
+        })
+    };
+    let options = options(&StorageConfig::default());
+    store::salvage(&open(folder.path())?, &open(target)?, options)
 }
 
 fn texts(alarms: &[Alarm]) -> Vec<String> {

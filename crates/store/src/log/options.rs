@@ -108,7 +108,9 @@ impl std::fmt::Display for OpenError {
                 for one in damage {
                     write!(f, "; {one}")?;
                 }
-                f.write_str("; repair it with `vencejo store salvage DIR`")
+                f.write_str(
+                    "; `vencejo store salvage DIR NEW` writes what is intact to a new folder",
+                )
             }
         }
     }

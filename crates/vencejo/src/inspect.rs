@@ -1,0 +1,167 @@
+//! `vencejo store check`, `stat` and `salvage`: what is in a data folder that no server uses.
+//!
+//! Owns: what they print and their exit codes. Does not own: the reading (see `store`).
+//! Start reading at [`check`]. Invariant: the folder is only read; exit code 0 of [`check`] means that every
+//! byte of the log was read and no damage is new.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use server::persist::{self, DataFolder};
+use store::disk::RealDisk;
+use store::{Checked, Damage, OpenError, SalvageError, Stat, TornTail};
+
+use crate::serve::{self, EX_DATAERR};
+use crate::storage::{failed, in_use};
+use crate::tools::Failure;
+
+/// `vencejo store check`.
+pub(crate) fn check(data: &Path) -> Result<(), Failure> {
+    let (_lock, disk) = open(data)?;
+    let checked = store::check(&disk).map_err(|error| unreadable(&error))?;
+    serve::print(&checked_text(data, &checked));
+    if checked.is_sound() {
+        return Ok(());
+    }
+    Err(Failure {
+        text: "Error: something is missing or damaged, see above.".to_owned(),
+        code: EX_DATAERR,
+    })
+}
+
+/// `vencejo store stat`.
+pub(crate) fn stat(data: &Path) -> Result<(), Failure> {
+    let (_lock, disk) = open(data)?;
+    let stat = store::stat(&disk).map_err(|error| unreadable(&error))?;
+    serve::print(&stat_text(&stat));
+    Ok(())
+}
+
+/// `vencejo store salvage`.
+pub(crate) fn salvage(data: &Path, target: &Path) -> Result<(), Failure> {
+    let lock = DataFolder::lock_existing(data).map_err(|error| in_use(&error))?;
+    let salvaged = persist::salvage(&lock, target).map_err(|error| match error {
+        SalvageError::Read(error) => unreadable(&error),
+        error => failed(&error),
+    })?;
+    let mut text = format!(
+        "{} has what is intact in {}: {} records in {} frames, {} bytes\n",
+        target.display(),
+        data.display(),
+        salvaged.records,
+        salvaged.frames,
+        salvaged.bytes
+    );
+    add_findings(&mut text, salvaged.torn_tail.as_ref(), &salvaged.damage);
+    serve::print(&text);
+    Ok(())
+}
+
+/// The folder, not to be used by any other process for as long as the first of the two lives.
+fn open(data: &Path) -> Result<(DataFolder, RealDisk), Failure> {
+    let lock = DataFolder::lock_existing(data).map_err(|error| in_use(&error))?;
+    let disk = RealDisk::open(data).map_err(|error| failed(&error))?;
+    Ok((lock, disk))
+}
+
+fn unreadable(error: &OpenError) -> Failure {
+    match error {
+        OpenError::Disk { .. } => failed(error),
+        error => Failure {
+            text: format!("Error: {error}."),
+            code: EX_DATAERR,
+        },
+    }
+}
+
+fn checked_text(data: &Path, checked: &Checked) -> String {
+    let mut text = format!(
+        "{}: {} segments, {} frames, {} records, {} bytes\n",
+        data.display(),
+        checked.segments,
+        checked.frames,
+        checked.records,
+        checked.bytes
+    );
+    add_findings(&mut text, checked.torn_tail.as_ref(), &checked.damage);
+    if checked.known_holes > 0 {
+        add(
+            &mut text,
+            "known",
+            &format_args!("{} places marked as missing", checked.known_holes),
+        );
+    }
+    for alarm in &checked.alarms {
+        add(&mut text, "ALARM", &alarm.text);
+    }
+    let is_known = checked.known_holes > 0 || !checked.alarms.is_empty();
+    text.push_str(match (checked.is_sound(), is_known) {
+        (true, false) => "sound: nothing is missing\n",
+        (true, true) => "sound but for what is named above, which earlier starts have found\n",
+        (false, _) => "",
+    });
+    text
+}
+
+fn add_findings(text: &mut String, torn: Option<&TornTail>, damage: &[Damage]) {
+    if let Some(torn) = torn {
+        add(text, "harmless", torn);
+    }
+    for damage in damage {
+        add(text, "DAMAGE", damage);
+    }
+}
+
+fn add(text: &mut String, what: &str, value: &dyn std::fmt::Display) {
+    writeln!(text, "  {what:<9} {value}").expect("invariant: a String takes any text");
+}
+
+fn stat_text(stat: &Stat) -> String {
+    let counts = &stat.counts;
+    let mut text = format!(
+        "{} sessions, {} retained messages, {} queued messages for {} deliveries\n\
+         {} bytes that count; {} spare files; {} files set aside; frames up to {}, durable up to {}\n\n",
+        counts.sessions,
+        counts.retained,
+        counts.messages,
+        counts.entries,
+        stat.live_bytes,
+        stat.spares,
+        stat.set_aside.len(),
+        stat.last_lsn,
+        stat.durable_lsn
+    );
+    let mut line = |cells: [String; 5]| {
+        let [name, rest @ ..] = cells;
+        let rest = rest.map(|cell| format!("{cell:>14}")).concat();
+        writeln!(text, "{name:<24}{rest}").expect("invariant: a String takes any text");
+    };
+    let heads = [
+        "segment",
+        "bytes used",
+        "that count",
+        "frames",
+        "first frame",
+    ];
+    line(heads.map(str::to_owned));
+    for segment in &stat.segments {
+        let numbers = [
+            segment.used_bytes,
+            segment.live_bytes,
+            segment.frames,
+            segment.first_lsn,
+        ];
+        let [used, live, frames, first] = numbers.map(|number| number.to_string());
+        line([segment.file.clone(), used, live, frames, first]);
+    }
+    text.push('\n');
+    for (name, kind) in &stat.kinds {
+        let records = format!(
+            "{name:<24}{:>14} records {:>14} bytes",
+            kind.count, kind.bytes
+        );
+        text.push_str(&records);
+        text.push('\n');
+    }
+    text
+}
