@@ -1,8 +1,8 @@
 //! What is kept on disk while the shards serve: one thread that writes, one that reads, one that answers.
 //!
 //! Owns: the data folder, the order of a start and of a stop. Does not own: bytes and files of the log (see
-//! `store`), what is recorded and what waits for it (see `engine`). Start reading at [`Opened::open`], then
-//! `writer`. Invariants: one process at a time uses a data folder; when [`Running::stop`] returns, everything
+//! `store`), what is recorded and what waits for it (see `engine`). Start reading at `Opened::open`, then
+//! `writer`. Invariants: one process at a time uses a data folder; when `Running::stop` returns, everything
 //! that was appended is durable, or the Server has said that its store has failed.
 
 mod alarming;
