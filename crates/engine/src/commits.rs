@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use proto::PacketIdentifier;
-use store::{Origin, Record, SessionId};
+use store::{Level, Origin, Record, SessionId};
 
 use crate::keys::SessionKey;
 use crate::pending::Wait;
@@ -81,6 +81,8 @@ struct Commit {
     key: SessionKey,
     origin: Origin,
     effect: Effect,
+    /// How safe the message is to be.
+    level: Level,
     /// Who must have taken it first.
     wait: Wait,
 }
@@ -282,6 +284,7 @@ impl Engine {
             key,
             origin,
             effect,
+            level: self.level.max(Level::Written),
             // What this shard has written of it is before in the log.
             wait: wait.elsewhere(),
         })
@@ -306,13 +309,18 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(key).filter(|found| found.is_stored) else {
             return wait;
         };
+        if self.level == Level::Memory {
+            session.inbound_volatile.insert(packet_id);
+            return wait;
+        }
         session.inbound_number += 1;
         let (session, number) = (session.id, session.inbound_number);
-        wait.and(self.record(Record::InboundPut {
+        let record = Record::InboundPut {
             session,
             packet_id: packet_id.get(),
             number,
-        }))
+        };
+        wait.and(self.record_at(self.level, record))
     }
 
     /// The Client has released this identifier; returns what its answer waits for.
@@ -326,6 +334,9 @@ impl Engine {
         let Some(session) = stored else {
             return self.wait_for_batch();
         };
+        if session.inbound_volatile.remove(&packet_id) {
+            return Wait::default();
+        }
         let id = session.id;
         // Never recorded before the identifier itself is.
         if is_known && self.commits.release(id, packet_id) {
@@ -387,36 +398,42 @@ impl Engine {
         let disconnected_at = session.disconnected_at;
         // The Client may have come back with another Will, and have been lost again.
         let is_last_will = session.will.is_none() && session.will_gate == number;
-        match commit.effect {
+        let wait = match commit.effect {
             Effect::Inbound {
                 packet_id,
                 is_released,
             } => {
                 session.inbound_released -= u32::from(is_released);
-                self.record_inbound(origin, packet_id, is_released);
+                self.record_inbound(commit, packet_id, is_released)
             }
-            Effect::Number => drop(self.record_session(key, disconnected_at)),
-            Effect::Will => {
+            Effect::Will if is_last_will => {
                 self.record_session(key, disconnected_at);
-                if is_last_will {
-                    self.record(Record::WillDelete { session: id });
-                }
+                self.record(Record::WillDelete { session: id })
             }
-            Effect::End => {}
-        }
-        Some(self.wait_for_batch())
+            Effect::Number | Effect::Will | Effect::End => {
+                self.record_session(key, disconnected_at)
+            }
+        };
+        Some(wait)
     }
 
-    fn record_inbound(&mut self, origin: Origin, packet_id: PacketIdentifier, is_released: bool) {
-        let (session, packet_id) = (origin.session, packet_id.get());
-        self.record(Record::InboundPut {
+    fn record_inbound(
+        &mut self,
+        commit: &Commit,
+        packet_id: PacketIdentifier,
+        is_released: bool,
+    ) -> Wait {
+        let (session, packet_id) = (commit.origin.session, packet_id.get());
+        let record = Record::InboundPut {
             session,
             packet_id,
-            number: origin.number,
-        });
-        if is_released {
-            self.record(Record::InboundDelete { session, packet_id });
+            number: commit.origin.number,
+        };
+        let wait = self.record_at(commit.level, record);
+        if !is_released {
+            return wait;
         }
+        self.record(Record::InboundDelete { session, packet_id })
     }
 
     /// Another shard says up to where its commits are durable.

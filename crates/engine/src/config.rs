@@ -1,12 +1,12 @@
 //! What one shard's engine is told once, at its start.
 //!
-//! Owns: [`Config`]. Does not own: the file it may come from. Start reading at [`Config`].
+//! Owns: [`Config`], [`Levels`]. Does not own: the file it may come from. Start reading at [`Config`].
 //! Invariant: every shard of a process gets the same values but for `shard`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use store::{SessionId, UnixMillis};
+use store::{Level, SessionId, UnixMillis};
 
 use crate::{Limits, ShardIndex, SharedStrategy};
 
@@ -29,6 +29,8 @@ pub struct Config {
     pub version_text: String,
     /// Response Information is this followed by the Client Identifier; `None` gives none. 3.2.2.3.15.
     pub response_topic_prefix: Option<String>,
+    /// How safe something is before it is acknowledged.
+    pub levels: Levels,
     /// What the calendar says at the time the engine is made with.
     pub started_at: UnixMillis,
     /// No Session in the store has this number or a higher one.
@@ -50,9 +52,36 @@ impl Config {
             sys_interval: Duration::from_secs(10),
             version_text: concat!("vencejo version ", env!("CARGO_PKG_VERSION")).to_owned(),
             response_topic_prefix: Some("response/".to_owned()),
+            levels: Levels::default(),
             started_at: UnixMillis(0),
             first_session: SessionId(1),
             can_load: false,
         }
+    }
+}
+
+/// How safe something is before it is acknowledged. Default: on the disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Levels {
+    /// Sessions, their Subscriptions and handshakes, and every message that no filter names.
+    /// [`Level::Memory`]: a new Session is not recorded at all, and so no message for it.
+    pub default: Level,
+    /// Messages whose Topic Name matches a Topic Filter; the first that matches counts.
+    pub filters: Vec<(String, Level)>,
+}
+
+impl Levels {
+    /// The level of a message. O(1) where there are no filters, else O(filters).
+    #[must_use]
+    pub fn of(&self, topic: &str) -> Level {
+        self.filters
+            .iter()
+            .find(|(filter, _)| proto::topic::matches(filter, topic))
+            .map_or(self.default, |(_, level)| *level)
+    }
+
+    /// What a Session that the store knows is kept at.
+    pub(crate) fn of_sessions(&self) -> Level {
+        self.default.max(Level::Written)
     }
 }

@@ -14,7 +14,7 @@ use proto::connection::Outgoing;
 use proto::packet::{ConnAck, ConnAckProperties, Connect, Disconnect, ReasonCode};
 use proto::topic::level_count;
 use proto::{Secret, Version};
-use store::Seq;
+use store::Level;
 
 use crate::connections::Connection;
 use crate::keys::SessionKey;
@@ -199,7 +199,7 @@ impl Engine {
             version: connect.version,
             maximum_packet_size_bytes: properties.maximum_packet_size_bytes.map(NonZeroU32::get),
             is_congested: false,
-            dropped_in: Seq(0),
+            dropped_in: Wait::default(),
             burst: Burst::default(),
             held: VecDeque::new(),
         });
@@ -212,7 +212,7 @@ impl Engine {
             })
         });
         let expiry = session.expiry_deadline.take();
-        session.is_stored |= session.is_durable();
+        session.is_stored |= session.is_durable() && self.config.levels.default > Level::Memory;
         let stored = session.is_stored;
         if let Some(deadline) = expiry {
             self.timers.clear(Due::SessionExpiry(key), deadline);

@@ -51,7 +51,7 @@ impl Engine {
         if session.link.is_none() && !session.is_durable() {
             return;
         }
-        let durable = session.stores_messages().then_some(session.id);
+        let durable = session.stores(self.level, terms.qos).then_some(session.id);
         let queued = Queued {
             message: Arc::clone(message),
             subscription_identifiers: terms.subscription_identifiers.clone(),
@@ -247,10 +247,7 @@ impl Engine {
             }
             return true;
         }
-        let dropped = Wait {
-            persisted: link.dropped_in,
-            ..Wait::default()
-        };
+        let dropped = link.dropped_in;
         let id = session.id;
         let Some(started) = session.outbound.start_next() else {
             return false;
@@ -275,10 +272,7 @@ impl Engine {
         if self.targets.is_empty() {
             self.wait_for_batch()
         } else {
-            Wait {
-                persisted: self.next_batch(),
-                ..Wait::default()
-            }
+            Wait::for_batch(self.next_batch(), self.config.levels.of_sessions())
         }
     }
 

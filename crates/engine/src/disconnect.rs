@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use proto::Version;
 use proto::packet::{Disconnect, ReasonCode};
-use store::{Record, SessionRecord, UnixMillis};
+use store::{Level, Record, SessionRecord, UnixMillis};
 
 use crate::commits::{Effect, Publisher};
 use crate::keys::SessionKey;
@@ -64,6 +64,24 @@ impl Engine {
         key: SessionKey,
         disconnected_at: Option<UnixMillis>,
     ) -> Wait {
+        self.record_session_at(self.config.levels.of_sessions(), key, disconnected_at)
+    }
+
+    /// Keeps when its connection ended; nobody waits for that.
+    pub(crate) fn record_disconnected(&mut self, key: SessionKey, now: Instant) {
+        let stored = self.sessions.get(key).is_some_and(|found| found.is_stored);
+        if stored {
+            let at = self.unix_millis(now);
+            self.record_session_at(Level::Written, key, Some(at));
+        }
+    }
+
+    fn record_session_at(
+        &mut self,
+        level: Level,
+        key: SessionKey,
+        disconnected_at: Option<UnixMillis>,
+    ) -> Wait {
         let Some(session) = self.sessions.get_mut(key) else {
             return Wait::default();
         };
@@ -76,7 +94,7 @@ impl Engine {
             queue_seq: session.outbound.last_seq(),
             inbound_number: session.inbound_number,
         };
-        self.record(Record::SessionPut(Box::new(record)))
+        self.record_at(level, Record::SessionPut(Box::new(record)))
     }
 
     /// The Network Connection is gone in any other way; does nothing if the engine closed it.
@@ -99,7 +117,7 @@ impl Engine {
         }
         self.spill(key);
         self.set_members_online(key, false);
-        self.record_session(key, Some(self.unix_millis(now)));
+        self.record_disconnected(key, now);
         self.start_will_delay(key, now);
         if expiry_seconds == u32::MAX {
             return;

@@ -37,7 +37,7 @@ mod testing;
 mod timers;
 mod will;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -46,7 +46,7 @@ use proto::Version;
 use proto::packet::ReasonCode;
 use store::{Batch, Level, Record, Seq, SessionId, Target, UnixMillis};
 
-pub use config::Config;
+pub use config::{Config, Levels};
 pub use connect::ConnectRequest;
 pub use counters::Counters;
 pub use keys::{ConnectionKey, SHARD_COUNT_MAX, SessionKey, ShardIndex};
@@ -82,6 +82,8 @@ pub struct Engine {
     subscriptions: Subscriptions,
     shared: SharedSubscriptions,
     retained: Retained,
+    /// Topics whose retained message is in the store, from an earlier process, and not recorded any more.
+    retained_before: BTreeSet<Box<str>>,
     /// Sessions whose replays can go on.
     replaying: VecDeque<SessionKey>,
     /// Replays whose SUBACK is not due yet, by Session and Topic Filter.
@@ -101,12 +103,18 @@ pub struct Engine {
     paced: Vec<SessionKey>,
     /// Durable effects of this turn.
     batch: Vec<Record>,
+    /// The highest level that one of them asks for.
+    batch_level: Level,
     last_batch: Seq,
+    /// The last batch that is to be on the disk before something is acknowledged.
+    last_synced: Seq,
     /// Handed to the operating system; at least `persisted`.
     written: Seq,
     persisted: Seq,
     /// Durable Sessions that took the message being routed.
     targets: Vec<Target>,
+    /// How safe that message is to be.
+    level: Level,
     /// Sessions whose connection has packets that wait.
     sessions_holding: Vec<SessionKey>,
     /// Connections to be closed when the turn ends.
@@ -135,6 +143,7 @@ impl Engine {
             subscriptions: Subscriptions::new(hasher.clone()),
             shared: SharedSubscriptions::new(config.shared_strategy, shard, hasher.clone()),
             retained: Retained::new(retained_limits, shard, shard_count, hasher.clone()),
+            retained_before: BTreeSet::new(),
             replaying: VecDeque::new(),
             replays_waiting: BTreeMap::new(),
             loads: Loads::new(hasher.clone()),
@@ -148,10 +157,13 @@ impl Engine {
             taken: 0,
             paced: Vec::new(),
             batch: Vec::new(),
+            batch_level: Level::Written,
             last_batch: Seq(0),
+            last_synced: Seq(0),
             written: Seq(0),
             persisted: Seq(0),
             targets: Vec::new(),
+            level: Level::default(),
             sessions_holding: Vec::new(),
             closing: Vec::new(),
             started_at: now,
@@ -220,11 +232,15 @@ impl Engine {
         }
         let seq = self.next_batch();
         self.last_batch = seq;
+        let level = std::mem::replace(&mut self.batch_level, Level::Written);
+        if level == Level::Synced {
+            self.last_synced = seq;
+        }
         let records = std::mem::take(&mut self.batch);
         self.outputs.push_back(Output::Persist(Batch {
             seq,
             records,
-            level: Level::Synced,
+            level,
         }));
     }
 

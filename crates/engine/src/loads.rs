@@ -13,7 +13,7 @@ use std::time::Instant;
 use hashbrown::HashMap;
 use proto::Qos;
 use proto::session::{OnLoaded, Queued};
-use store::{Load, Loaded, LoadedMessage, Record, Seq, SessionId};
+use store::{Level, Load, Loaded, LoadedMessage, Record, Seq, SessionId};
 
 use crate::Engine;
 use crate::keys::{KeyedState, SessionKey};
@@ -192,7 +192,7 @@ impl Engine {
     }
 
     fn ask(&mut self, key: SessionKey, (messages_max, bytes_max): (usize, usize)) {
-        let batch = self.wait_for_batch().persisted;
+        let batch = self.wait_at(Level::Written).written;
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };

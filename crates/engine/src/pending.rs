@@ -5,7 +5,7 @@
 //! which they were emitted, held or not.
 
 use proto::connection::Outgoing;
-use store::{Record, Seq};
+use store::{Level, Record, Seq};
 
 use crate::commits::Gate;
 use crate::keys::{SessionKey, ShardSet};
@@ -15,6 +15,8 @@ use crate::{ConnectionKey, Engine};
 /// What must have happened first.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Wait {
+    /// This batch of ours is handed to the operating system; 0 for none.
+    pub(crate) written: Seq,
     /// This batch of ours is durable; 0 for none.
     pub(crate) persisted: Seq,
     /// These shards have taken everything we sent them up to `turn`.
@@ -25,7 +27,19 @@ pub(crate) struct Wait {
 }
 
 impl Wait {
+    /// Until the batch `seq` is as safe as `level` says.
+    pub(crate) fn for_batch(seq: Seq, level: Level) -> Self {
+        let mut wait = Self::default();
+        match level {
+            Level::Memory => {}
+            Level::Written => wait.written = seq,
+            Level::Synced => wait.persisted = seq,
+        }
+        wait
+    }
+
     pub(crate) fn and(mut self, other: Self) -> Self {
+        self.written = self.written.max(other.written);
         self.persisted = self.persisted.max(other.persisted);
         self.turn = self.turn.max(other.turn);
         self.shards = self.shards.union(other.shards);
@@ -54,23 +68,33 @@ pub(crate) struct Held {
 }
 
 impl Engine {
-    /// Adds a durable effect of this turn; what depends on it waits for the returned.
+    /// Adds a durable effect of this turn that belongs to a Session; what depends on it waits for the
+    /// returned.
     pub(crate) fn record(&mut self, record: Record) -> Wait {
-        self.batch.push(record);
-        self.wait_for_batch()
+        self.record_at(self.config.levels.of_sessions(), record)
     }
 
-    /// Everything recorded up to now in this turn.
+    /// The same at a level that something else asks for, above [`Level::Memory`].
+    pub(crate) fn record_at(&mut self, level: Level, record: Record) -> Wait {
+        self.batch.push(record);
+        self.batch_level = self.batch_level.max(level);
+        self.wait_at(level)
+    }
+
+    /// Everything recorded of Sessions up to now.
     pub(crate) fn wait_for_batch(&self) -> Wait {
-        let persisted = if self.batch.is_empty() {
-            self.last_batch
-        } else {
-            self.next_batch()
+        self.wait_at(self.config.levels.of_sessions())
+    }
+
+    /// Everything up to now that was recorded at `level` or a higher one: nothing waits for the disk
+    /// because of what need not be there.
+    pub(crate) fn wait_at(&self, level: Level) -> Wait {
+        let seq = match level {
+            Level::Written if self.batch.is_empty() => self.last_batch,
+            Level::Synced if self.batch_level < level => self.last_synced,
+            _ => self.next_batch(),
         };
-        Wait {
-            persisted,
-            ..Wait::default()
-        }
+        Wait::for_batch(seq, level)
     }
 
     /// Everything that this shard has done up to now, here and elsewhere.
@@ -84,6 +108,7 @@ impl Engine {
 
     pub(crate) fn is_over(&self, wait: &Wait) -> bool {
         self.persisted >= wait.persisted
+            && self.written >= wait.written
             && wait.gate.is_none_or(|gate| self.commits.is_open(gate))
             && self.routing.is_taken(wait)
     }

@@ -14,7 +14,7 @@ use proto::packet::{Ack, Publish, ReasonCode};
 use proto::session::InboundPublish;
 use proto::topic::level_count;
 use proto::{Message, PacketIdentifier, Qos, Version};
-use store::{Expiry, MessageRecord, Record};
+use store::{Expiry, Level, MessageRecord, Record};
 
 use crate::commits::{Effect, Gate, Provisional, Publisher};
 use crate::delivery::Terms;
@@ -223,6 +223,7 @@ impl Engine {
             if self.open_inbound(connection, key, packet_id, now).is_none() {
                 return;
             }
+            self.level = self.config.levels.default;
             let provisional = self.provisional(Publisher::Once(key), false);
             wait = self.commit_publish(key, packet_id, provisional, wait);
         }
@@ -299,7 +300,12 @@ impl Engine {
         (from, publisher): (Option<SessionKey>, Publisher),
         now: Instant,
     ) -> Routed {
-        self.targets.clear();
+        self.begin_routing(message);
+        // What is not recorded counts at once, and promises nothing over a crash.
+        let publisher = match self.level {
+            Level::Memory => Publisher::None,
+            _ => publisher,
+        };
         let (retained, mut wait) = self.retain(message, now);
         let chosen = self.choose_members(matches, message, from);
         let shards = self.shards_for(matches, retained, &chosen);
@@ -330,10 +336,16 @@ impl Engine {
         }
     }
 
+    /// What follows is recorded as `message` asks for.
+    pub(crate) fn begin_routing(&mut self, message: &Message) {
+        self.targets.clear();
+        self.level = self.config.levels.of(message.topic());
+    }
+
     /// A message from another shard.
     pub(crate) fn on_routed_publish(&mut self, routed: &RoutedPublish, now: Instant) -> Taking {
-        self.targets.clear();
         let message = &routed.message;
+        self.begin_routing(message);
         let mut passes = Vec::new();
         let retained = routed
             .retained
@@ -348,7 +360,7 @@ impl Engine {
         }
         let wait = self.record_enqueued(message, routed.provisional);
         Taking {
-            persisted: wait.and(retained.unwrap_or_default()).persisted,
+            wait: wait.and(retained.unwrap_or_default()),
             passes,
         }
     }
@@ -401,11 +413,20 @@ impl Engine {
         }
         let targets = std::mem::take(&mut self.targets);
         let message = self.message_record(message);
-        self.record(Record::Enqueue {
+        // A Client sees the identifier of a QoS 2 delivery, whatever the message is worth.
+        let has_handshake = targets.iter().any(|target| target.qos > 1);
+        let level = if has_handshake {
+            self.level.max(self.config.levels.of_sessions())
+        } else {
+            self.level
+        };
+        let record = Record::Enqueue {
             message,
             targets,
             origin: provisional.map(|provisional| provisional.origin),
-        })
+        };
+        self.record_at(level, record);
+        self.wait_at(self.level)
     }
 
     /// `message` as the store keeps it. Copies topic and properties, shares a large payload.

@@ -6,9 +6,10 @@
 //! Invariants: every byte charged to a Session and to the shard is given back exactly once; what the store
 //! has stays in memory only for a Session that is connected, and within its window.
 
+use proto::Qos;
 use proto::packet::ReasonCode;
 use proto::session::{Outbound, Queued};
-use store::{Record, SessionId, Target};
+use store::{Level, Record, SessionId, Target};
 
 use crate::Engine;
 use crate::keys::SessionKey;
@@ -23,10 +24,13 @@ enum Place {
 }
 
 impl Session {
-    /// Whether the store has to have the messages of its queue. Also if it is not kept any more, but older
-    /// ones are only on disk: they must not be overtaken.
-    pub(crate) fn stores_messages(&self) -> bool {
-        self.is_durable() || self.outbound.spilled().is_some()
+    /// Whether the store has to have a message of `level` that is delivered to it at `qos`. A QoS 2
+    /// handshake is kept whatever the level: its identifier, once forgotten, would hide a later message. So
+    /// is what follows messages that are only on disk, also if the Session is not kept any more: they must
+    /// not be overtaken.
+    pub(crate) fn stores(&self, level: Level, qos: Qos) -> bool {
+        let is_worth_it = level > Level::Memory || qos == Qos::ExactlyOnce;
+        (self.is_stored && self.is_durable() && is_worth_it) || self.outbound.spilled().is_some()
     }
 
     /// Bytes of its queue, in memory or not.
@@ -89,7 +93,11 @@ impl Engine {
     }
 
     fn hold_followers(&mut self, key: SessionKey) {
-        let dropped_in = self.wait_for_batch().persisted;
+        let level = self.config.levels.of_sessions();
+        if !self.batch.is_empty() {
+            self.batch_level = self.batch_level.max(level);
+        }
+        let dropped_in = self.wait_at(level);
         if let Some(link) = self.sessions.link_mut(key) {
             link.dropped_in = dropped_in;
         }
@@ -118,11 +126,13 @@ impl Engine {
             *count += 1;
             return;
         }
-        self.record(Record::Dequeue {
+        // Lost, it costs a repeat at most, or a PUBREL: nobody waits for it but after a drop.
+        let dequeue = Record::Dequeue {
             session,
             first_seq: seq,
             count: 1,
-        });
+        };
+        self.record_at(Level::Written, dequeue);
     }
 
     /// The Session has no connection: what the store has need not stay in memory.

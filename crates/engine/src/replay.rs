@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use proto::Message;
-use store::Record;
+use store::{Level, Record};
 
 use crate::Engine;
 use crate::delivery::Terms;
@@ -65,24 +65,38 @@ impl Engine {
     /// Keeps a write, if this shard is the one that keeps those of its topic: so the log has them in the
     /// order in which they took effect, and the last one is the last one everywhere.
     fn record_retained(&mut self, message: &Message, applied: &Applied) -> Wait {
-        let topic = message.topic();
+        let (topic, level) = (message.topic(), self.level);
         if !self.keeps_retained(topic) {
+            return Wait::default();
+        }
+        if level == Level::Memory {
+            // What an earlier process kept does not come back in place of this.
+            if self.retained_before.remove(topic) {
+                self.record_retained_gone(topic, Level::Written);
+            }
             return Wait::default();
         }
         match applied {
             Applied::Stored(_) => {
                 let message = self.message_record(message);
-                self.record(Record::RetainedPut { message })
+                self.record_at(level, Record::RetainedPut { message })
             }
-            Applied::Removed(Some(_)) => self.record_retained_gone(topic),
+            Applied::Removed(Some(_)) => self.record_retained_gone(topic, level),
             // What it would have changed was changed before, and has to be safe as well.
-            Applied::Removed(None) | Applied::Superseded => self.wait_for_batch(),
+            Applied::Removed(None) | Applied::Superseded => self.wait_at(level),
         }
     }
 
-    fn record_retained_gone(&mut self, topic: &str) -> Wait {
+    fn record_retained_gone(&mut self, topic: &str, level: Level) -> Wait {
         let topic = Bytes::copy_from_slice(topic.as_bytes());
-        self.record(Record::RetainedDelete { topic })
+        self.record_at(level, Record::RetainedDelete { topic })
+    }
+
+    /// A restart has found a retained message of `topic`, whatever its level is now.
+    pub(crate) fn note_retained_before(&mut self, topic: &str) {
+        if self.keeps_retained(topic) && self.config.levels.of(topic) == Level::Memory {
+            self.retained_before.insert(topic.into());
+        }
     }
 
     /// Whether the records of this topic are this shard's to write. What the Server says about itself is
@@ -111,8 +125,11 @@ impl Engine {
         self.counters.messages_expired += expired.len() as u64;
         self.count_retained();
         for message in expired {
-            if self.keeps_retained(message.topic()) {
-                self.record_retained_gone(message.topic());
+            let topic = message.topic();
+            let is_recorded = self.config.levels.of(topic) > Level::Memory;
+            if self.keeps_retained(topic) && (is_recorded || self.retained_before.remove(topic)) {
+                // Found again, it has expired again.
+                self.record_retained_gone(topic, Level::Written);
             }
         }
     }
@@ -245,6 +262,7 @@ impl Engine {
                 subscription_identifiers: identifiers.clone(),
                 gate: None,
             };
+            self.begin_routing(&message);
             self.deliver(key, &message, terms, now);
             self.record_enqueued(&message, None);
         }

@@ -98,6 +98,7 @@ impl Engine {
             counter: number,
             shard: ShardIndex(0),
         };
+        self.note_retained_before(message.topic());
         drop(self.retained.apply(&Arc::new(message), stamp));
     }
 
@@ -172,7 +173,7 @@ impl Engine {
         let since = record.disconnected_at;
         if since.is_none() {
             // Or another restart would let them begin once more.
-            self.record_session(key, Some(self.unix_millis(now)));
+            self.record_disconnected(key, now);
         }
         // [MQTT-3.1.2-11] [MQTT-4.1.0-2]
         if record.expiry_seconds != u32::MAX

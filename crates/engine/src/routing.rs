@@ -82,7 +82,7 @@ pub(crate) struct RoutedPublish {
 #[derive(Debug, Default)]
 pub(crate) struct Taking {
     /// Our own durable effects.
-    pub(crate) persisted: Seq,
+    pub(crate) wait: Wait,
     /// Where it was passed on.
     pub(crate) passes: Vec<u64>,
 }
@@ -197,6 +197,7 @@ impl Routing {
         Wait {
             shards: self.others,
             turn: self.interest_turn,
+            written: Seq(0),
             persisted: Seq(0),
             gate: None,
         }
@@ -278,7 +279,7 @@ impl Engine {
                 if let Some(pass) = publish.pass {
                     self.owe(from, Answer::Pass(pass), taking);
                 } else {
-                    batch.persisted = batch.persisted.max(taking.persisted);
+                    batch.wait = batch.wait.and(taking.wait);
                     batch.passes.extend(taking.passes);
                 }
             }
@@ -306,7 +307,7 @@ impl Engine {
         let owed = std::mem::take(&mut self.routing.owed);
         for owed in owed {
             let is_turn = matches!(owed.answer, Answer::Turn(_));
-            let is_safe = self.persisted >= owed.taking.persisted && owed.taking.passes.is_empty();
+            let is_safe = self.is_over(&owed.taking.wait) && owed.taking.passes.is_empty();
             if !is_safe || (is_turn && blocked.contains(owed.to)) {
                 if is_turn {
                     blocked.insert(owed.to);

@@ -11,13 +11,13 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use proto::packet::Will;
 use proto::session::{Inbound, Outbound};
-use proto::{Message, Version};
+use proto::{Message, PacketIdentifier, Version};
 use slab::Slab;
-use store::{Seq, SessionId, UnixMillis};
+use store::{SessionId, UnixMillis};
 
 use crate::keys::{KeyedState, SessionKey};
 use crate::loads::Loading;
-use crate::pending::Held;
+use crate::pending::{Held, Wait};
 use crate::retained::Replay;
 use crate::timers::Deadline;
 use crate::{ConnectionKey, Permissions};
@@ -39,6 +39,8 @@ pub(crate) struct Session {
     /// Where it stands with those that are not.
     pub(crate) loading: Loading,
     pub(crate) inbound: Inbound,
+    /// Identifiers in `inbound` that the store does not know, of messages that are not recorded.
+    pub(crate) inbound_volatile: BTreeSet<PacketIdentifier>,
     /// The last number of a QoS 2 message of its Client that is recorded.
     pub(crate) inbound_number: u64,
     /// How many messages after that wait for other shards, see `commits`.
@@ -80,7 +82,7 @@ pub(crate) struct Link {
     pub(crate) is_congested: bool,
     /// The batch that holds the last message dropped from its queue: should that be lost, nothing that
     /// came after it must have been sent.
-    pub(crate) dropped_in: Seq,
+    pub(crate) dropped_in: Wait,
     /// What was sent to it from its queue since the server last took the outputs.
     pub(crate) burst: Burst,
     /// Packets that wait for durability or other shards, in order.
@@ -106,6 +108,7 @@ impl Session {
             queued_bytes: 0,
             loading: Loading::Idle,
             inbound: Inbound::default(),
+            inbound_volatile: BTreeSet::new(),
             inbound_number: 0,
             inbound_open: 0,
             inbound_released: 0,
@@ -123,7 +126,7 @@ impl Session {
         }
     }
 
-    /// Whether it outlives its Network Connection, and so is kept in the store.
+    /// Whether it outlives its Network Connection.
     pub(crate) const fn is_durable(&self) -> bool {
         self.expiry_seconds > 0
     }

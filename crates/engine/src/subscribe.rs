@@ -136,7 +136,7 @@ impl Engine {
         if !session.filters.contains(filter) {
             session.filters.insert(filter.into());
         }
-        if session.is_durable() {
+        if session.is_stored {
             let record = SubscriptionRecord {
                 session: session.id,
                 filter: filter.into(),
@@ -202,11 +202,7 @@ impl Engine {
     }
 
     fn record_unsubscribed(&mut self, key: SessionKey, filter: &str) -> Wait {
-        let Some(session) = self
-            .sessions
-            .get(key)
-            .filter(|session| session.is_durable())
-        else {
+        let Some(session) = self.sessions.get(key).filter(|session| session.is_stored) else {
             return Wait::default();
         };
         let session = session.id;

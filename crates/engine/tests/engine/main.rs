@@ -11,6 +11,7 @@ mod endings;
 mod exactly_once;
 mod flow;
 mod handshakes;
+mod levels;
 mod property;
 mod publish;
 mod recovery;

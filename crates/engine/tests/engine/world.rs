@@ -227,6 +227,20 @@ impl World {
         self.engines[shard].on_persisted(durable, durable, self.now);
     }
 
+    /// Hands everything appended to the operating system; nothing more is durable.
+    pub(crate) fn write(&mut self) {
+        for (engine, store) in self.engines.iter_mut().zip(&self.stores) {
+            let written = store.batches().last().map(|batch| batch.seq);
+            engine.on_persisted(written.unwrap_or_default(), store.durable(), self.now);
+        }
+        self.settle();
+    }
+
+    /// What the engines are made with when they are made again.
+    pub(crate) fn change_config(&mut self, change: impl FnOnce(&mut Config)) {
+        change(&mut self.config);
+    }
+
     /// The machine loses its power and starts again, with `shard_count` shards: what was durable is found
     /// again, connections and rings are gone, and no time has passed. Clients keep what they received.
     pub(crate) fn crash(&mut self, shard_count: u16) {
