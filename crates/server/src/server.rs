@@ -226,6 +226,7 @@ impl Server {
             let has_ended = |_| failed(io::Error::other("a shard has ended at its start"));
             started.recv().map_err(has_ended)?;
         }
+        config.storage.log();
         for address in &self.listeners {
             tracing::info!(listener = %address, "listening");
         }
@@ -244,6 +245,7 @@ impl Server {
             first_session: recovered.next_session,
             // What keeps nothing cannot give it back.
             can_load: self.persist.is_some(),
+            levels: config.storage.engine_levels(),
             ..engine::Config::new(ShardIndex(0), settings.shard_count, settings.hash_seed)
         }
     }

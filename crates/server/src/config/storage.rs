@@ -80,6 +80,23 @@ impl StorageConfig {
         self.level == Level::Memory && self.levels.iter().all(|of| of.level == Level::Memory)
     }
 
+    /// What the engine is told of it.
+    pub(crate) fn engine_levels(&self) -> engine::Levels {
+        let filters = self.levels.iter();
+        engine::Levels {
+            default: self.level,
+            filters: filters.map(|of| (of.filter.clone(), of.level)).collect(),
+        }
+    }
+
+    /// Says in the log what an acknowledgement means.
+    pub(crate) fn log(&self) {
+        tracing::info!(reason = meaning(self.level), "level of the server");
+        for FilterLevel { filter, level } in &self.levels {
+            tracing::info!(%filter, reason = meaning(*level), "level of a filter");
+        }
+    }
+
     /// Free bytes on the disk below which it is low.
     #[must_use]
     pub fn disk_low_bytes(&self) -> u64 {
@@ -131,6 +148,14 @@ const fn level(raw: RawLevel) -> Level {
         RawLevel::Memory => Level::Memory,
         RawLevel::Written => Level::Written,
         RawLevel::Synced => Level::Synced,
+    }
+}
+
+const fn meaning(level: Level) -> &'static str {
+    match level {
+        Level::Memory => "memory: acknowledged at once, gone when the server stops",
+        Level::Written => "written: acknowledged when the system has it",
+        Level::Synced => "synced: acknowledged when it is on the disk",
     }
 }
 
