@@ -4,7 +4,9 @@
 //! Start reading at [`Restoring::take`]. Invariant: a Session is given with the highest numbers that any
 //! record told, and only with records that count.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+
+use foldhash::fast::FixedState;
 
 use crate::codec::RecordRef;
 use crate::{
@@ -15,7 +17,9 @@ use crate::{
 /// Takes records in any order, each once, and gives whole Sessions.
 #[derive(Debug, Default)]
 pub struct Restoring {
-    sessions: BTreeMap<SessionId, Parts>,
+    /// Places in `parts`.
+    sessions: HashMap<SessionId, usize, FixedState>,
+    parts: Vec<(SessionId, Parts)>,
     retained: Vec<MessageRecord>,
 }
 
@@ -33,22 +37,36 @@ impl Restoring {
         Self::default()
     }
 
+    /// Nothing yet, with room for all that counts in `index`.
+    pub(crate) fn with_capacity(index: &Index) -> Self {
+        let counts = index.counts();
+        Self {
+            sessions: HashMap::with_capacity_and_hasher(counts.sessions, FixedState::default()),
+            parts: Vec::with_capacity(counts.sessions),
+            retained: Vec::with_capacity(counts.retained),
+        }
+    }
+
     /// Takes the record at `at`, whole, if it counts in `index` and has text in it (see
     /// [`Index::keyed_locations`]). Others are passed over.
     pub fn take(&mut self, index: &Index, at: Location, record: &RecordRef<'_>) {
+        if index.is_live(at, record) {
+            self.take_live(record);
+        }
+    }
+
+    /// Takes a record of which it is known that it counts, such as one at one of the
+    /// [`Index::keyed_locations`].
+    pub(crate) fn take_live(&mut self, record: &RecordRef<'_>) {
         match record {
-            RecordRef::SessionPut(put) if index.is_live(at, record) => {
-                self.of(put.session).put = Some(put.to_record());
-            }
-            RecordRef::SubscriptionPut(put) if index.is_live(at, record) => {
+            RecordRef::SessionPut(put) => self.of(put.session).put = Some(put.to_record()),
+            RecordRef::SubscriptionPut(put) => {
                 self.of(put.session).subscriptions.push(put.to_record());
             }
-            RecordRef::WillPut(will) if index.is_live(at, record) => {
+            RecordRef::WillPut(will) => {
                 self.of(will.session).will = Some(Box::new(will.to_record()));
             }
-            RecordRef::RetainedPut { message } if index.is_live(at, record) => {
-                self.retained.push(message.to_record());
-            }
+            RecordRef::RetainedPut { message } => self.retained.push(message.to_record()),
             _ => {}
         }
     }
@@ -57,13 +75,24 @@ impl Restoring {
     /// were taken. Queues and handshakes are those of `index`.
     #[must_use]
     pub fn finish(self, index: &Index) -> (Vec<RestoredSession>, Vec<MessageRecord>) {
-        let sessions = self.sessions.into_values();
-        let sessions = sessions.filter_map(|parts| parts.finish(index));
-        (sessions.collect(), self.retained)
+        let mut parts = self.parts;
+        parts.sort_unstable_by_key(|(session, _)| *session);
+        let mut sessions = Vec::with_capacity(parts.len());
+        sessions.extend(
+            parts
+                .into_iter()
+                .filter_map(|(_, parts)| parts.finish(index)),
+        );
+        (sessions, self.retained)
     }
 
     fn of(&mut self, session: SessionId) -> &mut Parts {
-        self.sessions.entry(session).or_default()
+        let next = self.parts.len();
+        let place = *self.sessions.entry(session).or_insert(next);
+        if place == next {
+            self.parts.push((session, Parts::default()));
+        }
+        &mut self.parts[place].1
     }
 }
 

@@ -24,6 +24,10 @@ use vencejo_store::{
     SessionRecord, Target,
 };
 
+/// That of the program.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     let is_big = std::env::args().any(|argument| argument == "--big");
     let folder = std::env::var_os("FIGURES_DIR").map_or_else(

@@ -11,6 +11,7 @@
 //! A record of a Session can come before its SessionPut: the cleaner writes that one again, at the end. So
 //! until [`Index::finish_recovery`] Sessions come to be by any record, and those of which none was put are dropped then.
 
+mod ahead;
 mod hash;
 mod kept;
 mod messages;
@@ -23,6 +24,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use foldhash::fast::FixedState;
 
+pub(crate) use ahead::AHEAD;
 pub use hash::HashKeys;
 pub use kept::Kept;
 

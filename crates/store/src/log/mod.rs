@@ -27,6 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::codec::{self, Records};
 use crate::disk::Disk;
+use crate::index::AHEAD;
 use crate::{Counts, EncodedGroup, Index, Location, Record, UnixMillis};
 use clean::Cursor;
 use frame::HEADER_BYTES;
@@ -252,12 +253,18 @@ fn apply(
     offset: u32,
     body: &[u8],
 ) -> Result<u64, codec::DecodeError> {
+    let mut ahead = Vec::with_capacity(AHEAD);
     let mut count = 0;
     for found in Records::new(body) {
         let (start, len, record) = found?;
-        index.apply(location(segment, offset, start, len), &record);
+        ahead.push((location(segment, offset, start, len), record));
         count += 1;
+        if ahead.len() == AHEAD {
+            index.apply_all(&ahead);
+            ahead.clear();
+        }
     }
+    index.apply_all(&ahead);
     Ok(count)
 }
 

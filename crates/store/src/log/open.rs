@@ -47,15 +47,17 @@ impl<D: Disk> Log<D> {
         report.uncommitted_dropped = owed.len() as u64;
         apply_values(&mut index, &owed);
         index.finish_recovery();
-        let (sessions, retained) = restore(&index, writer.files())?;
-        let (sessions, ended): (Vec<_>, Vec<_>) = sessions
-            .into_iter()
-            .partition(|restored| restored.session.expiry_seconds > 0);
-        report.sessions_ended = ended.len() as u64;
-        let ended = ended.iter().map(|restored| Record::SessionDelete {
-            session: restored.session.session,
+        let (mut sessions, retained) = restore(&index, writer.files())?;
+        let mut deletes = Vec::new();
+        sessions.retain(|restored| {
+            let goes_on = restored.session.expiry_seconds > 0;
+            if !goes_on {
+                let session = restored.session.session;
+                deletes.push(Record::SessionDelete { session });
+            }
+            goes_on
         });
-        let deletes: Vec<Record> = ended.collect();
+        report.sessions_ended = deletes.len() as u64;
         apply_values(&mut index, &deletes);
         owed.extend(deletes);
         let recovered = Recovered {
@@ -143,13 +145,13 @@ fn restore<F: DiskFile>(
     index: &Index,
     files: &Files<F>,
 ) -> Result<(Vec<RestoredSession>, Vec<MessageRecord>), Failure> {
-    let mut restoring = Restoring::new();
+    let mut restoring = Restoring::with_capacity(index);
     let mut window = Window::default();
     for at in index.keyed_locations() {
         let bytes = window.read(files, at)?;
-        // It was decoded a moment ago.
+        // It was decoded a moment ago, and it counts, or the index would not have named it.
         if let Ok((record, _)) = RecordRef::decode(bytes) {
-            restoring.take(index, at, &record);
+            restoring.take_live(&record);
         }
     }
     Ok(restoring.finish(index))
