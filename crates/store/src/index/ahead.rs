@@ -11,7 +11,7 @@ use crate::codec::{RecordRef, TargetRef};
 use crate::{Index, Location, SessionId};
 
 impl Index {
-    /// Takes in the next records of the log. For a start; a few at a time, see [`AHEAD`].
+    /// Takes in the next records of the log. A few at a time: what they touch has to stay in the cache.
     pub fn apply_all(&mut self, records: &[(Location, RecordRef<'_>)]) {
         self.look_ahead(records);
         for (at, record) in records {
