@@ -36,6 +36,8 @@ pub struct Counters {
     pub dropped_not_authorized: u64,
     /// Of those, retained messages for which the limits had no room.
     pub dropped_retained_full: u64,
+    /// Of those, messages that would have been stored while the disk was low.
+    pub dropped_storage_low: u64,
     /// Messages whose Message Expiry Interval passed before they were sent.
     pub messages_expired: u64,
     /// Payload bytes received in PUBLISH packets.
@@ -96,6 +98,7 @@ impl Counters {
         self.dropped_too_large += other.dropped_too_large;
         self.dropped_not_authorized += other.dropped_not_authorized;
         self.dropped_retained_full += other.dropped_retained_full;
+        self.dropped_storage_low += other.dropped_storage_low;
         self.messages_expired += other.messages_expired;
         self.publish_bytes_received += other.publish_bytes_received;
         self.publish_bytes_sent += other.publish_bytes_sent;

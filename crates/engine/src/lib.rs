@@ -29,6 +29,7 @@ mod sessions;
 mod shared_delivery;
 mod shared_subscriptions;
 mod stop;
+mod storage_low;
 mod subscribe;
 mod subscriptions;
 mod sys_topics;
@@ -115,6 +116,8 @@ pub struct Engine {
     targets: Vec<Target>,
     /// How safe that message is to be.
     level: Level,
+    /// Nothing is accepted that makes the log grow.
+    is_storage_low: bool,
     /// Sessions whose connection has packets that wait.
     sessions_holding: Vec<SessionKey>,
     /// Connections to be closed when the turn ends.
@@ -164,6 +167,7 @@ impl Engine {
             persisted: Seq(0),
             targets: Vec::new(),
             level: Level::default(),
+            is_storage_low: false,
             sessions_holding: Vec::new(),
             closing: Vec::new(),
             started_at: now,

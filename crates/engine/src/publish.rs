@@ -23,6 +23,7 @@ use crate::pending::Wait;
 use crate::retained::Stamp;
 use crate::routing::{RoutedPublish, ShardItem, Taking};
 use crate::shared_delivery::Chosen;
+use crate::storage_low::STORAGE_LOW;
 use crate::subscriptions::Matches;
 use crate::{ConnectionKey, Engine};
 
@@ -36,7 +37,7 @@ pub(crate) struct Routed {
 }
 
 /// Why a message is not taken.
-enum Refusal {
+pub(crate) enum Refusal {
     /// Answered in PUBACK or PUBREC; at QoS 0 and in 3.x dropped.
     Answer(ReasonCode),
     /// The connection closes with this.
@@ -61,13 +62,21 @@ impl Engine {
         match self.check_publish(connection, publish) {
             Ok(()) => {}
             Err(Refusal::Answer(reason)) => {
-                self.refuse_publish(connection, key, publish, reason, now);
+                self.counters.dropped_not_authorized += 1;
+                self.refuse_publish(connection, key, publish, (reason, None), now);
                 return;
             }
             Err(Refusal::Close(reason)) => {
                 self.close(connection, reason, now);
                 return;
             }
+        }
+        // One of another version has waited, see `storage_low`.
+        if self.lacks_storage(key, publish) && self.version_of(connection) == Version::V5 {
+            self.counters.dropped_storage_low += 1;
+            let reason = (ReasonCode::QuotaExceeded, Some(STORAGE_LOW));
+            self.refuse_publish(connection, key, publish, reason, now);
+            return;
         }
         // [MQTT-3.3.4-1] [v3.1.1 MQTT-3.3.4-1]
         match (publish.qos, publish.packet_id) {
@@ -162,7 +171,7 @@ impl Engine {
         );
     }
 
-    fn check_publish(
+    pub(crate) fn check_publish(
         &self,
         connection: ConnectionKey,
         publish: &Publish<'_>,
@@ -200,19 +209,17 @@ impl Engine {
         connection: ConnectionKey,
         key: SessionKey,
         publish: &Publish<'_>,
-        reason: ReasonCode,
+        (reason, text): (ReasonCode, Option<&str>),
         now: Instant,
     ) {
         self.counters.publishes_dropped += 1;
-        if reason == ReasonCode::QuotaExceeded {
-            self.counters.dropped_retained_full += 1;
-        } else {
-            self.counters.dropped_not_authorized += 1;
-        }
         let Some(packet_id) = publish.packet_id else {
             return;
         };
-        let ack = Ack::new(packet_id, reason);
+        let mut ack = Ack::new(packet_id, reason);
+        if let Some(text) = text {
+            ack = ack.with_reason_string(text);
+        }
         let mut wait = self.wait_for_all();
         if publish.qos == Qos::AtLeastOnce {
             self.emit(key, Outgoing::PubAck(ack), wait);
@@ -278,7 +285,9 @@ impl Engine {
         {
             session.inbound.forget(packet_id);
         }
-        self.refuse_publish(connection, key, publish, ReasonCode::QuotaExceeded, now);
+        self.counters.dropped_retained_full += 1;
+        let reason = (ReasonCode::QuotaExceeded, None);
+        self.refuse_publish(connection, key, publish, reason, now);
     }
 
     /// Stores and delivers `message`, here and in other shards.

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use hashbrown::HashMap;
+use proto::Qos;
 use slab::Slab;
 
 use crate::keys::{KeyedState, SessionKey, ShardIndex};
@@ -192,6 +193,22 @@ impl SharedSubscriptions {
         self.groups
             .get_mut(slot_of(group))?
             .choose_member(strategy, input, in_flight)
+    }
+
+    /// Whether a message for this group may go to a member for whom `is_one` says so, or, if `or_elsewhere`,
+    /// to a member in another shard. O(members here).
+    pub(crate) fn may_choose(
+        &self,
+        group: GroupKey,
+        or_elsewhere: bool,
+        is_one: impl Fn(SessionKey, Qos) -> bool,
+    ) -> bool {
+        let Some(group) = self.groups.get(slot_of(group)) else {
+            return false;
+        };
+        let is_one =
+            |(key, subscription): (&SessionKey, &Subscription)| is_one(*key, subscription.qos);
+        (or_elsewhere && !group.remote.is_empty()) || group.members.iter().any(is_one)
     }
 
     /// The group of `key`, if it exists.

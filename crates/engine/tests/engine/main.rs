@@ -25,6 +25,7 @@ mod shards;
 mod shared_property;
 mod spilled;
 mod spilled_property;
+mod storage_low;
 mod subscriptions;
 mod wills;
 mod world;

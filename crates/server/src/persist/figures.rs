@@ -105,7 +105,11 @@ impl Figures {
     pub(crate) fn topics(&self) -> Vec<(&'static str, String)> {
         let status = self.status();
         let alarms = self.alarms();
-        let alarms: Vec<&str> = alarms.iter().map(|alarm| alarm.text.as_str()).collect();
+        let low = status.is_low.then_some(DISK_LOW);
+        let alarms = low
+            .into_iter()
+            .chain(alarms.iter().map(|alarm| alarm.text.as_str()));
+        let alarms: Vec<&str> = alarms.collect();
         let alarms = match &alarms[..] {
             // An empty value would take the topic away.
             [] => "none".to_owned(),
@@ -131,6 +135,9 @@ impl Figures {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// The alarm while the disk is low; it ends by itself.
+const DISK_LOW: &str = "the disk runs low: messages to be kept are refused until there is room";
 
 /// A count as one for each second.
 fn rate(count: u64, elapsed: Option<Duration>) -> u64 {

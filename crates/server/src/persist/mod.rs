@@ -135,6 +135,8 @@ impl<D: Disk> Opened<D> {
     /// The system has no thread for us.
     pub(crate) fn start(self, shared: &Arc<Shared>) -> io::Result<(Vec<ShardStore>, Running)> {
         let exchange = Arc::new(Exchange::new(shared.settings.shard_count));
+        // Before the first PUBLISH can come.
+        writer::judge_space(&exchange, &self.log.status());
         let (loads, wanted) = mpsc::channel();
         let mut stores = Vec::new();
         let mut answers = Vec::new();

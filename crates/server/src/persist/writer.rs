@@ -117,6 +117,7 @@ impl<D: Disk> Writer<D> {
         }
         match self.unsynced_since {
             Some(since) => UNSYNCED_MAX.saturating_sub(since.elapsed()),
+            None if self.exchange.is_low() => LOOK_INTERVAL,
             None => IDLE_PAUSE,
         }
     }
@@ -221,16 +222,7 @@ impl<D: Disk> Writer<D> {
         self.log.tick(super::unix_millis())?;
         let status = self.log.status();
         self.judge_damage(&status);
-        if self.exchange.set_low(status.is_low) {
-            if status.is_low {
-                tracing::error!(
-                    bytes = status.free_bytes,
-                    error = "the disk runs low",
-                    "messages to be kept are refused until there is room"
-                );
-            } else {
-                tracing::info!(bytes = status.free_bytes, "the disk has room again");
-            }
+        if judge_space(&self.exchange, &status) {
             self.wake_all();
         }
         self.figures.update(&status, &self.measured, elapsed);
@@ -258,6 +250,21 @@ impl<D: Disk> Writer<D> {
             mailbox.notify();
         }
     }
+}
+
+/// Says whether the disk is low; returns whether that is news.
+pub(super) fn judge_space(exchange: &Exchange, status: &LogStatus) -> bool {
+    let is_news = exchange.set_low(status.is_low);
+    if is_news && status.is_low {
+        tracing::error!(
+            bytes = status.free_bytes,
+            error = "the disk runs low",
+            "ALARM: messages to be kept are refused until there is room"
+        );
+    } else if is_news {
+        tracing::info!(bytes = status.free_bytes, "the disk has room again");
+    }
+    is_news
 }
 
 /// Wakes a shard if it sleeps; awake, it looks by itself before it sleeps.

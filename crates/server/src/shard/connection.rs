@@ -86,12 +86,21 @@ pub(super) struct Flags {
     pub(super) is_choked: bool,
     /// Its DISCONNECT waits in `partial` until it was sent what it is owed.
     pub(super) is_leaving: bool,
+    /// A PUBLISH of it waits in `partial` until the disk has room.
+    pub(super) is_stalled: bool,
     /// It has sent a PUBLISH.
     pub(super) is_publisher: bool,
     /// The engine knows that it is congested.
     pub(super) is_congested: bool,
     /// The peer has shut its sending side, or the socket failed.
     pub(super) is_peer_done: bool,
+}
+
+impl Flags {
+    /// Whether the packet at the front of `partial` has to wait.
+    pub(super) const fn has_to_wait(self) -> bool {
+        self.is_leaving || self.is_stalled
+    }
 }
 
 impl Connection {

@@ -432,6 +432,7 @@ impl<S: Store> Shard<S> {
         }
         // While we do not read from it, its silence is our own doing.
         let is_ours = connection.flags.is_paused
+            || connection.flags.is_stalled
             || connection.flags.is_choked
                 && now.saturating_duration_since(connection.took_at) < TAKING_PAUSE_MAX;
         let is_heard = connection.is_open() && !is_ours;

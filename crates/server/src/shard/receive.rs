@@ -30,6 +30,7 @@ impl<S: Store> Shard<S> {
     /// Reads once from the connection and handles all packets that are complete.
     pub(super) fn read(&mut self, key: ConnectionKey) {
         let is_pressed = self.is_pressed || self.stored.is_pressed;
+        let is_low = self.stored.is_low;
         let choking_bytes = self.shared.settings.congested_bytes;
         let Some(connection) = self.connection_mut(key) else {
             return;
@@ -40,7 +41,10 @@ impl<S: Store> Shard<S> {
             _ => {}
         }
         if std::mem::take(&mut connection.flags.is_leaving) {
-            return self.leave(key);
+            return self.look_again(key);
+        }
+        if connection.flags.is_stalled {
+            return self.go_on_stalled(key, is_low);
         }
         if connection.flags.is_paused || (is_pressed && connection.flags.is_publisher) {
             return self.pause(key);
@@ -92,6 +96,19 @@ impl<S: Store> Shard<S> {
         }
     }
 
+    /// A PUBLISH has waited for room on the disk. What its peer has not been answered, it has not lost.
+    fn go_on_stalled(&mut self, key: ConnectionKey, is_low: bool) {
+        let Some(connection) = self.connection_mut(key) else {
+            return;
+        };
+        if !is_low {
+            connection.flags.is_stalled = false;
+            self.look_again(key);
+        } else if connection.flags.is_peer_done {
+            self.lose(key, None);
+        }
+    }
+
     pub(super) fn resume_paused(&mut self) {
         for key in std::mem::take(&mut self.paused) {
             if let Some(connection) = self.connection_mut(key) {
@@ -124,7 +141,7 @@ impl<S: Store> Shard<S> {
             let packet = Bytes::from(partial);
             self.on_packets(key, &packet, Some(&packet));
             if let Some(connection) = self.connection_mut(key)
-                && connection.flags.is_leaving
+                && connection.flags.has_to_wait()
             {
                 connection.partial.extend_from_slice(&packet);
                 connection.partial.extend_from_slice(input);
@@ -187,6 +204,12 @@ impl<S: Store> Shard<S> {
                 Ok(None) => return,
                 Err(error) => return self.refuse(key, &error),
             };
+            if let Event::Publish(publish) = &event
+                && engine.must_wait(key, publish)
+            {
+                connection.flags.is_stalled = true;
+                return;
+            }
             engine.count_packets(1, 0);
             connection.flags.is_publisher |= matches!(event, Event::Publish(_));
             let mut next = Next::Nothing;
@@ -225,8 +248,8 @@ impl<S: Store> Shard<S> {
         is_owed
     }
 
-    /// Looks again at a DISCONNECT that had to wait.
-    fn leave(&mut self, key: ConnectionKey) {
+    /// Looks again at a packet that had to wait.
+    fn look_again(&mut self, key: ConnectionKey) {
         let Some(connection) = self.connection_mut(key) else {
             return;
         };
@@ -234,7 +257,7 @@ impl<S: Store> Shard<S> {
         self.on_bytes(key, &kept);
         self.deliver();
         let connection = self.connection_mut(key);
-        if connection.is_some_and(|found| found.is_open() && !found.flags.is_leaving) {
+        if connection.is_some_and(|found| found.is_open() && !found.flags.has_to_wait()) {
             // It was not complete: the rest may be in the socket.
             self.mark_ready(key);
         }

@@ -21,8 +21,8 @@ pub(super) struct Stored {
     durable: Seq,
     /// Whether publishers are not read because the store has too much to write.
     pub(super) is_pressed: bool,
-    /// Whether the engine knows that the disk is low.
-    is_low: bool,
+    /// Whether the disk is low, as the engine knows it.
+    pub(super) is_low: bool,
 }
 
 impl<S: Store> Shard<S> {
@@ -69,6 +69,22 @@ impl<S: Store> Shard<S> {
         let is_low = self.store.is_low();
         if is_low != self.stored.is_low {
             self.stored.is_low = is_low;
+            self.engine.on_storage_low(is_low);
+            if !is_low {
+                self.resume_stalled();
+            }
+        }
+    }
+
+    /// Reads those again whose PUBLISH has waited for room on the disk.
+    fn resume_stalled(&mut self) {
+        let stalled = self.connections.iter();
+        let stalled: Vec<_> = stalled
+            .filter(|(_, connection)| connection.flags.is_stalled)
+            .map(|(_, connection)| connection.key)
+            .collect();
+        for key in stalled {
+            self.mark_ready(key);
         }
     }
 

@@ -13,6 +13,7 @@ mod delivery;
 mod durable;
 mod operating;
 mod stopping;
+mod storage;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
