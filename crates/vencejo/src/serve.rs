@@ -459,9 +459,12 @@ mod tests {
     #[test]
     fn the_readmes_configuration_is_true() {
         let readme = include_str!("../../../README.md");
-        let (_, rest) = readme.split_once("```toml\n").unwrap();
-        let (text, _) = rest.split_once("```").unwrap();
-        let mut config = config::parse(text, "README.md".as_ref()).unwrap();
+        let blocks = readme.split("```toml\n").skip(1);
+        let blocks = blocks.map(|rest| rest.split_once("```").unwrap().0);
+        let mut parsed = blocks.map(|text| config::parse(text, "README.md".as_ref()).unwrap());
+        let levels = parsed.next().unwrap().storage.levels;
+        assert_eq!(levels.len(), 3, "the example of levels");
+        let mut config = parsed.next().unwrap();
         assert_eq!(config.listeners.len(), 2);
         assert_eq!(config.shards.get(), 4);
         assert!(config.stop.server_reference.is_some());
