@@ -101,7 +101,8 @@ impl<D: Disk> Log<D> {
             }
         };
         if self.writer.owes_mark() {
-            self.writer.append_mark()?;
+            self.begin_frame();
+            self.append_frame()?;
         }
         Ok(Cleaned {
             moved_bytes: budget.moved,
@@ -178,7 +179,7 @@ impl<D: Disk> Log<D> {
         let file = file.expect("invariant: a segment that is needed is open");
         let mut head = [0; HEADER_BYTES];
         let path = folder::segment_path(segment);
-        let read = file.read_at(&mut head, offset).doing("read", &path)?;
+        let read = file.file.read_at(&mut head, offset).doing("read", &path)?;
         let header = head.get(..read).and_then(FrameHeader::parse);
         let Some(header) = header.filter(|header| header.segment == segment) else {
             return Ok(None);
@@ -186,10 +187,14 @@ impl<D: Disk> Log<D> {
         if header.is_hole() {
             return Ok(frame::check(&header, &head).then(|| head.to_vec()));
         }
-        let len = file.len().doing("measure", &path)?.saturating_sub(offset);
+        let len = file
+            .file
+            .len()
+            .doing("measure", &path)?
+            .saturating_sub(offset);
         let len = header.frame_bytes().min(len);
         let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-        let read = file.read_at(&mut bytes, offset).doing("read", &path)?;
+        let read = file.file.read_at(&mut bytes, offset).doing("read", &path)?;
         bytes.truncate(read);
         Ok(frame::check(&header, &bytes).then_some(bytes))
     }
@@ -201,7 +206,7 @@ impl<D: Disk> Log<D> {
         let file = self.writer.files().file(segment);
         let file = file.expect("invariant: a segment that is needed is open");
         let mut bytes = Vec::new();
-        folder::read_all(&*file, &mut bytes).doing("read", &path)?;
+        folder::read_all(&file.file, &mut bytes).doing("read", &path)?;
         let log_id = Some(self.writer.log_id());
         let frames = scan::scan(&bytes, Wanted { segment, log_id }).frames;
         let at = self.cursor.offset;
@@ -212,16 +217,38 @@ impl<D: Disk> Log<D> {
             offset: next_offset,
             done: 0,
         };
-        self.writer.note_damage(segment);
         let before = frames.iter().rfind(|frame| u64::from(frame.offset) < at);
         let missing = next.map(|next| {
             let first = before.map(|frame| frame.header.lsn + 1);
             (first, next.header.lsn - 1)
         });
+        self.on_damage(segment, at, next_offset - at, missing)
+    }
+
+    /// Tells of frames found damaged since the start.
+    pub(super) fn tell_damaged(&mut self) -> Result<(), Failure> {
+        for (segment, offset) in self.writer.files().take_damaged() {
+            let offset = offset.into();
+            let known = |damage: &Damage| damage.segment == segment && damage.offset == offset;
+            if !self.found_damage.iter().any(known) {
+                self.on_damage(segment, offset, 0, None)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn on_damage(
+        &mut self,
+        segment: u32,
+        offset: u64,
+        bytes: u64,
+        missing: Option<(Option<u64>, u64)>,
+    ) -> Result<(), Failure> {
+        self.writer.note_damage(segment)?;
         let damage = Damage {
             segment,
-            offset: at,
-            bytes: next_offset - at,
+            offset,
+            bytes,
             kind: DamageKind::Changed,
             missing,
             set_aside: None,

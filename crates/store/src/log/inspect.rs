@@ -12,8 +12,8 @@ use super::open::{Indexing, apply_values};
 use super::options::{Doing, Failure, LogError, LogOptions, OpenError};
 use super::report::{Damage, TornTail};
 use super::scan::FrameAt;
-use super::start::{Look, Visitor, look};
-use super::walk::Walk;
+use super::start::{Look, look};
+use super::walk::{Visitor, Walk};
 use super::{Log, Recovered};
 use crate::codec::{RecordRef, Records};
 use crate::disk::Disk;
@@ -56,16 +56,13 @@ impl Checked {
 pub fn check<D: Disk>(disk: &D) -> Result<Checked, OpenError> {
     let mut indexing = Indexing::new(HashKeys([0, 0]));
     let Look {
-        has_marker,
-        walk,
-        records,
-        ..
-    } = look(disk, &mut indexing)?;
+        has_marker, walk, ..
+    } = look(disk, None, &mut indexing)?;
     Ok(Checked {
         has_marker,
         segments: walk.segments.len() as u64,
         frames: walk.frames,
-        records,
+        records: walk.records,
         bytes: walk.bytes,
         torn_tail: walk.torn,
         damage: walk.damage,
@@ -128,7 +125,7 @@ pub struct KindStat {
 /// [`OpenError`]: it cannot be read at all.
 pub fn stat<D: Disk>(disk: &D) -> Result<Stat, OpenError> {
     let mut counting = Counting::new();
-    let Look { walk, listing, .. } = look(disk, &mut counting)?;
+    let Look { walk, listing, .. } = look(disk, None, &mut counting)?;
     let mut index = counting.indexing.index;
     // What a start would leave.
     let uncommitted = index.uncommitted();
@@ -227,7 +224,7 @@ pub fn salvage<D: Disk, E: Disk>(
         bytes: 0,
         result: Ok(()),
     };
-    let Look { walk, records, .. } = look(from, &mut copying).map_err(SalvageError::Read)?;
+    let Look { walk, .. } = look(from, None, &mut copying).map_err(SalvageError::Read)?;
     let Copying {
         mut log,
         frames,
@@ -239,7 +236,7 @@ pub fn salvage<D: Disk, E: Disk>(
     raise_alarms(from, to, &walk, now)?;
     Ok(Salvaged {
         frames,
-        records,
+        records: walk.records,
         bytes,
         torn_tail: walk.torn,
         damage: walk.damage,

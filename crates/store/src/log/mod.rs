@@ -7,8 +7,10 @@
 
 mod checkpoint;
 mod clean;
+mod files;
 mod folder;
 mod frame;
+mod hint;
 mod inspect;
 mod open;
 mod options;
@@ -31,6 +33,7 @@ use crate::index::AHEAD;
 use crate::{Counts, EncodedGroup, Index, Location, Record, UnixMillis};
 use clean::Cursor;
 use frame::HEADER_BYTES;
+use hint::HintBuilder;
 use options::Failure;
 use writer::Writer;
 
@@ -54,6 +57,8 @@ pub struct Log<D: Disk> {
     buffer: Vec<u8>,
     /// What recovery has to write and had no space for. Comes before anything else.
     owed: Vec<Record>,
+    /// Of the segment that is written to.
+    hint: HintBuilder,
     cursor: Cursor,
     accepted_bytes: u64,
     found_damage: Vec<Damage>,
@@ -126,7 +131,10 @@ impl<D: Disk> Log<D> {
     /// [`LogError`]
     pub fn tick(&mut self, now: UnixMillis) -> Result<(), LogError> {
         self.options.now = now;
-        self.attempt(|log| log.writer.tick(now))
+        self.attempt(|log| {
+            log.tell_damaged()?;
+            log.writer.tick(now)
+        })
     }
 
     /// How the log is. O(segments).
@@ -219,7 +227,7 @@ impl<D: Disk> Log<D> {
             codec::encode(record, &mut self.buffer);
         }
         // Taken in already, by recovery.
-        self.writer.append(&mut self.buffer)?;
+        self.append_frame()?;
         self.owed.clear();
         Ok(())
     }
@@ -230,13 +238,22 @@ impl<D: Disk> Log<D> {
         self.buffer.resize(HEADER_BYTES, 0);
     }
 
+    /// Writes the frame in the buffer, and the hint of the segment before if it begins one.
+    fn append_frame(&mut self) -> Result<(u32, u32), Failure> {
+        let (segment, offset) = self.writer.append(&mut self.buffer)?;
+        if let Some((ended, hint)) = self.hint.push(segment, offset, &self.buffer) {
+            self.writer.write_hint(ended, &hint)?;
+        }
+        Ok((segment, offset))
+    }
+
     /// Writes the frame in the buffer, if there is something in it, and takes its records in.
     fn end_frame(&mut self) -> Result<(), Failure> {
         let body_bytes = self.buffer.len() - HEADER_BYTES;
         if body_bytes == 0 {
             return Ok(());
         }
-        let (segment, offset) = self.writer.append(&mut self.buffer)?;
+        let (segment, offset) = self.append_frame()?;
         let body = self.buffer.get(HEADER_BYTES..HEADER_BYTES + body_bytes);
         let mut index = self.index.lock();
         apply(&mut index, segment, offset, body.unwrap_or_default())

@@ -8,13 +8,15 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::files::Files;
+use super::hint::{self, HintBuilder};
 use super::options::{Doing, Failure, LogOptions, OpenError};
 use super::reader::LogReader;
 use super::report::RecoveryReport;
 use super::scan::FrameAt;
-use super::start::{Visitor, start};
-use super::writer::Files;
-use super::{Cursor, Log, SharedIndex, apply};
+use super::start::start;
+use super::walk::Visitor;
+use super::{Cursor, Log, RecoveryMode, SharedIndex, apply};
 use crate::codec::{self, RecordRef};
 use crate::disk::{Disk, DiskFile};
 use crate::{
@@ -40,8 +42,36 @@ impl<D: Disk> Log<D> {
     /// # Errors
     /// [`OpenError`]
     pub fn open(disk: D, options: LogOptions) -> Result<(Self, Recovered), OpenError> {
+        let hints_above_bytes = match options.recovery {
+            RecoveryMode::SetAside => Some(options.hints_above_bytes),
+            // It refuses damage that it has not looked for, neither.
+            RecoveryMode::Strict => None,
+        };
+        let (mut log, mut recovered) =
+            Self::open_once(disk.clone(), options.clone(), hints_above_bytes)?;
+        if !log.writer.files().take_damaged().is_empty() {
+            // As if there were no hints. Nothing was written yet but what is found in order again.
+            drop(log);
+            let first = recovered.report;
+            (log, recovered) = Self::open_once(disk, options, None)?;
+            recovered.report.damage.splice(..0, first.damage);
+            recovered.report.torn_tail = first.torn_tail.or(recovered.report.torn_tail);
+            recovered.report.known_holes = first.known_holes;
+        }
+        match log.write_owed().and_then(|()| log.writer.sync()) {
+            Err(failure) if failure.is_full() => {}
+            result => result?,
+        }
+        Ok((log, recovered))
+    }
+
+    fn open_once(
+        disk: D,
+        options: LogOptions,
+        hints_above_bytes: Option<u64>,
+    ) -> Result<(Self, Recovered), OpenError> {
         let mut indexing = Indexing::new(HashKeys(options.random));
-        let (writer, mut report) = start(&disk, &options, &mut indexing)?;
+        let (writer, mut report) = start(&disk, &options, hints_above_bytes, &mut indexing)?;
         let mut index = indexing.index;
         let mut owed = index.uncommitted();
         report.uncommitted_dropped = owed.len() as u64;
@@ -67,8 +97,9 @@ impl<D: Disk> Log<D> {
             report,
         };
         let index = SharedIndex::new(index);
-        let mut log = Self {
+        let log = Self {
             reader: LogReader::new(index.clone(), Arc::clone(writer.files())),
+            hint: HintBuilder::new(writer.segment_bytes()),
             writer,
             index,
             options,
@@ -79,10 +110,6 @@ impl<D: Disk> Log<D> {
             found_damage: Vec::new(),
             has_failed: false,
         };
-        match log.write_owed().and_then(|()| log.writer.sync()) {
-            Err(failure) if failure.is_full() => {}
-            result => result?,
-        }
         Ok((log, recovered))
     }
 }
@@ -119,6 +146,10 @@ impl Visitor for Indexing {
             self.begins_again = true;
         }
         records
+    }
+
+    fn on_hint(&mut self, segment: u32, frame: &FrameAt, records: &[u8]) -> u64 {
+        hint::apply(&mut self.index, segment, frame.offset, records)
     }
 
     fn begins_again(&mut self) -> bool {
@@ -169,19 +200,23 @@ impl Window {
     /// The bytes at `at`; none if they are not there any more.
     fn read<F: DiskFile>(&mut self, files: &Files<F>, at: Location) -> Result<&[u8], Failure> {
         let (offset, len) = (at.offset as usize, at.len as usize);
+        let path = super::folder::segment_path(at.segment);
+        let Some(file) = files.file(at.segment) else {
+            return Ok(&[]);
+        };
+        if !files.check(&file, at).doing("read", &path)? {
+            return Ok(&[]);
+        }
         let is_inside = |window: &Self| {
             let end = window.offset + window.bytes.len();
             at.segment == window.segment && offset >= window.offset && offset + len <= end
         };
         if !is_inside(self) {
-            let Some(file) = files.file(at.segment) else {
-                return Ok(&[]);
-            };
             self.segment = at.segment;
             self.offset = offset;
             self.bytes.resize(len.max(WINDOW_BYTES), 0);
-            let read = file.read_at(&mut self.bytes, at.offset.into());
-            let read = read.doing("read", &super::folder::segment_path(at.segment))?;
+            let read = file.file.read_at(&mut self.bytes, at.offset.into());
+            let read = read.doing("read", &path)?;
             self.bytes.truncate(read);
         }
         let start = offset - self.offset;

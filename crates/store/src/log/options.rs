@@ -23,8 +23,8 @@ pub struct LogOptions {
     pub clean_segments: u64,
     /// Percent of the live bytes that the log may have before cleaning begins. Default 250.
     pub clean_percent: u64,
-    /// Below this size of the log, every byte is read and checked at the start; above it, sealed
-    /// segments that have a hint are not. Default 512 MiB.
+    /// Up to this size of the log, every byte is read and checked at the start; above it, ended segments that
+    /// have a hint are not, unless recovery is strict. Default 512 MiB.
     pub hints_above_bytes: u64,
     /// The time of the start.
     pub now: UnixMillis,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::SharedIndex;
-use super::writer::Files;
+use super::files::{Files, SegmentFile};
 use crate::codec::RecordRef;
 use crate::disk::{Disk, DiskFile};
 use crate::{Load, Loaded, LoadedMessage, Location, SessionId};
@@ -33,7 +33,7 @@ impl<D: Disk> Clone for LogReader<D> {
 }
 
 /// An entry of a queue, and the file it is in, unless that was lost.
-type Entry<F> = (u64, Location, Option<Arc<F>>);
+type Entry<F> = (u64, Location, Option<Arc<SegmentFile<F>>>);
 
 impl<D: Disk> LogReader<D> {
     pub(crate) fn new(index: SharedIndex, files: Arc<Files<D::File>>) -> Self {
@@ -56,8 +56,10 @@ impl<D: Disk> LogReader<D> {
             buffer.resize(len.max(buffer.len()), 0);
             let bytes = buffer.get_mut(..len).unwrap_or_default();
             let read = match &file {
-                Some(file) => file.read_at(bytes, at.offset.into())?,
-                None => 0,
+                Some(file) if self.files.check(file, at)? => {
+                    file.file.read_at(bytes, at.offset.into())?
+                }
+                _ => 0,
             };
             let is_whole = read == len;
             match message(bytes, load.session, seq).filter(|_| is_whole) {

@@ -49,6 +49,7 @@ pub(crate) fn repair<D: Disk>(
     segment_bytes: u64,
 ) -> Result<(), Failure> {
     let last = walk.segments.last_key_value().map(|(&id, _)| id);
+    remove_hints(disk, listing, walk, last)?;
     if let Some(last) = last {
         settle_end(disk, walk, last, segment_bytes)?;
     }
@@ -59,11 +60,25 @@ pub(crate) fn repair<D: Disk>(
     for &segment in &walk.leftovers {
         folder::remove_if_there(disk, &folder::segment_path(segment))?;
     }
-    let kept: BTreeSet<u32> = walk.segments.keys().copied().collect();
-    for &hint in listing.hints.difference(&kept) {
-        folder::remove_if_there(disk, &folder::hint_path(hint))?;
-    }
     disk.sync_dir(LOG_DIR).doing("sync", LOG_DIR)
+}
+
+/// Removes the hints of segments that are not there, or not as they were when they ended: the last one is written
+/// to again, and one that is damaged is to be read as a whole next time.
+fn remove_hints<D: Disk>(
+    disk: &D,
+    listing: &Listing,
+    walk: &Walk,
+    last: Option<u32>,
+) -> Result<(), Failure> {
+    let damaged: BTreeSet<u32> = walk.damage.iter().map(|damage| damage.segment).collect();
+    for &hint in &listing.hints {
+        let is_kept = walk.segments.contains_key(&hint) && last != Some(hint);
+        if !is_kept || damaged.contains(&hint) {
+            folder::remove_if_there(disk, &folder::hint_path(hint))?;
+        }
+    }
+    Ok(())
 }
 
 /// Cuts what is torn, and makes durable what was perhaps not.

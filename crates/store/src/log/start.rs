@@ -8,21 +8,10 @@ use super::folder::{self, Listing};
 use super::options::{Doing, Failure, LogOptions, OpenError, RecoveryMode, is_full};
 use super::repair;
 use super::report::RecoveryReport;
-use super::scan::FrameAt;
-use super::walk::{self, Walk};
+use super::walk::{self, Visitor, Walk};
 use super::writer::Writer;
 use crate::Alarms;
 use crate::disk::Disk;
-
-/// What a start is told of the frames that count, in order.
-pub(crate) trait Visitor {
-    /// A frame; returns how many records are in it, or `None` if they cannot be read.
-    fn on_frame(&mut self, segment: u32, frame: &FrameAt, body: &[u8]) -> Option<u64>;
-
-    /// Whether it has to see all frames once more, since it took in a part of one that cannot be read to
-    /// its end; if so, it has forgotten everything else.
-    fn begins_again(&mut self) -> bool;
-}
 
 /// A log as it lies there.
 #[derive(Debug)]
@@ -31,28 +20,22 @@ pub(crate) struct Look<F> {
     pub(crate) checkpoint: Checkpoint<F>,
     pub(crate) listing: Listing,
     pub(crate) walk: Walk,
-    /// Records in the frames that count.
-    pub(crate) records: u64,
 }
 
-/// Reads the folder and changes nothing; `visitor` sees every frame that counts.
+/// Reads the folder and changes nothing; `visitor` sees every frame that counts, by hints if the log is larger
+/// than that.
 pub(crate) fn look<D: Disk>(
     disk: &D,
+    hints_above_bytes: Option<u64>,
     visitor: &mut dyn Visitor,
 ) -> Result<Look<D::File>, OpenError> {
     let has_marker = folder::has_marker(disk)?;
     let checkpoint = Checkpoint::read(disk)?;
     let listing = Listing::read(disk)?;
-    let (walk, records) = loop {
-        let mut records = 0;
-        let mut visit = |segment, frame: &FrameAt, body: &[u8]| {
-            let found = visitor.on_frame(segment, frame, body);
-            records += found.unwrap_or(0);
-            found.is_some()
-        };
-        let walk = walk::walk(disk, &listing, checkpoint.found, &mut visit)?;
+    let walk = loop {
+        let walk = walk::walk(disk, &listing, checkpoint.found, hints_above_bytes, visitor)?;
         if !visitor.begins_again() {
-            break (walk, records);
+            break walk;
         }
     };
     Ok(Look {
@@ -60,14 +43,14 @@ pub(crate) fn look<D: Disk>(
         checkpoint,
         listing,
         walk,
-        records,
     })
 }
 
-/// Opens the folder; `visitor` sees every frame that counts.
+/// Opens the folder; `visitor` sees every frame that counts, by hints if the log is larger than that.
 pub(crate) fn start<D: Disk>(
     disk: &D,
     options: &LogOptions,
+    hints_above_bytes: Option<u64>,
     visitor: &mut dyn Visitor,
 ) -> Result<(Writer<D>, RecoveryReport), OpenError> {
     let Look {
@@ -75,8 +58,7 @@ pub(crate) fn start<D: Disk>(
         mut checkpoint,
         listing,
         mut walk,
-        records,
-    } = look(disk, visitor)?;
+    } = look(disk, hints_above_bytes, visitor)?;
     if options.recovery == RecoveryMode::Strict && !walk.damage.is_empty() {
         return Err(OpenError::Damaged(walk.damage));
     }
@@ -94,9 +76,9 @@ pub(crate) fn start<D: Disk>(
     }
     let report = RecoveryReport {
         segments: walk.segments.len() as u64,
-        segments_by_hint: 0,
+        segments_by_hint: walk.by_hint.len() as u64,
         frames: walk.frames,
-        records,
+        records: walk.records,
         bytes: walk.bytes,
         torn_tail: walk.torn,
         damage: walk.damage,

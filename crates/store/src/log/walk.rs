@@ -15,6 +15,7 @@ use std::io;
 
 use super::folder::{self, Listing};
 use super::frame::{self, FrameHeader, HEADER_BYTES};
+use super::hint::Hint;
 use super::options::{Doing, Failure, OpenError};
 use super::report::{Damage, DamageKind, TornTail};
 use super::scan::{self, FrameAt, Scan, Wanted};
@@ -56,6 +57,11 @@ pub(crate) struct Walk {
     /// Frames that count, and their bytes.
     pub(crate) frames: u64,
     pub(crate) bytes: u64,
+    /// Records in them.
+    pub(crate) records: u64,
+    /// Segments that were not read, since a hint tells what is in them: where their frames begin, and where the
+    /// last one ends.
+    pub(crate) by_hint: BTreeMap<u32, Vec<u32>>,
 }
 
 /// A segment that counts.
@@ -65,6 +71,21 @@ pub(crate) struct FoundSegment {
     pub(crate) end: u64,
     /// Bytes of the file.
     pub(crate) file_bytes: u64,
+}
+
+/// What a start is told of the frames that count, in order.
+pub(crate) trait Visitor {
+    /// A frame; returns how many records are in it, or `None` if they cannot be read.
+    fn on_frame(&mut self, segment: u32, frame: &FrameAt, body: &[u8]) -> Option<u64>;
+
+    /// The same of a frame that a hint tells of, if hints are wanted; `records` is for [`super::hint::apply`].
+    fn on_hint(&mut self, _segment: u32, _frame: &FrameAt, _records: &[u8]) -> u64 {
+        0
+    }
+
+    /// Whether it has to see all frames once more, since it took in a part of one that cannot be read to
+    /// its end; if so, it has forgotten everything else.
+    fn begins_again(&mut self) -> bool;
 }
 
 /// Frames that are missing.
@@ -81,13 +102,13 @@ pub(crate) struct Hole {
     pub(crate) damage: usize,
 }
 
-/// Reads a log. `visit` is called for each frame that counts, in order, with its segment and body, and says
-/// whether the body could be read.
+/// Reads a log: all of it, or, if it has more than `hints_above_bytes`, hints instead of what they tell of.
 pub(crate) fn walk<D: Disk>(
     disk: &D,
     listing: &Listing,
     checkpoint: Option<(u32, u64)>,
-    visit: &mut dyn FnMut(u32, &FrameAt, &[u8]) -> bool,
+    hints_above_bytes: Option<u64>,
+    visitor: &mut dyn Visitor,
 ) -> Result<Walk, OpenError> {
     let mut walker = Walker {
         disk,
@@ -96,9 +117,11 @@ pub(crate) fn walk<D: Disk>(
         out: Walk::default(),
         expected: None,
         previous: None,
-        visit,
+        visitor,
+        wants_hints: false,
     };
-    walker.find_log_id(listing, checkpoint)?;
+    let file_bytes = walker.find_log_id(listing, checkpoint)?;
+    walker.wants_hints = hints_above_bytes.is_some_and(|above| file_bytes > above);
     if let Some((log_id, durable_lsn)) = checkpoint
         && walker.out.log_id == Some(log_id)
     {
@@ -120,7 +143,8 @@ struct Walker<'a, D> {
     expected: Option<u64>,
     /// The segment of the frame before, and where that ended.
     previous: Option<(u32, u64)>,
-    visit: &'a mut dyn FnMut(u32, &FrameAt, &[u8]) -> bool,
+    visitor: &'a mut dyn Visitor,
+    wants_hints: bool,
 }
 
 /// The last segment that has frames that count.
@@ -134,16 +158,18 @@ struct Last {
 
 impl<D: Disk> Walker<'_, D> {
     /// What most of the first frames say that are whole: no payload of a message can be there, and what is
-    /// damaged tells nothing. Where none is whole, the checkpoint tells.
+    /// damaged tells nothing. Where none is whole, the checkpoint tells. Returns the bytes of all segments.
     fn find_log_id(
         &mut self,
         listing: &Listing,
         checkpoint: Option<(u32, u64)>,
-    ) -> Result<(), OpenError> {
+    ) -> Result<u64, OpenError> {
+        let mut file_bytes = 0;
         let mut votes: BTreeMap<u32, usize> = BTreeMap::new();
         for &id in &listing.segments {
             let path = folder::segment_path(id);
             let file = self.disk.open(&path).doing("open", &path)?;
+            file_bytes += file.len().doing("measure", &path)?;
             // What cannot be read here is met again, and told, when the whole segment is read.
             let header = self.first_frame(&file).ok().flatten();
             if let Some(header) = header.filter(|header| header.segment == id) {
@@ -153,7 +179,7 @@ impl<D: Disk> Walker<'_, D> {
         let winner = votes.into_iter().max_by_key(|&(_, count)| count);
         let winner = winner.map(|(log_id, _)| log_id);
         self.out.log_id = winner.or_else(|| checkpoint.map(|(log_id, _)| log_id));
-        Ok(())
+        Ok(file_bytes)
     }
 
     /// The header of the frame that `file` begins with, if that is whole.
@@ -251,6 +277,10 @@ impl<D: Disk> Walker<'_, D> {
         };
         for &segment in listing.segments.range(..=last.segment) {
             let is_last = segment == last.segment;
+            if !is_last && let Some(hint) = self.load_hint(segment, listing)? {
+                self.visit_hint(segment, &hint)?;
+                continue;
+            }
             let is_here = is_last && self.loaded == Some(segment);
             let again = if is_here {
                 None
@@ -274,7 +304,7 @@ impl<D: Disk> Walker<'_, D> {
             }
             self.begin_segment(segment, frames);
             for frame in frames {
-                self.on_frame(segment, frame);
+                self.on_frame(segment, frame, None);
             }
             let found = FoundSegment {
                 end: frames.last().map_or(0, FrameAt::end),
@@ -282,6 +312,65 @@ impl<D: Disk> Walker<'_, D> {
             };
             self.out.segments.insert(segment, found);
         }
+        Ok(())
+    }
+
+    /// The hint of `segment`, if it is to be believed: if it is whole, and the file begins and ends with the
+    /// frames that it tells of.
+    fn load_hint(&self, segment: u32, listing: &Listing) -> Result<Option<Hint>, Failure> {
+        if !self.wants_hints || !listing.hints.contains(&segment) {
+            return Ok(None);
+        }
+        let Some(file) = folder::open_if_there(self.disk, &folder::hint_path(segment))? else {
+            return Ok(None);
+        };
+        // One that cannot be read is as good as none.
+        let bytes = folder::read_file(&file).unwrap_or_default();
+        let Some(hint) = Hint::parse(bytes, segment, self.out.log_id.unwrap_or(0)) else {
+            return Ok(None);
+        };
+        let path = folder::segment_path(segment);
+        let file = self.disk.open(&path).doing("open", &path)?;
+        let header_at = |offset: u64| -> io::Result<Option<FrameHeader>> {
+            let mut head = [0; HEADER_BYTES];
+            let read = file.read_at(&mut head, offset)?;
+            Ok(head.get(..read).and_then(FrameHeader::parse))
+        };
+        let frames = [hint.frames.first(), hint.frames.last()];
+        for frame in frames.into_iter().flatten() {
+            if header_at(frame.offset.into()).doing("read", &path)? != Some(frame.header) {
+                return Ok(None);
+            }
+        }
+        // The segment was perhaps written on after the hint.
+        let after = header_at(hint.end()).doing("read", &path)?;
+        let goes_on = after.is_some_and(|header| header.segment == segment);
+        let is_short = file.len().doing("measure", &path)? < hint.end();
+        Ok(Some(hint).filter(|_| !goes_on && !is_short))
+    }
+
+    fn visit_hint(&mut self, segment: u32, hint: &Hint) -> Result<(), Failure> {
+        if segment < self.out.oldest {
+            self.out.leftovers.push(segment);
+            return Ok(());
+        }
+        self.begin_segment(segment, &hint.frames);
+        for (frame, records) in hint.iter() {
+            self.on_frame(segment, frame, Some(records));
+        }
+        let path = folder::segment_path(segment);
+        let file = self.disk.open(&path).doing("open", &path)?;
+        let found = FoundSegment {
+            end: hint.end(),
+            file_bytes: file.len().doing("measure", &path)?,
+        };
+        self.out.segments.insert(segment, found);
+        let begins = hint.frames.iter().map(|frame| frame.offset);
+        // Fits, or the hint would not have been read: no frame begins beyond what 32 bits can tell.
+        let end = u32::try_from(hint.end()).unwrap_or(u32::MAX);
+        self.out
+            .by_hint
+            .insert(segment, begins.chain([end]).collect());
         Ok(())
     }
 
@@ -304,7 +393,8 @@ impl<D: Disk> Walker<'_, D> {
         }
     }
 
-    fn on_frame(&mut self, segment: u32, frame: &FrameAt) {
+    /// `hinted`: the records as a hint tells them; without it, the segment is in the buffer.
+    fn on_frame(&mut self, segment: u32, frame: &FrameAt, hinted: Option<&[u8]>) {
         let first = frame.header.first_lsn();
         let in_segment = self.previous.filter(|previous| previous.0 == segment);
         let gap_from = in_segment.map_or(0, |previous| previous.1);
@@ -328,8 +418,15 @@ impl<D: Disk> Walker<'_, D> {
         if frame.header.lsn > self.out.known_durable && self.out.unsure_from.is_none() {
             self.out.unsure_from = Some(frame.offset.into());
         }
-        let body = self.buffer.get(frame.body()).unwrap_or_default();
-        if !(self.visit)(segment, frame, body) {
+        let records = match hinted {
+            Some(records) => Some(self.visitor.on_hint(segment, frame, records)),
+            None => {
+                let body = self.buffer.get(frame.body()).unwrap_or_default();
+                self.visitor.on_frame(segment, frame, body)
+            }
+        };
+        self.out.records += records.unwrap_or(0);
+        if records.is_none() {
             self.out.prev_crc = 0;
             let hole = Hole {
                 segment,

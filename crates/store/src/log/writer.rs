@@ -8,30 +8,16 @@
 //! since no other can be known to have no second name.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::checkpoint::Checkpoint;
+use super::files::{Files, SegmentFile};
 use super::folder::{self, LOG_DIR};
 use super::frame::{self, FrameHeader};
 use super::options::{Doing, Failure, LogOptions, is_full};
 use super::walk::Walk;
 use crate::UnixMillis;
 use crate::disk::{Disk, DiskFile};
-
-/// The open files of the log, by segment; shared with readers.
-#[derive(Debug)]
-pub(crate) struct Files<F>(Mutex<BTreeMap<u32, Arc<F>>>);
-
-impl<F> Files<F> {
-    /// The file of a segment, unless it was given up.
-    pub(crate) fn file(&self, segment: u32) -> Option<Arc<F>> {
-        self.lock().get(&segment).cloned()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u32, Arc<F>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// The end of the log.
 #[derive(Debug)]
@@ -73,7 +59,7 @@ struct Segment {
 #[derive(Debug)]
 struct Retired<F> {
     segment: u32,
-    file: Arc<F>,
+    file: Arc<SegmentFile<F>>,
     facts: Segment,
 }
 
@@ -100,8 +86,10 @@ impl<D: Disk> Writer<D> {
         let mut files = BTreeMap::new();
         let mut segments = BTreeMap::new();
         for (&id, found) in &walk.segments {
+            let unchecked = walk.by_hint.get(&id).cloned().unwrap_or_default();
             let path = folder::segment_path(id);
-            files.insert(id, Arc::new(disk.open(&path).doing("open", &path)?));
+            let file = disk.open(&path).doing("open", &path)?;
+            files.insert(id, Arc::new(SegmentFile::new(file, unchecked)));
             let facts = Segment {
                 end: found.end,
                 is_reusable: false,
@@ -124,7 +112,7 @@ impl<D: Disk> Writer<D> {
             spares_wanted: options.spares,
             disk_low_bytes: options.disk_low_bytes,
             log_id: walk.log_id.unwrap_or_else(|| new_log_id(options.random)),
-            files: Arc::new(Files(Mutex::new(files))),
+            files: Arc::new(Files::new(files)),
             segments,
             last_segment,
             spares: listing.spares.clone(),
@@ -167,7 +155,7 @@ impl<D: Disk> Writer<D> {
         let path = folder::segment_path(segment);
         let file = self.files.file(segment);
         let file = file.expect("invariant: the last segment is open");
-        file.write_at(buffer, end).doing("write", &path)?;
+        file.file.write_at(buffer, end).doing("write", &path)?;
         self.prev_crc = crc;
         self.next_lsn += 1;
         if let Some(facts) = self.segments.get_mut(&segment) {
@@ -189,7 +177,8 @@ impl<D: Disk> Writer<D> {
         }
         let file = self.files.file(self.last_segment);
         let file = file.expect("invariant: the last segment is open");
-        file.sync()
+        file.file
+            .sync()
             .doing("sync", &folder::segment_path(self.last_segment))?;
         self.durable_lsn = self.next_lsn - 1;
         self.checkpoint.write(self.log_id, self.durable_lsn)?;
@@ -210,7 +199,7 @@ impl<D: Disk> Writer<D> {
             .doing("make", &path)?;
         self.disk.sync_dir(LOG_DIR).doing("sync", LOG_DIR)?;
         let file = self.disk.open(&path).doing("open", &path)?;
-        self.files.lock().insert(segment, Arc::new(file));
+        self.files.insert(segment, file);
         let facts = Segment {
             end: 0,
             is_reusable: true,
@@ -247,7 +236,7 @@ impl<D: Disk> Writer<D> {
             return Ok(());
         }
         while let Some((segment, _)) = self.announced.pop_front_if(|of| of.1 <= self.durable_lsn) {
-            let file = self.files.lock().remove(&segment);
+            let file = self.files.remove(segment);
             if let (Some(file), Some(facts)) = (file, self.segments.remove(&segment)) {
                 self.retired.push(Retired {
                     segment,
@@ -373,11 +362,35 @@ impl<D: Disk> Writer<D> {
         self.free()
     }
 
-    /// Something in this segment could not be read: it is kept when it is given up.
-    pub(crate) fn note_damage(&mut self, segment: u32) {
-        if let Some(facts) = self.segments.get_mut(&segment) {
-            facts.is_damaged = true;
+    /// Something in this segment could not be read: it is kept when it is given up, and read as a whole by the
+    /// next start.
+    pub(crate) fn note_damage(&mut self, segment: u32) -> Result<(), Failure> {
+        let Some(facts) = self.segments.get_mut(&segment) else {
+            return Ok(());
+        };
+        facts.is_damaged = true;
+        facts.has_hint = false;
+        folder::remove_if_there(&self.disk, &folder::hint_path(segment))
+    }
+
+    /// Puts a hint beside a segment that is ended. Nothing waits for it to be durable; without space, there
+    /// is none.
+    pub(crate) fn write_hint(&mut self, segment: u32, bytes: &[u8]) -> Result<(), Failure> {
+        let Some(facts) = self.segments.get_mut(&segment) else {
+            return Ok(());
+        };
+        let path = folder::hint_path(segment);
+        let draft = format!("{path}{}", folder::DRAFT);
+        let file = folder::create_anew(&self.disk, &draft);
+        match file.and_then(|file| file.write_at(bytes, 0)) {
+            Err(error) if is_full(&error) => {
+                self.space.is_due = true;
+                return folder::remove_if_there(&self.disk, &draft);
+            }
+            result => result.doing("write", &draft)?,
         }
+        facts.has_hint = true;
+        self.disk.rename(&draft, &path).doing("rename", &draft)
     }
 
     /// The oldest segment that is needed and not written to, and where it ends.

@@ -194,7 +194,7 @@ fn a_file_that_is_being_read_is_not_used_for_another_segment() {
     write(&mut log, &records(vec![put(1), put(2), enqueue(&[1], 1)]));
     let file = log.writer.files().file(1).unwrap();
     let mut before = vec![0; 180];
-    crate::disk::DiskFile::read_at(&*file, &mut before, 0).unwrap();
+    crate::disk::DiskFile::read_at(&file.file, &mut before, 0).unwrap();
     for seq in 2..200 {
         write(
             &mut log,
@@ -203,7 +203,7 @@ fn a_file_that_is_being_read_is_not_used_for_another_segment() {
     }
     assert!(log.writer.files().file(1).is_none(), "it is given up");
     let mut after = vec![0; 180];
-    crate::disk::DiskFile::read_at(&*file, &mut after, 0).unwrap();
+    crate::disk::DiskFile::read_at(&file.file, &mut after, 0).unwrap();
     assert_eq!(before, after);
     let segments = log.status().segments;
     drop(file);

@@ -7,7 +7,8 @@ use super::super::frame::{FrameHeader, HEADER_BYTES, seal};
 use super::super::options::{Failure, LogOptions, OpenError};
 use super::super::report::RecoveryReport;
 use super::super::scan::FrameAt;
-use super::super::start::{Visitor, start};
+use super::super::start::start;
+use super::super::walk::Visitor;
 use super::super::writer::Writer;
 use super::super::{DamageKind, Log, RecoveryMode};
 use super::session_put;
@@ -52,7 +53,7 @@ type Opened = (Writer<FaultDisk>, RecoveryReport, Vec<u64>);
 
 fn try_open(disk: &FaultDisk, options: &LogOptions) -> Result<Opened, OpenError> {
     let mut bodies = Bodies::default();
-    let (writer, report) = start(disk, options, &mut bodies)?;
+    let (writer, report) = start(disk, options, None, &mut bodies)?;
     Ok((writer, report, bodies.0))
 }
 

@@ -6,6 +6,7 @@
 mod cleaning;
 mod errors;
 mod files;
+mod hints;
 mod inspect;
 mod records;
 
@@ -194,6 +195,7 @@ struct Work {
     next_session: u64,
     next_seq: BTreeMap<u64, u64>,
     next_number: BTreeMap<u64, u64>,
+    payload_bytes_max: u64,
 }
 
 impl Work {
@@ -203,6 +205,7 @@ impl Work {
             next_session: 1,
             next_seq: BTreeMap::new(),
             next_number: BTreeMap::new(),
+            payload_bytes_max: 300,
         }
     }
 
@@ -302,7 +305,7 @@ impl Work {
     }
 
     fn message(&mut self) -> MessageRecord {
-        let bytes = usize::try_from(self.below(300)).unwrap();
+        let bytes = usize::try_from(self.below(self.payload_bytes_max)).unwrap();
         MessageRecord {
             topic: format!("topic/{}", self.below(6)).into(),
             properties: Bytes::new(),
