@@ -29,7 +29,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::codec::{self, Records};
 use crate::disk::Disk;
-use crate::index::AHEAD;
 use crate::{Counts, EncodedGroup, Index, Location, Record, UnixMillis};
 use clean::Cursor;
 use frame::HEADER_BYTES;
@@ -270,18 +269,12 @@ fn apply(
     offset: u32,
     body: &[u8],
 ) -> Result<u64, codec::DecodeError> {
-    let mut ahead = Vec::with_capacity(AHEAD);
     let mut count = 0;
     for found in Records::new(body) {
         let (start, len, record) = found?;
-        ahead.push((location(segment, offset, start, len), record));
+        index.apply(location(segment, offset, start, len), &record);
         count += 1;
-        if ahead.len() == AHEAD {
-            index.apply_all(&ahead);
-            ahead.clear();
-        }
     }
-    index.apply_all(&ahead);
     Ok(count)
 }
 

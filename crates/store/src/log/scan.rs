@@ -196,6 +196,7 @@ fn written(bytes: &[u8]) -> usize {
     }
     0
 }
+
 #[cfg(test)]
 pub(crate) mod tests {
     use proptest::collection::vec;
