@@ -1,7 +1,8 @@
 //! `vencejo store check`, `stat` and `salvage`: what is in a data folder that no server uses.
 //!
 //! Owns: what they print and their exit codes. Does not own: the reading (see `store`).
-//! Start reading at [`check`]. Invariant: the folder is only read; exit code 0 of [`check`] means that every
+//! Start reading at [`check`]. Invariant: nothing in the folder is changed but its
+//! lock; exit code 0 of [`check`] means that every
 //! byte of the log was read and no damage is new.
 
 use std::fmt::Write;

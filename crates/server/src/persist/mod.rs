@@ -27,8 +27,8 @@ use std::time::{Duration, Instant, SystemTime};
 use store::disk::{Disk, RealDisk};
 
 use store::{
-    Alarm, Alarms, Level, Log, LogOptions, OpenError, Recovered, RecoveryMode, RecoveryReport,
-    SalvageError, Salvaged, UnixMillis,
+    Alarm, Alarms, Level, Log, LogError, LogOptions, OpenError, Recovered, RecoveryMode,
+    RecoveryReport, SalvageError, Salvaged, UnixMillis,
 };
 
 pub use backup::{BackedUp, BackupError, copy_folder, restore};
@@ -262,16 +262,16 @@ pub fn acknowledge(folder: &DataFolder) -> io::Result<Vec<String>> {
 /// # Errors
 /// [`SalvageError`]; what was written then is not to be used.
 pub fn salvage(folder: &DataFolder, target: &Path) -> Result<Salvaged, SalvageError> {
-    let open = |path: &Path| {
-        RealDisk::open(path).map_err(|error| {
-            SalvageError::Read(OpenError::Disk {
-                doing: format!("open {}", path.display()),
-                error,
-            })
-        })
-    };
-    let options = options(&StorageConfig::default());
-    store::salvage(&open(folder.path())?, &open(target)?, options)
+    let doing = |path: &Path| format!("open {}", path.display());
+    let from = RealDisk::open(folder.path()).map_err(|error| {
+        let doing = doing(folder.path());
+        SalvageError::Read(OpenError::Disk { doing, error })
+    })?;
+    let to = RealDisk::open(target).map_err(|error| {
+        let doing = doing(target);
+        SalvageError::Write(LogError::Disk { doing, error })
+    })?;
+    store::salvage(&from, &to, options(&StorageConfig::default()))
 }
 
 fn texts(alarms: &[Alarm]) -> Vec<String> {
