@@ -44,36 +44,55 @@ impl<D: Disk> LogReader<D> {
         }
     }
 
-    /// Reads what is wanted. A message that cannot be read any more is left out and counted, so that those
-    /// behind it are not lost, too. Reads the disk once for each message.
+    /// Reads what is wanted. A message that cannot be read any more is left out and counted, and those behind it
+    /// are read instead: nothing found means that there is nothing more. Reads the disk once for each message.
     /// # Errors
     /// What the system says.
     pub fn load(&self, load: Load) -> io::Result<Loaded> {
         let mut messages = Vec::new();
-        let mut buffer = Vec::new();
-        for (seq, at, file) in self.entries(load) {
-            let len = at.len as usize;
-            buffer.resize(len.max(buffer.len()), 0);
-            let bytes = buffer.get_mut(..len).unwrap_or_default();
-            let read = match &file {
-                Some(file) if self.files.check(file, at)? => {
-                    file.file.read_at(bytes, at.offset.into())?
-                }
-                _ => 0,
+        let mut part = load;
+        while messages.is_empty() {
+            let entries = self.entries(part);
+            let Some((last_seq, ..)) = entries.last() else {
+                break;
             };
-            let is_whole = read == len;
-            match message(bytes, load.session, seq).filter(|_| is_whole) {
-                Some(message) => messages.push(message),
-                None => {
-                    self.unreadable.fetch_add(1, Ordering::Relaxed);
-                }
-            }
+            part.from_seq = last_seq.saturating_add(1);
+            self.read_all(load.session, &entries, &mut messages)?;
         }
         Ok(Loaded {
             session: load.session,
             from_seq: load.from_seq,
             messages,
         })
+    }
+
+    /// Reads those of `entries` that can be read.
+    fn read_all(
+        &self,
+        session: SessionId,
+        entries: &[Entry<D::File>],
+        messages: &mut Vec<LoadedMessage>,
+    ) -> io::Result<()> {
+        let mut buffer = Vec::new();
+        for (seq, at, file) in entries {
+            let len = at.len as usize;
+            buffer.resize(len.max(buffer.len()), 0);
+            let bytes = buffer.get_mut(..len).unwrap_or_default();
+            let read = match file {
+                Some(file) if self.files.check(file, *at)? => {
+                    file.file.read_at(bytes, at.offset.into())?
+                }
+                _ => 0,
+            };
+            let is_whole = read == len;
+            match message(bytes, session, *seq).filter(|_| is_whole) {
+                Some(message) => messages.push(message),
+                None => {
+                    self.unreadable.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// How many messages could not be read.

@@ -9,36 +9,14 @@ use std::path::Path;
 use super::{Model, Work, group, load_all, open, options, records, session_put};
 use crate::disk::fault::{FaultDisk, FaultPlan};
 use crate::disk::{Disk, RealDisk};
-use crate::{Cleaned, EncodedGroup, Log, MessageRecord, Record, SessionId, Target, UnixMillis};
+use crate::{Cleaned, EncodedGroup, Log, Record, SessionId, UnixMillis};
 
 fn new_disk() -> FaultDisk {
     FaultDisk::new(1, FaultPlan::default())
 }
 
 fn enqueue(sessions: &[u64], seq: u64) -> Record {
-    let target = |&session: &u64| Target {
-        session: SessionId(session),
-        seq,
-        qos: 1,
-        retain: false,
-        subscription_identifiers: None,
-    };
-    Record::Enqueue {
-        message: message(seq, 90),
-        targets: sessions.iter().map(target).collect(),
-        origin: None,
-    }
-}
-
-fn message(number: u64, bytes: usize) -> MessageRecord {
-    MessageRecord {
-        topic: format!("t/{number}").into(),
-        properties: "".into(),
-        payload: vec![number.to_le_bytes()[0]; bytes].into(),
-        qos: 1,
-        retain: false,
-        expiry: None,
-    }
+    super::enqueue(sessions, seq, 90)
 }
 
 fn dequeue(session: u64, first_seq: u64, count: u64) -> Record {

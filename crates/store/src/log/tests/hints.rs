@@ -3,10 +3,12 @@
 //! Owns: tests of hints. Does not own: starts without (see `records`). Start reading at
 //! [`a_start_by_hints_finds_the_same`]. Invariant: a hint changes how long a start takes, and nothing else.
 
-use super::{Model, Work, group, load_all, options};
+use super::{Model, Work, enqueue, group, load_all, options, records, session_put};
 use crate::disk::Disk;
 use crate::disk::fault::{FaultDisk, FaultPlan};
-use crate::{Log, LogOptions, OpenError, Recovered, RecoveryMode, UnixMillis};
+use crate::{
+    Load, Log, LogOptions, OpenError, Record, Recovered, RecoveryMode, SessionId, UnixMillis,
+};
 
 fn by_hints() -> LogOptions {
     LogOptions {
@@ -168,6 +170,37 @@ fn a_byte_that_changed_where_nobody_looked_is_told_when_it_is_wanted() {
         );
     }
     assert!(told > 5, "{told}");
+}
+
+/// An engine takes an answer without messages for the end of the queue.
+#[test]
+fn what_cannot_be_read_does_not_hide_what_is_behind_it() {
+    let session = SessionId(1);
+    let disk = FaultDisk::new(0, FaultPlan::default());
+    let (mut log, _) = open(&disk);
+    let put = Record::SessionPut(Box::new(session_put(1)));
+    log.write(&records(vec![put])).unwrap();
+    for frame in 0..20 {
+        let messages = (1..=10).map(|number| enqueue(&[1], 10 * frame + number, 400));
+        log.write(&records(messages.collect())).unwrap();
+    }
+    log.sync().unwrap();
+    drop(log);
+    assert!(hints(&disk).len() > 3);
+    // In the second frame of the first segment, the first ten messages.
+    assert!(disk.flip("log/0000000001.seg", 1000, 1));
+    let (log, recovered) = open(&disk.kill());
+    assert_eq!(recovered.report.damage, []);
+    let loaded = log.reader().load(Load {
+        session,
+        from_seq: 1,
+        messages_max: 4,
+        bytes_max: 10_000,
+    });
+    let found = loaded.unwrap().messages;
+    let found: Vec<_> = found.iter().map(|found| found.target.seq).collect();
+    assert_eq!(found, [11, 12], "two of four, behind two that are gone");
+    assert_eq!(load_all(&log, session).len(), 190);
 }
 
 /// A Session, a Subscription, a Will or a retained message is wanted at once.

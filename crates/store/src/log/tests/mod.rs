@@ -375,6 +375,33 @@ fn session_put(id: u64) -> SessionRecord {
     }
 }
 
+/// A message of `payload_bytes` that these Sessions take under the same number.
+fn enqueue(sessions: &[u64], seq: u64, payload_bytes: usize) -> Record {
+    let target = |&session: &u64| Target {
+        session: SessionId(session),
+        seq,
+        qos: 1,
+        retain: false,
+        subscription_identifiers: None,
+    };
+    Record::Enqueue {
+        message: message(seq, payload_bytes),
+        targets: sessions.iter().map(target).collect(),
+        origin: None,
+    }
+}
+
+fn message(number: u64, payload_bytes: usize) -> MessageRecord {
+    MessageRecord {
+        topic: format!("t/{number}").into(),
+        properties: "".into(),
+        payload: vec![number.to_le_bytes()[0]; payload_bytes].into(),
+        qos: 1,
+        retain: false,
+        expiry: None,
+    }
+}
+
 fn group(batch: &Batch) -> EncodedGroup {
     let mut group = EncodedGroup::new();
     group.push(batch);
