@@ -388,8 +388,10 @@ impl Engine {
     fn record_commit(&mut self, number: u64, commit: &Commit) -> Option<Wait> {
         let (key, origin) = (commit.key, commit.origin);
         let id = origin.session;
+        // What this shard has written of the message is as safe as this: at least as the message is to be.
+        let level = commit.level.max(self.config.levels.of_sessions());
         if commit.effect == Effect::End {
-            return Some(self.record(Record::SessionDelete { session: id }));
+            return Some(self.record_at(level, Record::SessionDelete { session: id }));
         }
         let session = self.sessions.get_mut(key);
         let session = session.filter(|session| session.id == id)?;
@@ -408,10 +410,10 @@ impl Engine {
             }
             Effect::Will if is_last_will => {
                 self.record_session(key, disconnected_at);
-                self.record(Record::WillDelete { session: id })
+                self.record_at(level, Record::WillDelete { session: id })
             }
             Effect::Number | Effect::Will | Effect::End => {
-                self.record_session(key, disconnected_at)
+                self.record_session_at(level, key, disconnected_at)
             }
         };
         Some(wait)
@@ -433,7 +435,7 @@ impl Engine {
         if !is_released {
             return wait;
         }
-        self.record(Record::InboundDelete { session, packet_id })
+        wait.and(self.record(Record::InboundDelete { session, packet_id }))
     }
 
     /// Another shard says up to where its commits are durable.

@@ -76,7 +76,7 @@ impl Engine {
         }
     }
 
-    fn record_session_at(
+    pub(crate) fn record_session_at(
         &mut self,
         level: Level,
         key: SessionKey,

@@ -335,3 +335,65 @@ fn what_follows_a_dropped_message_waits_until_the_drop_is_durable() {
         assert_eq!(delivered, 1, "{level:?}");
     }
 }
+
+/// Two shards, `os` as default: a sender, and a receiver of everything in each shard, its own first. The store
+/// of the other shard is at once durable, that of the sender's hands to the operating system and no more.
+fn with_a_slow_disk() -> (World, Client) {
+    let mut world = world(2, Level::Written);
+    let sender = world.connect("sender");
+    let mut homes: Vec<usize> = (0..8)
+        .map(|number| {
+            let receiver = world.connect(&format!("receiver-{number}"));
+            world.subscribe(receiver, "#", 1);
+            receiver.shard
+        })
+        .collect();
+    homes.sort_unstable();
+    homes.dedup();
+    assert_eq!(homes, [0, 1]);
+    world.holds_store = true;
+    (world, sender)
+}
+
+fn write_here_sync_there(world: &mut World, sender: Client) {
+    for _ in 0..4 {
+        world.write();
+        world.persist_shard(1 - sender.shard);
+        world.settle();
+    }
+}
+
+/// A commit that need not be on the disk is followed by a message that has to be.
+#[test]
+fn a_puback_behind_a_commit_of_a_lower_level_waits_for_its_own() {
+    let (mut world, sender) = with_a_slow_disk();
+    world.publish(sender, "other", 2, "x");
+    world.publish(sender, "disk/x", 1, "x");
+    write_here_sync_there(&mut world, sender);
+    let early = world.received(sender);
+    assert!(
+        matches!(&early[..], [Outgoing::PubRec(_)]),
+        "PUBREC is due when it is written, PUBACK is not: {early:?}"
+    );
+    world.persist();
+    let late = world.received(sender);
+    assert!(matches!(&late[..], [Outgoing::PubAck(_)]), "{late:?}");
+}
+
+/// The record of a PUBREL that came early is of the Session's level, its message is not.
+#[test]
+fn a_pubrec_waits_for_its_message_when_pubrel_came_before_it() {
+    let (mut world, sender) = with_a_slow_disk();
+    let packet_id = crate::world::id(9);
+    world.send_publish(sender, &crate::world::publish("disk/x", 2, "x", packet_id));
+    world.pubrel(sender, packet_id.get());
+    write_here_sync_there(&mut world, sender);
+    let early = world.received(sender);
+    assert!(early.is_empty(), "{early:?}");
+    world.persist();
+    let late = world.received(sender);
+    assert!(
+        matches!(&late[..], [Outgoing::PubRec(_), Outgoing::PubComp(_)]),
+        "{late:?}"
+    );
+}
