@@ -117,8 +117,9 @@ impl<D: Disk> Opened<D> {
             disk,
             alarms,
             figures: Arc::default(),
+            // Sessions that the store knows are kept at no less, see `engine::Levels`.
             tells_written: levels
-                .chain([storage.level])
+                .chain([storage.level.max(Level::Written)])
                 .any(|level| level == Level::Written),
             folder,
         };

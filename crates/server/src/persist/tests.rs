@@ -3,6 +3,7 @@
 //! Owns: nothing but tests. Start reading at [`Bench`].
 //! Invariant: every wait is for a condition, and ends.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use store::disk::fault::{FaultDisk, FaultPlan};
@@ -153,12 +154,7 @@ fn stop_makes_durable_what_nobody_waited_for() {
     drop(bench.stores);
     bench.running.stop();
     assert_eq!(topics(&bench.disk.crash(3)).len(), 20);
-    assert!(
-        !bench
-            .shared
-            .is_failed
-            .load(std::sync::atomic::Ordering::SeqCst)
-    );
+    assert!(!bench.shared.is_failed.load(Ordering::SeqCst));
 }
 
 #[test]
@@ -177,20 +173,14 @@ fn after_a_failure_nothing_is_told_or_taken_and_the_server_stops() {
         bench.stores[1]
             .append(batch(1, Level::Synced))
             .expect("is taken");
-        let failed = &bench.shared.is_failed;
-        wait_until("failed", || {
-            failed.load(std::sync::atomic::Ordering::SeqCst)
-        });
+        let is_set = |flag: &AtomicBool| flag.load(Ordering::SeqCst);
+        // What is done last.
+        wait_until("stops", || is_set(&bench.shared.is_stop_requested));
+        assert!(is_set(&bench.shared.is_failed));
         let error = bench.stores[0].append(batch(2, Level::Synced));
         assert!(matches!(error, Err(StoreError::Failed { .. })), "{error:?}");
         assert_eq!(bench.stores[1].durable(), Seq(0));
         assert_eq!(bench.stores[0].durable(), Seq(1));
-        assert!(
-            bench
-                .shared
-                .is_stop_requested
-                .load(std::sync::atomic::Ordering::SeqCst)
-        );
         let reason = bench.shared.failure.get().expect("is said");
         assert!(reason.contains("the disk failed"), "{reason}");
         drop(bench.stores);
@@ -211,4 +201,28 @@ fn batch_out_of_order_is_refused() {
     );
     drop(bench.stores);
     bench.running.stop();
+}
+
+/// Also with `memory` as default: a Session that an earlier configuration has recorded is kept at `written`.
+#[test]
+fn shards_are_woken_by_what_is_written_if_anything_waits_for_it() {
+    let waits = |level, of_filter: Option<Level>| {
+        let filter = |level| crate::config::FilterLevel {
+            filter: "a".to_owned(),
+            level,
+        };
+        let storage = StorageConfig {
+            level,
+            levels: of_filter.map(filter).into_iter().collect(),
+            ..StorageConfig::default()
+        };
+        let disk = FaultDisk::new(1, FaultPlan::default());
+        let (opened, ..) = Opened::open(disk, None, &storage).expect("an empty disk");
+        opened.tells_written
+    };
+    assert!(waits(Level::Memory, None));
+    assert!(waits(Level::Written, None));
+    assert!(waits(Level::Synced, Some(Level::Written)));
+    assert!(!waits(Level::Synced, Some(Level::Memory)));
+    assert!(!waits(Level::Synced, None));
 }
