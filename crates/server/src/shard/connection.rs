@@ -59,6 +59,8 @@ pub(super) struct Connection {
     pub(super) claimed_client_id: Option<Box<str>>,
     /// The beginning of a packet, whose rest is not here yet.
     pub(super) partial: Vec<u8>,
+    /// How many bytes of `partial` are packets that wait, while it is stalled.
+    pub(super) behind: usize,
     pub(super) unsent: Unsent,
     /// When it last took some of what it is sent.
     pub(super) took_at: Instant,
@@ -119,6 +121,7 @@ impl Connection {
             peer,
             claimed_client_id: None,
             partial: Vec::new(),
+            behind: 0,
             unsent: Unsent::default(),
             took_at: now,
             armed: None,

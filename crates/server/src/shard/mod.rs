@@ -13,6 +13,7 @@ mod deadlines;
 mod deliver;
 mod links;
 mod receive;
+mod stalled;
 mod starting;
 mod stopping;
 mod storing;
@@ -438,12 +439,18 @@ impl<S: Store> Shard<S> {
         let is_heard = connection.is_open() && !is_ours;
         match connection.protocol.on_timeout(now).filter(|_| is_heard) {
             Some(error) => self.refuse(key, &error),
-            None => self.arm(key),
+            None if is_heard => self.arm(key),
+            None => self.arm_from(key, now + OVERDUE_PAUSE),
         }
     }
 
     /// Sees to it that the connection is looked at when its next deadline passes.
     fn arm(&mut self, key: ConnectionKey) {
+        self.arm_from(key, self.now);
+    }
+
+    /// The same, but not before `earliest`: a deadline may have passed that does not count now.
+    fn arm_from(&mut self, key: ConnectionKey, earliest: Instant) {
         let Some(connection) = self.connections.get_mut(connection::index_of(key)) else {
             return;
         };
@@ -454,7 +461,7 @@ impl<S: Store> Shard<S> {
             return;
         };
         // Looked at again before it is far away, so that entries of closed connections go soon.
-        let deadline = deadline.clamp(self.now, self.now + ARMED_AHEAD_MAX);
+        let deadline = deadline.clamp(earliest, self.now + ARMED_AHEAD_MAX);
         let is_early_enough = connection
             .armed
             .is_some_and(|tick| tick <= self.deadlines.tick_of(deadline) + 1);
@@ -495,6 +502,8 @@ const SCRATCH_BYTES: usize = 64 * 1024;
 const EVENTS_PER_TURN: usize = 1024;
 /// No entry for a connection's deadline lies further ahead.
 const ARMED_AHEAD_MAX: Duration = Duration::from_secs(60);
+/// A connection whose deadline does not count now is looked at again after this.
+const OVERDUE_PAUSE: Duration = Duration::from_secs(1);
 /// A peer that takes nothing for so long is not slow but gone.
 const TAKING_PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Sleep at most this long while a ring is full or the Server stops.

@@ -17,6 +17,7 @@ use store::Store;
 
 use super::Shard;
 use super::connection::{Stage, find_mut};
+use super::stalled::Stalled;
 
 /// What is left to do once the engine, or nobody, has seen the event.
 enum Next {
@@ -43,9 +44,12 @@ impl<S: Store> Shard<S> {
         if std::mem::take(&mut connection.flags.is_leaving) {
             return self.look_again(key);
         }
-        if connection.flags.is_stalled {
-            return self.go_on_stalled(key, is_low);
+        if connection.flags.is_stalled && self.read_stalled(key, is_low) == Stalled::Wait {
+            return;
         }
+        let Some(connection) = self.connection_mut(key) else {
+            return;
+        };
         if connection.flags.is_paused || (is_pressed && connection.flags.is_publisher) {
             return self.pause(key);
         }
@@ -96,19 +100,6 @@ impl<S: Store> Shard<S> {
         }
     }
 
-    /// A PUBLISH has waited for room on the disk. What its peer has not been answered, it has not lost.
-    fn go_on_stalled(&mut self, key: ConnectionKey, is_low: bool) {
-        let Some(connection) = self.connection_mut(key) else {
-            return;
-        };
-        if !is_low {
-            connection.flags.is_stalled = false;
-            self.look_again(key);
-        } else if connection.flags.is_peer_done {
-            self.lose(key, None);
-        }
-    }
-
     pub(super) fn resume_paused(&mut self) {
         for key in std::mem::take(&mut self.paused) {
             if let Some(connection) = self.connection_mut(key) {
@@ -119,7 +110,17 @@ impl<S: Store> Shard<S> {
     }
 
     /// Handles `input` as what follows the bytes the connection has kept.
-    pub(super) fn on_bytes(&mut self, key: ConnectionKey, mut input: &[u8]) {
+    pub(super) fn on_bytes(&mut self, key: ConnectionKey, input: &[u8]) {
+        match self.connection_mut(key) {
+            Some(connection) if connection.flags.is_stalled => {
+                connection.partial.extend_from_slice(input);
+            }
+            _ => self.on_bytes_in_order(key, input),
+        }
+        self.look_behind(key);
+    }
+
+    fn on_bytes_in_order(&mut self, key: ConnectionKey, mut input: &[u8]) {
         loop {
             let Some(connection) = self.connection_mut(key).filter(|found| found.is_open()) else {
                 return;
@@ -165,7 +166,12 @@ impl<S: Store> Shard<S> {
     }
 
     /// Handles all complete packets at the front of `input`; returns the bytes they used.
-    fn on_packets(&mut self, key: ConnectionKey, input: &[u8], buffer: Option<&Bytes>) -> usize {
+    pub(super) fn on_packets(
+        &mut self,
+        key: ConnectionKey,
+        input: &[u8],
+        buffer: Option<&Bytes>,
+    ) -> usize {
         let mut used = 0;
         let handled = catch_unwind(AssertUnwindSafe(|| {
             self.decode_all(key, input, buffer, &mut used);
@@ -208,6 +214,7 @@ impl<S: Store> Shard<S> {
                 && engine.must_wait(key, publish)
             {
                 connection.flags.is_stalled = true;
+                connection.behind = 0;
                 return;
             }
             engine.count_packets(1, 0);
@@ -249,11 +256,12 @@ impl<S: Store> Shard<S> {
     }
 
     /// Looks again at a packet that had to wait.
-    fn look_again(&mut self, key: ConnectionKey) {
+    pub(super) fn look_again(&mut self, key: ConnectionKey) {
         let Some(connection) = self.connection_mut(key) else {
             return;
         };
         let kept = std::mem::take(&mut connection.partial);
+        connection.flags.is_stalled = false;
         self.on_bytes(key, &kept);
         self.deliver();
         let connection = self.connection_mut(key);

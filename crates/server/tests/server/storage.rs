@@ -223,7 +223,9 @@ fn a_low_disk_holds_an_older_publisher_back() {
     leaver.say(&publish("a/b", 1, b"lost, never acknowledged"));
     drop(leaver);
     assert_eq!(observer.hear(), publish("gone", 0, b"x"));
-    // Longer than its Keep Alive allows.
+    // It is answered that the Server is there, and its silence is not held against it: longer than its
+    // Keep Alive allows.
+    assert_eq!(held.hear(), [0xD0, 0]);
     held.stream
         .set_read_timeout(Some(Duration::from_secs(2)))
         .expect("a socket option");
@@ -236,8 +238,57 @@ fn a_low_disk_holds_an_older_publisher_back() {
         .set_read_timeout(Some(PATIENCE))
         .expect("a socket option");
     assert_eq!(held.hear(), [0x40, 2, 0, 1]);
-    assert_eq!(held.hear(), [0xD0, 0]);
     let delivered = waiting(&server, b"held back");
     assert!(delivered.iter().all(|one| !one.starts_with(b"lost")));
+    server.stop();
+}
+
+/// A Client that publishes and consumes on one connection: its acknowledgements make the room that its PUBLISH waits
+/// for. What is behind it keeps its order, and its DISCONNECT is one.
+#[test]
+fn a_publisher_held_back_by_a_low_disk_goes_on_as_a_subscriber() {
+    let disk = FaultDisk::new(4, FaultPlan::default());
+    let server = start_with_keeper(&disk, 1);
+    let address = server.listeners()[0];
+    let mut filler = Raw::v5(address, "filler", 0);
+    for number in 0..30_u8 {
+        assert_eq!(publish_v5(&mut filler, "a/b", &[number]).0, 0);
+    }
+    let mut observer = Raw::v311(address, "observer");
+    observer.subscribe("gone", 0);
+    fill(&disk, &mut filler);
+    // Its Will is discarded by DISCONNECT. [v3.1.1 MQTT-3.14.4-3]
+    let mut both = Raw::open(address);
+    let body = [
+        &b"\x00\x04MQTT\x04\x04\x00\x00"[..],
+        &string("keeper"),
+        &string("gone"),
+        &string("x"),
+    ]
+    .concat();
+    both.say(&packet(0x10, &body));
+    assert_eq!(both.hear()[..2], [0x20, 2]);
+    both.say(&[publish("a/b", 1, b"one"), publish("a/b", 1, b"two")].concat());
+    // More than the Server sends at once without an acknowledgement, one byte after the other.
+    for number in 0..30_u8 {
+        let packet = both.hear();
+        let at = 4 + usize::from(packet[3]);
+        assert_eq!(packet[at + 2..], [number]);
+        for byte in [0x40, 2, packet[at], packet[at + 1]] {
+            both.say(&[byte]);
+        }
+    }
+    both.say(&[0xC0, 0]);
+    while both.hear() != [0xD0, 0] {}
+    both.say(&[0xE0, 0]);
+    assert!(both.is_at_end());
+    give_room(&disk);
+    wait_until("still refused", || {
+        publish_v5(&mut filler, "a/b", b"last").0 == 0
+    });
+    // Acknowledged, and so finished, although it was said behind what had to wait.
+    let left = waiting(&server, b"last");
+    assert!(left.iter().all(|payload| payload.len() > 1), "{left:?}");
+    observer.ping();
     server.stop();
 }

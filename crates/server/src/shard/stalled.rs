@@ -1,0 +1,115 @@
+//! Connections whose PUBLISH waits until the disk has room.
+//!
+//! Owns: what is taken from them meanwhile. Does not own: which PUBLISH has to wait (see `engine`), when the disk is
+//! low (see `storing`). Start reading at [`Shard::read_stalled`].
+//! Invariant: a PUBLISH that waits is at the front of `partial`, and what is kept behind it is bounded.
+
+use engine::ConnectionKey;
+use proto::packet::{PacketType, fixed_header};
+use store::Store;
+
+use super::Shard;
+use super::connection::Connection;
+
+/// What is to be done with a stalled connection that may have something to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stalled {
+    /// It is read: what makes room, or only says that it is there, does not wait behind its PUBLISH.
+    Read,
+    /// It is left alone.
+    Wait,
+}
+
+impl Connection {
+    /// Whether so much is kept behind the PUBLISH that waits that no more is read.
+    fn is_full_behind(&self) -> bool {
+        let publish_bytes = match fixed_header(&self.partial, u32::MAX) {
+            Ok(Some((_, _, len))) => len,
+            _ => 0,
+        };
+        self.partial.len().saturating_sub(publish_bytes) >= BEHIND_BYTES_MAX
+    }
+
+    /// The packet behind those that wait, if it need not wait with them: a Client that also subscribes must
+    /// be able to acknowledge, or it would never get more, and make no room.
+    fn next_behind(&mut self) -> Option<Vec<u8>> {
+        loop {
+            let rest = self.partial.get(self.behind..)?;
+            let (is_first, len) = match fixed_header(rest, u32::MAX) {
+                Ok(Some((first_byte, _, len))) => (goes_first(first_byte), len),
+                Ok(None) => return None,
+                // Whatever is wrong with it is found now.
+                Err(_) => (true, rest.len()),
+            };
+            if is_first {
+                return rest.get(..len).map(<[u8]>::to_vec);
+            }
+            if rest.len() < len {
+                return None;
+            }
+            self.behind += len;
+        }
+    }
+}
+
+impl<S: Store> Shard<S> {
+    /// A PUBLISH has waited for room on the disk. What its peer has not been answered, it has not lost.
+    pub(super) fn read_stalled(&mut self, key: ConnectionKey, is_low: bool) -> Stalled {
+        if !is_low {
+            self.look_again(key);
+            return Stalled::Wait;
+        }
+        let Some(connection) = self.connection_mut(key) else {
+            return Stalled::Wait;
+        };
+        if !connection.is_full_behind() {
+            return Stalled::Read;
+        }
+        if connection.flags.is_peer_done {
+            self.lose(key, None);
+        }
+        Stalled::Wait
+    }
+
+    /// Handles what is behind the PUBLISH that waits and need not wait with it.
+    pub(super) fn look_behind(&mut self, key: ConnectionKey) {
+        loop {
+            let Some(connection) = self.connection_mut(key) else {
+                return;
+            };
+            // Nothing is looked at behind a DISCONNECT.
+            if !connection.is_open() || !connection.flags.is_stalled || connection.flags.is_leaving
+            {
+                return;
+            }
+            let Some(packet) = connection.next_behind() else {
+                return;
+            };
+            let used = self.on_packets(key, &packet, None);
+            let connection = self.connection_mut(key).filter(|found| found.is_open());
+            let Some(connection) = connection.filter(|_| used > 0) else {
+                return;
+            };
+            let behind = connection.behind;
+            connection.partial.drain(behind..behind + used);
+        }
+    }
+}
+
+/// Whether such a packet is taken before a PUBLISH that came earlier. No order is promised between them
+/// [v3.1.1 MQTT-4.6.0-1], and none of them makes the log grow. A PUBREL waits: its PUBLISH may be among those in front.
+const fn goes_first(first_byte: u8) -> bool {
+    matches!(
+        PacketType::from_first_byte(first_byte),
+        Some(
+            PacketType::PubAck
+                | PacketType::PubRec
+                | PacketType::PubComp
+                | PacketType::PingReq
+                | PacketType::Disconnect
+        )
+    )
+}
+
+/// No more bytes are read behind a PUBLISH that waits.
+const BEHIND_BYTES_MAX: usize = 64 * 1024;
