@@ -1,6 +1,6 @@
 //! The log against the bare disk: the figures it has to reach, as ratios taken in one run.
 //!
-//! Owns: the rows that need only the log. Does not own: the rows that need the server (see `killtest/figures`).
+//! Owns: the rows that need only the log. Does not own: the rows that need the server (see `killtest/src/bin/figures`).
 //! Start reading at [`main`]. Invariants: what is compared is measured in turn, round by round, and the
 //! median of the rounds counts; nothing is printed that was not measured in this run.
 //!

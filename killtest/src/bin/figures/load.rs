@@ -173,8 +173,8 @@ impl Crowd {
                 Pace::Closed => rest,
                 Pace::Rate(rate) => {
                     self.send_due(rate, now)?;
-                    // The system only knows milliseconds here.
-                    Duration::ZERO
+                    // The system only knows milliseconds here, and whoever spins takes a core from the broker.
+                    Duration::from_millis(1)
                 }
             };
             match self.poll.poll(&mut events, Some(patience)) {
@@ -199,7 +199,8 @@ impl Crowd {
         while self.due.0 <= now {
             let (at, number) = self.due;
             if let Some(publisher) = self.publishers.get_mut(number) {
-                publisher.on_due(at)?;
+                // That we are late is no fault of the broker.
+                publisher.on_due(now)?;
             }
             let next = (number + 1) % self.publishers.len();
             self.due = (at + Duration::from_secs(1) / rate, next);

@@ -169,9 +169,7 @@ fn disk_bound(plan: &Plan, publishers: usize, pace: Pace) -> Result<(), String> 
     }
     let rounds = || ours.iter().zip(&bare);
     if publishers == 1 {
-        let of_disk =
-            |times: &[Duration]| times.len() as f64 / times.iter().sum::<Duration>().as_secs_f64();
-        let ratios = rounds().map(|(ours, times)| ours.rate / of_disk(times));
+        let ratios = rounds().map(|(ours, times)| ours.rate * mean(times));
         row(
             "7",
             "rate of 1 publisher / 4 KiB writes with sync",
@@ -192,13 +190,13 @@ fn disk_bound(plan: &Plan, publishers: usize, pace: Pace) -> Result<(), String> 
         row("6", &what, median(ratios), Some(Gate::AtMost(gate)));
     }
     details("synced", &ours);
-    let of_bare = |share| {
-        micros(median(
-            bare.iter()
-                .map(|times| percentile(times, share).as_secs_f64()),
-        ))
-    };
-    println!("     bare disk: p50 {}, p99 {}", of_bare(50), of_bare(99));
+    let of_bare = |of: fn(&[Duration]) -> f64| micros(median(bare.iter().map(|times| of(times))));
+    println!(
+        "     bare disk: p50 {}, p99 {}, mean {}",
+        of_bare(|times| percentile(times, 50).as_secs_f64()),
+        of_bare(|times| percentile(times, 99).as_secs_f64()),
+        of_bare(mean),
+    );
     Ok(())
 }
 
@@ -345,6 +343,11 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 fn percentile(times: &[Duration], share: usize) -> Duration {
     let at = times.len() * share / 100;
     times.get(at).copied().unwrap_or_default()
+}
+
+/// In seconds.
+fn mean(times: &[Duration]) -> f64 {
+    times.iter().sum::<Duration>().as_secs_f64() / times.len().max(1) as f64
 }
 
 fn micros(seconds: f64) -> String {
