@@ -34,13 +34,18 @@
 //!
 //! **Bytes that rot:** [`FaultDisk::flip`] changes a byte where it lies.
 //!
+//! **Blocks that are sick:** after [`FaultDisk::spoil`], a block of 4096 bytes cannot be read (EIO), whoever opens
+//! the file, until all of it was written by one call or the file was cut before it. What writes or cuts a part of
+//! it fails, too, and changes nothing.
+//!
 //! Not modelled: a sync that lies, a sector that rots into another file's bytes, reads of fewer bytes than
-//! there are (the trait excludes them), time (calls are counted instead).
+//! there are (the trait excludes them), the loss of a write that made a block well, time (calls are counted instead).
 
 mod chance;
 mod crash;
 mod image;
 mod names;
+mod sick;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -168,6 +173,12 @@ impl FaultDisk {
     #[must_use]
     pub fn flip(&self, name: &str, offset: u64, bits: u8) -> bool {
         self.state().flip(name, offset, bits)
+    }
+
+    /// From now on, the block with this byte cannot be read; false if there is no such byte.
+    #[must_use]
+    pub fn spoil(&self, name: &str, offset: u64) -> bool {
+        self.state().spoil(name, offset)
     }
 
     fn from_state(state: State) -> Self {

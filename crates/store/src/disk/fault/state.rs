@@ -11,6 +11,7 @@ use super::chance::Chance;
 use super::crash::{Change, ChangeKind, Loss};
 use super::image::Image;
 use super::names::{Names, Step};
+use super::sick::Sick;
 use super::{Calls, FaultPlan};
 
 #[derive(Debug)]
@@ -33,6 +34,7 @@ struct File {
     live: Image,
     durable: Image,
     pending: Vec<Change>,
+    sick: Sick,
 }
 
 /// What becomes of a call.
@@ -150,6 +152,18 @@ impl State {
         is_there
     }
 
+    pub(super) fn spoil(&mut self, name: &str, offset: u64) -> bool {
+        let Some(file) = self.names.live.get(name) else {
+            return false;
+        };
+        let file = self.files.get_mut(file).expect(NAMED);
+        let is_there = offset < file.live.len();
+        if is_there {
+            file.sick.spoil(offset);
+        }
+        is_there
+    }
+
     pub(super) fn list(&mut self, dir: &str) -> io::Result<Vec<String>> {
         self.begin_whole(Kind::Read)?;
         if !dir.is_empty() && !self.names.folders.contains(dir) {
@@ -235,7 +249,12 @@ impl State {
 
     pub(super) fn read(&mut self, file: u64, buffer: &mut [u8], at: u64) -> io::Result<usize> {
         self.begin_whole(Kind::Read)?;
-        Ok(self.file(file).live.read(buffer, at))
+        let of = self.file(file);
+        let end = at.saturating_add(buffer.len() as u64).min(of.live.len());
+        if !of.sick.can_read(at..end) {
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
+        Ok(of.live.read(buffer, at))
     }
 
     pub(super) fn len(&mut self, file: u64) -> io::Result<u64> {
@@ -245,6 +264,10 @@ impl State {
 
     pub(super) fn write(&mut self, file: u64, bytes: &[u8], offset: u64) -> io::Result<()> {
         let fate = self.begin(Kind::Write)?;
+        let range = offset..offset.saturating_add(bytes.len() as u64);
+        if !self.file(file).sick.can_write(&range) {
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
         let end_max = self.file(file).live.len().saturating_add(self.free_bytes());
         let fitting = usize::try_from(end_max.saturating_sub(offset)).unwrap_or(usize::MAX);
         let fits = fitting >= bytes.len();
@@ -269,6 +292,9 @@ impl State {
         let old = self.file(file).live.len();
         if len == old || only_longer && len < old {
             return fate.result();
+        }
+        if !self.file(file).sick.can_write(&(0..len)) {
+            return Err(io::Error::from_raw_os_error(EIO));
         }
         if len.saturating_sub(old) > self.free_bytes() {
             return Err(no_space());
@@ -343,6 +369,12 @@ impl State {
         let call = self.changes;
         let change = Change { call, kind };
         let of = self.files.get_mut(&file).expect(NAMED);
+        match &change.kind {
+            ChangeKind::Write { offset, bytes } => {
+                of.sick.write(&(*offset..*offset + bytes.len() as u64));
+            }
+            ChangeKind::SetLen(len) => of.sick.set_len(*len),
+        }
         change.apply(&mut of.live);
         of.pending.push(change);
     }

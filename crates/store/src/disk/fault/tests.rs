@@ -415,6 +415,40 @@ fn a_flipped_byte_stays_flipped() {
 }
 
 #[test]
+fn a_sick_block_fails_until_all_of_it_is_written_or_cut() {
+    let disk = disk();
+    let file = with_file(&disk, &[1; 10_000]);
+    assert!(disk.spoil("a", 5000));
+    assert!(!disk.spoil("a", 10_000) && !disk.spoil("b", 0));
+    for (disk, name) in [
+        (disk.kill(), "a"),
+        (disk.crash(1), "b"),
+        (disk.clone(), "b"),
+    ] {
+        drop(disk.rename("a", name));
+        let file = disk.open(name).unwrap();
+        let mut bytes = [0; 4096];
+        assert_eq!(errno(file.read_at(&mut bytes, 1)), Some(5));
+        assert_eq!(errno(file.read_at(&mut bytes[..1], 8191)), Some(5));
+        assert_eq!(file.read_at(&mut bytes, 0).unwrap(), 4096);
+        assert_eq!(file.read_at(&mut bytes, 8192).unwrap(), 1808);
+        assert_eq!(errno(file.write_at(&[2; 8], 4096)), Some(5));
+        assert_eq!(errno(file.write_at(&[2; 200], 4000)), Some(5));
+        assert_eq!(errno(file.set_len(5000)), Some(5));
+        assert_eq!(disk.contents(name).unwrap(), [1; 10_000]);
+    }
+    let cut = disk.kill();
+    cut.open("b").unwrap().set_len(4096).unwrap();
+    cut.open("b").unwrap().set_len(8192).unwrap();
+    file.write_at(&[2; 4100], 4095).unwrap();
+    for (disk, byte) in [(cut, 0), (disk, 2)] {
+        let mut bytes = [7];
+        disk.open("b").unwrap().read_at(&mut bytes, 5000).unwrap();
+        assert_eq!(bytes, [byte]);
+    }
+}
+
+#[test]
 fn names_that_are_wrong_are_refused() {
     let disk = disk();
     disk.plant("log/a", b"");
