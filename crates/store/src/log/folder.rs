@@ -146,10 +146,10 @@ pub(crate) fn read_file<F: DiskFile>(file: &F) -> io::Result<Vec<u8>> {
 }
 
 /// Fills `buffer` with all of a segment. A few sectors that cannot be read even when they are asked for again
-/// read as zeros: they are damage like any other.
+/// read as zeros: they are damage like any other. Returns whether there are any.
 /// # Errors
 /// More than a few cannot be read: not the bytes are damaged, but the disk or the way to it.
-pub(crate) fn read_all<F: DiskFile>(file: &F, buffer: &mut Vec<u8>) -> io::Result<()> {
+pub(crate) fn read_all<F: DiskFile>(file: &F, buffer: &mut Vec<u8>) -> io::Result<bool> {
     // No frame begins beyond what 32 bits can tell.
     let len = file.len()?.min(u32::MAX.into());
     let len = usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?;
@@ -160,7 +160,7 @@ pub(crate) fn read_all<F: DiskFile>(file: &F, buffer: &mut Vec<u8>) -> io::Resul
     buffer.resize(len, 0);
     if let Ok(read) = file.read_at(buffer, 0) {
         buffer.truncate(read);
-        return Ok(());
+        return Ok(false);
     }
     let mut unreadable = 0;
     for (index, chunk) in buffer.chunks_mut(CHUNK_BYTES).enumerate() {
@@ -180,7 +180,7 @@ pub(crate) fn read_all<F: DiskFile>(file: &F, buffer: &mut Vec<u8>) -> io::Resul
             }
         }
     }
-    Ok(())
+    Ok(unreadable > 0)
 }
 
 fn number(name: &str, before: &str, after: &str) -> Option<u32> {
@@ -190,7 +190,8 @@ fn number(name: &str, before: &str, after: &str) -> Option<u32> {
     number.filter(|number| *number <= NUMBER_MAX)
 }
 
-fn segment_name(id: u32) -> String {
+/// Of a segment in the folder of the log.
+pub(crate) fn segment_name(id: u32) -> String {
     format!("{id:010}.seg")
 }
 

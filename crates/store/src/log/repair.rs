@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::folder::{self, LOG_DIR, Listing, SET_ASIDE_DIR};
 use super::frame::{self, FrameHeader, HEADER_BYTES};
 use super::options::{Doing, Failure, is_full};
-use super::report::DamageKind;
+use super::report::{Damage, DamageKind};
 use super::walk::{Hole, Walk};
 use crate::disk::{Disk, DiskFile};
 
@@ -50,6 +50,7 @@ pub(crate) fn repair<D: Disk>(
 ) -> Result<(), Failure> {
     let last = walk.segments.last_key_value().map(|(&id, _)| id);
     remove_hints(disk, listing, walk, last)?;
+    replace_sick(disk, walk)?;
     if let Some(last) = last {
         settle_end(disk, walk, last, segment_bytes)?;
     }
@@ -76,6 +77,29 @@ fn remove_hints<D: Disk>(
         let is_kept = walk.segments.contains_key(&hint) && last != Some(hint);
         if !is_kept || damaged.contains(&hint) {
             folder::remove_if_there(disk, &folder::hint_path(hint))?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts what can be read of a segment in its place: what writes beside bytes that cannot be read fails. It stays as
+/// it is if there is no space, and if it does not read as before: more of it may be read another time.
+fn replace_sick<D: Disk>(disk: &D, walk: &Walk) -> Result<(), Failure> {
+    for (&segment, &crc) in &walk.sick {
+        let has_no_copy = |of: &Damage| {
+            let is_here = of.segment == segment && of.kind != DamageKind::SegmentsMissing;
+            is_here && of.set_aside.is_none()
+        };
+        if !walk.segments.contains_key(&segment) || walk.damage.iter().any(has_no_copy) {
+            continue;
+        }
+        let bytes = read(disk, &folder::segment_path(segment))?;
+        if crc32c::crc32c(&bytes) != crc {
+            continue;
+        }
+        match folder::replace(disk, LOG_DIR, &folder::segment_name(segment), &bytes) {
+            Err(failure) if failure.is_full() => {}
+            result => result?,
         }
     }
     Ok(())

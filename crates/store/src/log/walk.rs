@@ -32,6 +32,8 @@ pub(crate) struct Walk {
     pub(crate) holes: Vec<Hole>,
     /// The last segment has bytes after its end that must never be read as frames.
     pub(crate) needs_cut: bool,
+    /// Segments with bytes that cannot be read, and the checksum of what they read as.
+    pub(crate) sick: BTreeMap<u32, u32>,
     /// Files that hold nothing of this log, by the number in their names.
     pub(crate) strays: Vec<u32>,
     /// Segments that are not needed any more, and such as were begun and not acknowledged.
@@ -204,7 +206,9 @@ impl<D: Disk> Walker<'_, D> {
         let path = folder::segment_path(segment);
         let file = self.disk.open(&path).doing("open", &path)?;
         self.loaded = None;
-        folder::read_all(&file, &mut self.buffer).doing("read", &path)?;
+        if folder::read_all(&file, &mut self.buffer).doing("read", &path)? {
+            self.out.sick.insert(segment, crc32c::crc32c(&self.buffer));
+        }
         self.loaded = Some(segment);
         let log_id = self.out.log_id;
         let scan = scan::scan(&self.buffer, Wanted { segment, log_id });

@@ -9,6 +9,7 @@ mod files;
 mod hints;
 mod inspect;
 mod records;
+mod sick;
 
 use std::collections::{BTreeMap, BTreeSet};
 
