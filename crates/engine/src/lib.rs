@@ -77,6 +77,8 @@ pub struct Engine {
     limits: Arc<Limits>,
     hasher: KeyedState,
     started_at: Instant,
+    /// An instant, and what the calendar said at it.
+    calendar: (Instant, UnixMillis),
     connections: Connections,
     sessions: Sessions,
     next_session: SessionId,
@@ -171,6 +173,7 @@ impl Engine {
             sessions_holding: Vec::new(),
             closing: Vec::new(),
             started_at: now,
+            calendar: (now, config.started_at),
             config,
             limits,
             hasher,
@@ -184,6 +187,12 @@ impl Engine {
         self.written = self.written.max(written).max(self.persisted);
         self.release();
         self.retry_loads();
+    }
+
+    /// The calendar says `calendar` at `now`. To be told now and then: what is recorded from here on counts from
+    /// it, so that a clock that is set while the Server runs ends no Session and no message after a restart.
+    pub const fn on_calendar(&mut self, calendar: UnixMillis, now: Instant) {
+        self.calendar = (now, calendar);
     }
 
     /// Does what is due at `now`.
@@ -309,13 +318,13 @@ impl Engine {
         id
     }
 
-    /// What the calendar says at `at`, which may be before the start.
+    /// What the calendar says at `at`, which may be before it was last looked at.
     fn unix_millis(&self, at: Instant) -> UnixMillis {
         let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
-        let after = millis(at.saturating_duration_since(self.started_at));
-        let before = millis(self.started_at.saturating_duration_since(at));
-        let started_at = self.config.started_at.0;
-        UnixMillis(started_at.saturating_add(after).saturating_sub(before))
+        let (looked_at, says) = self.calendar;
+        let after = millis(at.saturating_duration_since(looked_at));
+        let before = millis(looked_at.saturating_duration_since(at));
+        UnixMillis(says.0.saturating_add(after).saturating_sub(before))
     }
 
     fn version_of(&self, connection: ConnectionKey) -> Version {

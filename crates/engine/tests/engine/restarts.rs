@@ -257,6 +257,22 @@ fn a_clock_that_goes_back_lengthens_no_interval_and_ends_none() {
     assert_eq!(world.engines[0].counters().sessions, 0);
 }
 
+/// A machine without a battery begins with an old date, and hears the right one from the network.
+#[test]
+fn a_clock_that_is_set_while_the_server_runs_ends_no_session_at_the_next_start() {
+    let mut world = World::new();
+    world.jump_clock(1_000_000);
+    world.tell_calendar();
+    let client = world.connect_with(expiring("client", 50));
+    world.lose(client);
+    world.advance(10);
+    world.crash(1);
+    world.advance(39);
+    assert_eq!(world.engines[0].counters().sessions, 1);
+    world.advance(2);
+    assert_eq!(world.engines[0].counters().sessions, 0);
+}
+
 /// Verifies [MQTT-3.1.3-9]: the Will Delay Interval goes on, too; a Client that was connected to the end
 /// has lost its connection now.
 #[test]

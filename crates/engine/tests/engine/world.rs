@@ -256,10 +256,7 @@ impl World {
         self.past.extend(kept.flat_map(|(_, batch)| batch.records));
         let found = Found::in_log(&self.past);
         self.past.extend(found.repairs.iter().cloned());
-        let (at, said) = self.calendar;
-        let passed = self.now.saturating_duration_since(at).as_millis();
-        let passed = u64::try_from(passed).expect("a short test");
-        self.config.started_at = UnixMillis(said.0 + passed);
+        self.config.started_at = self.calendar_now();
         self.restart(shard_count, found);
     }
 
@@ -297,6 +294,21 @@ impl World {
     pub(crate) fn jump_clock(&mut self, seconds: i64) {
         let said = self.calendar.1.0.saturating_add_signed(seconds * 1000);
         self.calendar.1 = UnixMillis(said);
+    }
+
+    /// The engines hear what the calendar says.
+    pub(crate) fn tell_calendar(&mut self) {
+        let calendar = self.calendar_now();
+        for engine in &mut self.engines {
+            engine.on_calendar(calendar, self.now);
+        }
+    }
+
+    fn calendar_now(&self) -> UnixMillis {
+        let (at, said) = self.calendar;
+        let passed = self.now.saturating_duration_since(at).as_millis();
+        let passed = u64::try_from(passed).expect("a short test");
+        UnixMillis(said.0 + passed)
     }
 
     /// Carries one message from one shard to another, if there is one.

@@ -11,6 +11,7 @@ use proto::packet::ReasonCode;
 use store::Store;
 
 use super::Shard;
+use crate::persist::unix_millis;
 
 /// One thing to do, asked from outside the shards.
 #[derive(Debug)]
@@ -43,13 +44,14 @@ impl<S: Store> Shard<S> {
         }
     }
 
-    /// Tells the engine what `$SYS` says of sockets and memory, now and then.
+    /// Tells the engine, now and then, what the calendar says, and what `$SYS` says of sockets and memory.
     pub(super) fn measure(&mut self) {
         let is_recent = |at| self.now.duration_since(at) < MEASURE_INTERVAL;
         if self.measured_at.is_some_and(is_recent) {
             return;
         }
         self.measured_at = Some(self.now);
+        self.engine.on_calendar(unix_millis(), self.now);
         // The memory is that of all shards; one of them says it.
         let memory = if self.links.own().0 == 0 {
             let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
