@@ -11,7 +11,6 @@ use std::time::Instant;
 use bytes::Bytes;
 use proto::connection::Outgoing;
 use proto::packet::{Ack, Publish, ReasonCode};
-use proto::session::InboundPublish;
 use proto::topic::level_count;
 use proto::{Message, PacketIdentifier, Qos, Version};
 use store::{Expiry, Level, MessageRecord, Record};
@@ -59,6 +58,12 @@ impl Engine {
         };
         self.counters.publishes_received += 1;
         self.counters.publish_bytes_received += publish.payload.len() as u64;
+        // Before anything else: what was taken is not refused, or its Client would use the identifier for another
+        // message, and that would be taken for this one.
+        if self.is_repeated(key, publish) {
+            self.answer_repeated(key, publish);
+            return;
+        }
         match self.check_publish(connection, publish) {
             Ok(()) => {}
             Err(Refusal::Answer(reason)) => {
@@ -101,7 +106,7 @@ impl Engine {
         }
     }
 
-    /// [MQTT-4.3.3-8] [MQTT-4.3.3-10] [v3.1.1 MQTT-4.3.3-2]
+    /// [MQTT-4.3.3-8] [v3.1.1 MQTT-4.3.3-2]
     fn on_publish_qos2(
         &mut self,
         connection: ConnectionKey,
@@ -110,43 +115,60 @@ impl Engine {
         buffer: Option<&Bytes>,
         now: Instant,
     ) {
-        let Some(inbound) = self.open_inbound(connection, key, packet_id, now) else {
-            return;
-        };
-        let pubrec = |reason| Outgoing::PubRec(Ack::new(packet_id, reason));
-        if inbound == InboundPublish::Repeated {
-            let wait = self
-                .wait_for_all()
-                .and(self.wait_of_inbound(key, packet_id));
-            self.emit(key, pubrec(ReasonCode::Success), wait);
+        if !self.open_inbound(connection, key, packet_id, now) {
             return;
         }
         let Some(routed) = self.route_publish(connection, key, publish, buffer, now) else {
             return;
         };
         let wait = self.commit_publish(key, packet_id, routed.provisional, routed.wait);
-        self.emit(key, pubrec(reason_for(routed)), wait);
+        let ack = Ack::new(packet_id, reason_for(routed));
+        self.emit(key, Outgoing::PubRec(ack), wait);
+    }
+
+    /// Whether it is a QoS 2 message that was taken already, and only its PUBREC is wanted.
+    pub(crate) fn is_repeated(&self, key: SessionKey, publish: &Publish<'_>) -> bool {
+        let session = self.sessions.get(key);
+        let packet_id = publish
+            .packet_id
+            .filter(|_| publish.qos == Qos::ExactlyOnce);
+        session
+            .zip(packet_id)
+            .is_some_and(|(session, packet_id)| session.inbound.contains(packet_id))
+    }
+
+    /// [MQTT-4.3.3-10] [v3.1.1 MQTT-4.3.3-2]
+    fn answer_repeated(&mut self, key: SessionKey, publish: &Publish<'_>) {
+        if let Some(packet_id) = publish.packet_id {
+            let wait = self
+                .wait_for_all()
+                .and(self.wait_of_inbound(key, packet_id));
+            let ack = Ack::new(packet_id, ReasonCode::Success);
+            self.emit(key, Outgoing::PubRec(ack), wait);
+        }
     }
 
     /// Notes the identifier of a QoS 2 message; one more than the Receive Maximum closes the connection
-    /// and is `None`.
+    /// and is `false`.
     fn open_inbound(
         &mut self,
         connection: ConnectionKey,
         key: SessionKey,
         packet_id: PacketIdentifier,
         now: Instant,
-    ) -> Option<InboundPublish> {
+    ) -> bool {
         let inbound_max = usize::from(self.limits.receive_maximum);
-        let session = self.sessions.get_mut(key)?;
+        let Some(session) = self.sessions.get_mut(key) else {
+            return false;
+        };
         let released_len = usize::try_from(session.inbound_released).unwrap_or(usize::MAX);
-        let inbound = &mut session.inbound;
-        let open_len = inbound.len().saturating_add(released_len);
-        if open_len >= inbound_max && !inbound.contains(packet_id) {
+        let open_len = session.inbound.len().saturating_add(released_len);
+        if open_len >= inbound_max {
             self.close(connection, ReasonCode::ReceiveMaximumExceeded, now);
-            return None;
+            return false;
         }
-        Some(inbound.on_publish(packet_id))
+        session.inbound.on_publish(packet_id);
+        true
     }
 
     /// PUBREL from the Client. [MQTT-4.3.3-11] [MQTT-4.3.3-13] [v3.1.1 MQTT-4.3.3-2]
@@ -227,7 +249,7 @@ impl Engine {
         }
         if self.version_of(connection) != Version::V5 {
             // A 3.x Client goes on with PUBREL, which has to find the identifier.
-            if self.open_inbound(connection, key, packet_id, now).is_none() {
+            if !self.open_inbound(connection, key, packet_id, now) {
                 return;
             }
             self.level = self.config.levels.default;

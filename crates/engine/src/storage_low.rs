@@ -6,7 +6,7 @@
 //! connections, of Subscriptions and of Sessions.
 
 use proto::packet::Publish;
-use proto::{PacketIdentifier, Qos, Version};
+use proto::{Qos, Version};
 use store::Level;
 
 use crate::keys::SessionKey;
@@ -43,6 +43,10 @@ impl Engine {
     }
 
     fn would_store(&mut self, key: SessionKey, publish: &Publish<'_>) -> bool {
+        // Whatever it was to be kept for is kept.
+        if self.is_repeated(key, publish) {
+            return false;
+        }
         let level = self.config.levels.of(publish.topic);
         if publish.retain && level > Level::Memory {
             return true;
@@ -50,18 +54,10 @@ impl Engine {
         match (publish.qos, publish.packet_id) {
             (Qos::AtMostOnce, _) | (_, None) => false,
             (Qos::AtLeastOnce, _) => self.is_stored_for_anyone(key, level, publish),
-            (Qos::ExactlyOnce, Some(packet_id)) => {
-                !self.is_repeated(key, packet_id)
-                    && (self.keeps_identifiers(key, level)
-                        || self.is_stored_for_anyone(key, level, publish))
+            (Qos::ExactlyOnce, Some(_)) => {
+                self.keeps_identifiers(key, level) || self.is_stored_for_anyone(key, level, publish)
             }
         }
-    }
-
-    /// It was taken already, and only its PUBREC is wanted.
-    fn is_repeated(&self, key: SessionKey, packet_id: PacketIdentifier) -> bool {
-        let session = self.sessions.get(key);
-        session.is_some_and(|session| session.inbound.contains(packet_id))
     }
 
     fn keeps_identifiers(&self, key: SessionKey, level: Level) -> bool {

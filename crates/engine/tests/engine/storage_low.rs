@@ -141,6 +141,31 @@ fn a_shared_subscription_with_a_durable_member_counts_as_stored() {
     }
 }
 
+/// A repeat is answered as what it is, before it is asked whether there is room: if it was refused, its Client would
+/// use the identifier for another message, and that one would be taken for the repeat.
+/// Verifies [MQTT-4.3.3-10]: the repeat is not a message of its own.
+#[test]
+fn a_repeated_qos2_message_to_be_retained_is_not_refused() {
+    let mut world = world(1, Version::V5);
+    let (sender, receiver) = (world.connect("sender"), world.connect("receiver"));
+    world.subscribe(receiver, "r", 2);
+    let mut retained = publish("r", 2, "x", id(7));
+    retained.retain = true;
+    for is_low in [false, true] {
+        set_low(&mut world, is_low);
+        world.send_publish(sender, &retained);
+        world.settle();
+        assert_eq!(answer(&mut world, sender).reason, ReasonCode::Success);
+    }
+    world.pubrel(sender, 7);
+    assert!(matches!(world.next(sender), Some(Outgoing::PubComp(_))));
+    set_low(&mut world, false);
+    world.send_publish(sender, &publish("r", 2, "y", id(7)));
+    world.settle();
+    answer(&mut world, sender);
+    assert_eq!(world.payloads(receiver), ["x", "y"]);
+}
+
 /// Verifies [MQTT-4.3.3-4] [MQTT-4.3.3-10] [MQTT-4.3.3-11]: what was taken is brought to its end.
 #[test]
 fn what_makes_room_goes_on() {
