@@ -19,7 +19,7 @@ use store::Level;
 use crate::connections::Connection;
 use crate::keys::SessionKey;
 use crate::output::Output;
-use crate::pending::{Held, Wait};
+use crate::pending::Wait;
 use crate::publish::is_server_topic;
 use crate::sessions::{Burst, Link, PendingWill, Session};
 use crate::subscriptions::PublisherMemo;
@@ -319,8 +319,8 @@ impl Engine {
         reason: ReasonCode,
         server_reference: Option<&str>,
     ) {
-        self.send_held_connack(connection);
-        if self.version_of(connection) == Version::V5 {
+        // [MQTT-3.14.0-1] [MQTT-3.2.0-1] [v3.1.1 MQTT-3.2.0-1] Nothing is sent before the CONNACK.
+        if self.version_of(connection) == Version::V5 && !self.owes_connack(connection) {
             let mut disconnect = Box::new(Disconnect::new(reason));
             disconnect.server_reference = server_reference.map(str::to_owned);
             let packet = Outgoing::Disconnect(disconnect);
@@ -338,26 +338,12 @@ impl Engine {
         });
     }
 
-    /// [MQTT-3.2.0-1] [v3.1.1 MQTT-3.2.0-1] CONNACK comes before the end, also where it still waits for the store:
-    /// what it says holds, and whoever resumes the Session waits for the same records.
-    fn send_held_connack(&mut self, connection: ConnectionKey) {
-        let Some(key) = self.connections.get(connection).map(|found| found.session) else {
-            return;
-        };
-        let link = self
-            .sessions
-            .get_mut(key)
-            .and_then(|found| found.link.as_mut());
-        let held = link.and_then(|link| {
-            let is_connack = |held: &Held| matches!(held.packet, Outgoing::ConnAck(_));
-            link.held
-                .front()
-                .is_some_and(is_connack)
-                .then(|| link.held.pop_front())?
-        });
-        if let Some(Held { packet, .. }) = held {
-            self.counters.packets_sent += 1;
-            self.outputs.push_back(Output::Send { connection, packet });
-        }
+    /// Whether its CONNACK waits. It does not leave because the connection ends: what it says could be lost in a
+    /// crash.
+    fn owes_connack(&self, connection: ConnectionKey) -> bool {
+        let session = self.connections.get(connection).map(|found| found.session);
+        let link = session.and_then(|key| self.sessions.link(key));
+        let first = link.and_then(|link| link.held.front());
+        first.is_some_and(|held| matches!(held.packet, Outgoing::ConnAck(_)))
     }
 }
