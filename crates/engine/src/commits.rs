@@ -163,6 +163,14 @@ impl Commits {
         }
     }
 
+    /// What depends on this commit of ours waits for this.
+    pub(crate) fn wait_of(&self, number: u64) -> Wait {
+        Wait {
+            gate: Some(self.gate(number)),
+            ..Wait::default()
+        }
+    }
+
     const fn gate(&self, number: u64) -> Gate {
         Gate {
             shard: self.own,
@@ -176,10 +184,7 @@ impl Commits {
             self.of_packet.insert(packet, self.last);
         }
         self.open.push_back(commit);
-        Wait {
-            gate: Some(self.gate(self.last)),
-            ..Wait::default()
-        }
+        self.wait_of(self.last)
     }
 
     /// Takes the oldest open commit and its number.
@@ -398,8 +403,6 @@ impl Engine {
         session.inbound_number = origin.number;
         session.inbound_open -= 1;
         let disconnected_at = session.disconnected_at;
-        // The Client may have come back with another Will, and have been lost again.
-        let is_last_will = session.will.is_none() && session.will_gate == number;
         let wait = match commit.effect {
             Effect::Inbound {
                 packet_id,
@@ -408,13 +411,13 @@ impl Engine {
                 session.inbound_released -= u32::from(is_released);
                 self.record_inbound(commit, packet_id, is_released)
             }
-            Effect::Will if is_last_will => {
-                self.record_session(key, disconnected_at);
-                self.record_at(level, Record::WillDelete { session: id })
+            Effect::Will => {
+                // One batch: the Will has gone when it counts, and its successor is there.
+                let wait = self.record_session_at(level, key, disconnected_at);
+                self.record_will_committed(key, number);
+                wait
             }
-            Effect::Number | Effect::Will | Effect::End => {
-                self.record_session_at(level, key, disconnected_at)
-            }
+            Effect::Number | Effect::End => self.record_session_at(level, key, disconnected_at),
         };
         Some(wait)
     }

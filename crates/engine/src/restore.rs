@@ -18,7 +18,7 @@ use store::{
 
 use crate::keys::SessionKey;
 use crate::retained::Stamp;
-use crate::sessions::{PendingWill, Session};
+use crate::sessions::{PendingWill, Session, WillInStore};
 use crate::subscriptions::Subscription;
 use crate::{Engine, Permissions, ShardIndex};
 
@@ -130,6 +130,9 @@ impl Engine {
             }
         }
         session.will = found.will.as_ref().and_then(restored_will);
+        if found.will.is_some() {
+            session.will_in_store = WillInStore::Current;
+        }
         let key = self.sessions.insert(session);
         if let Some(older) = older {
             self.end_at_start(older, now);

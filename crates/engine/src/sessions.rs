@@ -49,8 +49,7 @@ pub(crate) struct Session {
     pub(crate) inbound_released: u32,
     /// The last commit of a message of this Session.
     pub(crate) inbound_gate: u64,
-    /// The last commit of a Will of this Session.
-    pub(crate) will_gate: u64,
+    pub(crate) will_in_store: WillInStore,
     pub(crate) filters: BTreeSet<Arc<str>>,
     /// Retained Messages still to be sent, by the Topic Filter of their Subscription.
     pub(crate) replays: BTreeMap<Arc<str>, Replay>,
@@ -63,6 +62,17 @@ pub(crate) struct Session {
     pub(crate) is_stored: bool,
     pub(crate) expiry_deadline: Option<Deadline>,
     pub(crate) will_deadline: Option<Deadline>,
+}
+
+/// What the store has in the one place for the Will of a Session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WillInStore {
+    /// Nothing.
+    None,
+    /// The Will of the Session.
+    Current,
+    /// One that is published, and goes with the commit of this number: until then there is no place for another.
+    Published(u64),
 }
 
 /// A Will Message and whether its Client may publish it.
@@ -113,7 +123,7 @@ impl Session {
             inbound_open: 0,
             inbound_released: 0,
             inbound_gate: 0,
-            will_gate: 0,
+            will_in_store: WillInStore::None,
             disconnected_at: None,
             filters: BTreeSet::new(),
             replays: BTreeMap::new(),

@@ -14,6 +14,7 @@ use crate::commits::{Effect, Publisher};
 use crate::keys::SessionKey;
 use crate::pending::Wait;
 use crate::publish::Routed;
+use crate::sessions::WillInStore;
 use crate::timers::Due;
 
 impl Engine {
@@ -44,8 +45,10 @@ impl Engine {
         if let Some(routed) = self.route_will(key, now)
             && let Some(provisional) = routed.provisional
         {
-            if let Some(session) = self.sessions.get_mut(key) {
-                session.will_gate = provisional.gate.number;
+            if let Some(session) = self.sessions.get_mut(key)
+                && session.will_in_store == WillInStore::Current
+            {
+                session.will_in_store = WillInStore::Published(provisional.gate.number);
             }
             self.commit(key, Effect::Will, provisional, routed.wait);
         }
@@ -88,18 +91,43 @@ impl Engine {
         will
     }
 
+    /// The Will of the Session is none any more; one before it that is published goes with its commit.
     fn record_will_gone(&mut self, key: SessionKey) {
-        let session = self.sessions.get_mut(key);
-        if let Some(session) = session.filter(|found| found.is_stored) {
-            // Nothing is left for the commit of an earlier one.
-            session.will_gate = 0;
+        if let Some(session) = self.sessions.get_mut(key)
+            && session.will_in_store == WillInStore::Current
+        {
+            session.will_in_store = WillInStore::None;
             let session = session.id;
             self.record(Record::WillDelete { session });
         }
     }
 
-    /// Keeps the Will of a durable Session in the store.
+    /// Keeps the Will of a durable Session in the store, now or with the commit of the one before.
     pub(crate) fn record_will(&mut self, key: SessionKey) -> Option<Wait> {
+        let session = self.sessions.get(key)?;
+        session.will.as_ref()?;
+        match session.will_in_store {
+            WillInStore::Published(number) => Some(self.commits.wait_of(number)),
+            WillInStore::None | WillInStore::Current => self.put_will(key),
+        }
+    }
+
+    /// The commit `number` of a Will is recorded: if that is the one in the store, the one after it takes its place.
+    pub(crate) fn record_will_committed(&mut self, key: SessionKey, number: u64) {
+        if let Some(session) = self.sessions.get_mut(key)
+            && session.will_in_store == WillInStore::Published(number)
+        {
+            session.will_in_store = WillInStore::Current;
+            if self.put_will(key).is_none() {
+                self.record_will_gone(key);
+            }
+        }
+    }
+
+    fn put_will(&mut self, key: SessionKey) -> Option<Wait> {
+        let session = self.sessions.get_mut(key)?;
+        session.will.as_ref()?;
+        session.will_in_store = WillInStore::Current;
         let session = self.sessions.get(key)?;
         let pending = session.will.as_ref()?;
         let now = self.started_at;

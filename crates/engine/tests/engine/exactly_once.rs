@@ -433,29 +433,55 @@ fn a_will_is_forgotten_when_every_shard_has_it() {
     }
 }
 
-/// A Client that is back before its Will is committed: its new Will is not forgotten with the old one.
+/// A Client that is back before its Will is committed: the store has one place for both, and the new Will takes it
+/// with the commit of the old one; CONNACK says that it is there.
 #[test]
-fn the_commit_of_a_will_leaves_the_next_one_alone() {
+fn the_next_will_takes_the_place_of_one_that_is_committed() {
     let mut pair = Pair::new();
     let dies = pair.world.connect_with(with_will("sender", 1));
     pair.world.persist();
     pair.world.lose(dies);
+    let before = wills(&pair.world, dies.shard);
+    let back = pair.world.connect_with(with_will("sender", 1));
+    assert_eq!(wills(&pair.world, dies.shard), before, "the old one counts");
+    assert_eq!(pair.world.next(back), None);
+    pair.world.persist();
+    assert_eq!(wills(&pair.world, dies.shard), before + "+");
+    assert_eq!(pair.world.next(back), None);
+    pair.world.persist();
+    assert!(pair.world.connack(back).session_present);
+}
+
+/// Of Wills that are published before the one in the store is committed, no Client was told that they are kept.
+#[test]
+fn a_will_published_behind_another_leaves_that_in_the_store() {
+    let mut pair = Pair::new();
     let dies = pair.world.connect_with(with_will("sender", 1));
-    let wills_gone = |world: &World| {
-        let records = records(world, dies.shard).into_iter();
-        let is_gone = |record: &Record| matches!(record, Record::WillDelete { .. });
-        records.filter(is_gone).count()
-    };
     pair.world.persist();
-    pair.world.persist();
-    assert_eq!(wills_gone(&pair.world), 0);
     pair.world.lose(dies);
-    let dies = pair.world.connect_with(with_will("sender", 1));
-    pair.world.lose(dies);
-    // Two are under way: what the store keeps is the second, until that is committed.
+    let before = wills(&pair.world, dies.shard);
+    for _ in 0..2 {
+        let dies = pair.world.connect_with(with_will("sender", 1));
+        pair.world.lose(dies);
+        assert_eq!(pair.world.next(dies), None);
+    }
+    assert_eq!(wills(&pair.world, dies.shard), before);
     pair.world.persist();
     pair.world.persist();
-    assert_eq!(wills_gone(&pair.world), 1);
+    assert_eq!(wills(&pair.world, dies.shard), "+-");
+    assert_eq!(pair.world.payloads(pair.receiver), ["gone"; 3]);
+}
+
+/// Every Will recorded (+) and forgotten (-) by this shard.
+fn wills(world: &World, shard: usize) -> String {
+    let records = records(world, shard).into_iter();
+    records
+        .filter_map(|record| match record {
+            Record::WillPut(_) => Some('+'),
+            Record::WillDelete { .. } => Some('-'),
+            _ => None,
+        })
+        .collect()
 }
 
 /// A Session whose Will goes to another shard is deleted when that has written it; whoever relies on its
