@@ -5,7 +5,7 @@
 //! Invariants: a name is durable before a frame in it counts; a segment is synced before the next one has a
 //! frame; a segment is given up only when the frame that says so is durable, nobody reads it, and no
 //! backup is being made; only files that began in this process and are in no backup are used again,
-//! since no other can be known to have no second name.
+//! since no other can be known to have no second name: a sync of the folder that failed may have left one.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -115,7 +115,7 @@ impl<D: Disk> Writer<D> {
             files: Arc::new(Files::new(files)),
             segments,
             last_segment,
-            spares: listing.spares.clone(),
+            spares: BTreeSet::new(),
             next_lsn: walk.next_lsn,
             prev_crc: walk.prev_crc,
             durable_lsn: walk.next_lsn - 1,
@@ -126,6 +126,9 @@ impl<D: Disk> Writer<D> {
             checkpoint,
             space: Space::default(),
         };
+        for &spare in &listing.spares {
+            folder::remove_if_there(&writer.disk, &folder::spare_path(spare))?;
+        }
         writer.checkpoint.write(writer.log_id, writer.durable_lsn)?;
         writer.checkpoint.sync()?;
         writer.ask_space(options.now)?;

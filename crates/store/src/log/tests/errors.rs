@@ -27,6 +27,34 @@ fn work_on(log: &mut Log<FaultDisk>, work: &mut Work, model: &mut Model) -> Vec<
     states
 }
 
+/// A sync of a folder that failed may have left a file with two names; what is written to it later would be found
+/// under both.
+#[test]
+fn names_that_a_failed_sync_has_left_do_no_harm_later() {
+    for seed in 150..230 {
+        let disk = FaultDisk::new(seed, FaultPlan::default());
+        let mut work = Work::new(seed);
+        let mut model = Model::default();
+        let (mut log, _) = open(&disk);
+        let sync_error_at = Some(1 + work.below(60));
+        disk.set_plan(FaultPlan {
+            sync_error_at,
+            ..FaultPlan::default()
+        });
+        work_on(&mut log, &mut work, &mut model);
+        drop(log);
+        let disk = disk.kill();
+        let (mut log, recovered) = open(&disk);
+        let mut model = Model::read(&log, &recovered);
+        let states = work_on(&mut log, &mut work, &mut model);
+        drop(log);
+        let (log, recovered) = open(&disk.crash(seed));
+        assert_eq!(recovered.report.damage, [], "seed {seed}");
+        let served = Model::read(&log, &recovered);
+        assert!(states.contains(&served), "seed {seed}");
+    }
+}
+
 #[test]
 fn one_error_of_the_disk_ends_the_log_and_loses_nothing_durable() {
     for seed in 0..80 {
