@@ -1,4 +1,4 @@
-//! The house's own checks, run as `cargo xtask tidy` and `cargo xtask compliance [--check]`.
+//! The house's own checks, run as `cargo xtask tidy`, `cargo xtask compliance [--check]` and `cargo xtask sim`.
 //!
 //! Owns: the command line of these checks and their exit codes.
 //! Does not own: formatting, lints and tests (cargo has them), the order of stages (`./test`).
@@ -12,7 +12,7 @@ mod tidy;
 
 use std::io::Write as _;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -22,7 +22,8 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(root),
         ["compliance"] => compliance::run(root, compliance::Mode::Write),
         ["compliance", "--check"] => compliance::run(root, compliance::Mode::Check),
-        _ => Err("usage: cargo xtask tidy | compliance [--check]".to_owned()),
+        ["sim", rest @ ..] => simulate(root, rest),
+        _ => Err("usage: cargo xtask tidy | compliance [--check] | sim [--help]".to_owned()),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -32,6 +33,25 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// Runs the simulation, built for speed, with the rest of the command line.
+fn simulate(root: &Path, arguments: &[&str]) -> Result<bool, String> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let status = Command::new(cargo)
+        .args([
+            "run",
+            "--quiet",
+            "--release",
+            "--package",
+            "vencejo-sim",
+            "--",
+        ])
+        .args(arguments)
+        .current_dir(root)
+        .status()
+        .map_err(|error| format!("cargo run: {error}"))?;
+    Ok(status.success())
 }
 
 /// Prints `text`. A reader that has seen enough (`| head`) is no failure of a check.

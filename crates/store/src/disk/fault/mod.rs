@@ -140,6 +140,12 @@ impl FaultDisk {
         self.state().is_stopped
     }
 
+    /// Whether something was planned to go wrong.
+    #[must_use]
+    pub fn has_plan(&self) -> bool {
+        self.state().has_plan()
+    }
+
     /// How many calls there were since the plan was set.
     #[must_use]
     pub fn calls(&self) -> Calls {

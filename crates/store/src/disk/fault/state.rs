@@ -73,6 +73,10 @@ impl State {
         self.calls = Calls::default();
     }
 
+    pub(super) fn has_plan(&self) -> bool {
+        self.plan != FaultPlan::default()
+    }
+
     pub(super) fn crash(&self, seed: u64) -> Self {
         let mut chance = Chance::new(seed);
         let changes = self.files.values().flat_map(|file| &file.pending);
