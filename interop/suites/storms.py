@@ -124,12 +124,17 @@ def _take_over_storm(version, clean):
     for connection in connections:
         connection.sendall(connect_packet(version, room, clean))
     answers = Answers(connections)
-    # Each got its CONNACK, and all but one were ended again.
-    answers.until(lambda: len(answers.ended) >= 99 and all(map(is_connack_complete_or_more, answers.bytes.values())))
-    expect([reason for _, reason in answers.connacks()], [0] * 100)
+    # All but one were ended again. Who shares in a kept Session may be ended before his part in it is on disk, and then
+    # gets no CONNACK: it would promise what the disk does not hold.
+    survives = lambda: [data for connection, data in answers.bytes.items() if connection not in answers.ended]
+    answers.until(lambda: len(answers.ended) >= 99 and all(map(is_connack_complete_or_more, survives())))
     expect(len(answers.ended), 99)
-    if not clean:
-        expect(sum(1 for present, _ in answers.connacks() if not present) == 1, True)
+    connacks = answers.connacks()
+    expect([reason for _, reason in connacks], [0] * len(connacks))
+    if clean:
+        expect(len(connacks), 100)
+    else:
+        expect(sum(not present for present, _ in connacks) <= 1, True)
     survivor = (set(connections) - answers.ended).pop()
     survivor.setblocking(True)
     survivor.settimeout(DEADLINE_SECONDS)
