@@ -1,20 +1,16 @@
-//! The broker under test as a child process: started, killed, its last file spoilt, started again.
+//! The broker under test as a child process: started, killed, started again.
 //!
-//! Owns: the command lines of the brokers, waiting until one answers, damage to a log's tail.
-//! Does not own: when that happens. Start reading at [`Broker::start`].
+//! Owns: the command lines of the brokers, waiting until one answers. Does not own: when that happens. Start reading at [`Broker::start`].
 //! Invariant: no child outlives its value, and no other process is ever touched.
 
 use std::fs::{self, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-
-use crate::random::Random;
 
 /// Which broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -76,11 +72,11 @@ impl Broker {
     }
 
     /// Waits until it accepts connections.
-    pub(crate) fn wait(&mut self) -> Result<Duration, String> {
+    pub(crate) fn wait(&mut self) -> Result<(), String> {
         let started = Instant::now();
         while started.elapsed() < START_MAX {
             if TcpStream::connect_timeout(&self.address, START_MAX).is_ok() {
-                return Ok(started.elapsed());
+                return Ok(());
             }
             if let Ok(Some(status)) = self.child.try_wait() {
                 return Err(format!("the broker ended by itself: {status}"));
@@ -130,50 +126,6 @@ fn mosquitto_conf(plan: &Plan) -> Result<PathBuf, String> {
     }
     fs::write(&path, text).map_err(|error| error.to_string())?;
     Ok(path)
-}
-
-/// What a crash in the middle of a write leaves: bytes that were never acknowledged behind the last that
-/// were. Only our own log is spoilt. Returns what was done.
-pub(crate) fn spoil_tail(plan: &Plan, random: &mut Random) -> Result<Option<String>, String> {
-    if plan.kind != Kind::Vencejo {
-        return Ok(None);
-    }
-    let Some(path) = last_segment(&plan.folder.join("data/log")) else {
-        return Ok(None);
-    };
-    let mut spoil = || -> std::io::Result<String> {
-        let mut file = OpenOptions::new().read(true).write(true).open(&path)?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
-        let end = bytes
-            .iter()
-            .rposition(|byte| *byte != 0)
-            .map_or(0, |at| at + 1);
-        // Room for zeros that belong to the last frame.
-        let at = end + 64;
-        let garbage = match random.below(3) {
-            // The beginning of a frame, cut off.
-            0 => bytes
-                .get(..40.min(bytes.len()))
-                .unwrap_or_default()
-                .to_vec(),
-            // A frame that was whole elsewhere.
-            1 => bytes.get(..end.min(4096)).unwrap_or_default().to_vec(),
-            _ => (0..1 + random.below(300)).map(|_| random.byte()).collect(),
-        };
-        file.seek(SeekFrom::Start(at as u64))?;
-        file.write_all(&garbage)?;
-        Ok(format!("{} bytes of garbage at {at}", garbage.len()))
-    };
-    spoil().map(Some).map_err(|error| error.to_string())
-}
-
-fn last_segment(folder: &Path) -> Option<PathBuf> {
-    let entries = fs::read_dir(folder).ok()?;
-    let segments = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    segments
-        .filter(|path| path.extension().is_some_and(|extension| extension == "seg"))
-        .max()
 }
 
 /// How long a start may take.

@@ -40,8 +40,8 @@ pub(crate) struct Ledger {
     received: BTreeMap<(String, u8), Vec<Sent>>,
     /// Wills whose client was connected when the broker was killed.
     wills_owed: BTreeSet<u64>,
-    /// By subscriber.
-    wills_seen: BTreeMap<String, Vec<u64>>,
+    /// As `received`.
+    wills_seen: BTreeMap<(String, u8), Vec<u64>>,
     /// Anything else that must not be.
     pub(crate) broken: Vec<String>,
 }
@@ -82,11 +82,9 @@ impl Ledger {
     }
 
     /// A will has come.
-    pub(crate) fn receive_will(&mut self, subscriber: &str, number: u64) {
-        self.wills_seen
-            .entry(subscriber.to_owned())
-            .or_default()
-            .push(number);
+    pub(crate) fn receive_will(&mut self, subscriber: &str, qos: u8, number: u64) {
+        let key = (subscriber.to_owned(), qos);
+        self.wills_seen.entry(key).or_default().push(number);
     }
 
     /// How many messages are acknowledged.
@@ -105,7 +103,7 @@ impl Ledger {
             .acknowledged
             .iter()
             .filter(|sent| !received.contains(sent));
-        let wills = self.wills_seen.get(subscriber);
+        let wills = self.wills_seen.get(&key);
         let will_is_missing = |number: &&u64| wills.is_some_and(|seen| !seen.contains(number));
         missing.count() + self.wills_owed.iter().filter(will_is_missing).count()
     }
@@ -119,14 +117,14 @@ impl Ledger {
         for ((subscriber, granted), received) in &self.received {
             self.audit_one(subscriber, *granted, received, &mut findings);
         }
-        for (subscriber, seen) in &self.wills_seen {
+        for ((subscriber, granted), seen) in &self.wills_seen {
             findings.owed += self.wills_owed.len();
             let unique: BTreeSet<_> = seen.iter().collect();
             let lost = self.wills_owed.iter().filter(|will| !unique.contains(will));
             findings
                 .lost
                 .extend(lost.map(|will| format!("{subscriber}: will {will}")));
-            if unique.len() < seen.len() {
+            if *granted == 2 && unique.len() < seen.len() {
                 findings
                     .repeated
                     .push(format!("{subscriber}: wills {seen:?}"));
@@ -200,13 +198,18 @@ mod tests {
     }
 
     #[test]
-    fn wills_are_owed_once() {
+    fn wills_are_owed_once_and_may_repeat_at_qos_1() {
         let mut ledger = Ledger::default();
         ledger.subscribed("s", 2);
+        ledger.subscribed("r", 1);
         ledger.owe_will(1);
         ledger.owe_will(2);
-        ledger.receive_will("s", 1);
-        ledger.receive_will("s", 1);
+        for number in [1, 1] {
+            ledger.receive_will("s", 2, number);
+        }
+        for number in [1, 2, 2] {
+            ledger.receive_will("r", 1, number);
+        }
         let findings = ledger.audit();
         assert_eq!((findings.lost.len(), findings.repeated.len()), (1, 1));
     }

@@ -26,6 +26,8 @@ pub(crate) struct Scene {
     pub(crate) address: SocketAddr,
     pub(crate) ledger: Mutex<Ledger>,
     phase: AtomicU8,
+    /// Subscribers that have their Subscriptions.
+    subscribed: AtomicUsize,
 }
 
 /// What the clients are to do.
@@ -47,6 +49,7 @@ impl Scene {
             address,
             ledger: Mutex::default(),
             phase: AtomicU8::new(Phase::Subscribe as u8),
+            subscribed: AtomicUsize::new(0),
         }
     }
 
@@ -56,6 +59,11 @@ impl Scene {
 
     pub(crate) fn enter(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::SeqCst);
+    }
+
+    /// How many subscribers have their Subscriptions.
+    pub(crate) fn subscribed(&self) -> usize {
+        self.subscribed.load(Ordering::SeqCst)
     }
 
     fn has(&self, phase: Phase) -> bool {
@@ -244,7 +252,7 @@ pub(crate) fn subscriber(scene: &Scene, name: &str, version: Version, presence: 
             if !is_subscribed && asked.is_empty() {
                 is_subscribed = true;
                 scene.ledger().subscribed(name, qos);
-                READY.fetch_add(1, Ordering::SeqCst);
+                scene.subscribed.fetch_add(1, Ordering::SeqCst);
             }
         }
     }
@@ -253,7 +261,7 @@ pub(crate) fn subscriber(scene: &Scene, name: &str, version: Version, presence: 
 fn take(scene: &Scene, name: &str, qos: u8, topic: &str, payload: &str) {
     if topic == "w" {
         match payload.parse() {
-            Ok(number) => scene.ledger().receive_will(name, number),
+            Ok(number) => scene.ledger().receive_will(name, qos, number),
             Err(_) => scene.broken(format!("{name}: will {payload:?}")),
         }
         return;
@@ -481,8 +489,6 @@ fn message<'a>(topic: &'a str, payload: &'a str, qos: u8, retain: bool) -> Publi
     }
 }
 
-/// Subscribers that have their Subscriptions.
-pub(crate) static READY: AtomicUsize = AtomicUsize::new(0);
 /// Exchanges one publisher has open.
 const IN_FLIGHT: usize = 16;
 const RETAINED_TOPICS: usize = 8;

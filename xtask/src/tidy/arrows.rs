@@ -138,7 +138,10 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["vencejo-proto", "vencejo-store", "vencejo-engine"],
     ),
     ("conformance", &["vencejo-proto"]),
-    ("killtest", &["vencejo-proto"]),
+    (
+        "killtest",
+        &["vencejo-proto", "vencejo-server", "vencejo-store"],
+    ),
     ("xtask", &[]),
     // Real clients against the real broker: only its tests use ours.
     ("interop", &[]),
