@@ -8,6 +8,7 @@
 pub mod authentication;
 pub mod config;
 mod listener;
+mod open_files;
 pub mod persist;
 mod server;
 mod shard;

@@ -20,11 +20,11 @@ use store::{MemoryStore, OpenError, Recovered, RecoveryReport, SessionId, Store}
 
 use crate::authentication::{Anonymous, Authentication, Authenticator, Challenge};
 use crate::config::Config;
-use crate::listener;
 use crate::persist::{self, DataFolder, Figures, FolderError, Restored};
 use crate::shard::{
-    Acceptor, Command, Found, Links, Mailbox, Parts, REFUSALS_MAX, Settings, Shard, Shared, WAKER,
+    Acceptor, Command, Found, Links, Mailbox, Parts, Settings, Shard, Shared, WAKER,
 };
+use crate::{listener, open_files};
 
 /// A running Server.
 #[derive(Debug)]
@@ -43,6 +43,14 @@ pub struct Server {
 struct Seat {
     poll: Poll,
     sockets: Vec<TcpListener>,
+}
+
+/// What is known of the log before the first shard runs; nothing where everything is in memory.
+#[derive(Default)]
+struct Kept {
+    figures: Option<Arc<Figures>>,
+    /// Each has a file open.
+    segments: usize,
 }
 
 /// Why a Server did not start.
@@ -131,7 +139,7 @@ impl Server {
             .map(ShardIndex)
             .map(store)
             .collect();
-        let (mut server, seats) = Self::prepare(opened, &config, authentication, None)?;
+        let (mut server, seats) = Self::prepare(opened, &config, authentication, Kept::default())?;
         let nothing = Recovered {
             sessions: Vec::new(),
             retained: Vec::new(),
@@ -147,11 +155,16 @@ impl Server {
         disk: D,
         folder: Option<DataFolder>,
     ) -> Result<Self, StartError> {
+        // A log may have more segments than the limit that we were started with allows files.
+        open_files::raise();
         let (log, recovered, restored) = persist::Opened::open(disk, folder, &config.storage)?;
         let opened = open_all(&config.listeners, config.shards.get())?;
-        let figures = Some(log.figures());
+        let kept = Kept {
+            figures: Some(log.figures()),
+            segments: log.segment_count(),
+        };
         let authentication = authentication(&config);
-        let (mut server, seats) = Self::prepare(opened, &config, authentication, figures)?;
+        let (mut server, seats) = Self::prepare(opened, &config, authentication, kept)?;
         let started = log.start(&server.shared);
         let (stores, running) = started.map_err(|source| StartError::Shard { source })?;
         server.persist = Some(running);
@@ -165,7 +178,7 @@ impl Server {
         opened: Vec<listener::Opened>,
         config: &Config,
         authentication: Authentication,
-        figures: Option<Arc<Figures>>,
+        kept: Kept,
     ) -> Result<(Self, Vec<Seat>), StartError> {
         let shard_count = config.shards.get();
         let listeners = opened.iter().map(|opened| opened.address).collect();
@@ -174,10 +187,10 @@ impl Server {
             .any(|opened| opened.sockets.len() < usize::from(shard_count));
         let (polls, mailboxes) =
             polls(shard_count).map_err(|source| StartError::Shard { source })?;
-        let settings = settings(config, authentication, hands_out);
+        let settings = settings(config, authentication, hands_out, kept.segments);
         let server = Self {
             listeners,
-            shared: Arc::new(Shared::new(mailboxes, settings, figures)),
+            shared: Arc::new(Shared::new(mailboxes, settings, kept.figures)),
             commands: Vec::new(),
             threads: Vec::new(),
             persist: None,
@@ -416,7 +429,13 @@ fn deal(opened: Vec<listener::Opened>, shard_count: u16) -> impl Iterator<Item =
     dealt.into_iter()
 }
 
-fn settings(config: &Config, authentication: Authentication, hands_out: bool) -> Settings {
+fn settings(
+    config: &Config,
+    authentication: Authentication,
+    hands_out: bool,
+    segments: usize,
+) -> Settings {
+    let shard_count = config.shards.get();
     let random = || std::hash::RandomState::new().hash_one(0_u8);
     let limits = &config.limits;
     Settings {
@@ -428,33 +447,19 @@ fn settings(config: &Config, authentication: Authentication, hands_out: bool) ->
             topic_alias_maximum_out: limits.topic_alias_maximum_out,
             connect_timeout: config.bounds.connect_timeout,
         },
-        connections_max: connections_max(config.bounds.connections_max, config.shards.get()),
+        connections_max: open_files::connections_max(
+            config.bounds.connections_max,
+            shard_count,
+            segments,
+        ),
         congested_bytes: config.bounds.congested_bytes,
         unsent_bytes_max: config.bounds.unsent_bytes_max,
         hash_seed: random(),
-        shard_count: config.shards.get(),
+        shard_count,
         client_id_prefix: format!("auto-{:016x}", random()),
         stop: config.stop.clone(),
         hands_out,
     }
-}
-
-/// As many connections as configured, as far as the system's limit on open files has room for them and
-/// for those that are only told that there is no room.
-fn connections_max(configured: usize, shard_count: u16) -> usize {
-    let open_files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(OPEN_FILES_GUESS);
-    let open_files = usize::try_from(open_files).unwrap_or(usize::MAX);
-    let reserved = OPEN_FILES_RESERVED + 4 * usize::from(shard_count) + REFUSALS_MAX;
-    let room = open_files
-        .saturating_sub(reserved.min(open_files / 2))
-        .max(1);
-    if room < configured.min(CONNECTIONS_EXPECTED) {
-        tracing::warn!(
-            reason = %format_args!("{room} at most"),
-            "the limit on open files allows few connections"
-        );
-    }
-    configured.min(room)
 }
 
 fn spawn<S: Store + Send + 'static>(parts: Parts<S>) -> io::Result<JoinHandle<()>> {
@@ -479,16 +484,9 @@ pub(crate) fn shared_for_tests(shard_count: u16, config: &Config) -> Arc<Shared>
         ..config.clone()
     };
     let (_, mailboxes) = polls(shard_count).expect("the system has room");
-    let settings = settings(&config, authentication(&config), false);
+    let settings = settings(&config, authentication(&config), false, 0);
     Arc::new(Shared::new(mailboxes, settings, None))
 }
-
-/// Assumed where the system does not say.
-const OPEN_FILES_GUESS: u64 = 1024;
-/// Open files kept for everything that is not a connection.
-const OPEN_FILES_RESERVED: usize = 64;
-/// Fewer connections than these are worth a warning.
-const CONNECTIONS_EXPECTED: usize = 10_000;
 
 #[cfg(test)]
 mod tests {

@@ -131,6 +131,11 @@ impl<D: Disk> Opened<D> {
         Arc::clone(&self.figures)
     }
 
+    /// Segments of the log: so many files are open.
+    pub(crate) fn segment_count(&self) -> usize {
+        self.log.status().segments
+    }
+
     /// Starts the threads; returns what each shard gives its batches to.
     /// # Errors
     /// The system has no thread for us.

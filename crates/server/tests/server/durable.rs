@@ -1,6 +1,6 @@
 //! State that outlives the Server: over a folder, and over a disk that loses its power.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,14 +13,18 @@ use crate::client::{PATIENCE, Raw, packet, publish, string};
 use crate::config;
 
 /// A folder for one test; gone with it.
-struct TempFolder(PathBuf);
+pub(crate) struct TempFolder(PathBuf);
 
 impl TempFolder {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("vencejo-durable-{}-{number}", std::process::id());
         Self(std::env::temp_dir().join(name))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
     }
 }
 

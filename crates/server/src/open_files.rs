@@ -1,0 +1,68 @@
+//! The system's limit on open files, and what of it is left for connections.
+//!
+//! Owns: raising the limit, the share that is kept for everything else. Does not own: what is done with a
+//! connection too many (see `shard::accept`), the files of the log (see `store`). Start reading at
+//! [`connections_max`]. Invariant: the log is opened after [`raise`], since it keeps a file for each segment.
+
+use crate::shard::REFUSALS_MAX;
+
+/// Raises the limit as far as the system lets us; returns what it is.
+pub(crate) fn raise() -> usize {
+    let open_files = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(OPEN_FILES_GUESS);
+    usize::try_from(open_files).unwrap_or(usize::MAX)
+}
+
+/// As many connections as configured, as far as the limit has room for them, for those that are only told that
+/// there is no room, and for the log, which has `segments` files open now.
+pub(crate) fn connections_max(configured: usize, shard_count: u16, segments: usize) -> usize {
+    let open_files = raise();
+    let room = room(open_files, shard_count, segments);
+    if segments > open_files / 2 {
+        tracing::warn!(
+            reason = %format_args!("{segments} of {open_files}"),
+            "the log has most of the files open that the limit on open files allows"
+        );
+    }
+    if room < configured.min(CONNECTIONS_EXPECTED) {
+        tracing::warn!(
+            reason = %format_args!("{room} at most"),
+            "the limit on open files allows few connections"
+        );
+    }
+    configured.min(room)
+}
+
+fn room(open_files: usize, shard_count: u16, segments: usize) -> usize {
+    // A log that has no file for its next segment ends the Server; a connection too many is refused.
+    let of_log = match segments {
+        0 => 0,
+        segments => segments.max(SEGMENTS_MORE),
+    };
+    let reserved = OPEN_FILES_RESERVED + 4 * usize::from(shard_count) + REFUSALS_MAX + of_log;
+    let left = open_files.saturating_sub(segments);
+    left.saturating_sub(reserved.min(left / 2)).max(1)
+}
+
+/// Assumed where the system does not say.
+const OPEN_FILES_GUESS: u64 = 1024;
+/// Open files kept for everything that is neither a connection nor a segment.
+const OPEN_FILES_RESERVED: usize = 64;
+/// The log may grow by so many segments, or to twice its size.
+const SEGMENTS_MORE: usize = 64;
+/// Fewer connections than these are worth a warning.
+const CONNECTIONS_EXPECTED: usize = 10_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_the_log_the_files_it_has_and_room_to_grow() {
+        let without = room(100_000, 4, 0);
+        assert_eq!(room(100_000, 4, 1), without - 1 - SEGMENTS_MORE);
+        assert_eq!(room(100_000, 4, 3000), without - 6000);
+        // However little there is, some connections are served.
+        assert_eq!(room(1024, 4, 1000), 12);
+        assert_eq!(room(1024, 4, 2000), 1);
+    }
+}
