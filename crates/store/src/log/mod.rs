@@ -241,7 +241,7 @@ impl<D: Disk> Log<D> {
     fn append_frame(&mut self) -> Result<(u32, u32), Failure> {
         let (segment, offset) = self.writer.append(&mut self.buffer)?;
         if let Some((ended, hint)) = self.hint.push(segment, offset, &self.buffer) {
-            self.writer.write_hint(ended, &hint)?;
+            self.writer.write_hint(ended, &hint);
         }
         Ok((segment, offset))
     }

@@ -376,24 +376,28 @@ impl<D: Disk> Writer<D> {
         folder::remove_if_there(&self.disk, &folder::hint_path(segment))
     }
 
-    /// Puts a hint beside a segment that is ended. Nothing waits for it to be durable; without space, there
-    /// is none.
-    pub(crate) fn write_hint(&mut self, segment: u32, bytes: &[u8]) -> Result<(), Failure> {
+    /// Puts a hint beside a segment that is ended. Nothing waits for it to be durable; whatever fails, there is
+    /// none, and the log goes on.
+    pub(crate) fn write_hint(&mut self, segment: u32, bytes: &[u8]) {
         let Some(facts) = self.segments.get_mut(&segment) else {
-            return Ok(());
+            return;
         };
         let path = folder::hint_path(segment);
         let draft = format!("{path}{}", folder::DRAFT);
         let file = folder::create_anew(&self.disk, &draft);
-        match file.and_then(|file| file.write_at(bytes, 0)) {
-            Err(error) if is_full(&error) => {
-                self.space.is_due = true;
-                return folder::remove_if_there(&self.disk, &draft);
-            }
-            result => result.doing("write", &draft)?,
+        let written = file.and_then(|file| file.write_at(bytes, 0));
+        if written.is_ok() {
+            // Also if this fails: the name was perhaps given.
+            facts.has_hint = true;
         }
-        facts.has_hint = true;
-        self.disk.rename(&draft, &path).doing("rename", &draft)
+        if written
+            .and_then(|()| self.disk.rename(&draft, &path))
+            .is_err()
+        {
+            self.space.is_due = true;
+            // If it stays, it counts for nothing, and the next start removes it.
+            self.disk.remove(&draft).ok();
+        }
     }
 
     /// The oldest segment that is needed and not written to, and where it ends.

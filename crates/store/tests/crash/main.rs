@@ -124,10 +124,12 @@ impl Run {
             ..FaultPlan::default()
         });
         let failed = self.work(&mut log, steps);
-        assert_eq!(failed, self.disk.is_stopped(), "nothing else fails");
+        // If the last call was for a hint, nobody has noticed.
+        let has_stopped = self.disk.is_stopped();
+        assert!(has_stopped || !failed, "nothing else fails");
         drop(log);
         self.end(end);
-        failed
+        has_stopped
     }
 
     /// The machine or the process ends now.

@@ -306,3 +306,51 @@ fn random_work_survives_crashes_with_hints() {
         }
     }
 }
+
+/// A limit on open files, say, or a block that fails: only the hint is lost by it.
+#[test]
+fn a_hint_that_cannot_be_written_is_none_and_the_log_goes_on() {
+    let begun = || {
+        let disk = FaultDisk::new(3, FaultPlan::default());
+        let (mut log, _) = open(&disk);
+        log.tick(UnixMillis(0)).unwrap();
+        let put = Record::SessionPut(Box::new(session_put(1)));
+        log.write(&records(vec![put])).unwrap();
+        // The first segment is nearly full.
+        for seq in 1..=5 {
+            log.write(&records(vec![enqueue(&[1], seq, 2900)])).unwrap();
+        }
+        disk.set_plan(FaultPlan::default());
+        (disk, log)
+    };
+    let goes_on = |mut log: Log<FaultDisk>, disk: &FaultDisk| {
+        for seq in 6..=30 {
+            log.write(&records(vec![enqueue(&[1], seq, 2900)])).unwrap();
+            log.sync().unwrap();
+        }
+        let (log, recovered) = open(&disk.kill());
+        assert_eq!(load_all(&log, SessionId(1)).len(), 30);
+        recovered.report.segments_by_hint
+    };
+    let (disk, mut log) = begun();
+    log.write(&records(vec![enqueue(&[1], 6, 2900)])).unwrap();
+    let calls = disk.calls();
+    let (names, writes) = (calls.names, calls.writes);
+    assert_eq!(hints(&disk).len(), 1, "it is what was done last");
+    let (disk, log) = begun();
+    let by_hint = goes_on(log, &disk);
+    for (name_error_at, write_error_at) in [
+        (Some(names - 1), None),
+        (Some(names), None),
+        (None, Some(writes)),
+    ] {
+        let (disk, log) = begun();
+        disk.set_plan(FaultPlan {
+            name_error_at,
+            write_error_at,
+            ..FaultPlan::default()
+        });
+        let left = goes_on(log, &disk);
+        assert!(left == by_hint || left == by_hint - 1, "{left}");
+    }
+}
