@@ -142,7 +142,7 @@ impl<D: Disk> Opened<D> {
     pub(crate) fn start(self, shared: &Arc<Shared>) -> io::Result<(Vec<ShardStore>, Running)> {
         let exchange = Arc::new(Exchange::new(shared.settings.shard_count));
         // Before the first PUBLISH can come.
-        writer::judge_space(&exchange, &self.log.status());
+        writer::judge_space(&exchange, &self.log);
         let (loads, wanted) = mpsc::channel();
         let mut stores = Vec::new();
         let mut answers = Vec::new();

@@ -127,6 +127,8 @@ impl<D: Disk> Writer<D> {
             return Ok(());
         }
         self.log.write(&self.group.encoded)?;
+        // The log has asked for the free space if it has begun a segment.
+        self.judge_space();
         self.unsynced_since.get_or_insert_with(Instant::now);
         for (shard, last) in self.group.last.iter().enumerate() {
             let Some(written) = self.written.get_mut(shard).filter(|_| last.0 > 0) else {
@@ -222,9 +224,7 @@ impl<D: Disk> Writer<D> {
         self.log.tick(super::unix_millis())?;
         let status = self.log.status();
         self.judge_damage(&status);
-        if judge_space(&self.exchange, &status) {
-            self.wake_all();
-        }
+        self.judge_space();
         self.figures.update(&status, &self.measured, elapsed);
         self.measured.lag_max = Duration::ZERO;
         Ok(())
@@ -245,6 +245,13 @@ impl<D: Disk> Writer<D> {
         }
     }
 
+    /// Lets all shards know when the disk begins or ends to be low.
+    fn judge_space(&self) {
+        if judge_space(&self.exchange, &self.log) {
+            self.wake_all();
+        }
+    }
+
     fn wake_all(&self) {
         for mailbox in self.shared.mailboxes.iter() {
             mailbox.notify();
@@ -253,16 +260,17 @@ impl<D: Disk> Writer<D> {
 }
 
 /// Says whether the disk is low; returns whether that is news.
-pub(super) fn judge_space(exchange: &Exchange, status: &LogStatus) -> bool {
-    let is_news = exchange.set_low(status.is_low);
-    if is_news && status.is_low {
+pub(super) fn judge_space<D: Disk>(exchange: &Exchange, log: &Log<D>) -> bool {
+    let is_low = log.is_low();
+    let is_news = exchange.set_low(is_low);
+    if is_news && is_low {
         tracing::error!(
-            bytes = status.free_bytes,
+            bytes = log.free_bytes(),
             error = "the disk runs low",
             "ALARM: messages to be kept are refused until there is room"
         );
     } else if is_news {
-        tracing::info!(bytes = status.free_bytes, "the disk has room again");
+        tracing::info!(bytes = log.free_bytes(), "the disk has room again");
     }
     is_news
 }

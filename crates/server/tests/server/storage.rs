@@ -292,3 +292,24 @@ fn a_publisher_held_back_by_a_low_disk_goes_on_as_a_subscriber() {
     observer.ping();
     server.stop();
 }
+
+/// The free space is asked for about every second; so much can come in between that none would be left.
+#[test]
+fn a_burst_is_refused_before_the_disk_is_full() {
+    let disk = FaultDisk::new(5, FaultPlan::default());
+    let server = start_with_keeper(&disk, 1);
+    let mut client = Raw::v5(server.listeners()[0], "client", 0);
+    disk.set_plan(FaultPlan {
+        quota_bytes: Some(disk.used_bytes() + LOW_BYTES + LOW_BYTES / 2),
+        ..FaultPlan::default()
+    });
+    let payload = vec![b'x'; 16 * 1024];
+    let taken = (0..1000).position(|_| publish_v5(&mut client, "a/b", &payload).0 == 0x97);
+    assert!(taken.expect("is refused") > 20);
+    give_room(&disk);
+    wait_until("still refused", || {
+        publish_v5(&mut client, "a/b", b"last").0 == 0
+    });
+    server.stop();
+    server.join().expect("stopped in peace");
+}

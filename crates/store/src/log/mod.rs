@@ -161,6 +161,12 @@ impl<D: Disk> Log<D> {
         self.writer.is_low()
     }
 
+    /// Bytes that the disk had left when it was last asked.
+    #[must_use]
+    pub const fn free_bytes(&self) -> u64 {
+        self.writer.free_bytes()
+    }
+
     /// Reads queued messages, from any thread, while this one writes.
     #[must_use]
     pub fn reader(&self) -> LogReader<D> {

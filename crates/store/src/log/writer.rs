@@ -131,7 +131,9 @@ impl<D: Disk> Writer<D> {
         }
         writer.checkpoint.write(writer.log_id, writer.durable_lsn)?;
         writer.checkpoint.sync()?;
-        writer.ask_space(options.now)?;
+        writer.ask_space()?;
+        writer.space.asked_at = options.now;
+        writer.space.is_due = false;
         Ok(writer)
     }
 
@@ -211,6 +213,8 @@ impl<D: Disk> Writer<D> {
         };
         self.segments.insert(segment, facts);
         self.last_segment = segment;
+        // Only here it can have become less by much: the space of a segment is reserved as a whole.
+        self.ask_space()?;
         self.space.is_due = true;
         Ok(())
     }
@@ -318,17 +322,20 @@ impl<D: Disk> Writer<D> {
                 }
             }
         }
-        if is_due { self.ask_space(now) } else { Ok(()) }
+        if is_due {
+            self.ask_space()?;
+            self.space.asked_at = now;
+            self.space.is_due = false;
+        }
+        Ok(())
     }
 
-    fn ask_space(&mut self, now: UnixMillis) -> Result<(), Failure> {
+    fn ask_space(&mut self) -> Result<(), Failure> {
         let free = self
             .disk
             .free_bytes()
             .doing("ask for the free space of", "the data folder")?;
         self.space.free_bytes = free;
-        self.space.asked_at = now;
-        self.space.is_due = false;
         // It is over only when there is some more, so that it does not change with every message.
         let enough = if self.space.is_low {
             self.disk_low_bytes.saturating_add(self.disk_low_bytes / 16)
