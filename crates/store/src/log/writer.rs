@@ -321,6 +321,9 @@ impl<D: Disk> Writer<D> {
                     self.spares.insert(result?);
                 }
             }
+        } else if self.spares.len() >= self.spares_wanted {
+            // Segments that were given back have become spares: the next ones have their space.
+            self.space.is_full = false;
         }
         if is_due {
             self.ask_space()?;

@@ -4,10 +4,10 @@
 //! Start reading at [`one_error_of_the_disk_ends_the_log_and_loses_nothing_durable`].
 //! Invariant: what a start has served is durable, whatever failed before.
 
-use super::{Model, Work, group, open, options, records, session_put};
+use super::{Model, Work, enqueue, group, open, options, records, session_put};
 use crate::disk::Disk;
 use crate::disk::fault::{FaultDisk, FaultPlan};
-use crate::{Log, OpenError, Record, UnixMillis};
+use crate::{Log, OpenError, Record, SessionId, UnixMillis};
 
 /// Works until something fails; returns all states since the last that is durable, that one first.
 fn work_on(log: &mut Log<FaultDisk>, work: &mut Work, model: &mut Model) -> Vec<Model> {
@@ -225,4 +225,34 @@ fn what_recovery_cannot_write_on_a_full_disk_is_written_before_anything_else() {
         (recovered.sessions.len(), recovered.report.sessions_ended),
         (1, 0)
     );
+}
+
+/// Nothing but a spare that could be made ended it, and none was missing.
+#[test]
+fn a_disk_that_was_full_is_not_low_any_more_when_segments_were_given_back() {
+    let disk = FaultDisk::new(1, FaultPlan::default());
+    let (mut log, _) = open(&disk);
+    log.write(&records(vec![Record::SessionPut(Box::new(session_put(1)))]))
+        .unwrap();
+    for seq in 1..=9 {
+        log.write(&records(vec![enqueue(&[1], seq, 1700)])).unwrap();
+    }
+    disk.set_plan(FaultPlan {
+        quota_bytes: Some(disk.used_bytes()),
+        ..FaultPlan::default()
+    });
+    log.tick(UnixMillis(0)).unwrap();
+    assert!(log.is_low(), "there is no space for a spare");
+    log.write(&records(vec![Record::Dequeue {
+        session: SessionId(1),
+        first_seq: 1,
+        count: 9,
+    }]))
+    .unwrap();
+    log.clean(u64::MAX).unwrap();
+    log.sync().unwrap();
+    assert_eq!(log.status().spares, 2);
+    disk.set_plan(FaultPlan::default());
+    log.tick(UnixMillis(2000)).unwrap();
+    assert!(!log.is_low());
 }
