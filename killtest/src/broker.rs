@@ -31,6 +31,8 @@ pub(crate) struct Plan {
     pub(crate) folder: PathBuf,
     pub(crate) address: SocketAddr,
     pub(crate) shards: u16,
+    /// Of our own broker.
+    pub(crate) config: Option<PathBuf>,
 }
 
 /// A running broker.
@@ -54,6 +56,9 @@ impl Broker {
                 let (address, shards) = (plan.address.to_string(), plan.shards.to_string());
                 command.args(["serve", "--listen", &address, "--shards", &shards, "--data"]);
                 command.arg(plan.folder.join("data"));
+                if let Some(config) = &plan.config {
+                    command.arg("--config").arg(config);
+                }
             }
             Kind::Mosquitto | Kind::MosquittoAutosave => {
                 command.arg("-c").arg(mosquitto_conf(plan)?);

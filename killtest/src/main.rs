@@ -1,11 +1,12 @@
 //! Ends a broker again and again under load, and audits what it had acknowledged.
 //!
 //! Owns: the command line, what is printed. Does not own: the course of a run (`stage`), how the broker ends
-//! (`kills`, `power`). Start reading at [`main`]. Invariant: the exit code is 0 only if nothing acknowledged
+//! (`kills`, `power`), what damage does (`damage`). Start reading at [`main`]. Invariant: the exit code is 0 only if nothing acknowledged
 //! was lost, no QoS 2 message repeated, nothing out of order, and every start succeeded.
 
 mod broker;
 mod client;
+mod damage;
 mod kills;
 mod ledger;
 mod power;
@@ -21,6 +22,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::broker::{Kind, Plan};
+use crate::damage::Damages;
 use crate::kills::Killed;
 use crate::power::{Powered, Promise};
 use crate::stage::Script;
@@ -37,6 +39,7 @@ struct Arguments {
 enum End {
     Kill(KillArguments),
     Power(PowerArguments),
+    Damage(DamageArguments),
 }
 
 /// SIGKILL while it serves, and while it recovers
@@ -72,6 +75,35 @@ struct PowerArguments {
     common: Common,
 }
 
+/// Damage to acknowledged segments of its log, each time another one, and a start on what is left
+#[derive(Args, Debug)]
+struct DamageArguments {
+    /// Our binary [default: the debug build]
+    #[arg(long)]
+    broker: Option<PathBuf>,
+    /// How often a segment is damaged.
+    #[arg(long, default_value_t = 20)]
+    rounds: u32,
+    /// Messages queued for each of two Sessions; with more than 512 MiB of them a start reads hints.
+    #[arg(long, default_value_t = 6000)]
+    messages: u32,
+    /// Bytes of a message.
+    #[arg(long, default_value_t = 1024)]
+    payload_bytes: usize,
+    /// MiB of a segment.
+    #[arg(long, default_value_t = 1)]
+    segment_mib: u32,
+    /// Shards.
+    #[arg(long, default_value = "2")]
+    shards: NonZeroU16,
+    /// For what is random here.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Keep the folder with the log that was not damaged.
+    #[arg(long)]
+    keep: bool,
+}
+
 #[derive(Args, Debug)]
 struct Common {
     /// Shards of our own broker.
@@ -89,6 +121,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().end {
         End::Kill(arguments) => kill(&arguments),
         End::Power(arguments) => cut_power(&arguments),
+        End::Damage(arguments) => damage(&arguments),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -101,8 +134,7 @@ fn main() -> ExitCode {
 }
 
 fn kill(arguments: &KillArguments) -> Result<bool, String> {
-    let folder = std::env::temp_dir().join(format!("killtest-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
+    let folder = temporary_folder()?;
     let plan = Plan {
         kind: arguments.kind,
         program: arguments
@@ -112,6 +144,7 @@ fn kill(arguments: &KillArguments) -> Result<bool, String> {
         folder: folder.clone(),
         address: broker::free_address()?,
         shards: arguments.common.shards.get(),
+        config: None,
     };
     let script = Script {
         address: plan.address,
@@ -158,6 +191,34 @@ fn cut_power(arguments: &PowerArguments) -> Result<bool, String> {
         Promise::Synced => outcome.is_clean(),
         Promise::Written => !outcome.findings.lost.is_empty() && outcome.failed_starts == 0,
     })
+}
+
+fn damage(arguments: &DamageArguments) -> Result<bool, String> {
+    let folder = temporary_folder()?;
+    let damages = Damages {
+        program: arguments
+            .broker
+            .clone()
+            .unwrap_or_else(|| program(Kind::Vencejo)),
+        folder: folder.clone(),
+        shards: arguments.shards.get(),
+        seed: arguments.seed,
+        rounds: arguments.rounds,
+        messages: arguments.messages,
+        payload_bytes: arguments.payload_bytes,
+        segment_mib: arguments.segment_mib,
+    };
+    let report = damage::run(&damages);
+    let kept = keep(&folder, arguments.keep)?;
+    let report = report?;
+    println!("killtest: seed {}, {}{kept}", arguments.seed, report.text());
+    Ok(report.is_clean())
+}
+
+fn temporary_folder() -> Result<PathBuf, String> {
+    let folder = std::env::temp_dir().join(format!("killtest-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
+    Ok(folder)
 }
 
 fn keep(folder: &Path, is_kept: bool) -> Result<String, String> {

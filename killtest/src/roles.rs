@@ -473,7 +473,7 @@ fn check_subscriptions(scene: &Scene, mut client: Client, is_subscribed: [bool; 
     }
 }
 
-fn message<'a>(topic: &'a str, payload: &'a str, qos: u8, retain: bool) -> Publish<'a> {
+pub(crate) fn message<'a>(topic: &'a str, payload: &'a str, qos: u8, retain: bool) -> Publish<'a> {
     Publish {
         dup: false,
         qos: if qos == 2 {
