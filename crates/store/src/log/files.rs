@@ -1,11 +1,12 @@
 //! The open segments, shared by the writer and its readers.
 //!
 //! Owns: [`Files`], [`SegmentFile`]; which frames a start has not read, and the check of them when they are
-//! wanted. Does not own: when a segment goes (see `writer`). Start reading at [`SegmentFile::check`].
+//! wanted. Does not own: when a segment goes (see `writer`). Start reading at [`Files::check`].
 //! Invariant: no byte of a frame is given to anybody before the whole frame was found as it was written.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::frame::{self, FrameHeader};
@@ -16,7 +17,7 @@ use crate::disk::DiskFile;
 #[derive(Debug)]
 pub(crate) struct Files<F> {
     open: Mutex<BTreeMap<u32, Arc<SegmentFile<F>>>>,
-    /// Segment and offset of frames that were wanted and found damaged.
+    /// Segment and offset of frames that were wanted and found damaged, and were not told of yet.
     damaged: Mutex<BTreeSet<(u32, u32)>>,
 }
 
@@ -27,72 +28,95 @@ pub(crate) struct SegmentFile<F> {
     unchecked: Mutex<Unchecked>,
 }
 
-/// Frames that nobody has read yet, one right behind the other. 4 bytes and a bit each: there may be many.
+/// Frames that a start has not read, one right behind the other. 4 bytes and a bit or two each: there may be many.
 #[derive(Debug, Default)]
 struct Unchecked {
     /// Where they begin, ascending; then where the last one ends.
     bounds: Vec<u32>,
     /// A bit for each that was found as it was written.
-    is_checked: Vec<u64>,
+    is_whole: Vec<u64>,
+    /// A bit for each that was found damaged; empty until one was.
+    is_damaged: Vec<u64>,
+}
+
+/// What is known of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Known {
+    Whole,
+    Damaged,
+    /// Nobody has read it; its place among the others.
+    Nothing(usize, Range<u32>),
 }
 
 impl Unchecked {
-    /// The frame at `offset` that is not checked, by its place.
-    fn find(&self, offset: u32) -> Option<usize> {
-        let after = self.bounds.partition_point(|&bound| bound <= offset);
-        let place = after.checked_sub(1).filter(|_| after < self.bounds.len())?;
-        let bits = self.is_checked.get(place / 64)?;
-        (bits >> (place % 64) & 1 == 0).then_some(place)
+    fn new(bounds: Vec<u32>) -> Self {
+        Self {
+            is_whole: vec![0; bounds.len().div_ceil(64)],
+            is_damaged: Vec::new(),
+            bounds,
+        }
     }
 
-    fn set_checked(&mut self, place: usize) {
-        if let Some(bits) = self.is_checked.get_mut(place / 64) {
+    /// What is known of the frame that this byte is in.
+    fn find(&self, offset: u32) -> Known {
+        let after = self.bounds.partition_point(|&bound| bound <= offset);
+        let place = after.checked_sub(1);
+        let bound = |place| self.bounds.get(place).copied();
+        let Some((place, (begin, end))) =
+            place.and_then(|at| Some((at, bound(at).zip(bound(after))?)))
+        else {
+            return Known::Whole;
+        };
+        if has(&self.is_whole, place) {
+            Known::Whole
+        } else if has(&self.is_damaged, place) {
+            Known::Damaged
+        } else {
+            Known::Nothing(place, begin..end)
+        }
+    }
+
+    fn set(&mut self, place: usize, is_whole: bool) {
+        if !is_whole {
+            self.is_damaged.resize(self.is_whole.len(), 0);
+        }
+        let bits = if is_whole {
+            &mut self.is_whole
+        } else {
+            &mut self.is_damaged
+        };
+        if let Some(bits) = bits.get_mut(place / 64) {
             *bits |= 1 << (place % 64);
         }
     }
 }
 
+fn has(bits: &[u64], place: usize) -> bool {
+    bits.get(place / 64)
+        .is_some_and(|bits| bits >> (place % 64) & 1 == 1)
+}
+
 impl<F> SegmentFile<F> {
     /// `bounds`: where the frames begin that nobody has read, and where the last one ends.
     pub(crate) fn new(file: F, bounds: Vec<u32>) -> Self {
-        let is_checked = vec![0; bounds.len().div_ceil(64)];
         Self {
             file,
-            unchecked: Mutex::new(Unchecked { bounds, is_checked }),
+            unchecked: Mutex::new(Unchecked::new(bounds)),
         }
     }
 }
 
 impl<F: DiskFile> SegmentFile<F> {
-    /// Whether the frame with the record at `at` is as it was written; where it begins if not. Reads it if
-    /// that is not known yet.
-    fn check(&self, at: Location) -> io::Result<Result<(), u32>> {
-        let (place, bounds) = {
-            let unchecked = lock(&self.unchecked);
-            let Some(place) = unchecked.find(at.offset) else {
-                return Ok(Ok(()));
-            };
-            (
-                place,
-                unchecked.bounds.get(place..=place + 1).map(<[u32]>::to_vec),
-            )
-        };
-        let Some(&[offset, end]) = bounds.as_deref() else {
-            return Ok(Err(at.offset));
-        };
-        let mut bytes = vec![0; (end - offset) as usize];
-        let read = self.file.read_at(&mut bytes, offset.into())?;
+    /// Whether a frame is as it was written.
+    fn read_frame(&self, segment: u32, bounds: &Range<u32>) -> io::Result<bool> {
+        let mut bytes = vec![0; bounds.len()];
+        let read = self.file.read_at(&mut bytes, bounds.start.into())?;
         bytes.truncate(read);
         let header = FrameHeader::parse(&bytes);
-        let is_whole = header.is_some_and(|header| {
-            let is_all = header.segment == at.segment && header.frame_bytes() == bytes.len() as u64;
+        Ok(header.is_some_and(|header| {
+            let is_all = header.segment == segment && header.frame_bytes() == bytes.len() as u64;
             is_all && !header.is_hole() && frame::check(&header, &bytes)
-        });
-        if !is_whole {
-            return Ok(Err(offset));
-        }
-        lock(&self.unchecked).set_checked(place);
-        Ok(Ok(()))
+        }))
     }
 }
 
@@ -124,13 +148,20 @@ impl<F> Files<F> {
 }
 
 impl<F: DiskFile> Files<F> {
-    /// Whether the record at `at`, which is in `file`, can be read.
+    /// Whether the record at `at`, which is in `file`, can be read: whether its frame is as it was written. Reads
+    /// that if it is not known yet.
     pub(crate) fn check(&self, file: &SegmentFile<F>, at: Location) -> io::Result<bool> {
-        let checked = file.check(at)?;
-        if let Err(offset) = checked {
-            lock(&self.damaged).insert((at.segment, offset));
+        let (place, bounds) = match lock(&file.unchecked).find(at.offset) {
+            Known::Whole => return Ok(true),
+            Known::Damaged => return Ok(false),
+            Known::Nothing(place, bounds) => (place, bounds),
+        };
+        let is_whole = file.read_frame(at.segment, &bounds)?;
+        if !is_whole {
+            lock(&self.damaged).insert((at.segment, bounds.start));
         }
-        Ok(checked.is_ok())
+        lock(&file.unchecked).set(place, is_whole);
+        Ok(is_whole)
     }
 }
 
@@ -145,16 +176,23 @@ mod tests {
     #[test]
     fn a_frame_is_unchecked_from_its_first_byte_to_its_last_until_it_is_checked() {
         let bounds: Vec<u32> = (0..=200).map(|place| 100 + 10 * place).collect();
-        let is_checked = vec![0; bounds.len().div_ceil(64)];
-        let mut unchecked = Unchecked { bounds, is_checked };
-        assert_eq!((unchecked.find(99), unchecked.find(2100)), (None, None));
+        let mut unchecked = Unchecked::new(bounds);
+        assert_eq!(unchecked.find(99), Known::Whole);
+        assert_eq!(unchecked.find(2100), Known::Whole);
         for place in 0..200 {
             let offset = 100 + 10 * u32::try_from(place).unwrap();
-            assert_eq!(unchecked.find(offset), Some(place));
-            assert_eq!(unchecked.find(offset + 9), Some(place));
-            unchecked.set_checked(place);
-            assert_eq!(unchecked.find(offset + 9), None);
+            let nothing = Known::Nothing(place, offset..offset + 10);
+            assert_eq!(unchecked.find(offset), nothing);
+            assert_eq!(unchecked.find(offset + 9), nothing);
+            let is_whole = place % 3 > 0;
+            unchecked.set(place, is_whole);
+            let known = if is_whole {
+                Known::Whole
+            } else {
+                Known::Damaged
+            };
+            assert_eq!(unchecked.find(offset + 9), known);
         }
-        assert_eq!(Unchecked::default().find(0), None);
+        assert_eq!(Unchecked::default().find(0), Known::Whole);
     }
 }

@@ -172,10 +172,8 @@ fn a_byte_that_changed_where_nobody_looked_is_told_when_it_is_wanted() {
     assert!(told > 5, "{told}");
 }
 
-/// An engine takes an answer without messages for the end of the queue.
-#[test]
-fn what_cannot_be_read_does_not_hide_what_is_behind_it() {
-    let session = SessionId(1);
+/// A log of 20 frames with 10 messages each, of which the first ten are in one that has changed.
+fn log_with_a_changed_frame() -> (FaultDisk, Log<FaultDisk>) {
     let disk = FaultDisk::new(0, FaultPlan::default());
     let (mut log, _) = open(&disk);
     let put = Record::SessionPut(Box::new(session_put(1)));
@@ -187,20 +185,44 @@ fn what_cannot_be_read_does_not_hide_what_is_behind_it() {
     log.sync().unwrap();
     drop(log);
     assert!(hints(&disk).len() > 3);
-    // In the second frame of the first segment, the first ten messages.
+    // In the second frame of the first segment, behind that of the Session.
     assert!(disk.flip("log/0000000001.seg", 1000, 1));
-    let (log, recovered) = open(&disk.kill());
+    let disk = disk.kill();
+    let (log, recovered) = open(&disk);
     assert_eq!(recovered.report.damage, []);
+    (disk, log)
+}
+
+fn load_four(log: &Log<FaultDisk>) -> Vec<u64> {
     let loaded = log.reader().load(Load {
-        session,
+        session: SessionId(1),
         from_seq: 1,
         messages_max: 4,
         bytes_max: 10_000,
     });
     let found = loaded.unwrap().messages;
-    let found: Vec<_> = found.iter().map(|found| found.target.seq).collect();
+    found.iter().map(|found| found.target.seq).collect()
+}
+
+/// An engine takes an answer without messages for the end of the queue.
+#[test]
+fn what_cannot_be_read_does_not_hide_what_is_behind_it() {
+    let (_disk, log) = log_with_a_changed_frame();
+    let found = load_four(&log);
     assert_eq!(found, [11, 12], "two of four, behind two that are gone");
-    assert_eq!(load_all(&log, session).len(), 190);
+    assert_eq!(load_all(&log, SessionId(1)).len(), 190);
+}
+
+/// It was read whole for each of its messages, whenever one was asked for.
+#[test]
+fn a_damaged_frame_is_read_once() {
+    let (disk, log) = log_with_a_changed_frame();
+    disk.set_plan(FaultPlan::default());
+    assert_eq!(load_four(&log), [11, 12]);
+    // That frame, the one behind it, and two messages.
+    assert_eq!(disk.calls().reads, 4);
+    assert_eq!(load_four(&log), [11, 12]);
+    assert_eq!(disk.calls().reads, 6);
 }
 
 /// A Session, a Subscription, a Will or a retained message is wanted at once.
