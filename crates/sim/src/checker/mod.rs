@@ -2,7 +2,7 @@
 //!
 //! Owns: [`Checker`]: every message published, every Session's Subscriptions and what it got. Does not own: what
 //! must be true at the end (see `verdict`), Clients (see `world`). Start reading at [`Checker::on_delivery`].
-//! Invariant: it knows only what the Clients have sent and seen, never what the Server has in mind.
+//! Invariant: it knows only what was sent and seen, never what the Server has in mind.
 
 mod verdict;
 
@@ -52,6 +52,9 @@ pub(crate) struct Published {
     pub(crate) is_empty: bool,
     pub(crate) expires: bool,
     pub(crate) is_will: bool,
+    /// The Server has refused a copy, whether its publisher has heard of that or not: it may be taken later,
+    /// behind what was sent after it.
+    pub(crate) was_refused: bool,
     /// From here on the Server can know it.
     pub(crate) sent: Tick,
     pub(crate) outcome: Outcome,
@@ -124,6 +127,13 @@ impl Checker {
             && message.outcome == Outcome::Open
         {
             message.outcome = outcome;
+        }
+    }
+
+    /// The Server refuses a copy of a message.
+    pub(crate) fn on_refusal(&mut self, id: MessageId) {
+        if let Some(message) = self.messages.get_mut(id) {
+            message.was_refused = true;
         }
     }
 
@@ -337,9 +347,9 @@ impl Checker {
 
 impl Published {
     /// Whether it is one of a row of retained messages that come from one Client at QoS 2, so that each is
-    /// routed once, and one after the other.
+    /// routed once, and one after the other; one that was refused may come in later.
     fn is_latest_only(&self) -> bool {
-        self.retain && self.qos == 2 && !self.is_will
+        self.retain && self.qos == 2 && !self.is_will && !self.was_refused
     }
 }
 

@@ -51,8 +51,9 @@ impl Checker {
             let Some(message) = self.messages.get(id) else {
                 continue;
             };
-            // A first copy that expires makes way for a second one.
-            if message.is_will || message.expires || !stint.must_want(message) {
+            // A first copy that expires, or is refused, makes way for a second one.
+            let is_free = message.is_will || message.expires || message.was_refused;
+            if is_free || !stint.must_want(message) {
                 continue;
             }
             let before = last.insert((message.publisher, &message.topic), id);
@@ -99,6 +100,13 @@ impl Checker {
         }
         for (topic, ids) in topics {
             let found = found.get(topic).copied();
+            // What was refused at first may have been taken behind what was sent after it.
+            let late: Vec<_> = ids
+                .iter()
+                .filter_map(|id| Some((id, self.messages.get(*id)?)))
+                .filter(|(_, message)| message.was_refused)
+                .map(|(id, message)| (!message.is_empty).then_some(*id))
+                .collect();
             let mut allowed = Vec::new();
             let mut is_known = false;
             for id in ids.into_iter().rev() {
@@ -114,6 +122,7 @@ impl Checker {
             if !is_known {
                 allowed.push(None);
             }
+            allowed.extend(late);
             if !allowed.contains(&found) {
                 return violation(format!(
                     "{topic} has retained message {found:?}, which should be one of {allowed:?}"

@@ -163,6 +163,24 @@ impl World {
         }
     }
 
+    /// A message is refused, whether the Client will ever get the answer or not.
+    pub(super) fn note_refusal(&mut self, link: u64, packet: &Outgoing) {
+        let (Outgoing::PubAck(ack) | Outgoing::PubRec(ack)) = packet else {
+            return;
+        };
+        if ack.reason != ReasonCode::QuotaExceeded {
+            return;
+        }
+        let peer = self.links.get(&link).map(|link| link.peer);
+        let Some(peer) = peer.and_then(|peer| self.peers.get(peer)) else {
+            return;
+        };
+        let packet_id = ack.packet_id.get();
+        if let Some(sent) = peer.sent.iter().find(|sent| sent.packet_id == packet_id) {
+            self.checker.on_refusal(sent.id);
+        }
+    }
+
     /// PUBACK, PUBREC.
     fn on_acknowledgement(&mut self, index: usize, ack: &Ack, qos: u8) -> Checked {
         let packet_id = ack.packet_id.get();

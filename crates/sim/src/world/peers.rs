@@ -251,6 +251,7 @@ impl World {
             is_empty: false,
             expires: false,
             is_will: true,
+            was_refused: false,
             sent: 0,
             outcome: Outcome::Open,
         });
@@ -293,6 +294,7 @@ impl World {
             qos,
             retain,
             is_will: false,
+            was_refused: false,
             sent: 0,
             outcome: Outcome::Open,
         };

@@ -426,7 +426,8 @@ impl World {
                 Output::Send { connection, packet } => {
                     let link = link_of(connection);
                     self.say(|| format!("link {link} is sent {}", brief(&packet)));
-                    self.send_back(link_of(connection), ToClient::Packet(packet));
+                    self.note_refusal(link, &packet);
+                    self.send_back(link, ToClient::Packet(packet));
                 }
                 Output::Close {
                     connection, reason, ..
