@@ -34,6 +34,8 @@ pub(super) struct Cursor {
     offset: u64,
     /// Bytes of its body that are done.
     done: usize,
+    /// Next to nothing of the segment can be read.
+    is_stuck: bool,
 }
 
 /// What may be done in one call.
@@ -92,7 +94,7 @@ impl<D: Disk> Log<D> {
             if self.cursor.offset >= end || self.index.lock().live_bytes_of(segment) == 0 {
                 self.writer.announce();
                 segments += 1;
-            } else if !self.is_over() {
+            } else if self.cursor.is_stuck || !self.is_over() {
                 break false;
             } else if budget.is_spent() {
                 break true;
@@ -122,8 +124,12 @@ impl<D: Disk> Log<D> {
 
     /// Moves what counts in the frame at the cursor, or a part of it.
     fn move_some(&mut self, end: u64, budget: &mut Budget) -> Result<(), Failure> {
-        let Some(frame) = self.read_frame()? else {
-            return self.pass_damage(end);
+        let frame = match self.read_frame() {
+            Some(frame) => Some(frame),
+            None => self.read_segment(end)?,
+        };
+        let Some(frame) = frame else {
+            return Ok(());
         };
         budget.read += frame.len() as u64;
         let header = FrameHeader::parse(&frame).unwrap_or_default();
@@ -135,6 +141,7 @@ impl<D: Disk> Log<D> {
             segment,
             offset,
             done,
+            ..
         } = self.cursor;
         let offset = u32::try_from(offset).expect("invariant: segments are below 4 GiB");
         let body_end = HEADER_BYTES + header.body_len as usize;
@@ -170,89 +177,105 @@ impl<D: Disk> Log<D> {
         self.cursor.done = 0;
     }
 
-    /// The frame at the cursor; `None` if it is not as it was written.
-    fn read_frame(&self) -> Result<Option<Vec<u8>>, Failure> {
+    /// The frame at the cursor; `None` if it cannot be read, or is not as it was written.
+    fn read_frame(&self) -> Option<Vec<u8>> {
         let Cursor {
             segment, offset, ..
         } = self.cursor;
         let file = self.writer.files().file(segment);
         let file = file.expect("invariant: a segment that is needed is open");
         let mut head = [0; HEADER_BYTES];
-        let path = folder::segment_path(segment);
-        let read = file.file.read_at(&mut head, offset).doing("read", &path)?;
-        let header = head.get(..read).and_then(FrameHeader::parse);
-        let Some(header) = header.filter(|header| header.segment == segment) else {
-            return Ok(None);
-        };
-        if header.is_hole() {
-            return Ok(frame::check(&header, &head).then(|| head.to_vec()));
+        let read = file.file.read_at(&mut head, offset).ok()?;
+        let header = FrameHeader::parse(head.get(..read)?)?;
+        if header.segment != segment {
+            return None;
         }
-        let len = file
-            .file
-            .len()
-            .doing("measure", &path)?
-            .saturating_sub(offset);
+        if header.is_hole() {
+            return frame::check(&header, &head).then(|| head.to_vec());
+        }
+        let len = file.file.len().ok()?.saturating_sub(offset);
         let len = header.frame_bytes().min(len);
         let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-        let read = file.file.read_at(&mut bytes, offset).doing("read", &path)?;
+        let read = file.file.read_at(&mut bytes, offset).ok()?;
         bytes.truncate(read);
-        Ok(frame::check(&header, &bytes).then_some(bytes))
+        frame::check(&header, &bytes).then_some(bytes)
     }
 
-    /// Something has changed since the start: tells, and goes on behind it.
-    fn pass_damage(&mut self, end: u64) -> Result<(), Failure> {
+    /// The frame at the cursor, if it is there when the whole segment is read; if not, something has changed since
+    /// the start: tells, and goes on behind it.
+    fn read_segment(&mut self, end: u64) -> Result<Option<Vec<u8>>, Failure> {
         let segment = self.cursor.segment;
-        let path = folder::segment_path(segment);
+        let at = self.cursor.offset;
         let file = self.writer.files().file(segment);
         let file = file.expect("invariant: a segment that is needed is open");
         let mut bytes = Vec::new();
-        folder::read_all(&file.file, &mut bytes).doing("read", &path)?;
+        if folder::read_all(&file.file, &mut bytes).is_err() {
+            // What is wrong may be gone at the next start: nothing is given up for it.
+            self.cursor.is_stuck = true;
+            self.writer.keep_aside(segment);
+            self.on_damage(damage(segment, at, end - at, DamageKind::Unreadable))?;
+            return Ok(None);
+        }
         let log_id = Some(self.writer.log_id());
         let frames = scan::scan(&bytes, Wanted { segment, log_id }).frames;
-        let at = self.cursor.offset;
+        if let Some(frame) = frames.iter().find(|frame| u64::from(frame.offset) == at) {
+            let bytes = bytes.get(frame.offset as usize..).unwrap_or_default();
+            let len = usize::try_from(frame.header.frame_bytes()).unwrap_or(usize::MAX);
+            return Ok(Some(bytes.get(..len).unwrap_or(bytes).to_vec()));
+        }
         let next = frames.iter().find(|frame| u64::from(frame.offset) > at);
         let next_offset = next.map_or(end, |frame| frame.offset.into());
         self.cursor = Cursor {
             segment,
             offset: next_offset,
-            done: 0,
+            ..Cursor::default()
         };
         let before = frames.iter().rfind(|frame| u64::from(frame.offset) < at);
-        let missing = next.map(|next| {
-            let first = before.map(|frame| frame.header.lsn + 1);
-            (first, next.header.lsn - 1)
-        });
-        self.on_damage(segment, at, next_offset - at, missing)
+        let behind = next.map(|frame| frame.header);
+        let missing = behind
+            .or_else(|| self.first_header(segment + 1))
+            .map(|next| {
+                let first = before.map(|frame| frame.header.lsn + 1);
+                (first, next.first_lsn().saturating_sub(1))
+            });
+        self.writer.note_damage(segment)?;
+        self.on_damage(Damage {
+            missing,
+            ..damage(segment, at, next_offset - at, DamageKind::Changed)
+        })?;
+        Ok(None)
     }
 
-    /// Tells of frames found damaged since the start.
+    /// Of the first frame of a segment, which nobody has to have checked: it is for what is told only.
+    fn first_header(&self, segment: u32) -> Option<FrameHeader> {
+        let file = self.writer.files().file(segment)?;
+        let mut head = [0; HEADER_BYTES];
+        file.file.read_at(&mut head, 0).ok()?;
+        let header = FrameHeader::parse(&head)?;
+        (header.segment == segment && header.log_id == self.writer.log_id()).then_some(header)
+    }
+
+    /// Tells of what was found damaged since the start by who wanted it.
     pub(super) fn tell_damaged(&mut self) -> Result<(), Failure> {
-        for (segment, offset) in self.writer.files().take_damaged() {
-            let offset = offset.into();
-            let known = |damage: &Damage| damage.segment == segment && damage.offset == offset;
-            if !self.found_damage.iter().any(known) {
-                self.on_damage(segment, offset, 0, None)?;
-            }
+        for ((segment, offset), part) in self.writer.files().take_damaged() {
+            self.writer.note_damage(segment)?;
+            let (offset, bytes) = (offset.into(), part.bytes.into());
+            self.on_damage(Damage {
+                missing: part.lsn.map(|lsn| (Some(lsn), lsn)),
+                ..damage(segment, offset, bytes, DamageKind::Changed)
+            })?;
         }
         Ok(())
     }
 
-    fn on_damage(
-        &mut self,
-        segment: u32,
-        offset: u64,
-        bytes: u64,
-        missing: Option<(Option<u64>, u64)>,
-    ) -> Result<(), Failure> {
-        self.writer.note_damage(segment)?;
-        let damage = Damage {
-            segment,
-            offset,
-            bytes,
-            kind: DamageKind::Changed,
-            missing,
-            set_aside: None,
-        };
+    fn on_damage(&mut self, damage: Damage) -> Result<(), Failure> {
+        let is_known = self.found_damage.iter().any(|known| {
+            let place = |of: &Damage| (of.segment, of.offset, of.kind);
+            place(known) == place(&damage)
+        });
+        if is_known {
+            return Ok(());
+        }
         let mut alarms = Alarms::open(self.writer.disk().clone()).doing("open", "the alarms")?;
         match alarms.raise(&damage.to_string(), self.options.now) {
             Err(error) if is_full(&error) => {}
@@ -260,6 +283,17 @@ impl<D: Disk> Log<D> {
         }
         self.found_damage.push(damage);
         Ok(())
+    }
+}
+
+const fn damage(segment: u32, offset: u64, bytes: u64, kind: DamageKind) -> Damage {
+    Damage {
+        segment,
+        offset,
+        bytes,
+        kind,
+        missing: None,
+        set_aside: None,
     }
 }
 

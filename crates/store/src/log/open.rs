@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::files::Files;
+use super::files::{Files, SegmentFile};
 use super::hint::{self, HintBuilder};
 use super::options::{Doing, Failure, LogOptions, OpenError};
 use super::reader::LogReader;
@@ -218,6 +218,8 @@ struct Window {
     segment: u32,
     offset: usize,
     bytes: Vec<u8>,
+    /// A segment of which nothing is read that is not asked for, since that has failed.
+    sick: Option<u32>,
 }
 
 impl Window {
@@ -238,13 +240,36 @@ impl Window {
         if !is_inside(self) {
             self.segment = at.segment;
             self.offset = offset;
-            self.bytes.resize(len.max(WINDOW_BYTES), 0);
-            let read = file.file.read_at(&mut self.bytes, at.offset.into());
-            let read = read.doing("read", &path)?;
-            self.bytes.truncate(read);
+            if !self.read_ahead(&file, at) {
+                self.bytes.resize(len, 0);
+                if !files
+                    .read(&file, at, &mut self.bytes)
+                    .doing("read", &path)?
+                {
+                    self.bytes.clear();
+                }
+            }
         }
         let start = offset - self.offset;
         Ok(self.bytes.get(start..start + len).unwrap_or_default())
+    }
+
+    /// Fills the window from `at` on; not if something there cannot be read.
+    fn read_ahead<F: DiskFile>(&mut self, file: &SegmentFile<F>, at: Location) -> bool {
+        if self.sick == Some(at.segment) {
+            return false;
+        }
+        self.bytes.resize(WINDOW_BYTES.max(at.len as usize), 0);
+        match file.file.read_at(&mut self.bytes, at.offset.into()) {
+            Ok(read) => {
+                self.bytes.truncate(read);
+                true
+            }
+            Err(_) => {
+                self.sick = Some(at.segment);
+                false
+            }
+        }
     }
 }
 

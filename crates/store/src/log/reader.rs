@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::SharedIndex;
 use super::files::{Files, SegmentFile};
 use crate::codec::RecordRef;
-use crate::disk::{Disk, DiskFile};
+use crate::disk::Disk;
 use crate::{Load, Loaded, LoadedMessage, Location, SessionId};
 
 /// Reads from a log. Clones read from the same one.
@@ -47,7 +47,7 @@ impl<D: Disk> LogReader<D> {
     /// Reads what is wanted. A message that cannot be read any more is left out and counted, and those behind it
     /// are read instead: nothing found means that there is nothing more. Reads the disk once for each message.
     /// # Errors
-    /// What the system says.
+    /// What the system says, where so much cannot be read that it is not the bytes that are damaged.
     pub fn load(&self, load: Load) -> io::Result<Loaded> {
         let mut messages = Vec::new();
         let mut part = load;
@@ -78,13 +78,10 @@ impl<D: Disk> LogReader<D> {
             let len = at.len as usize;
             buffer.resize(len.max(buffer.len()), 0);
             let bytes = buffer.get_mut(..len).unwrap_or_default();
-            let read = match file {
-                Some(file) if self.files.check(file, *at)? => {
-                    file.file.read_at(bytes, at.offset.into())?
-                }
-                _ => 0,
+            let is_whole = match file {
+                Some(file) => self.files.read(file, *at, bytes)?,
+                None => false,
             };
-            let is_whole = read == len;
             match message(bytes, session, *seq).filter(|_| is_whole) {
                 Some(message) => messages.push(message),
                 None => {

@@ -25,16 +25,17 @@ pub(crate) fn set_aside<D: Disk>(disk: &D, walk: &mut Walk) -> Result<(), Failur
         let copy = match damage.kind {
             DamageKind::SegmentsMissing => None,
             DamageKind::Foreign => Some(move_aside(disk, damage.segment)?),
-            DamageKind::Changed | DamageKind::EndMissing | DamageKind::Undecodable => {
-                match copies.get(&damage.segment) {
-                    Some(copy) => Option::clone(copy),
-                    None => {
-                        let copy = copy_aside(disk, damage.segment)?;
-                        copies.insert(damage.segment, copy.clone());
-                        copy
-                    }
+            DamageKind::Changed
+            | DamageKind::EndMissing
+            | DamageKind::Undecodable
+            | DamageKind::Unreadable => match copies.get(&damage.segment) {
+                Some(copy) => Option::clone(copy),
+                None => {
+                    let copy = copy_aside(disk, damage.segment)?;
+                    copies.insert(damage.segment, copy.clone());
+                    copy
                 }
-            }
+            },
         };
         damage.set_aside = copy;
     }

@@ -86,6 +86,8 @@ pub enum DamageKind {
     Foreign,
     /// A frame is as it was written, and holds what is no record.
     Undecodable,
+    /// While the log was in use: so much of a segment could not be read that nothing of it was given up.
+    Unreadable,
 }
 
 impl fmt::Display for Damage {
@@ -104,6 +106,13 @@ impl fmt::Display for Damage {
             }
             DamageKind::SegmentsMissing => write!(f, "{file}: segments before it are missing")?,
             DamageKind::Foreign => write!(f, "{file}: nothing in it belongs to this log")?,
+            DamageKind::Unreadable => {
+                write!(
+                    f,
+                    "{file}: next to nothing of it can be read; it is kept as it is, and until the next start no \
+                     space of the log is given back"
+                )?;
+            }
             DamageKind::Undecodable => {
                 write!(
                     f,

@@ -386,6 +386,13 @@ impl<D: Disk> Writer<D> {
         folder::remove_if_there(&self.disk, &folder::hint_path(segment))
     }
 
+    /// This segment is kept when it is given up, since a file like it is not to be written to.
+    pub(crate) fn keep_aside(&mut self, segment: u32) {
+        if let Some(facts) = self.segments.get_mut(&segment) {
+            facts.is_damaged = true;
+        }
+    }
+
     /// Puts a hint beside a segment that is ended. Nothing waits for it to be durable; whatever fails, there is
     /// none, and the log goes on.
     pub(crate) fn write_hint(&mut self, segment: u32, bytes: &[u8]) {
