@@ -155,8 +155,11 @@ fn levels(plan: &Plan) -> Result<(), String> {
 /// wait for one another; at a calm rate they show the broker.
 fn disk_bound(plan: &Plan, publishers: usize, pace: Pace) -> Result<(), String> {
     let kind = plan.ours("synced");
-    let (mut ours, mut bare) = (Vec::new(), Vec::new());
+    let (mut ours, mut bare, mut memory) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..plan.rounds {
+        if publishers == 1 {
+            memory.push(plan.measure_once(&plan.ours("memory"), publishers, pace)?);
+        }
         let measured = plan.measure_once(&kind, publishers, pace)?;
         let bytes = match publishers {
             1 => ROW_7_BYTES,
@@ -176,6 +179,17 @@ fn disk_bound(plan: &Plan, publishers: usize, pace: Pace) -> Result<(), String> 
             median(ratios),
             Some(Gate::AtLeast(0.8)),
         );
+        // What the two round trips, of the disk and of the network, leave at best.
+        let sums = rounds()
+            .zip(&memory)
+            .map(|((ours, times), memory)| ours.rate * (mean(times) + 1.0 / memory.rate));
+        row(
+            "7",
+            "the same / such writes and a round trip without a disk",
+            median(sums),
+            None,
+        );
+        details("memory", &memory);
     }
     let of_whom = match pace {
         Pace::Closed => format!("{publishers} publisher"),
