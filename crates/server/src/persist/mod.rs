@@ -25,7 +25,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use store::disk::{Disk, RealDisk};
-
 use store::{
     Alarm, Alarms, Level, Log, LogError, LogOptions, OpenError, Recovered, RecoveryMode,
     RecoveryReport, SalvageError, Salvaged, UnixMillis,
@@ -143,6 +142,9 @@ impl<D: Disk> Opened<D> {
         let exchange = Arc::new(Exchange::new(shared.settings.shard_count));
         // Before the first PUBLISH can come.
         writer::judge_space(&exchange, &self.log);
+        // And before `$SYS` is published for the first time.
+        self.figures
+            .update(&self.log.status(), &figures::Measured::default(), None);
         let (loads, wanted) = mpsc::channel();
         let mut stores = Vec::new();
         let mut answers = Vec::new();

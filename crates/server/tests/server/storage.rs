@@ -149,6 +149,27 @@ fn a_level_decides_what_an_acknowledgement_is_worth() {
     again.stop();
 }
 
+#[test]
+fn a_disk_that_is_low_at_the_start_is_told_from_the_first_moment_on() {
+    let disk = FaultDisk::new(1, FaultPlan::default());
+    disk.set_plan(FaultPlan {
+        quota_bytes: Some(LOW_BYTES / 2),
+        ..FaultPlan::default()
+    });
+    let config = Config {
+        storage: StorageConfig {
+            spares: 0,
+            ..storage()
+        },
+        ..config(1)
+    };
+    let server = Server::start_on(config, disk).expect("the Server starts");
+    let mut watcher = Raw::v311(server.listeners()[0], "watcher");
+    watcher.subscribe("$SYS/broker/alarms", 0);
+    let told = String::from_utf8_lossy(&watcher.hear()).into_owned();
+    assert!(told.contains("the disk runs low"), "{told:?}");
+}
+
 /// Sections 3.4.2.1 and 4.13.2: Quota exceeded, and why, until there is room; shown in `$SYS` meanwhile.
 #[test]
 fn a_low_disk_refuses_what_has_to_be_kept() {
