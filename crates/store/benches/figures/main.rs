@@ -217,8 +217,10 @@ fn single(folder: &Path) {
 
 /// Row 8: p99 of a commit while the log is cleaned against one that has nothing to clean.
 fn cleaning(folder: &Path) {
-    let mut quiet = Bed::new(folder, LogOptions::default());
-    let mut busy = Bed::new(folder, LogOptions::with_segments_of(4 << 20));
+    // Segments of one size: to begin one costs more than a commit, with and without cleaning.
+    let options = LogOptions::with_segments_of(4 << 20);
+    let mut quiet = Bed::new(folder, options.clone());
+    let mut busy = Bed::new(folder, options);
     busy.keeps_every = 3;
     for _ in 0..300 {
         let group = busy.group(256, 1, 256);
