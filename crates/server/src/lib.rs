@@ -10,9 +10,11 @@ pub mod config;
 mod listener;
 mod open_files;
 pub mod persist;
+mod reload;
 mod server;
 mod shard;
 #[cfg(test)]
 mod testing;
 
+pub use reload::{ReloadError, Reloaded, Reloader};
 pub use server::{Server, StartError, Stopped, Stopper};

@@ -6,7 +6,7 @@
 
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::Instant;
 use std::{io, panic};
@@ -18,9 +18,10 @@ use proto::connection::ServerLimits;
 use store::disk::{Disk, RealDisk};
 use store::{MemoryStore, OpenError, Recovered, RecoveryReport, SessionId, Store};
 
-use crate::authentication::{Anonymous, Authentication, Authenticator, Challenge};
+use crate::authentication::Authentication;
 use crate::config::Config;
 use crate::persist::{self, DataFolder, Figures, FolderError, Restored};
+use crate::reload::{Policy, ReloadError, Reloaded, Reloader};
 use crate::shard::{
     Acceptor, Command, Found, Links, Mailbox, Parts, Settings, Shard, Shared, WAKER,
 };
@@ -33,6 +34,10 @@ pub struct Server {
     shared: Arc<Shared>,
     /// One for each shard.
     commands: Vec<mpsc::Sender<Command>>,
+    /// What it runs on, with what was reloaded.
+    running: Arc<Mutex<Config>>,
+    /// Authenticators that were given and not configured: a reload leaves them.
+    given: Option<Authentication>,
     threads: Vec<JoinHandle<()>>,
     /// What keeps state on disk.
     persist: Option<persist::Running>,
@@ -98,8 +103,8 @@ impl Server {
     /// The folder is in use or damaged, an address is in use, or the system gives too little.
     pub fn start(config: Config) -> Result<Self, StartError> {
         if config.storage.is_in_memory() {
-            let authentication = authentication(&config);
-            return Self::start_with(config, authentication, |_| MemoryStore::new());
+            let opened = open_all(&config.listeners, config.shards.get())?;
+            return Self::start_at(opened, config, None, |_| MemoryStore::new());
         }
         let folder = DataFolder::lock(&config.storage.data)?;
         let disk = RealDisk::open(folder.path()).map_err(|source| FolderError::Unusable {
@@ -126,20 +131,20 @@ impl Server {
         store: impl FnMut(ShardIndex) -> S,
     ) -> Result<Self, StartError> {
         let opened = open_all(&config.listeners, config.shards.get())?;
-        Self::start_at(opened, config, authentication, store)
+        Self::start_at(opened, config, Some(authentication), store)
     }
 
     fn start_at<S: Store + Send + 'static>(
         opened: Vec<listener::Opened>,
         config: Config,
-        authentication: Authentication,
+        given: Option<Authentication>,
         store: impl FnMut(ShardIndex) -> S,
     ) -> Result<Self, StartError> {
         let stores = (0..config.shards.get())
             .map(ShardIndex)
             .map(store)
             .collect();
-        let (mut server, seats) = Self::prepare(opened, &config, authentication, Kept::default())?;
+        let (mut server, seats) = Self::prepare(opened, &config, given, Kept::default())?;
         let nothing = Recovered {
             sessions: Vec::new(),
             retained: Vec::new(),
@@ -163,8 +168,7 @@ impl Server {
             figures: Some(log.figures()),
             segments: log.segment_count(),
         };
-        let authentication = authentication(&config);
-        let (mut server, seats) = Self::prepare(opened, &config, authentication, kept)?;
+        let (mut server, seats) = Self::prepare(opened, &config, None, kept)?;
         let started = log.start(&server.shared);
         let (stores, running) = started.map_err(|source| StartError::Shard { source })?;
         server.persist = Some(running);
@@ -177,7 +181,7 @@ impl Server {
     fn prepare(
         opened: Vec<listener::Opened>,
         config: &Config,
-        authentication: Authentication,
+        given: Option<Authentication>,
         kept: Kept,
     ) -> Result<(Self, Vec<Seat>), StartError> {
         let shard_count = config.shards.get();
@@ -187,11 +191,13 @@ impl Server {
             .any(|opened| opened.sockets.len() < usize::from(shard_count));
         let (polls, mailboxes) =
             polls(shard_count).map_err(|source| StartError::Shard { source })?;
-        let settings = settings(config, authentication, hands_out, kept.segments);
+        let settings = settings(config, hands_out, kept.segments);
         let server = Self {
             listeners,
             shared: Arc::new(Shared::new(mailboxes, settings, kept.figures)),
             commands: Vec::new(),
+            running: Arc::new(Mutex::new(config.clone())),
+            given,
             threads: Vec::new(),
             persist: None,
             restored: None,
@@ -212,6 +218,7 @@ impl Server {
         let failed = |source| StartError::Shard { source };
         let base = self.engine_config(config, &recovered);
         let found = self.share(recovered);
+        let policy = Arc::new(Policy::new(config, self.given.as_ref()));
         let links = Links::mesh(&self.shared.mailboxes);
         let (sender, started) = mpsc::channel();
         let parts = seats.into_iter().zip(links).zip(stores).zip(found);
@@ -230,6 +237,7 @@ impl Server {
                 acceptor: Acceptor::new(seat.sockets),
                 commands,
                 started: sender.clone(),
+                policy: Arc::clone(&policy),
                 shared: Arc::clone(&self.shared),
             });
             self.threads.push(thread.map_err(failed)?);
@@ -325,6 +333,22 @@ impl Server {
         answered.recv().unwrap_or(false)
     }
 
+    /// Takes over what of `config` can change while it runs, at once in every shard when this returns; what
+    /// cannot is named in the answer and in the log. Connected Clients stay.
+    /// # Errors
+    /// `config` cannot be used, or the Server stops. The old configuration stays.
+    pub fn reload(&self, config: Config) -> Result<Reloaded, ReloadError> {
+        self.reloader().reload(config)
+    }
+
+    /// A handle that reloads while something else waits in [`Self::join`].
+    #[must_use]
+    pub fn reloader(&self) -> Reloader {
+        let shared = Arc::clone(&self.shared);
+        let running = Arc::clone(&self.running);
+        Reloader::new(shared, self.commands.clone(), running, self.given.clone())
+    }
+
     /// A handle that stops this Server while something else waits in [`Self::join`].
     #[must_use]
     pub fn stopper(&self) -> Stopper {
@@ -377,16 +401,6 @@ impl Drop for Server {
     }
 }
 
-/// The authenticators a configuration asks for.
-fn authentication(config: &Config) -> Authentication {
-    let anonymous = Anonymous::new(config.authentication.anonymous);
-    let mut authenticators: Vec<Arc<dyn Authenticator>> = vec![Arc::new(anonymous)];
-    if config.authentication.test_method {
-        authenticators.push(Arc::new(Challenge::default()));
-    }
-    Authentication::new(authenticators)
-}
-
 fn open_all(
     addresses: &[SocketAddr],
     shard_count: u16,
@@ -429,17 +443,11 @@ fn deal(opened: Vec<listener::Opened>, shard_count: u16) -> impl Iterator<Item =
     dealt.into_iter()
 }
 
-fn settings(
-    config: &Config,
-    authentication: Authentication,
-    hands_out: bool,
-    segments: usize,
-) -> Settings {
+fn settings(config: &Config, hands_out: bool, segments: usize) -> Settings {
     let shard_count = config.shards.get();
     let random = || std::hash::RandomState::new().hash_one(0_u8);
     let limits = &config.limits;
     Settings {
-        authentication,
         server_limits: ServerLimits {
             maximum_packet_size_bytes: limits.maximum_packet_size_bytes,
             receive_maximum: limits.receive_maximum,
@@ -457,7 +465,6 @@ fn settings(
         hash_seed: random(),
         shard_count,
         client_id_prefix: format!("auto-{:016x}", random()),
-        stop: config.stop.clone(),
         hands_out,
     }
 }
@@ -484,7 +491,7 @@ pub(crate) fn shared_for_tests(shard_count: u16, config: &Config) -> Arc<Shared>
         ..config.clone()
     };
     let (_, mailboxes) = polls(shard_count).expect("the system has room");
-    let settings = settings(&config, authentication(&config), false, 0);
+    let settings = settings(&config, false, 0);
     Arc::new(Shared::new(mailboxes, settings, None))
 }
 
@@ -502,8 +509,7 @@ mod tests {
             ..Config::default()
         };
         let opened = listener::open(([127, 0, 0, 1], 0).into(), 1).expect("a free port");
-        let asked = authentication(&config);
-        let server = Server::start_at(vec![opened], config, asked, |_| MemoryStore::new())
+        let server = Server::start_at(vec![opened], config, None, |_| MemoryStore::new())
             .expect("the Server starts");
         assert!(server.shared.settings.hands_out);
         let clients: Vec<TcpStream> = (b'a'..=b'p')

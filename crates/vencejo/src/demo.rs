@@ -52,7 +52,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<(), Failure> {
         }
         let house = tokio::spawn(house(address));
         serve::print(&what_to_try(address));
-        let result = serve::until_stopped(server, &mut signals).await;
+        let result = serve::until_stopped(server, &mut signals, None).await;
         house.abort();
         result
     })

@@ -14,7 +14,7 @@ use clap::{Args, ValueEnum};
 use server::authentication::AnonymousPolicy;
 use server::config::{self, Config, StorageConfig};
 use server::persist::Restored;
-use server::{Server, StartError, Stopped};
+use server::{Reloader, Server, StartError, Stopped};
 use store::{Level, OpenError};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
@@ -112,8 +112,17 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
         let mut signals = Signals::new()?;
         let server = Server::start(config.clone()).map_err(|error| start_failure(&error))?;
         greet(args, &config, &server, started.elapsed());
-        until_stopped(server, &mut signals).await
+        until_stopped(server, &mut signals, Some(args)).await
     })
+}
+
+/// Reads the file again and takes over what can change; a wrong one changes nothing.
+fn reload(args: &ServeArgs, reloader: &Reloader) {
+    match configuration(args) {
+        // What stands in the way is in the log already.
+        Ok(config) => drop(reloader.reload(config)),
+        Err(failure) => reloader.refuse(&failure.text),
+    }
 }
 
 fn configuration(args: &ServeArgs) -> Result<Config, Failure> {
@@ -331,10 +340,17 @@ pub(crate) fn print(text: &str) {
         .ok();
 }
 
-/// SIGINT and SIGTERM.
+/// SIGINT, SIGTERM and SIGHUP.
 pub(crate) struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+/// What a signal asks for.
+enum Asked {
+    Stop,
+    Reload,
 }
 
 impl Signals {
@@ -343,42 +359,60 @@ impl Signals {
         Ok(Self {
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,
+            hangup: listen(SignalKind::hangup())?,
         })
     }
 
-    /// The next one that comes later than `pause` from now.
-    async fn next_after(&mut self, pause: Duration) {
+    /// The next one to stop that comes later than `pause` from now.
+    async fn next_stop_after(&mut self, pause: Duration) {
         let until = Instant::now() + pause;
         loop {
-            self.next().await;
-            if Instant::now() >= until {
+            let asked = self.next().await;
+            if matches!(asked, Asked::Stop) && Instant::now() >= until {
                 return;
             }
         }
     }
 
-    pub(crate) async fn next(&mut self) {
+    async fn next(&mut self) -> Asked {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.hangup.recv() => Asked::Reload,
         }
     }
 }
 
-/// Waits for a signal, then stops in peace; a second signal ends it at once.
-pub(crate) async fn until_stopped(server: Server, signals: &mut Signals) -> Result<(), Failure> {
+/// Waits for a signal to stop, then stops in peace; a second one ends it at once. SIGHUP reloads what `args`
+/// name; where they name no file there is nothing to reload, and it means that the terminal is closed.
+pub(crate) async fn until_stopped(
+    server: Server,
+    signals: &mut Signals,
+    args: Option<&ServeArgs>,
+) -> Result<(), Failure> {
+    let args = args.filter(|args| args.config.is_some());
     let stopper = server.stopper();
+    let reloader = server.reloader();
     let mut stopped = tokio::task::spawn_blocking(move || server.join());
-    tokio::select! {
-        () = signals.next() => stopper.stop(),
-        stopped = &mut stopped => {
-            judge(stopped)?;
-            return Err(Failure::new("the server has stopped by itself; the log says why"));
+    loop {
+        tokio::select! {
+            asked = signals.next() => match (asked, args) {
+                (Asked::Reload, Some(args)) => {
+                    let (args, reloader) = (args.clone(), reloader.clone());
+                    // The next signal waits, so that the last file that is read is the one that counts.
+                    tokio::task::spawn_blocking(move || reload(&args, &reloader)).await.ok();
+                }
+                _ => break stopper.stop(),
+            },
+            stopped = &mut stopped => {
+                judge(stopped)?;
+                return Err(Failure::new("the server has stopped by itself; the log says why"));
+            }
         }
     }
     tokio::select! {
         stopped = stopped => judge(stopped),
-        () = signals.next_after(SAME_SIGNAL) => {
+        () = signals.next_stop_after(SAME_SIGNAL) => {
             Err(Failure::new("stopped at once, at the second signal"))
         }
     }

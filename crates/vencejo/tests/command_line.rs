@@ -555,3 +555,52 @@ fn a_closed_pipe_ends_a_subscriber_quietly() {
         (Some(141), "")
     );
 }
+
+/// Asks again until `is_right`, for as long as anything may take.
+fn until(is_right: impl Fn() -> bool) -> bool {
+    let started = Instant::now();
+    while started.elapsed() < DEADLINE {
+        if is_right() {
+            return true;
+        }
+    }
+    false
+}
+
+#[test]
+fn sighup_takes_over_a_right_file_and_a_wrong_one_changes_nothing() {
+    let file = std::env::temp_dir().join(format!("vencejo-sighup-{}.toml", std::process::id()));
+    let write = |anonymous: &str| {
+        let text =
+            format!("sys_interval = \"1s\"\n[authentication]\nanonymous = \"{anonymous}\"\n");
+        std::fs::write(&file, text).expect("a temporary file");
+    };
+    write("loopback");
+    let path = file.to_str().expect("a name of text");
+    let args = ["-c", path, "--listen", "127.0.0.1:0", "--level", "memory"];
+    let mut server = Running::start(&[&["serve"], &args[..]].concat());
+    let line = server.line_with("mqtt://");
+    let port = line.split_once("127.0.0.1:").map_or("", |(_, rest)| rest);
+    let port = port
+        .split_whitespace()
+        .next()
+        .unwrap_or_default()
+        .to_owned();
+    let served = Served { server, port };
+    served.publish(&["-t", "a", "-m", "b"]);
+    let mut operator = served.subscriber(&["-t", "$SYS/broker/alarms"]);
+    assert_eq!(operator.line_with("none"), "none");
+
+    write("nobody");
+    served.server.signal("HUP");
+    let alarm = operator.line_with("not reloaded");
+    assert!(alarm.contains(":3:13: unknown word `nobody`"), "{alarm}");
+    served.publish(&["-t", "a", "-m", "b"]);
+
+    write("never");
+    served.server.signal("HUP");
+    assert_eq!(operator.line_with("none"), "none");
+    let refused = || served.tool("pub", &["-t", "a", "-m", "b"]).status.code() != Some(0);
+    assert!(until(refused));
+    std::fs::remove_file(&file).ok();
+}

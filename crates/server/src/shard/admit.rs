@@ -81,7 +81,7 @@ impl<S: Store> Shard<S> {
             peer,
             version: connect.version,
         };
-        let authentication = &self.shared.settings.authentication;
+        let authentication = &self.policy.authentication;
         let exchange = &mut pending.exchange;
         match authentication.authenticate(method.as_deref(), &attempt, exchange) {
             Decision::Allow { permissions, data } => {
@@ -269,7 +269,7 @@ impl<S: Store> Shard<S> {
             version: connection.protocol.version(),
         };
         let method = auth.method.as_deref();
-        let authentication = &self.shared.settings.authentication;
+        let authentication = &self.policy.authentication;
         let answer = |reason, data| {
             let method = method.unwrap_or_default();
             Outgoing::Auth(Box::new(Auth::new(reason, method, data)))

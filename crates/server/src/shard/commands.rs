@@ -4,7 +4,7 @@
 //! disconnected Client means (see `engine`). Start reading at [`Shard::take_commands`].
 //! Invariant: a command is answered, or the shard has ended.
 
-use std::sync::mpsc;
+use std::sync::{Arc, PoisonError, mpsc};
 use std::time::Duration;
 
 use proto::packet::ReasonCode;
@@ -12,6 +12,7 @@ use store::Store;
 
 use super::Shard;
 use crate::persist::unix_millis;
+use crate::reload::Policy;
 
 /// One thing to do, asked from outside the shards.
 #[derive(Debug)]
@@ -22,6 +23,13 @@ pub(crate) enum Command {
         client_id: String,
         /// Hears whether it was connected.
         answer: mpsc::Sender<bool>,
+    },
+    /// Go by another policy from now on.
+    Reload {
+        /// By which.
+        policy: Arc<Policy>,
+        /// Hears that it is so.
+        done: mpsc::Sender<()>,
     },
 }
 
@@ -39,6 +47,10 @@ impl<S: Store> Shard<S> {
                     self.deliver();
                     // Who asked may not wait for the answer.
                     answer.send(was_connected).ok();
+                }
+                Command::Reload { policy, done } => {
+                    self.policy = policy;
+                    done.send(()).ok();
                 }
             }
         }
@@ -60,11 +72,32 @@ impl<S: Store> Shard<S> {
             (0, 0)
         };
         self.engine.measure(self.connections.len() as u64, memory);
-        if self.links.own().0 == 0
-            && let Some(figures) = &self.shared.figures
-        {
-            self.engine.tell_sys(figures.topics());
+        if self.links.own().0 == 0 {
+            let topics = self.sys_topics();
+            self.engine.tell_sys(topics);
         }
+    }
+
+    /// What the store says of itself, and the alarms; with no store, alarms only.
+    fn sys_topics(&self) -> Vec<(&'static str, String)> {
+        let figures = self.shared.figures.as_ref();
+        let mut topics = figures.map_or_else(
+            || vec![("alarms", NO_ALARM.to_owned())],
+            |figures| figures.topics(),
+        );
+        let refused = self.shared.reload_refused.lock();
+        let refused = refused.unwrap_or_else(PoisonError::into_inner);
+        if let Some(refused) = &*refused
+            && let Some((_, alarms)) = topics.iter_mut().find(|(name, _)| *name == "alarms")
+        {
+            if alarms == NO_ALARM {
+                alarms.clear();
+            } else {
+                alarms.push('\n');
+            }
+            alarms.push_str(refused);
+        }
+        topics
     }
 }
 
@@ -80,6 +113,8 @@ fn memory_bytes(status: &str) -> (u64, u64) {
     (current, bytes("VmHWM:").unwrap_or(current))
 }
 
+/// What `alarms` says where there is none; an empty value would take the topic away.
+const NO_ALARM: &str = "none";
 /// The system is not asked more often.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(1);
 

@@ -22,7 +22,7 @@ mod unsent;
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use engine::{ConnectionKey, Engine, ShardIndex};
@@ -43,9 +43,8 @@ pub(crate) use accept::{Acceptor, REFUSALS_MAX};
 pub(crate) use commands::Command;
 pub(crate) use links::{Links, Mailbox};
 
-use crate::authentication::Authentication;
-use crate::config::StopConfig;
 use crate::persist::Figures;
+use crate::reload::Policy;
 
 /// What all shards of a Server see.
 #[derive(Debug)]
@@ -62,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     /// What the store says of itself; `None` where everything is in memory.
     pub(crate) figures: Option<Arc<Figures>>,
+    /// Why the last reload was refused; `None` once one was not.
+    pub(crate) reload_refused: Mutex<Option<String>>,
 }
 
 impl Shared {
@@ -79,6 +80,7 @@ impl Shared {
             mailboxes,
             settings,
             figures,
+            reload_refused: Mutex::new(None),
         }
     }
 
@@ -108,7 +110,6 @@ impl Shared {
 /// What a shard is told once.
 #[derive(Debug)]
 pub(crate) struct Settings {
-    pub(crate) authentication: Authentication,
     pub(crate) server_limits: ServerLimits,
     /// Connections served at once.
     pub(crate) connections_max: usize,
@@ -120,7 +121,6 @@ pub(crate) struct Settings {
     pub(crate) shard_count: u16,
     /// What Client Identifiers given by this process begin with.
     pub(crate) client_id_prefix: String,
-    pub(crate) stop: StopConfig,
     /// Whether shard 0 accepts for all.
     pub(crate) hands_out: bool,
 }
@@ -161,6 +161,8 @@ pub(crate) struct Shard<S> {
     commands: mpsc::Receiver<Command>,
     /// When `$SYS` was last told what only the server can measure.
     measured_at: Option<Instant>,
+    /// What a reload replaces.
+    policy: Arc<Policy>,
     shared: Arc<Shared>,
 }
 
@@ -186,6 +188,7 @@ pub(crate) struct Parts<S> {
     pub(crate) commands: mpsc::Receiver<Command>,
     /// Hears that this shard accepts.
     pub(crate) started: mpsc::Sender<()>,
+    pub(crate) policy: Arc<Policy>,
     pub(crate) shared: Arc<Shared>,
 }
 
@@ -201,6 +204,7 @@ impl<S: Store> Shard<S> {
             acceptor,
             commands,
             started,
+            policy,
             shared,
         } = parts;
         let mut engine = Engine::new(engine, now);
@@ -230,6 +234,7 @@ impl<S: Store> Shard<S> {
             owes_barrier: false,
             commands,
             measured_at: None,
+            policy,
             shared,
         }
     }

@@ -108,7 +108,7 @@ impl<S: Store> Shard<S> {
         self.stopping = Stopping::Told(until);
         self.has_news = true;
         self.settle();
-        let stop = &self.shared.settings.stop;
+        let stop = &self.policy.stop;
         let reason = match stop.server_reference {
             Some(_) if stop.server_moved => ReasonCode::ServerMoved,
             Some(_) => ReasonCode::UseAnotherServer,

@@ -13,6 +13,7 @@ mod delivery;
 mod durable;
 mod open_files;
 mod operating;
+mod reloading;
 mod stopping;
 mod storage;
 
