@@ -6,6 +6,7 @@
 //! Server's answer; while much waits to be written no request is taken.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Debug;
 use std::io;
 use std::net::SocketAddr;
 
@@ -16,8 +17,7 @@ use proto::packet::{
     UnsubAck, UserProperties,
 };
 use proto::{PacketIdentifier, Version};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant as TokioInstant, sleep_until, timeout};
@@ -77,8 +77,10 @@ enum Waiting {
 #[derive(Debug)]
 pub(crate) struct Driver {
     connection: ClientConnection,
-    reader: OwnedReadHalf,
-    writer: OwnedWriteHalf,
+    reader: Reader,
+    writer: Writer,
+    /// What was written may still wait for the socket: TLS keeps it.
+    is_unflushed: bool,
     input: BytesMut,
     out: Vec<u8>,
     /// How much of `out` is written.
@@ -102,7 +104,7 @@ impl Driver {
         inlets: Inlets,
         events: mpsc::Sender<Event>,
     ) -> Result<(Self, Box<ConnAck>), ConnectError> {
-        let stream = open(options).await?;
+        let (reader, writer) = open(options).await?;
         let mut out = Vec::new();
         let connection = ClientConnection::new(
             &options.connect,
@@ -112,11 +114,11 @@ impl Driver {
             &mut out,
         )
         .map_err(ConnectError::Options)?;
-        let (reader, writer) = stream.into_split();
         let mut driver = Self {
             connection,
             reader,
             writer,
+            is_unflushed: false,
             input: BytesMut::new(),
             out,
             written: 0,
@@ -137,8 +139,7 @@ impl Driver {
     }
 
     async fn await_connack(&mut self) -> Result<Box<ConnAck>, ConnectError> {
-        self.writer
-            .write_all(&self.out)
+        write_out(&mut self.writer, &self.out)
             .await
             .map_err(ConnectError::Tcp)?;
         self.out.clear();
@@ -177,7 +178,7 @@ impl Driver {
     async fn refuse_server(&mut self, error: ClientError) -> ConnectError {
         self.connection.refuse(&error, now(), &mut self.out);
         // Best effort: the connection is given up either way.
-        self.writer.write_all(&self.out).await.ok();
+        write_out(&mut self.writer, &self.out).await.ok();
         ConnectError::Protocol(error)
     }
 
@@ -224,7 +225,7 @@ impl Driver {
     /// Waits for one thing and does it.
     async fn turn(&mut self) -> Result<Turn, DisconnectCause> {
         let is_paused = self.is_paused();
-        let is_writing = self.written < self.out.len();
+        let is_writing = self.written < self.out.len() || self.is_unflushed;
         let takes_commands = self.out.len() - self.written < OUT_BYTES_MAX;
         let takes_publications = takes_commands && self.blocked.is_none();
         let deadline = self.connection.poll_timeout().map(TokioInstant::from_std);
@@ -232,8 +233,10 @@ impl Driver {
         tokio::select! {
             Some(()) = self.inlets.taken.recv() => self.acknowledge(),
             permit = events.reserve(), if !self.undelivered.is_empty() => self.hand_over(permit),
-            result = self.writer.write(self.out.get(self.written..).unwrap_or_default()), if is_writing => {
-                self.written += result.map_err(DisconnectCause::Io)?;
+            result = write_some(&mut self.writer, self.out.get(self.written..).unwrap_or_default()), if is_writing => {
+                let written = result.map_err(DisconnectCause::Io)?;
+                self.is_unflushed = written > 0;
+                self.written += written;
                 if self.written == self.out.len() {
                     self.out.clear();
                     self.written = 0;
@@ -600,8 +603,38 @@ fn answer(waiting: &mut BTreeMap<PacketIdentifier, Waiting>, event: ClientEvent<
     }
 }
 
+/// A step of writing that can be given up at any time: some bytes, or, if there are none, all that TLS has kept.
+async fn write_some(writer: &mut Writer, bytes: &[u8]) -> io::Result<usize> {
+    if bytes.is_empty() {
+        writer.flush().await.map(|()| 0)
+    } else {
+        writer.write(bytes).await
+    }
+}
+
+async fn write_out(writer: &mut Writer, bytes: &[u8]) -> io::Result<()> {
+    writer.write_all(bytes).await?;
+    writer.flush().await
+}
+
+/// The connection as it was asked for, for reading and for writing.
+async fn open(options: &Options) -> Result<(Reader, Writer), ConnectError> {
+    let stream = open_tcp(options).await?;
+    let Some(tls) = &options.tls else {
+        let (reader, writer) = stream.into_split();
+        return Ok((Box::new(reader), Box::new(writer)));
+    };
+    let secured = timeout(options.timeouts.connack, tls.secure(&options.host, stream));
+    let stream = secured
+        .await
+        .map_err(|_| ConnectError::Timeout)?
+        .map_err(ConnectError::Tls)?;
+    let (reader, writer) = tokio::io::split(stream);
+    Ok((Box::new(reader), Box::new(writer)))
+}
+
 /// Tries each address of the host in turn.
-async fn open(options: &Options) -> Result<TcpStream, ConnectError> {
+async fn open_tcp(options: &Options) -> Result<TcpStream, ConnectError> {
     let host = options.host.as_str();
     let addresses = tokio::net::lookup_host((host, options.port))
         .await
@@ -633,6 +666,17 @@ async fn open_one(address: SocketAddr, options: &Options) -> io::Result<TcpStrea
     }
     socket.connect(address).await
 }
+
+/// The reading side of any kind of connection.
+trait Reading: AsyncRead + Debug + Send + Unpin {}
+impl<T: AsyncRead + Debug + Send + Unpin> Reading for T {}
+
+/// The writing side.
+trait Writing: AsyncWrite + Debug + Send + Unpin {}
+impl<T: AsyncWrite + Debug + Send + Unpin> Writing for T {}
+
+type Reader = Box<dyn Reading>;
+type Writer = Box<dyn Writing>;
 
 /// Messages the application has not taken that are kept while it waits for an answer.
 const UNDELIVERED_MAX: usize = 1024;

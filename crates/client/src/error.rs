@@ -8,6 +8,8 @@ use std::io;
 use proto::connection::{ClientError, SendError};
 use proto::packet::{ConnAck, Disconnect, Malformed};
 
+use crate::tls::TlsError;
+
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -17,6 +19,9 @@ pub enum ConnectError {
     /// No address took the TCP connection; this is the last one's error.
     #[error("{0}")]
     Tcp(io::Error),
+    /// The connection cannot be secured.
+    #[error("{0}")]
+    Tls(TlsError),
     /// Nobody answered in time.
     #[error("nobody answered in time")]
     Timeout,

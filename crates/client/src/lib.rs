@@ -9,6 +9,7 @@ mod driver;
 mod error;
 mod message;
 mod options;
+mod tls;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,6 +26,7 @@ use proto::packet::{
     UnsubAck, UserProperties,
 };
 use proto::{PacketIdentifier, Qos, Version};
+pub use tls::{Tls, TlsError, TlsVersion};
 
 use driver::{Command, Driver, Inlets, ToPublish};
 

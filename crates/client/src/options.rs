@@ -12,6 +12,8 @@ use proto::connection::{ClientSession, ClientTimeouts};
 use proto::packet::{Connect, ConnectProperties, Packet, Will};
 use proto::{Secret, Version};
 
+use crate::tls::Tls;
+
 /// Which way a packet went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
@@ -51,6 +53,7 @@ pub struct Options {
     pub(crate) bind_address: Option<IpAddr>,
     pub(crate) nodelay: bool,
     pub(crate) packet_log: Option<PacketLog>,
+    pub(crate) tls: Option<Tls>,
 }
 
 impl Options {
@@ -65,6 +68,7 @@ impl Options {
             bind_address: None,
             nodelay: false,
             packet_log: None,
+            tls: None,
         }
     }
 
@@ -169,6 +173,13 @@ impl Options {
     #[must_use]
     pub fn packet_log(mut self, log: PacketLog) -> Self {
         self.packet_log = Some(log);
+        self
+    }
+
+    /// Secures the connection with TLS; the usual port is 8883.
+    #[must_use]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
         self
     }
 }

@@ -114,16 +114,16 @@ fn hint(error: &clap::Error) -> Option<&'static str> {
     if error.kind() != ErrorKind::UnknownArgument {
         return None;
     }
-    let is_tls = flag.starts_with("--tls") || flag.starts_with("--psk");
     match flag.as_str() {
         "-p" | "--port" => Some("a server is told where to listen with --listen 127.0.0.1:1884."),
-        "--cafile" | "--capath" | "--cert" | "--key" | "--insecure" => Some(NO_TLS),
-        "--ws" | "--unix" | "--proxy" => Some("only plain TCP is there yet."),
-        _ => is_tls.then_some(NO_TLS),
+        "--psk" | "--psk-identity" => Some("TLS is there with certificates only: --cafile."),
+        "--ciphers" | "--tls-engine" | "--tls-engine-kpass-sha1" | "--keyform" => Some(
+            "the TLS in this program chooses its ciphers itself and reads keys from PEM files.",
+        ),
+        "--ws" | "--unix" | "--proxy" => Some("only TCP and TLS are there yet."),
+        _ => None,
     }
 }
-
-const NO_TLS: &str = "TLS is not there yet: plain TCP only, for networks you trust.";
 
 #[cfg(test)]
 mod tests {
@@ -225,9 +225,9 @@ mod tests {
         let cases = [
             ("vencejo serve -p 1884", Some("--listen")),
             ("vencejo --port 1884", Some("--listen")),
-            ("vencejo pub -t a -m b --cafile x", Some("TLS")),
-            ("vencejo sub -t a --tls-version x", Some("TLS")),
-            ("vencejo sub -t a --unix x", Some("plain TCP")),
+            ("vencejo pub -t a -m b --psk x", Some("--cafile")),
+            ("vencejo sub -t a --ciphers x", Some("chooses its ciphers")),
+            ("vencejo sub -t a --unix x", Some("TCP and TLS")),
             ("vencejo sub -t a --nonsense", None),
         ];
         for (line, expected) in cases {

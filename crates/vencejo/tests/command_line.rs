@@ -299,9 +299,9 @@ fn mistakes_come_with_what_to_do() {
             "Unable to connect (Lookup error.). There is no host \"127.0.0.1:1883\". The port goes to -p.",
         ),
         (
-            &["sub", "-t", "a", "--cafile", "ca.crt"],
+            &["sub", "-t", "a", "--cafile", "/nowhere/ca.crt"],
             1,
-            "Note: TLS is not there yet",
+            "Error: /nowhere/ca.crt: No such file or directory",
         ),
         (
             &["serve", "--listen", "localhost:1884"],

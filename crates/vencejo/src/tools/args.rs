@@ -17,6 +17,7 @@ use proto::{Qos, Secret, Version, topic};
 use super::Failure;
 use super::packet_log;
 use super::properties::Properties;
+use super::tls::TlsArgs;
 
 /// Publish a message: `vencejo pub -t topic -m message`
 #[derive(Args, Clone, Debug)]
@@ -121,10 +122,10 @@ pub(crate) struct ConnectionArgs {
     /// Host to connect to [default: localhost]
     #[arg(short = 'h', long, alias = "hostname")]
     pub(crate) host: Option<String>,
-    /// Port to connect to [default: 1883]
+    /// Port to connect to [default: 1883, with TLS 8883]
     #[arg(short = 'p', long)]
     pub(crate) port: Option<String>,
-    /// Everything at once: `mqtt://user:password@host:port/topic`; all but the host may be left out
+    /// Everything at once: `mqtt://user:password@host:port/topic`, with TLS `mqtts://`; all but the host may be left out
     #[arg(short = 'L', long)]
     pub(crate) url: Option<String>,
     /// Client identifier [default: the server assigns one]
@@ -177,6 +178,8 @@ pub(crate) struct ConnectionArgs {
     /// Send small packets at once (turns Nagle's algorithm off)
     #[arg(long)]
     pub(crate) nodelay: bool,
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
     /// Print every packet
     #[arg(short = 'd', long)]
     pub(crate) debug: bool,
@@ -218,14 +221,8 @@ impl ConnectionArgs {
             .transpose()
             .map_err(|text| usage(&text))?;
         let url = url.unwrap_or_default();
-        let port = match &self.port {
-            Some(text) => text
-                .parse::<u16>()
-                .ok()
-                .filter(|port| *port > 0)
-                .ok_or_else(|| usage(&format!("Invalid port given: {text}")))?,
-            None => url.port.unwrap_or(1883),
-        };
+        let tls = self.tls.tls(tool, url.is_tls)?;
+        let port = self.port(tool, url.port, tls.is_some())?;
         let host = self
             .host
             .clone()
@@ -265,6 +262,9 @@ impl ConnectionArgs {
         if let Some(address) = self.bind_address {
             options = options.bind_address(address);
         }
+        if let Some(tls) = tls {
+            options = options.tls(tls);
+        }
         if self.debug {
             options = options.packet_log(PacketLog::new(packet_log::printer(client_id, version)));
         }
@@ -275,6 +275,18 @@ impl ConnectionArgs {
             properties,
             url_topic: url.topic,
         })
+    }
+
+    fn port(&self, tool: &str, of_url: Option<u16>, is_tls: bool) -> Result<u16, Failure> {
+        let usual = if is_tls { 8883 } else { 1883 };
+        match &self.port {
+            None => Ok(of_url.unwrap_or(usual)),
+            Some(text) => text
+                .parse()
+                .ok()
+                .filter(|port| *port > 0)
+                .ok_or_else(|| Failure::usage(tool, format!("Invalid port given: {text}"))),
+        }
     }
 
     fn client_id(&self, tool: &str, version: Version) -> Result<String, Failure> {
@@ -394,9 +406,10 @@ fn parse_version(text: &str) -> Option<Version> {
     }
 }
 
-/// The parts of `mqtt://[user[:password]@]host[:port]/topic`.
+/// The parts of `mqtt://[user[:password]@]host[:port]/topic`, or `mqtts://`.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Url {
+    is_tls: bool,
     host: Option<String>,
     port: Option<u16>,
     user_name: Option<String>,
@@ -405,14 +418,10 @@ struct Url {
 }
 
 fn parse_url(text: &str) -> Result<Url, String> {
-    let Some(rest) = text.strip_prefix("mqtt://") else {
-        let is_tls = text.starts_with("mqtts://");
-        return Err(if is_tls {
-            "TLS is not there yet: use mqtt://"
-        } else {
-            "unsupported URL scheme."
-        }
-        .into());
+    let (is_tls, rest) = match text.split_once("://") {
+        Some(("mqtt", rest)) => (false, rest),
+        Some(("mqtts", rest)) => (true, rest),
+        _ => return Err("unsupported URL scheme.".into()),
     };
     let (authority, topic) = match rest.split_once('/') {
         Some((authority, topic)) => (authority, Some(topic)),
@@ -448,6 +457,7 @@ fn parse_url(text: &str) -> Result<Url, String> {
         return Err("the URL has no host.".into());
     }
     Ok(Url {
+        is_tls,
         host: Some(host.to_owned()),
         port,
         user_name: user_name.map(percent_decode),
@@ -516,7 +526,7 @@ mod tests {
         );
         assert_eq!(parse_url("mqtt://host/").unwrap().topic, None);
         assert!(parse_url("http://host").is_err());
-        assert!(parse_url("mqtts://host").unwrap_err().contains("TLS"));
+        assert!(parse_url("mqtts://host").unwrap().is_tls);
         assert!(parse_url("mqtt://host:99999/x").is_err());
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod packet_log;
 pub(crate) mod properties;
 pub(crate) mod publish;
 pub(crate) mod subscribe;
+pub(crate) mod tls;
 
 use std::io::Write;
 
@@ -94,6 +95,9 @@ fn failure_of(error: &ConnectError, options: &Options, version: Version) -> Fail
             Failure::new(format!("Error: {words} ({host} port {port})"))
         }
         ConnectError::Closed => Failure::new("Error: The connection was lost."),
+        ConnectError::Tls(error) => Failure::new(format!(
+            "Error: A TLS error occurred: {error} ({host} port {port})"
+        )),
         other => Failure::new(format!("Error: {other}.")),
     }
 }

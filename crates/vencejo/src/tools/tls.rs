@@ -1,0 +1,148 @@
+//! The flags of `pub` and `sub` for TLS.
+//!
+//! Owns: [`TlsArgs`] and checks across them. Does not own: the handshake (see `client::Tls`).
+//! Start reading at [`TlsArgs::tls`]. Invariant: a flag means here what it means to mosquitto.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use client::{Tls, TlsError, TlsVersion};
+
+use super::Failure;
+
+/// How the connection is secured.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "TLS")]
+pub(crate) struct TlsArgs {
+    /// Believe servers whose certificates one of those in this PEM file has signed; the port is then 8883
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cafile: Option<PathBuf>,
+    /// The same with every PEM file of a folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) capath: Option<PathBuf>,
+    /// The same with the certificates of the system, as `mqtts://` does where none are named
+    #[arg(long)]
+    pub(crate) tls_use_os_certs: bool,
+    /// Our certificate (PEM), for a server that asks for one
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cert: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
+    /// Believe a certificate that is for another host: for tests only
+    #[arg(long)]
+    pub(crate) insecure: bool,
+    /// tlsv1.2 or tlsv1.3 [default: both]
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) tls_version: Option<String>,
+    /// Offer this protocol (ALPN)
+    #[arg(long, value_name = "PROTOCOL")]
+    pub(crate) tls_alpn: Option<String>,
+}
+
+impl TlsArgs {
+    /// What the flags come to; `None` for a connection without TLS. `is_asked`: the URL has asked for it.
+    pub(crate) fn tls(&self, tool: &str, is_asked: bool) -> Result<Option<Tls>, Failure> {
+        let names_roots = self.cafile.is_some() || self.capath.is_some();
+        if !names_roots && !self.tls_use_os_certs && !is_asked {
+            return match self.unused() {
+                None => Ok(None),
+                Some(flag) => {
+                    let text =
+                        format!("{flag} needs --cafile, --capath, --tls-use-os-certs or mqtts://.");
+                    Err(Failure::usage(tool, text))
+                }
+            };
+        }
+        let failed = |error: TlsError| Failure::new(format!("Error: {error}."));
+        let mut tls = Tls::new();
+        if let Some(path) = &self.cafile {
+            tls = tls.root_file(path).map_err(failed)?;
+        }
+        if let Some(path) = &self.capath {
+            tls = tls.root_folder(path).map_err(failed)?;
+        }
+        tls = match (&self.cert, &self.key) {
+            (None, None) => tls,
+            (Some(chain), Some(key)) => tls.client_certificate(chain, key).map_err(failed)?,
+            _ => {
+                let text = "Both certfile and keyfile must be provided if one of them is set.";
+                return Err(Failure::usage(tool, text));
+            }
+        };
+        if self.insecure {
+            tls = tls.skip_host_name();
+        }
+        match self.tls_version.as_deref() {
+            None => {}
+            Some("tlsv1.2" | "1.2") => tls = tls.version(TlsVersion::Tls12),
+            Some("tlsv1.3" | "1.3") => tls = tls.version(TlsVersion::Tls13),
+            Some(other) => {
+                let text = format!("TLS version {other} is not one of tlsv1.2 and tlsv1.3.");
+                return Err(Failure::usage(tool, text));
+            }
+        }
+        if let Some(protocol) = &self.tls_alpn {
+            tls = tls.alpn(protocol.as_bytes());
+        }
+        Ok(Some(tls))
+    }
+
+    /// A flag that says something about TLS where there is none: the user believes to be safe.
+    fn unused(&self) -> Option<&'static str> {
+        let flags = [
+            (self.cert.is_some(), "--cert"),
+            (self.key.is_some(), "--key"),
+            (self.insecure, "--insecure"),
+            (self.tls_version.is_some(), "--tls-version"),
+            (self.tls_alpn.is_some(), "--tls-alpn"),
+        ];
+        flags
+            .iter()
+            .find_map(|(is_set, flag)| is_set.then_some(*flag))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_for_a_connection_without_tls_are_refused() {
+        let args = TlsArgs {
+            insecure: true,
+            ..TlsArgs::default()
+        };
+        let failure = args.tls("pub", false).expect_err("no TLS");
+        assert!(
+            failure.text.contains("--insecure needs --cafile"),
+            "{failure:?}"
+        );
+        assert!(args.tls("pub", true).expect("mqtts").is_some());
+        assert!(TlsArgs::default().tls("pub", false).expect("TCP").is_none());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named() {
+        let args = TlsArgs {
+            cafile: Some("/nowhere/ca.crt".into()),
+            ..TlsArgs::default()
+        };
+        let failure = args.tls("pub", false).expect_err("no file");
+        assert!(failure.text.contains("/nowhere/ca.crt"), "{failure:?}");
+        let args = TlsArgs {
+            cert: Some("/nowhere/a.crt".into()),
+            tls_use_os_certs: true,
+            ..TlsArgs::default()
+        };
+        let failure = args.tls("pub", false).expect_err("no key");
+        assert!(failure.text.contains("Both certfile"), "{failure:?}");
+        let args = TlsArgs {
+            tls_version: Some("tlsv1.1".to_owned()),
+            tls_use_os_certs: true,
+            ..TlsArgs::default()
+        };
+        let failure = args.tls("pub", false).expect_err("too old");
+        assert!(failure.text.contains("tlsv1.1"), "{failure:?}");
+    }
+}
