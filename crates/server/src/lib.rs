@@ -6,6 +6,7 @@
 //! open group of the log, and no allocation by a claimed length, on the way of a message.
 
 pub mod authentication;
+mod authorization;
 pub mod config;
 mod listener;
 mod open_files;

@@ -31,11 +31,12 @@ impl Policy {
 
 /// The authenticators a configuration asks for.
 fn authenticators(config: &Config) -> Authentication {
-    let anonymous = Anonymous::new(config.authentication.anonymous);
-    let mut authenticators: Vec<Arc<dyn Authenticator>> = vec![Arc::new(anonymous)];
+    let mut authenticators: Vec<Arc<dyn Authenticator>> = Vec::new();
     if config.authentication.test_method {
-        authenticators.push(Arc::new(Challenge::default()));
+        authenticators.push(Arc::new(Challenge));
     }
+    let anonymous = Anonymous::new(config.authentication.anonymous);
+    authenticators.push(Arc::new(anonymous));
     Authentication::new(authenticators)
 }
 

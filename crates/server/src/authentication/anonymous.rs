@@ -3,12 +3,9 @@
 //! Owns: [`Anonymous`], [`AnonymousPolicy`]. Does not own: passwords (none are checked here).
 //! Start reading at [`Anonymous`]. Invariant: by default nobody from beyond loopback gets in.
 
-use std::sync::Arc;
-
-use engine::Permissions;
 use proto::packet::ReasonCode;
 
-use super::{Attempt, Authenticator, Decision, Exchange};
+use super::{Attempt, Authenticator, Decision, Exchange, Identity};
 
 /// From where Clients are let in without proof.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,21 +19,17 @@ pub enum AnonymousPolicy {
     Always,
 }
 
-/// Lets Clients in by where they come from. A User Name is carried, not checked.
-#[derive(Debug)]
+/// Lets Clients in by where they come from. A User Name is not checked, so it is no user's.
+#[derive(Clone, Copy, Debug)]
 pub struct Anonymous {
     policy: AnonymousPolicy,
-    permissions: Arc<Permissions>,
 }
 
 impl Anonymous {
-    /// Lets Clients in as `policy` says, with every permission.
+    /// Lets Clients in as `policy` says.
     #[must_use]
-    pub fn new(policy: AnonymousPolicy) -> Self {
-        Self {
-            policy,
-            permissions: Arc::new(Permissions::allow_all()),
-        }
+    pub const fn new(policy: AnonymousPolicy) -> Self {
+        Self { policy }
     }
 }
 
@@ -45,24 +38,24 @@ impl Authenticator for Anonymous {
         None
     }
 
-    fn authenticate(&self, attempt: &Attempt<'_>, _: &mut Exchange) -> Decision {
+    fn authenticate(&self, attempt: &Attempt<'_>, _: &mut Exchange) -> Option<Decision> {
         let is_allowed = match self.policy {
             AnonymousPolicy::Never => false,
             AnonymousPolicy::Loopback => attempt.peer.ip().to_canonical().is_loopback(),
             AnonymousPolicy::Always => true,
         };
         if is_allowed {
-            return Decision::Allow {
-                permissions: Arc::clone(&self.permissions),
+            return Some(Decision::Allow {
+                identity: Identity::anonymous(),
                 data: None,
-            };
+            });
         }
         // [MQTT-3.1.4-2] [v3.1.1 MQTT-3.1.4-2]
-        Decision::Deny(
+        Some(Decision::Deny(
             ReasonCode::NotAuthorized,
             "anonymous Clients are not let in from this address, see authentication.anonymous"
                 .to_owned(),
-        )
+        ))
     }
 }
 
@@ -80,7 +73,7 @@ mod tests {
             version: proto::Version::V5,
         };
         let decision = Anonymous::new(policy).authenticate(&attempt, &mut Exchange::default());
-        matches!(decision, Decision::Allow { .. })
+        matches!(decision, Some(Decision::Allow { .. }))
     }
 
     /// Verifies [MQTT-3.1.4-2]: a Client that fails the Server's checks is not let in.

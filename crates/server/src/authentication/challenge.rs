@@ -3,33 +3,20 @@
 //! Owns: [`Challenge`]. Does not own: any secret. Start reading at [`Challenge`].
 //! Invariant: it is reachable only where the configuration says `authentication.test_method = true`.
 
-use std::sync::Arc;
-
-use engine::Permissions;
 use proto::Secret;
 use proto::packet::ReasonCode;
 
-use super::{Attempt, Authenticator, Decision, Exchange};
+use super::{Attempt, Authenticator, Decision, Exchange, Identity};
 
 /// Answers by the Authentication Data alone. `allow` is let in at once with `allowed`; `deny` is refused;
 /// anything else in a first step is asked `challenge-1`. The right answer to `challenge-N` is
 /// `response-N`, which is let in with `allowed`; the answer `again` is asked `challenge-N+1`; all else is refused.
-#[derive(Debug)]
-pub struct Challenge {
-    permissions: Arc<Permissions>,
-}
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Challenge;
 
 impl Challenge {
     /// The Authentication Method it answers for.
     pub const METHOD: &'static str = "VENCEJO-TEST";
-}
-
-impl Default for Challenge {
-    fn default() -> Self {
-        Self {
-            permissions: Arc::new(Permissions::allow_all()),
-        }
-    }
 }
 
 impl Authenticator for Challenge {
@@ -37,15 +24,15 @@ impl Authenticator for Challenge {
         Some(Self::METHOD)
     }
 
-    fn authenticate(&self, attempt: &Attempt<'_>, exchange: &mut Exchange) -> Decision {
+    fn authenticate(&self, attempt: &Attempt<'_>, exchange: &mut Exchange) -> Option<Decision> {
         let data = attempt.data.map(Secret::expose).unwrap_or_default();
         let step = exchange.step;
         let is_right = step > 0 && data == format!("response-{step}").as_bytes();
         if is_right || (step == 0 && data == b"allow") {
-            return Decision::Allow {
-                permissions: Arc::clone(&self.permissions),
+            return Some(Decision::Allow {
+                identity: Identity::anonymous(),
                 data: Some(Secret::new(&b"allowed"[..])),
-            };
+            });
         }
         let goes_on = if step == 0 {
             data != b"deny"
@@ -54,12 +41,13 @@ impl Authenticator for Challenge {
         };
         if goes_on {
             exchange.step += 1;
-            return Decision::Continue(Some(Secret::new(format!("challenge-{}", exchange.step))));
+            let challenge = Secret::new(format!("challenge-{}", exchange.step));
+            return Some(Decision::Continue(Some(challenge)));
         }
-        Decision::Deny(
+        Some(Decision::Deny(
             ReasonCode::NotAuthorized,
             "the test method says no".to_owned(),
-        )
+        ))
     }
 }
 
@@ -76,7 +64,10 @@ mod tests {
             peer: ([127, 0, 0, 1], 9).into(),
             version: proto::Version::V5,
         };
-        match Challenge::default().authenticate(&attempt, exchange) {
+        match Challenge
+            .authenticate(&attempt, exchange)
+            .expect("a decision")
+        {
             Decision::Allow { .. } => "allow".to_owned(),
             Decision::Continue(data) => {
                 String::from_utf8_lossy(data.expect("a challenge").expose()).into_owned()

@@ -1,23 +1,24 @@
 //! Who a Client is: the question every CONNECT and AUTH is put to before the engine hears of it.
 //!
-//! Owns: [`Authenticator`] and what goes in and out of it, [`Authentication`] which finds the one to
-//! ask. Does not own: the frame of the exchange (see `proto::connection`), what a Client may do with its
-//! permissions (see `engine`). Start reading at [`Authentication::authenticate`].
+//! Owns: [`Authenticator`] and what goes in and out of it, [`Authentication`] which asks them in order.
+//! Does not own: the frame of the exchange (see `proto::connection`), what a Client may do (see
+//! `crate::authorization`). Start reading at [`Authentication::authenticate`].
 //! Invariant: without an authenticator that allows it, nobody gets in.
 
 mod anonymous;
 mod challenge;
+mod identity;
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use engine::Permissions;
 use proto::packet::ReasonCode;
 use proto::{Secret, Version};
 
 pub use anonymous::{Anonymous, AnonymousPolicy};
 pub use challenge::Challenge;
+pub use identity::Identity;
 
 /// Decides on Clients of one Authentication Method, or on those that name none.
 pub trait Authenticator: Send + Sync + fmt::Debug {
@@ -25,8 +26,9 @@ pub trait Authenticator: Send + Sync + fmt::Debug {
     fn method(&self) -> Option<&str>;
 
     /// Decides on a CONNECT, an AUTH that goes on with it, or a re-authentication. It is called on the
-    /// shard's thread and must not wait. `exchange` is kept from one step to the next.
-    fn authenticate(&self, attempt: &Attempt<'_>, exchange: &mut Exchange) -> Decision;
+    /// shard's thread and must not wait. `exchange` is kept from one step to the next. `None` if it does not
+    /// know the Client: then the next one is asked.
+    fn authenticate(&self, attempt: &Attempt<'_>, exchange: &mut Exchange) -> Option<Decision>;
 }
 
 /// What is known about a Client that wants in.
@@ -49,6 +51,8 @@ pub struct Attempt<'a> {
 /// What an authenticator remembers between the steps of one exchange.
 #[derive(Clone, Debug, Default)]
 pub struct Exchange {
+    /// Which authenticator of the chain is at it.
+    pub(crate) link: usize,
     /// How often the Client was asked to go on.
     pub step: u32,
     /// The authenticator's own notes.
@@ -60,8 +64,8 @@ pub struct Exchange {
 pub enum Decision {
     /// The Client is who it says.
     Allow {
-        /// What it may do.
-        permissions: Arc<Permissions>,
+        /// Who.
+        identity: Identity,
         /// Authentication Data to end the exchange with.
         data: Option<Secret>,
     },
@@ -71,41 +75,125 @@ pub enum Decision {
     Deny(ReasonCode, String),
 }
 
-/// All authenticators of a Server.
+/// All authenticators of a Server, in order.
 #[derive(Clone, Debug)]
 pub struct Authentication {
     authenticators: Vec<Arc<dyn Authenticator>>,
 }
 
 impl Authentication {
-    /// Asks `authenticators`; of several for one method the first is asked.
+    /// Asks `authenticators` in this order; the first that allows or denies has decided.
     #[must_use]
     pub fn new(authenticators: Vec<Arc<dyn Authenticator>>) -> Self {
         Self { authenticators }
     }
 
-    /// Puts `attempt` to the authenticator of `method`.
+    /// Puts `attempt` to the authenticators of `method`; whom none of them knows is refused.
     pub fn authenticate(
         &self,
         method: Option<&str>,
         attempt: &Attempt<'_>,
         exchange: &mut Exchange,
     ) -> Decision {
-        let authenticator = self
+        let mut chain = self
             .authenticators
             .iter()
-            .find(|one| one.method() == method);
-        match (authenticator, method) {
-            (Some(authenticator), _) => authenticator.authenticate(attempt, exchange),
-            // [MQTT-4.12.0-1]
-            (None, Some(_)) => Decision::Deny(
-                ReasonCode::BadAuthenticationMethod,
-                "this Authentication Method is not supported".to_owned(),
-            ),
-            (None, None) => Decision::Deny(
-                ReasonCode::NotAuthorized,
-                "this Server requires an Authentication Method".to_owned(),
-            ),
+            .enumerate()
+            .skip(exchange.link)
+            .filter(|(_, one)| one.method() == method)
+            .peekable();
+        if chain.peek().is_none() {
+            return unsupported(method);
         }
+        for (link, authenticator) in chain {
+            // Who has asked the Client something is asked about its answer.
+            exchange.link = link;
+            if let Some(decision) = authenticator.authenticate(attempt, exchange) {
+                return decision;
+            }
+        }
+        // [MQTT-3.1.4-2] [v3.1.1 MQTT-3.1.4-2]
+        Decision::Deny(ReasonCode::NotAuthorized, UNKNOWN.to_owned())
+    }
+}
+
+/// Why nobody is there to ask.
+fn unsupported(method: Option<&str>) -> Decision {
+    match method {
+        // [MQTT-4.12.0-1]
+        Some(_) => Decision::Deny(
+            ReasonCode::BadAuthenticationMethod,
+            "this Authentication Method is not supported".to_owned(),
+        ),
+        None => Decision::Deny(
+            ReasonCode::NotAuthorized,
+            "this Server requires an Authentication Method".to_owned(),
+        ),
+    }
+}
+
+/// Why nobody that was asked lets a Client in.
+const UNKNOWN: &str = "nothing that this Client has shown lets it in";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Knows one user, and one that it does not want.
+    #[derive(Debug)]
+    struct Knows {
+        user: &'static str,
+        enemy: &'static str,
+    }
+
+    impl Authenticator for Knows {
+        fn method(&self) -> Option<&str> {
+            None
+        }
+
+        fn authenticate(&self, attempt: &Attempt<'_>, _: &mut Exchange) -> Option<Decision> {
+            let name = attempt.user_name?;
+            if name == self.enemy {
+                return Some(Decision::Deny(ReasonCode::Banned, "an enemy".to_owned()));
+            }
+            (name == self.user).then(|| Decision::Allow {
+                identity: Identity::of_user(name),
+                data: None,
+            })
+        }
+    }
+
+    fn ask(chain: &Authentication, user_name: &str) -> Result<Identity, ReasonCode> {
+        let attempt = Attempt {
+            client_id: "a",
+            user_name: Some(user_name),
+            password: None,
+            data: None,
+            peer: ([127, 0, 0, 1], 9).into(),
+            version: Version::V5,
+        };
+        match chain.authenticate(None, &attempt, &mut Exchange::default()) {
+            Decision::Allow { identity, .. } => Ok(identity),
+            Decision::Deny(reason, _) => Err(reason),
+            Decision::Continue(_) => panic!("nothing was asked"),
+        }
+    }
+
+    /// Verifies [MQTT-3.1.4-2]: whom nobody knows is not let in.
+    #[test]
+    fn first_link_that_knows_a_client_decides_and_nobody_is_let_in_unknown() {
+        let link = |user, enemy| -> Arc<dyn Authenticator> { Arc::new(Knows { user, enemy }) };
+        let chain = Authentication::new(vec![
+            Arc::new(Challenge),
+            link("anna", "otto"),
+            link("otto", "anna"),
+            link("emil", "none"),
+        ]);
+        assert_eq!(ask(&chain, "anna"), Ok(Identity::of_user("anna")));
+        assert_eq!(ask(&chain, "emil"), Ok(Identity::of_user("emil")));
+        assert_eq!(ask(&chain, "otto"), Err(ReasonCode::Banned));
+        assert_eq!(ask(&chain, "nobody"), Err(ReasonCode::NotAuthorized));
+        let empty = Authentication::new(Vec::new());
+        assert_eq!(ask(&empty, "anna"), Err(ReasonCode::NotAuthorized));
     }
 }

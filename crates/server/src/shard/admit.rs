@@ -18,6 +18,7 @@ use super::connection::{Admission, Connection, Moving, Pending, Stage, index_of,
 use super::links::Parcel;
 use super::stopping::Stopping;
 use crate::authentication::{Attempt, Decision, Exchange};
+use crate::authorization::authorize;
 
 impl<S: Store> Shard<S> {
     /// The first packet of a connection.
@@ -84,7 +85,8 @@ impl<S: Store> Shard<S> {
         let authentication = &self.policy.authentication;
         let exchange = &mut pending.exchange;
         match authentication.authenticate(method.as_deref(), &attempt, exchange) {
-            Decision::Allow { permissions, data } => {
+            Decision::Allow { identity, data } => {
+                let permissions = authorize(&identity, &attempt);
                 let mut connect = pending.connect;
                 let is_assigned_client_id = connect.client_id.is_empty();
                 if is_assigned_client_id {

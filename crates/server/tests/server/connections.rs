@@ -218,7 +218,7 @@ impl Authenticator for Fragile {
         None
     }
 
-    fn authenticate(&self, attempt: &Attempt<'_>, exchange: &mut Exchange) -> Decision {
+    fn authenticate(&self, attempt: &Attempt<'_>, exchange: &mut Exchange) -> Option<Decision> {
         assert_ne!(
             attempt.user_name,
             Some("breaker"),

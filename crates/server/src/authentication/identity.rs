@@ -1,0 +1,40 @@
+//! Who a Client is, once that is found out.
+//!
+//! Owns: [`Identity`]. Does not own: how it is found out (see the authenticators), what it may do (see
+//! `crate::authorization`). Start reading at [`Identity`]. Invariant: what stands in it was proven.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// Who a Client has proven to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// Its user; `None` if it is anonymous.
+    pub user: Option<Arc<str>>,
+    /// Groups of the user.
+    pub groups: BTreeSet<Arc<str>>,
+    /// What else is known of the user.
+    pub attributes: BTreeMap<Arc<str>, Arc<str>>,
+    /// Whether the user is an administrator.
+    pub is_administrator: bool,
+    /// When the proof ends, and with it the connection.
+    pub expires_at: Option<SystemTime>,
+}
+
+impl Identity {
+    /// A Client that proved nothing.
+    #[must_use]
+    pub fn anonymous() -> Self {
+        Self::default()
+    }
+
+    /// The user of this name, with nothing else known of it.
+    #[must_use]
+    pub fn of_user(name: &str) -> Self {
+        Self {
+            user: Some(name.into()),
+            ..Self::default()
+        }
+    }
+}
