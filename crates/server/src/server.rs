@@ -224,7 +224,7 @@ impl Server {
         let parts = seats.into_iter().zip(links).zip(stores).zip(found);
         for (shard, (((seat, links), store), found)) in (0..).zip(parts) {
             let (commander, commands) = mpsc::channel();
-            self.commands.push(commander);
+            self.commands.push(commander.clone());
             let thread = spawn(Parts {
                 poll: seat.poll,
                 engine: engine::Config {
@@ -236,6 +236,7 @@ impl Server {
                 links,
                 acceptor: Acceptor::new(seat.sockets),
                 commands,
+                commander,
                 started: sender.clone(),
                 policy: Arc::clone(&policy),
                 shared: Arc::clone(&self.shared),
@@ -374,6 +375,7 @@ impl Server {
                 self.shared.stop_because("a shard's thread has panicked");
             }
         }
+        self.shared.verifiers.stop();
         if let Some(running) = self.persist.take() {
             running.stop();
         }
@@ -466,6 +468,8 @@ fn settings(config: &Config, hands_out: bool, segments: usize) -> Settings {
         shard_count,
         client_id_prefix: format!("auto-{:016x}", random()),
         hands_out,
+        login_threads: config.bounds.login_threads,
+        logins_waiting_max: config.bounds.logins_waiting_max,
     }
 }
 

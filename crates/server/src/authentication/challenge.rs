@@ -73,6 +73,7 @@ mod tests {
                 String::from_utf8_lossy(data.expect("a challenge").expose()).into_owned()
             }
             Decision::Deny(reason, _) => format!("{:02x}", reason.value()),
+            Decision::Wait(_) => panic!("there is nothing to wait for"),
         }
     }
 

@@ -8,6 +8,7 @@
 mod anonymous;
 mod challenge;
 mod identity;
+mod verifiers;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -19,6 +20,9 @@ use proto::{Secret, Version};
 pub use anonymous::{Anonymous, AnonymousPolicy};
 pub use challenge::Challenge;
 pub use identity::Identity;
+pub use verifiers::Work;
+
+pub(crate) use verifiers::{Job, Verified, Verifiers};
 
 /// Decides on Clients of one Authentication Method, or on those that name none.
 pub trait Authenticator: Send + Sync + fmt::Debug {
@@ -26,7 +30,7 @@ pub trait Authenticator: Send + Sync + fmt::Debug {
     fn method(&self) -> Option<&str>;
 
     /// Decides on a CONNECT, an AUTH that goes on with it, or a re-authentication. It is called on the
-    /// shard's thread and must not wait. `exchange` is kept from one step to the next. `None` if it does not
+    /// shard's thread and must not wait; what takes long is [`Decision::Wait`]. `exchange` is kept from one step to the next. `None` if it does not
     /// know the Client: then the next one is asked.
     fn authenticate(&self, attempt: &Attempt<'_>, exchange: &mut Exchange) -> Option<Decision>;
 }
@@ -60,7 +64,7 @@ pub struct Exchange {
 }
 
 /// What an authenticator has decided.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Decision {
     /// The Client is who it says.
     Allow {
@@ -73,6 +77,9 @@ pub enum Decision {
     Continue(Option<Secret>),
     /// The Client is refused, with the Reason Code and Reason String it is told.
     Deny(ReasonCode, String),
+    /// It takes long to decide: `Work` does it on another thread, and the Client waits. Only in answer to a
+    /// CONNECT or what goes on with it; a re-authentication that would have to wait is refused.
+    Wait(Work),
 }
 
 /// All authenticators of a Server, in order.
@@ -95,17 +102,11 @@ impl Authentication {
         attempt: &Attempt<'_>,
         exchange: &mut Exchange,
     ) -> Decision {
-        let mut chain = self
-            .authenticators
-            .iter()
-            .enumerate()
-            .skip(exchange.link)
-            .filter(|(_, one)| one.method() == method)
-            .peekable();
-        if chain.peek().is_none() {
+        if self.authenticators.iter().all(|one| one.method() != method) {
             return unsupported(method);
         }
-        for (link, authenticator) in chain {
+        let chain = self.authenticators.iter().enumerate().skip(exchange.link);
+        for (link, authenticator) in chain.filter(|(_, one)| one.method() == method) {
             // Who has asked the Client something is asked about its answer.
             exchange.link = link;
             if let Some(decision) = authenticator.authenticate(attempt, exchange) {
@@ -175,7 +176,7 @@ mod tests {
         match chain.authenticate(None, &attempt, &mut Exchange::default()) {
             Decision::Allow { identity, .. } => Ok(identity),
             Decision::Deny(reason, _) => Err(reason),
-            Decision::Continue(_) => panic!("nothing was asked"),
+            other => panic!("{other:?}"),
         }
     }
 

@@ -61,6 +61,11 @@ pub struct ServerBounds {
     /// Unsent bytes of one connection, shared payloads not counted, above which it is closed. Default:
     /// 128 MiB, and where a file raises other limits the mark for congestion and one packet.
     pub unsent_bytes_max: usize,
+    /// Threads that verify passwords, each with 19 MiB while it does. Default: one for every two cores.
+    pub login_threads: usize,
+    /// Logins that wait for such a thread; those of one address wait in turn with those of all others. One
+    /// more is told that the Server is busy. Default 4,096.
+    pub logins_waiting_max: usize,
 }
 
 impl Default for ServerBounds {
@@ -70,6 +75,8 @@ impl Default for ServerBounds {
             connect_timeout: Duration::from_secs(10),
             congested_bytes: 8 * 1024 * 1024,
             unsent_bytes_max: 128 * 1024 * 1024,
+            login_threads: cores().div_ceil(2).min(LOGIN_THREADS_MAX),
+            logins_waiting_max: 4096,
         }
     }
 }
@@ -94,8 +101,7 @@ pub struct StopConfig {
 
 impl Default for Config {
     fn default() -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let shards = u16::try_from(cores).unwrap_or(SHARDS_MAX).min(SHARDS_MAX);
+        let shards = u16::try_from(cores()).unwrap_or(SHARDS_MAX).min(SHARDS_MAX);
         Self {
             listeners: vec![([127, 0, 0, 1], 1883).into()],
             shards: NonZeroU16::new(shards).unwrap_or(NonZeroU16::MIN),
@@ -109,6 +115,10 @@ impl Default for Config {
             stop: StopConfig::default(),
         }
     }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// A value that does not fit, and where it stands.
@@ -250,6 +260,12 @@ fn check_bounds(raw: &RawLimits) -> Result<ServerBounds, Fault> {
         let packet = packet.map_or(0, |size| size.get_ref().0.min(PACKET_SIZE_MAX));
         let least = bounds.congested_bytes + packet.max(bounds.congested_bytes);
         bounds.unsent_bytes_max = bounds.unsent_bytes_max.max(least);
+    }
+    if let Some(value) = &raw.login_threads {
+        bounds.login_threads = within("login_threads", value, 1..=LOGIN_THREADS_MAX)?;
+    }
+    if let Some(value) = &raw.logins_waiting_max {
+        bounds.logins_waiting_max = within("logins_waiting_max", value, 1..=LOGINS_WAITING_MAX)?;
     }
     Ok(bounds)
 }
@@ -395,6 +411,8 @@ fn seconds<T: TryFrom<u64>>(name: &str, value: &Spanned<RawDuration>) -> Result<
 /// Most shards; the engine's summaries are sets of so many bits.
 const SHARDS_MAX: u16 = 64;
 const CONNECTIONS_MAX: usize = 100_000_000;
+const LOGIN_THREADS_MAX: usize = 64;
+const LOGINS_WAITING_MAX: usize = 1_000_000;
 const CONNECT_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 /// Largest packet MQTT can say, section 2.1.4: five bytes and 268,435,455 more.

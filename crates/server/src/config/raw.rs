@@ -113,6 +113,8 @@ pub(super) struct RawLimits {
     pub(super) connect_timeout: Option<Spanned<RawDuration>>,
     pub(super) congested_bytes: Option<Spanned<RawSize>>,
     pub(super) unsent_bytes_max: Option<Spanned<RawSize>>,
+    pub(super) login_threads: Option<Spanned<usize>>,
+    pub(super) logins_waiting_max: Option<Spanned<usize>>,
 
     pub(super) maximum_packet_size_bytes: Option<Spanned<RawSize>>,
     pub(super) receive_maximum: Option<Spanned<u16>>,

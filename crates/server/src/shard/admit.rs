@@ -6,6 +6,7 @@
 //! byte that was read from it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use engine::{ConnectRequest, ConnectionKey, ShardIndex, home_shard};
 use proto::Version;
@@ -31,13 +32,16 @@ impl<S: Store> Shard<S> {
         if let Some(error) = self.refusal(is_over_limit, &connect) {
             return self.refuse(key, &error);
         }
+        let data = connect.properties.authentication_data.clone();
         self.authenticate(
             key,
             Pending {
                 connect,
+                data,
                 exchange: Exchange::default(),
+                policy: Arc::clone(&self.policy),
+                ticket: Arc::new(()),
             },
-            None,
         );
     }
 
@@ -63,29 +67,34 @@ impl<S: Store> Shard<S> {
         None
     }
 
-    /// One step of the authentication of `pending`; `auth` is what the Client answered.
-    fn authenticate(&mut self, key: ConnectionKey, mut pending: Pending, auth: Option<&Auth>) {
+    /// One step of the authentication of `pending`.
+    pub(super) fn authenticate(&mut self, key: ConnectionKey, mut pending: Pending) {
         let Some(peer) = self.connection_mut(key).map(|found| found.peer) else {
             return;
         };
-        let connect = &pending.connect;
-        let method = connect.properties.authentication_method.clone();
-        let data = match auth {
-            Some(auth) => auth.data.as_ref(),
-            None => connect.properties.authentication_data.as_ref(),
+        let policy = Arc::clone(&pending.policy);
+        let method = pending.connect.properties.authentication_method.clone();
+        let (attempt, exchange) = pending.attempt(peer);
+        let decision = policy
+            .authentication
+            .authenticate(method.as_deref(), &attempt, exchange);
+        self.on_decision(key, pending, decision);
+    }
+
+    /// What an authenticator has decided on `pending`.
+    pub(super) fn on_decision(
+        &mut self,
+        key: ConnectionKey,
+        mut pending: Pending,
+        decision: Decision,
+    ) {
+        let Some(connection) = self.connection_mut(key) else {
+            return;
         };
-        let attempt = Attempt {
-            client_id: &connect.client_id,
-            user_name: connect.user_name.as_deref(),
-            password: connect.password.as_ref(),
-            data,
-            peer,
-            version: connect.version,
-        };
-        let authentication = &self.policy.authentication;
-        let exchange = &mut pending.exchange;
-        match authentication.authenticate(method.as_deref(), &attempt, exchange) {
+        let peer = connection.peer;
+        match decision {
             Decision::Allow { identity, data } => {
+                let (attempt, _) = pending.attempt(peer);
                 let permissions = authorize(&identity, &attempt);
                 let mut connect = pending.connect;
                 let is_assigned_client_id = connect.client_id.is_empty();
@@ -104,13 +113,13 @@ impl<S: Store> Shard<S> {
             }
             Decision::Continue(data) => {
                 // [MQTT-4.12.0-2]
+                let method = pending.connect.properties.authentication_method.as_deref();
                 let method = method.unwrap_or_default();
                 let auth = Auth::new(ReasonCode::ContinueAuthentication, method, data);
-                if let Some(connection) = self.connection_mut(key) {
-                    connection.stage = Stage::Authenticating(Box::new(pending));
-                }
+                connection.stage = Stage::Authenticating(Box::new(pending));
                 self.send(key, &Outgoing::Auth(Box::new(auth)));
             }
+            Decision::Wait(work) => self.park(key, pending, work),
             // [MQTT-4.12.0-4]
             Decision::Deny(reason, text) => {
                 self.refuse(key, &ConnectionError::refused(reason, text));
@@ -244,7 +253,10 @@ impl<S: Store> Shard<S> {
             return;
         };
         match std::mem::replace(&mut connection.stage, Stage::AwaitingConnect) {
-            Stage::Authenticating(pending) => self.authenticate(key, *pending, Some(&auth)),
+            Stage::Authenticating(mut pending) => {
+                pending.data = auth.data;
+                self.authenticate(key, *pending);
+            }
             stage => {
                 connection.stage = stage;
                 self.reauthenticate(key, &auth);
@@ -285,6 +297,13 @@ impl<S: Store> Shard<S> {
                     connection.reauthentication = Some(exchange);
                 }
                 self.send(key, &answer(ReasonCode::ContinueAuthentication, data));
+            }
+            Decision::Wait(_) => {
+                let text = "a re-authentication cannot wait";
+                self.refuse(
+                    key,
+                    &ConnectionError::refused(ReasonCode::NotAuthorized, text),
+                );
             }
             // [MQTT-4.12.1-2]
             Decision::Deny(reason, text) => {

@@ -1,4 +1,4 @@
-//! What the operator asks of a shard, and what a shard measures for the operator.
+//! What is asked of a shard from outside, and what a shard measures for the operator.
 //!
 //! Owns: [`Command`], the figures of `$SYS` that only the server can know. Does not own: what a
 //! disconnected Client means (see `engine`). Start reading at [`Shard::take_commands`].
@@ -7,10 +7,12 @@
 use std::sync::{Arc, PoisonError, mpsc};
 use std::time::Duration;
 
+use engine::ConnectionKey;
 use proto::packet::ReasonCode;
 use store::Store;
 
 use super::Shard;
+use crate::authentication::Verified;
 use crate::persist::unix_millis;
 use crate::reload::Policy;
 
@@ -23,6 +25,13 @@ pub(crate) enum Command {
         client_id: String,
         /// Hears whether it was connected.
         answer: mpsc::Sender<bool>,
+    },
+    /// Go on with a connection that was parked.
+    Verified {
+        /// Which.
+        key: ConnectionKey,
+        /// What has come out.
+        verified: Verified,
     },
     /// Go by another policy from now on.
     Reload {
@@ -48,6 +57,7 @@ impl<S: Store> Shard<S> {
                     // Who asked may not wait for the answer.
                     answer.send(was_connected).ok();
                 }
+                Command::Verified { key, verified } => self.on_verified(key, verified),
                 Command::Reload { policy, done } => {
                     self.policy = policy;
                     done.send(()).ok();

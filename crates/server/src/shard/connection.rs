@@ -17,7 +17,8 @@ use slab::Slab;
 
 use super::deadlines::Tick;
 use super::unsent::Unsent;
-use crate::authentication::Exchange;
+use crate::authentication::{Attempt, Exchange};
+use crate::reload::Policy;
 
 /// How far a connection is.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub(super) enum Stage {
     AwaitingConnect,
     /// CONNECT was taken, its authentication goes on.
     Authenticating(Box<Pending>),
+    /// CONNECT was taken and is verified on another thread; nothing is read meanwhile.
+    Parked(Box<Pending>),
     /// The engine was told of it.
     Served,
     /// Nothing is read any more; what is unsent is written, then the sending side is shut.
@@ -44,7 +47,28 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) connect: Box<Connect>,
+    /// Authentication Data of this step.
+    pub(super) data: Option<Secret>,
     pub(super) exchange: Exchange,
+    /// Who is asked: the rules of one exchange are those it began with.
+    pub(super) policy: Arc<Policy>,
+    /// Tells a thread that verifies whether this connection is still there.
+    pub(super) ticket: Arc<()>,
+}
+
+impl Pending {
+    /// What is asked, and what was noted about it before.
+    pub(super) fn attempt(&mut self, peer: SocketAddr) -> (Attempt<'_>, &mut Exchange) {
+        let attempt = Attempt {
+            client_id: &self.connect.client_id,
+            user_name: self.connect.user_name.as_deref(),
+            password: self.connect.password.as_ref(),
+            data: self.data.as_ref(),
+            peer,
+            version: self.connect.version,
+        };
+        (attempt, &mut self.exchange)
+    }
 }
 
 /// One Network Connection.
@@ -134,8 +158,13 @@ impl Connection {
     pub(super) const fn is_open(&self) -> bool {
         matches!(
             self.stage,
-            Stage::AwaitingConnect | Stage::Authenticating(_) | Stage::Served
+            Stage::AwaitingConnect | Stage::Authenticating(_) | Stage::Parked(_) | Stage::Served
         )
+    }
+
+    /// Whether its CONNECT is verified on another thread.
+    pub(super) const fn is_parked(&self) -> bool {
+        matches!(self.stage, Stage::Parked(_))
     }
 
     /// Whether the engine knows it.

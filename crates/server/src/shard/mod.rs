@@ -12,6 +12,7 @@ mod connection;
 mod deadlines;
 mod deliver;
 mod links;
+mod parked;
 mod receive;
 mod stalled;
 mod starting;
@@ -43,6 +44,7 @@ pub(crate) use accept::{Acceptor, REFUSALS_MAX};
 pub(crate) use commands::Command;
 pub(crate) use links::{Links, Mailbox};
 
+use crate::authentication::Verifiers;
 use crate::persist::Figures;
 use crate::reload::Policy;
 
@@ -59,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) connections: AtomicUsize,
     pub(crate) mailboxes: Arc<[Mailbox]>,
     pub(crate) settings: Settings,
+    /// Where logins are verified.
+    pub(crate) verifiers: Verifiers,
     /// What the store says of itself; `None` where everything is in memory.
     pub(crate) figures: Option<Arc<Figures>>,
     /// Why the last reload was refused; `None` once one was not.
@@ -78,6 +82,7 @@ impl Shared {
             barriers: Barriers::default(),
             connections: AtomicUsize::new(0),
             mailboxes,
+            verifiers: Verifiers::new(settings.login_threads, settings.logins_waiting_max),
             settings,
             figures,
             reload_refused: Mutex::new(None),
@@ -123,6 +128,10 @@ pub(crate) struct Settings {
     pub(crate) client_id_prefix: String,
     /// Whether shard 0 accepts for all.
     pub(crate) hands_out: bool,
+    /// Threads that verify logins.
+    pub(crate) login_threads: usize,
+    /// Logins that wait for them.
+    pub(crate) logins_waiting_max: usize,
 }
 
 /// One shard.
@@ -157,8 +166,10 @@ pub(crate) struct Shard<S> {
     stopping: Stopping,
     /// Whether this shard has still to be counted at the barrier it stands at.
     owes_barrier: bool,
-    /// What the operator asks of this shard.
+    /// What is asked of this shard from outside.
     commands: mpsc::Receiver<Command>,
+    /// For those that answer this shard.
+    commander: mpsc::Sender<Command>,
     /// When `$SYS` was last told what only the server can measure.
     measured_at: Option<Instant>,
     /// What a reload replaces.
@@ -186,6 +197,7 @@ pub(crate) struct Parts<S> {
     pub(crate) links: Links,
     pub(crate) acceptor: Acceptor,
     pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) commander: mpsc::Sender<Command>,
     /// Hears that this shard accepts.
     pub(crate) started: mpsc::Sender<()>,
     pub(crate) policy: Arc<Policy>,
@@ -203,6 +215,7 @@ impl<S: Store> Shard<S> {
             links,
             acceptor,
             commands,
+            commander,
             started,
             policy,
             shared,
@@ -233,6 +246,7 @@ impl<S: Store> Shard<S> {
             stopping: Stopping::No,
             owes_barrier: false,
             commands,
+            commander,
             measured_at: None,
             policy,
             shared,
@@ -340,6 +354,13 @@ impl<S: Store> Shard<S> {
             return;
         };
         let key = connection.key;
+        // It is not read, so nothing else would show that it is gone.
+        if connection.is_parked() && (event.is_error() || event.is_write_closed()) {
+            return self.lose(key, None);
+        }
+        let Some(connection) = self.connection_mut(key) else {
+            return;
+        };
         if event.is_writable() && connection.flags.is_blocked {
             connection.flags.is_blocked = false;
             self.mark_dirty(key);

@@ -16,7 +16,7 @@ use proto::packet::{self, Auth, Connect, Disconnect, PacketType, Publish, Reason
 use store::Store;
 
 use super::Shard;
-use super::connection::{Stage, find_mut};
+use super::connection::{Connection, Stage, find_mut};
 use super::stalled::Stalled;
 
 /// What is left to do once the engine, or nobody, has seen the event.
@@ -38,7 +38,8 @@ impl<S: Store> Shard<S> {
         };
         match connection.stage {
             Stage::Lingering { .. } => return self.discard_input(key),
-            Stage::Flushing { .. } => return,
+            // What a parked one sends waits in the socket.
+            Stage::Flushing { .. } | Stage::Parked(_) => return,
             _ => {}
         }
         if std::mem::take(&mut connection.flags.is_leaving) {
@@ -151,6 +152,11 @@ impl<S: Store> Shard<S> {
             if self.moving.is_some() {
                 return self.send_moving(input);
             }
+            if let Some(connection) = self.connection_mut(key)
+                && connection.is_parked()
+            {
+                return connection.partial.extend_from_slice(input);
+            }
         }
     }
 
@@ -201,8 +207,9 @@ impl<S: Store> Shard<S> {
                 ..
             } = self;
             let connection = find_mut(connections, key);
-            // [MQTT-3.1.4-6] Nothing after a refused CONNECT is looked at.
-            let Some(connection) = connection.filter(|found| found.is_open()) else {
+            // [MQTT-3.1.4-6] Nothing after a refused CONNECT is looked at, and nothing before it is decided.
+            let is_heard = |found: &&mut Connection| found.is_open() && !found.is_parked();
+            let Some(connection) = connection.filter(is_heard) else {
                 return;
             };
             let (event, len) = match connection.protocol.next_event(rest, now) {

@@ -11,6 +11,7 @@ mod client;
 mod connections;
 mod delivery;
 mod durable;
+mod logins;
 mod open_files;
 mod operating;
 mod reloading;

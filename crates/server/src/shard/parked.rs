@@ -1,0 +1,102 @@
+//! Connections whose CONNECT is verified on another thread.
+//!
+//! Owns: when a connection is parked, and how it goes on. Does not own: the threads and who is served first
+//! (see `crate::authentication::Verifiers`), what is decided (see the authenticators). Start reading at
+//! [`Shard::park`]. Invariant: of a parked connection nothing is read, the engine knows nothing, and its
+//! time to connect runs.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use engine::ConnectionKey;
+use proto::connection::ConnectionError;
+use proto::packet::ReasonCode;
+use store::Store;
+
+use super::connection::{Pending, Stage};
+use super::{Command, Shard};
+use crate::authentication::{Exchange, Job, Verified, Work};
+
+impl<S: Store> Shard<S> {
+    /// Lets the connection wait until `work` is done.
+    pub(super) fn park(&mut self, key: ConnectionKey, pending: Pending, work: Work) {
+        let own = usize::from(self.links.own().0);
+        let (commander, shared) = (self.commander.clone(), Arc::clone(&self.shared));
+        let answer = move |verified| {
+            // A shard that has ended serves nobody.
+            if commander.send(Command::Verified { key, verified }).is_ok()
+                && let Some(mailbox) = shared.mailboxes.get(own)
+            {
+                mailbox.wake();
+            }
+        };
+        let job = Job {
+            connection: Arc::downgrade(&pending.ticket),
+            work,
+            answer: Box::new(answer),
+        };
+        let Some(connection) = self.connection_mut(key) else {
+            return;
+        };
+        let origin = connection.peer.ip();
+        connection.stage = Stage::Parked(Box::new(pending));
+        self.shared.verifiers.submit(origin, job);
+    }
+
+    /// The verification has come to an end; the connection may have ended before.
+    pub(super) fn on_verified(&mut self, key: ConnectionKey, verified: Verified) {
+        let Some(connection) = self.connection_mut(key) else {
+            return;
+        };
+        let pending = match std::mem::replace(&mut connection.stage, Stage::AwaitingConnect) {
+            Stage::Parked(pending) => pending,
+            stage => {
+                connection.stage = stage;
+                return;
+            }
+        };
+        // What came behind the CONNECT, and goes with the connection if it moves.
+        let behind = std::mem::take(&mut connection.partial);
+        // No packet is at work here that would end the connection whose verdict fails us.
+        let decided = catch_unwind(AssertUnwindSafe(|| self.go_on(key, *pending, verified)));
+        if decided.is_err() {
+            self.on_panic(key, &[], 0);
+        }
+        if self.moving.is_some() {
+            self.send_moving(&behind);
+        } else {
+            self.on_bytes(key, &behind);
+            // What came meanwhile brings no event any more.
+            self.mark_ready(key);
+        }
+        self.deliver();
+    }
+
+    fn go_on(&mut self, key: ConnectionKey, mut pending: Pending, verified: Verified) {
+        match verified {
+            Verified::Busy => {
+                let text = "too many logins wait";
+                self.refuse(key, &ConnectionError::refused(ReasonCode::ServerBusy, text));
+            }
+            Verified::Failed => {
+                let text = "this login could not be verified";
+                self.refuse(
+                    key,
+                    &ConnectionError::refused(ReasonCode::ServerUnavailable, text),
+                );
+            }
+            // Others decide now.
+            Verified::Done(_) if !Arc::ptr_eq(&pending.policy, &self.policy) => {
+                pending.policy = Arc::clone(&self.policy);
+                pending.data = pending.connect.properties.authentication_data.clone();
+                pending.exchange = Exchange::default();
+                self.authenticate(key, pending);
+            }
+            Verified::Done(None) => {
+                pending.exchange.link += 1;
+                self.authenticate(key, pending);
+            }
+            Verified::Done(Some(decision)) => self.on_decision(key, pending, decision),
+        }
+    }
+}
