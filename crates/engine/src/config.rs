@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use store::{Level, SessionId, UnixMillis};
 
-use crate::{Limits, ShardIndex, SharedStrategy};
+use crate::{Limits, Rules, ShardIndex, SharedStrategy};
 
 /// How this shard runs.
 #[derive(Clone, Debug)]
@@ -31,6 +31,8 @@ pub struct Config {
     pub response_topic_prefix: Option<String>,
     /// How safe something is before it is acknowledged.
     pub levels: Levels,
+    /// What Clients may do, until other rules are in force.
+    pub rules: Arc<Rules>,
     /// What the calendar says at the time the engine is made with.
     pub started_at: UnixMillis,
     /// No Session in the store has this number or a higher one.
@@ -53,6 +55,7 @@ impl Config {
             version_text: concat!("vencejo version ", env!("CARGO_PKG_VERSION")).to_owned(),
             response_topic_prefix: Some("response/".to_owned()),
             levels: Levels::default(),
+            rules: Arc::new(Rules::allow_all()),
             started_at: UnixMillis(0),
             first_session: SessionId(1),
             can_load: false,

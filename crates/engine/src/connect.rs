@@ -21,10 +21,10 @@ use crate::keys::SessionKey;
 use crate::output::Output;
 use crate::pending::Wait;
 use crate::publish::is_server_topic;
-use crate::sessions::{Burst, Link, PendingWill, Session};
+use crate::sessions::{Burst, Link, Session};
 use crate::subscriptions::PublisherMemo;
 use crate::timers::Due;
-use crate::{ConnectionKey, Engine, Permissions};
+use crate::{ConnectionKey, Engine, Principal};
 
 /// A Client that has been authenticated and asks for its Session.
 #[derive(Debug)]
@@ -37,8 +37,8 @@ pub struct ConnectRequest {
     pub assigned_client_id: bool,
     /// Authentication Data to return in CONNACK, along with the method of CONNECT.
     pub authentication_data: Option<Secret>,
-    /// What it may do.
-    pub permissions: Arc<Permissions>,
+    /// Who it is.
+    pub principal: Arc<Principal>,
     /// Whether it connects from this machine.
     pub is_local_peer: bool,
 }
@@ -167,7 +167,7 @@ impl Engine {
         let has_delay = session
             .will
             .as_ref()
-            .is_some_and(|pending| pending.will.properties.delay_interval_seconds > 0);
+            .is_some_and(|will| will.properties.delay_interval_seconds > 0);
         let Some(link) = &session.link else {
             // [MQTT-3.1.3-9] A new connection before the Will Delay Interval has passed cancels the Will;
             // with Clean Start the Session ends instead, and that publishes it.
@@ -190,6 +190,7 @@ impl Engine {
         let properties = &connect.properties;
         let window = properties.receive_maximum.map_or(u16::MAX, NonZeroU16::get);
         let window = window.min(self.limits.maximum_inflight_messages).max(1);
+        self.set_principal(key, &request.principal);
         let Some(session) = self.sessions.get_mut(key) else {
             return Wait::default();
         };
@@ -205,12 +206,7 @@ impl Engine {
         });
         session.outbound.on_connected(window);
         // [MQTT-3.1.2-7] [v3.1.1 MQTT-3.1.2-12]
-        session.will = connect.will.clone().map(|will| {
-            Box::new(PendingWill {
-                will,
-                permissions: Arc::clone(&request.permissions),
-            })
-        });
+        session.will = connect.will.clone().map(Box::new);
         let expiry = session.expiry_deadline.take();
         session.is_stored |= session.is_durable() && self.config.levels.default > Level::Memory;
         let stored = session.is_stored;
@@ -221,7 +217,6 @@ impl Engine {
             key: request.connection,
             session: key,
             version: connect.version,
-            permissions: Arc::clone(&request.permissions),
             connected_with_expiry_zero: properties.session_expiry_interval_seconds.unwrap_or(0)
                 == 0,
             memo: PublisherMemo::default(),

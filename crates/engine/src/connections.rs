@@ -4,13 +4,11 @@
 //! `sessions::Link`). Start reading at [`Connections`].
 //! Invariant: a key that is not here any more is ignored, whatever still arrives for it.
 
-use std::sync::Arc;
-
 use proto::Version;
 
+use crate::ConnectionKey;
 use crate::keys::SessionKey;
 use crate::subscriptions::PublisherMemo;
-use crate::{ConnectionKey, Permissions};
 
 /// The engine's side of one Network Connection.
 #[derive(Debug)]
@@ -18,7 +16,6 @@ pub(crate) struct Connection {
     pub(crate) key: ConnectionKey,
     pub(crate) session: SessionKey,
     pub(crate) version: Version,
-    pub(crate) permissions: Arc<Permissions>,
     /// Whether the Session Expiry Interval of CONNECT was 0 or absent, [MQTT-3.14.2-2].
     pub(crate) connected_with_expiry_zero: bool,
     /// Who gets what it publishes to its last topic.

@@ -124,6 +124,7 @@ impl Engine {
     /// Sends what the Session's window and connection can take: first what has to be sent again, then
     /// what waits.
     pub(crate) fn pump(&mut self, key: SessionKey, now: Instant) {
+        self.refresh_rights(key);
         while self.may_send_more(key) && (self.resend_one(key, now) || self.start_one(key, now)) {}
         self.resume_replays(key);
         self.want_load(key);
@@ -192,8 +193,14 @@ impl Engine {
                 // [MQTT-3.3.1-1] [v3.1.1 MQTT-3.3.1-1]
                 let delivery = delivery_of(&again.queued, again.packet_id, true);
                 let wait = self.commits.wait_of_delivery(session.id, again.queued.seq);
-                if is_too_large(link, &delivery, now) {
-                    self.discard_in_flight(key, again.packet_id);
+                let is_denied = self.rights.denies_queued(session, &again.queued);
+                if is_denied || is_too_large(link, &delivery, now) {
+                    let why = if is_denied {
+                        Why::Denied
+                    } else {
+                        Why::TooLarge
+                    };
+                    self.discard_in_flight(key, again.packet_id, why, now);
                 } else {
                     self.send_queued(key, delivery, wait);
                 }
@@ -203,16 +210,33 @@ impl Engine {
     }
 
     /// [MQTT-3.1.2-25] As if it had been sent and acknowledged.
-    fn discard_in_flight(&mut self, key: SessionKey, packet_id: PacketIdentifier) {
+    fn discard_in_flight(
+        &mut self,
+        key: SessionKey,
+        packet_id: PacketIdentifier,
+        why: Why,
+        now: Instant,
+    ) {
         let discarded = self
             .sessions
             .get_mut(key)
             .and_then(|session| session.outbound.discard_in_flight(packet_id));
         if let Some(queued) = discarded {
-            self.counters.publishes_dropped += 1;
-            self.counters.dropped_too_large += 1;
-            self.on_dropped(key, &queued);
+            self.on_discarded(key, &queued, why, now);
         }
+    }
+
+    fn on_discarded(&mut self, key: SessionKey, queued: &Queued, why: Why, now: Instant) {
+        match why {
+            Why::Expired => self.counters.messages_expired += 1,
+            Why::TooLarge => {
+                self.counters.publishes_dropped += 1;
+                self.counters.dropped_too_large += 1;
+            }
+            // Counts and tells.
+            Why::Denied => drop(self.check_receive(key, &queued.message, now)),
+        }
+        self.on_dropped(key, queued);
     }
 
     /// Starts, or discards, the first waiting message. Returns whether there may be more to do.
@@ -226,24 +250,18 @@ impl Engine {
         let Some(next) = session.outbound.next_waiting() else {
             return false;
         };
-        // [MQTT-3.3.2-5] Checked when the delivery starts; afterwards it is finished whatever the time,
-        // [MQTT-4.3.3-7].
-        let is_expired = next.message.is_expired(now);
-        let is_too_large = link.maximum_packet_size_bytes.is_some()
-            && is_too_large(
-                link,
-                &delivery_of(next, PacketIdentifier::FIRST, false),
-                now,
-            );
-        if is_expired || is_too_large {
-            if is_expired {
-                self.counters.messages_expired += 1;
-            } else {
-                self.counters.publishes_dropped += 1;
-                self.counters.dropped_too_large += 1;
-            }
-            if let Some(queued) = session.outbound.discard_next() {
-                self.on_dropped(key, &queued);
+        let why = if self.rights.denies_queued(session, next) {
+            Some(Why::Denied)
+        } else {
+            why_not_started(link, next, now)
+        };
+        if let Some(why) = why {
+            let discarded = self
+                .sessions
+                .get_mut(key)
+                .and_then(|session| session.outbound.discard_next());
+            if let Some(queued) = discarded {
+                self.on_discarded(key, &queued, why, now);
             }
             return true;
         }
@@ -381,6 +399,28 @@ impl Engine {
             self.pump(key, now);
         }
     }
+}
+
+/// Why a message from the queue is not sent.
+#[derive(Clone, Copy, Debug)]
+enum Why {
+    Expired,
+    TooLarge,
+    /// The rights of the Client have changed since it was queued.
+    Denied,
+}
+
+fn why_not_started(link: &Link, next: &Queued, now: Instant) -> Option<Why> {
+    // [MQTT-3.3.2-5] Checked when the delivery starts; afterwards it is finished whatever the time,
+    // [MQTT-4.3.3-7].
+    if next.message.is_expired(now) {
+        return Some(Why::Expired);
+    }
+    let has_limit = link.maximum_packet_size_bytes.is_some();
+    let delivery = has_limit.then(|| delivery_of(next, PacketIdentifier::FIRST, false));
+    delivery
+        .is_some_and(|delivery| is_too_large(link, &delivery, now))
+        .then_some(Why::TooLarge)
 }
 
 fn delivery_of(queued: &Queued, packet_id: PacketIdentifier, dup: bool) -> Delivery {

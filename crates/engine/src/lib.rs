@@ -18,13 +18,15 @@ mod limits;
 mod loads;
 mod output;
 mod pending;
-mod permissions;
+mod principal;
 mod publish;
 mod queue;
 mod replay;
 mod restore;
 mod retained;
+mod rights;
 mod routing;
+mod rules;
 mod sessions;
 mod shared_delivery;
 mod shared_subscriptions;
@@ -52,10 +54,14 @@ pub use connect::ConnectRequest;
 pub use counters::Counters;
 pub use keys::{ConnectionKey, SHARD_COUNT_MAX, SessionKey, ShardIndex};
 pub use limits::{Limits, OverflowPolicy};
-pub use output::Output;
-pub use permissions::Permissions;
+pub use output::{Denied, DeniedAction, Output};
+pub use principal::Principal;
 pub use retained::{RetainedLimits, RetainedRefusal, Stamp};
 pub use routing::ShardMessage;
+pub use rules::{
+    Actions, Decision, Effect, Network, NetworkError, Notation, PatternError, Request, Rule, Rules,
+    Subject, TopicPattern, Topics, Who,
+};
 pub use shared_subscriptions::SharedStrategy;
 
 use commits::Commits;
@@ -63,6 +69,7 @@ use connections::Connections;
 use keys::{KeyedState, keyed_state};
 use loads::Loads;
 use retained::Retained;
+use rights::Rights;
 use routing::Routing;
 use sessions::Sessions;
 use shared_subscriptions::SharedSubscriptions;
@@ -92,6 +99,7 @@ pub struct Engine {
     /// Replays whose SUBACK is not due yet, by Session and Topic Filter.
     replays_waiting: BTreeMap<(SessionKey, Arc<str>), replay::Waiting>,
     loads: Loads,
+    rights: Rights,
     routing: Routing,
     commits: Commits,
     timers: Timers,
@@ -152,6 +160,7 @@ impl Engine {
             replaying: VecDeque::new(),
             replays_waiting: BTreeMap::new(),
             loads: Loads::new(hasher.clone()),
+            rights: Rights::new(Arc::clone(&config.rules), now),
             routing: Routing::new(&config),
             commits: Commits::new(&config),
             timers,

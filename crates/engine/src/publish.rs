@@ -5,6 +5,7 @@
 //! Start reading at [`Engine::on_publish`]. Invariant: the publisher is answered only when every
 //! Session and shard that took the message has it safely.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,11 +21,13 @@ use crate::delivery::Terms;
 use crate::keys::{SessionKey, ShardSet};
 use crate::pending::Wait;
 use crate::retained::Stamp;
+use crate::rights::Rights;
 use crate::routing::{RoutedPublish, ShardItem, Taking};
+use crate::sessions::Sessions;
 use crate::shared_delivery::Chosen;
 use crate::storage_low::STORAGE_LOW;
 use crate::subscriptions::Matches;
-use crate::{ConnectionKey, Engine};
+use crate::{ConnectionKey, Engine, Request};
 
 /// Who took a message.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,6 +42,8 @@ pub(crate) struct Routed {
 pub(crate) enum Refusal {
     /// Answered in PUBACK or PUBREC; at QoS 0 and in 3.x dropped.
     Answer(ReasonCode),
+    /// The same with Not authorized, because of this rule.
+    NotAllowed(Arc<str>),
     /// The connection closes with this.
     Close(ReasonCode),
 }
@@ -67,8 +72,14 @@ impl Engine {
         match self.check_publish(connection, publish) {
             Ok(()) => {}
             Err(Refusal::Answer(reason)) => {
-                self.counters.dropped_not_authorized += 1;
                 self.refuse_publish(connection, key, publish, (reason, None), now);
+                return;
+            }
+            Err(Refusal::NotAllowed(rule)) => {
+                self.counters.dropped_not_authorized += 1;
+                self.tell_denied(key, request_of(publish), rule, now);
+                let reason = (ReasonCode::NotAuthorized, None);
+                self.refuse_publish(connection, key, publish, reason, now);
                 return;
             }
             Err(Refusal::Close(reason)) => {
@@ -218,10 +229,18 @@ impl Engine {
                 Refusal::Close(reason)
             });
         }
-        if is_server_topic(publish.topic) || !connection.permissions.allows_publish(publish.topic) {
-            return Err(Refusal::Answer(ReasonCode::NotAuthorized));
+        if is_server_topic(publish.topic) {
+            return Err(Refusal::NotAllowed(SERVER_TOPIC.into()));
         }
-        Ok(())
+        let Some(session) = self.sessions.get(connection.session) else {
+            return Ok(());
+        };
+        let decision = self.rights.decide(session, request_of(publish));
+        if decision.is_allowed {
+            Ok(())
+        } else {
+            Err(Refusal::NotAllowed(decision.reason()))
+        }
     }
 
     /// [v3.1.1 MQTT-3.3.5-2] A message that may not be published is dropped, and
@@ -279,10 +298,15 @@ impl Engine {
             }
         }
         let matches = match self.connections.get_mut(connection) {
-            Some(connection) => self
-                .subscriptions
-                .matches_with(&mut connection.memo, publish.topic),
-            None => self.subscriptions.matches(publish.topic),
+            Some(connection) => {
+                let (rights, sessions) = (&self.rights, &self.sessions);
+                let memo = &mut connection.memo;
+                self.subscriptions
+                    .matches_with(memo, publish.topic, |key, topic| {
+                        may_receive(rights, sessions, key, topic)
+                    })
+            }
+            None => self.matches(publish.topic),
         };
         let publisher = match publish.qos {
             Qos::AtMostOnce => Publisher::None,
@@ -312,6 +336,14 @@ impl Engine {
         self.refuse_publish(connection, key, publish, reason, now);
     }
 
+    /// Who gets a message on `topic`, of those who may.
+    pub(crate) fn matches(&mut self, topic: &str) -> Rc<Matches> {
+        let (rights, sessions) = (&self.rights, &self.sessions);
+        self.subscriptions.matches_for(topic, |key, topic| {
+            may_receive(rights, sessions, key, topic)
+        })
+    }
+
     /// Stores and delivers `message`, here and in other shards.
     pub(crate) fn route(
         &mut self,
@@ -320,7 +352,7 @@ impl Engine {
         publisher: Publisher,
         now: Instant,
     ) -> Routed {
-        let matches = self.subscriptions.matches(message.topic());
+        let matches = self.matches(message.topic());
         self.route_to(&matches, message, (from, publisher), now)
     }
 
@@ -382,7 +414,7 @@ impl Engine {
             .retained
             .map(|stamp| self.apply_retained(message, stamp));
         if routed.is_for_all {
-            let matches = self.subscriptions.matches(message.topic());
+            let matches = self.matches(message.topic());
             let gate = routed.provisional.map(|provisional| provisional.gate);
             self.deliver_rows(&matches, message, None, gate, now);
         }
@@ -486,6 +518,27 @@ pub(crate) fn is_server_topic(name: &str) -> bool {
     name.strip_prefix("$SYS")
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
+
+pub(crate) fn may_receive(
+    rights: &Rights,
+    sessions: &Sessions,
+    key: SessionKey,
+    topic: &str,
+) -> bool {
+    let session = sessions.get(key);
+    session.is_some_and(|session| rights.may_receive(session, topic))
+}
+
+const fn request_of<'a>(publish: &Publish<'a>) -> Request<'a> {
+    Request::Publish {
+        topic: publish.topic,
+        qos: publish.qos,
+        retain: publish.retain,
+    }
+}
+
+/// What is said of a PUBLISH to `$SYS`.
+const SERVER_TOPIC: &str = "$SYS is the Server's";
 
 const fn reason_for(routed: Routed) -> ReasonCode {
     if routed.has_subscribers {

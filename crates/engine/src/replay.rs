@@ -262,6 +262,9 @@ impl Engine {
                 subscription_identifiers: identifiers.clone(),
                 gate: None,
             };
+            if !self.check_receive(key, &message, now) {
+                continue;
+            }
             self.begin_routing(&message);
             self.deliver(key, &message, terms, now);
             self.record_enqueued(&message, None);

@@ -18,9 +18,9 @@ use store::{
 
 use crate::keys::SessionKey;
 use crate::retained::Stamp;
-use crate::sessions::{PendingWill, Session, WillInStore};
+use crate::sessions::{Session, WillInStore};
 use crate::subscriptions::Subscription;
-use crate::{Engine, Permissions, ShardIndex};
+use crate::{Engine, ShardIndex};
 
 impl Engine {
     /// Takes what a restart found: the `sessions` whose home is this shard, in any order, and all
@@ -185,16 +185,16 @@ impl Engine {
             self.set_expiry_deadline(key, at);
         }
         let will = self.sessions.get(key).and_then(|found| found.will.as_ref());
-        let delay = will.map(|pending| pending.will.properties.delay_interval_seconds);
+        let delay = will.map(|will| will.properties.delay_interval_seconds);
         if let Some(at) = delay.and_then(|delay| self.end_of(delay, since, now)) {
             self.set_will_deadline(key, at);
         }
     }
 }
 
-fn restored_will(record: &WillRecord) -> Option<Box<PendingWill>> {
+fn restored_will(record: &WillRecord) -> Option<Box<Will>> {
     let message = &record.message;
-    let will = Will {
+    Some(Box::new(Will {
         topic: std::str::from_utf8(&message.topic).ok()?.to_owned(),
         payload: message.payload.clone(),
         qos: Qos::from_level(message.qos)?,
@@ -204,10 +204,6 @@ fn restored_will(record: &WillRecord) -> Option<Box<PendingWill>> {
             message_expiry_interval_seconds: message.expiry.map(|expiry| expiry.interval_seconds),
             forwarded: message.properties.clone(),
         },
-    };
-    Some(Box::new(PendingWill {
-        will,
-        permissions: Arc::new(Permissions::allow_all()),
     }))
 }
 

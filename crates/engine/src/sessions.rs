@@ -19,8 +19,9 @@ use crate::keys::{KeyedState, SessionKey};
 use crate::loads::Loading;
 use crate::pending::{Held, Wait};
 use crate::retained::Replay;
+use crate::rights::Applying;
 use crate::timers::Deadline;
-use crate::{ConnectionKey, Permissions};
+use crate::{ConnectionKey, Principal};
 
 /// One Session, connected or not.
 #[derive(Debug)]
@@ -28,6 +29,12 @@ pub(crate) struct Session {
     /// What the store knows it by.
     pub(crate) id: SessionId,
     pub(crate) client_id: Arc<str>,
+    /// Who its Client is, or was when it connected last.
+    pub(crate) principal: Arc<Principal>,
+    /// The rules for some Clients only that are for it.
+    pub(crate) applying: Applying,
+    /// What waits up to this number was let in under other rights, and is looked at again before it leaves.
+    pub(crate) recheck_through: u64,
     /// Session Expiry Interval in seconds; 0 ends with the connection, `u32::MAX` never ends.
     pub(crate) expiry_seconds: u32,
     pub(crate) link: Option<Link>,
@@ -57,7 +64,7 @@ pub(crate) struct Session {
     pub(crate) is_replaying: bool,
     /// Whether it is in the engine's list of queues to go on with.
     pub(crate) is_paced: bool,
-    pub(crate) will: Option<Box<PendingWill>>,
+    pub(crate) will: Option<Box<Will>>,
     /// Whether the store knows it.
     pub(crate) is_stored: bool,
     pub(crate) expiry_deadline: Option<Deadline>,
@@ -73,13 +80,6 @@ pub(crate) enum WillInStore {
     Current,
     /// One that is published, and goes with the commit of this number: until then there is no place for another.
     Published(u64),
-}
-
-/// A Will Message and whether its Client may publish it.
-#[derive(Debug)]
-pub(crate) struct PendingWill {
-    pub(crate) will: Will,
-    pub(crate) permissions: Arc<Permissions>,
 }
 
 /// What a delivery needs to know about the Network Connection of a Session.
@@ -112,6 +112,9 @@ impl Session {
         Self {
             id,
             client_id,
+            principal: Arc::default(),
+            applying: Applying::default(),
+            recheck_through: 0,
             expiry_seconds,
             link: None,
             outbound: Outbound::default(),

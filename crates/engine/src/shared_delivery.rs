@@ -14,6 +14,7 @@ use proto::Message;
 use crate::commits::Gate;
 use crate::delivery::Terms;
 use crate::keys::SessionKey;
+use crate::publish::may_receive;
 use crate::routing::RoutedPublish;
 use crate::sessions::Sessions;
 use crate::shared_subscriptions::{Choice, ChooseInput};
@@ -56,9 +57,11 @@ impl Engine {
         let input = self.choose_input(message, chosen.publisher_hash);
         for group in &matches.groups {
             let sessions = &self.sessions;
+            let rights = &self.rights;
+            let is_one = |key| may_receive(rights, sessions, key, message.topic());
             match self
                 .shared
-                .choose(*group, input, |key| in_flight(sessions, key))
+                .choose(*group, input, |key| in_flight(sessions, key), is_one)
             {
                 Some(Choice::Local(key, subscription)) => chosen.here.push((key, subscription)),
                 Some(Choice::Remote(shard)) => {
@@ -82,17 +85,18 @@ impl Engine {
     ) -> Option<u64> {
         let group = self.shared.find(name)?;
         let input = self.choose_input(&routed.message, routed.publisher_hash);
-        let sessions = &self.sessions;
-        if let Some((key, subscription)) = self
-            .shared
-            .choose_local(group, input, |key| in_flight(sessions, key))
+        let (rights, sessions) = (&self.rights, &self.sessions);
+        let is_one = |key| may_receive(rights, sessions, key, routed.message.topic());
+        if let Some((key, subscription)) =
+            self.shared
+                .choose_local(group, input, |key| in_flight(sessions, key), is_one)
         {
             let gate = routed.provisional.map(|provisional| provisional.gate);
             self.deliver_to_member(key, &routed.message, subscription, gate, now);
             return None;
         }
         let is_tried = routed.hops + 1 >= self.config.shard_count;
-        match self.shared.choose(group, input, |_| 0) {
+        match self.shared.choose(group, input, |_| 0, |_| false) {
             Some(Choice::Remote(shard)) if !is_tried => {
                 let again = RoutedPublish {
                     message: Arc::clone(&routed.message),

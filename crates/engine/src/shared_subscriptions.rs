@@ -164,21 +164,29 @@ impl SharedSubscriptions {
 
     /// The member, or the shard with the member, that gets one message; `None` if the group has
     /// ended. Online members before offline ones, over all shards. `in_flight` says how many
-    /// messages a session of this shard has in flight. O(shards), or O(members looked at).
+    /// messages a session of this shard has in flight, `is_one` whether it may be sent this one; if none here
+    /// may, another shard is asked. O(shards), or O(members looked at).
     pub(crate) fn choose(
         &mut self,
         group: GroupKey,
         input: ChooseInput,
         in_flight: impl Fn(SessionKey) -> u32,
+        is_one: impl Fn(SessionKey) -> bool,
     ) -> Option<Choice> {
         let (strategy, here) = (self.strategy, self.shard);
         let group = self.groups.get_mut(slot_of(group))?;
         let shard = group.choose_shard(strategy, here, input)?;
-        if shard == here {
-            let (session, subscription) = group.choose_member(strategy, input, in_flight)?;
-            return Some(Choice::Local(session, subscription));
+        if shard != here {
+            return Some(Choice::Remote(shard));
         }
-        Some(Choice::Remote(shard))
+        match group.choose_member(strategy, input, in_flight, is_one) {
+            Some((session, subscription)) => Some(Choice::Local(session, subscription)),
+            // The next one, so that a message that goes on and on comes to all of them.
+            None => {
+                let mut after = group.remote.range(here..).chain(group.remote.range(..here));
+                after.next().map(|(shard, _)| Choice::Remote(*shard))
+            }
+        }
     }
 
     /// The member here that gets a message another shard sent for this group; `None` if the
@@ -188,11 +196,12 @@ impl SharedSubscriptions {
         group: GroupKey,
         input: ChooseInput,
         in_flight: impl Fn(SessionKey) -> u32,
+        is_one: impl Fn(SessionKey) -> bool,
     ) -> Option<(SessionKey, Subscription)> {
         let strategy = self.strategy;
         self.groups
             .get_mut(slot_of(group))?
-            .choose_member(strategy, input, in_flight)
+            .choose_member(strategy, input, in_flight, is_one)
     }
 
     /// Whether a message for this group may go to a member for whom `is_one` says so, or, if `or_elsewhere`,
@@ -392,6 +401,7 @@ impl Group {
         strategy: SharedStrategy,
         input: ChooseInput,
         in_flight: impl Fn(SessionKey) -> u32,
+        is_one: impl Fn(SessionKey) -> bool,
     ) -> Option<(SessionKey, Subscription)> {
         let list = if self.online.is_empty() {
             &self.offline
@@ -424,6 +434,15 @@ impl Group {
                 self.sticky_member
             }
         }?;
+        let session = if is_one(session) {
+            session
+        } else {
+            // Whoever is after it in the list, from its beginning at the end.
+            let at = list.partition_point(|one| *one <= session);
+            let others = list.iter().cycle().skip(at).take(count);
+            let mut others = others.chain(&self.offline).copied();
+            others.find(|one| is_one(*one))?
+        };
         Some((session, *self.members.get(&session)?))
     }
 }
@@ -491,7 +510,7 @@ mod tests {
     fn choices(shared: &mut SharedSubscriptions, group: GroupKey, times: u64) -> Vec<Choice> {
         let hash = |number: u64| number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         (0..times)
-            .filter_map(|number| shared.choose(group, input(hash(number)), |_| 0))
+            .filter_map(|number| shared.choose(group, input(hash(number)), |_| 0, |_| true))
             .collect()
     }
 
@@ -601,7 +620,10 @@ mod tests {
             &[(1, true), (2, true), (3, true)],
         );
         let busy = |session: SessionKey| if session == SessionKey(2) { 0 } else { 9 };
-        assert_eq!(shared.choose(group, input(0), busy), Some(local(2)));
+        assert_eq!(
+            shared.choose(group, input(0), busy, |_| true),
+            Some(local(2))
+        );
         let all: BTreeSet<_> = choices(&mut shared, group, 3)
             .iter()
             .map(|c| format!("{c:?}"))
@@ -663,11 +685,11 @@ mod tests {
             let there_group = there.find(KEY).unwrap();
             for number in 0..100_u64 {
                 let input = input(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-                let from_there = there.choose(there_group, input, |_| 0);
-                match here.choose(group, input, |_| 0).unwrap() {
+                let from_there = there.choose(there_group, input, |_| 0, |_| true);
+                match here.choose(group, input, |_| 0, |_| true).unwrap() {
                     Choice::Local(session, _) => {
                         assert_eq!(from_there, Some(Choice::Remote(ShardIndex(1))));
-                        let chosen = here.choose_local(group, input, |_| 0).unwrap();
+                        let chosen = here.choose_local(group, input, |_| 0, |_| true).unwrap();
                         assert_eq!(chosen.0, session);
                     }
                     Choice::Remote(_) => assert!(matches!(from_there, Some(Choice::Local(..)))),
@@ -706,7 +728,7 @@ mod tests {
         let left = shared.leave(KEY, SessionKey(1)).unwrap();
         assert_eq!((left.is_gone, left.local), (true, MemberCounts::default()));
         assert_eq!((shared.find(KEY), shared.len()), (None, 0));
-        assert_eq!(shared.choose(left.group, input(0), |_| 0), None);
+        assert_eq!(shared.choose(left.group, input(0), |_| 0, |_| true), None);
         assert_eq!(
             shared.set_remote(KEY, ShardIndex(0), MemberCounts::default()),
             None
@@ -743,7 +765,7 @@ mod tests {
                     continue;
                 };
                 let is_any_online = remote > 0 || members.values().any(|&is_online| is_online);
-                match shared.choose(group, input(hash), |_| 0) {
+                match shared.choose(group, input(hash), |_| 0, |_| true) {
                     Some(Choice::Local(SessionKey(chosen), _)) => {
                         prop_assert_eq!(members.get(&chosen), Some(&is_any_online));
                     }

@@ -71,7 +71,7 @@ impl Engine {
         level: Level,
         publish: &Publish<'_>,
     ) -> bool {
-        let matches = self.subscriptions.matches(publish.topic);
+        let matches = self.matches(publish.topic);
         let is_worth_it = level > Level::Memory || publish.qos == Qos::ExactlyOnce;
         let stores = |session: SessionKey, granted: Qos| {
             let (qos, session) = (publish.qos.min(granted), self.sessions.get(session));

@@ -22,7 +22,7 @@ use crate::pending::Wait;
 use crate::routing::ShardItem;
 use crate::shared_subscriptions::{GroupChange, MemberCounts};
 use crate::subscriptions::Subscription;
-use crate::{ConnectionKey, Engine, ShardIndex};
+use crate::{ConnectionKey, Engine, Request, ShardIndex};
 
 impl Engine {
     /// SUBSCRIBE from the Client. [MQTT-3.8.4-1] [v3.1.1 MQTT-3.8.4-1]
@@ -30,18 +30,19 @@ impl Engine {
         &mut self,
         connection: ConnectionKey,
         subscribe: &Subscribe<'_>,
-        _now: Instant,
+        now: Instant,
     ) {
         let Some(key) = self.on_packet(connection) else {
             return;
         };
+        self.refresh_rights(key);
         let mut reasons = Vec::with_capacity(subscribe.requests.len());
         let mut wait = Wait::default();
         let mut replays = Vec::new();
         // [MQTT-3.8.4-5] [v3.1.1 MQTT-3.8.4-4] As if each filter had come in a packet of its own.
         for request in &subscribe.requests {
             let identifier = subscribe.subscription_identifier;
-            match self.check_subscription(connection, key, request, identifier) {
+            match self.check_subscription(key, request, identifier, now) {
                 Err(reason) => reasons.push(reason),
                 Ok(qos) => {
                     let (existed, waits) = self.place(key, request, qos, identifier);
@@ -67,13 +68,13 @@ impl Engine {
     }
 
     fn check_subscription(
-        &self,
-        connection: ConnectionKey,
+        &mut self,
         key: SessionKey,
         request: &SubscriptionRequest<'_>,
         identifier: Option<u32>,
+        now: Instant,
     ) -> Result<Qos, ReasonCode> {
-        let limits = &self.limits;
+        let limits = Arc::clone(&self.limits);
         let filter = request.filter;
         if identifier.is_some() && !limits.subscription_identifiers_available {
             return Err(ReasonCode::SubscriptionIdentifiersNotSupported);
@@ -89,11 +90,15 @@ impl Engine {
         if inner.contains(['+', '#']) && !limits.wildcard_subscription_available {
             return Err(ReasonCode::WildcardSubscriptionsNotSupported);
         }
-        let is_allowed = self
-            .connections
-            .get(connection)
-            .is_some_and(|connection| connection.permissions.allows_subscribe(filter));
-        if !is_allowed {
+        let Some(session) = self.sessions.get(key) else {
+            return Err(ReasonCode::NotAuthorized);
+        };
+        let asked = Request::Subscribe { filter };
+        let decision = self.rights.decide(session, asked);
+        let qos_max = decision.qos_max().min(limits.maximum_qos);
+        if !decision.is_allowed {
+            let rule = decision.reason();
+            self.tell_denied(key, asked, rule, now);
             return Err(ReasonCode::NotAuthorized);
         }
         let is_full = self.sessions.get(key).is_none_or(|session| {
@@ -104,7 +109,7 @@ impl Engine {
             return Err(ReasonCode::QuotaExceeded);
         }
         // [MQTT-3.2.2-10]
-        Ok(request.options.qos.min(limits.maximum_qos))
+        Ok(request.options.qos.min(qos_max))
     }
 
     /// Makes or replaces one Subscription; returns whether it existed, and what SUBACK waits for.

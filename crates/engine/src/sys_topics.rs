@@ -158,7 +158,7 @@ impl Engine {
     }
 }
 
-const fn gauges(total: &Counters) -> [(&'static str, u64); 28] {
+const fn gauges(total: &Counters) -> [(&'static str, u64); 29] {
     let disconnected = total.sessions.saturating_sub(total.clients_connected);
     [
         ("clients/total", total.sessions),
@@ -177,6 +177,7 @@ const fn gauges(total: &Counters) -> [(&'static str, u64); 28] {
         ("publish/messages/received", total.publishes_received),
         ("publish/messages/sent", total.publishes_sent),
         ("publish/messages/dropped", total.publishes_dropped),
+        ("publish/messages/denied", total.dropped_not_authorized),
         ("store/refused", total.dropped_storage_low),
         ("publish/bytes/received", total.publish_bytes_received),
         ("publish/bytes/sent", total.publish_bytes_sent),

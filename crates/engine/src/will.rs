@@ -7,25 +7,26 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proto::Message;
+use proto::packet::Will;
 use store::{Record, WillRecord};
 
-use crate::Engine;
 use crate::commits::{Effect, Publisher};
 use crate::keys::SessionKey;
 use crate::pending::Wait;
 use crate::publish::Routed;
 use crate::sessions::WillInStore;
 use crate::timers::Due;
+use crate::{Engine, Request};
 
 impl Engine {
     /// The connection is gone without a DISCONNECT that discards the Will: publishes it now or later.
     /// [MQTT-3.1.2-8] [MQTT-3.1.3-9] [v3.1.1 MQTT-3.1.2-8]
     pub(crate) fn start_will_delay(&mut self, key: SessionKey, now: Instant) {
         let session = self.sessions.get(key);
-        let Some(pending) = session.and_then(|session| session.will.as_ref()) else {
+        let Some(will) = session.and_then(|session| session.will.as_ref()) else {
             return;
         };
-        let delay_seconds = u64::from(pending.will.properties.delay_interval_seconds);
+        let delay_seconds = u64::from(will.properties.delay_interval_seconds);
         match now.checked_add(Duration::from_secs(delay_seconds)) {
             Some(at) if delay_seconds > 0 => self.set_will_deadline(key, at),
             _ => self.publish_will(key, now),
@@ -57,16 +58,26 @@ impl Engine {
     /// The same, but for the commit of a message that other shards take: forgotten before, it could be
     /// lost there in a crash, and forgotten afterwards without one, it could be published again.
     pub(crate) fn route_will(&mut self, key: SessionKey, now: Instant) -> Option<Routed> {
-        let pending = self.take_will(key)?;
-        if !pending.permissions.allows_publish(&pending.will.topic) {
+        let will = self.take_will(key)?;
+        let request = Request::Publish {
+            topic: &will.topic,
+            qos: will.qos,
+            retain: will.retain,
+        };
+        // Now, and not when the Client connected: its rights may have changed since.
+        let session = self.sessions.get(key)?;
+        let decision = self.rights.decide(session, request);
+        if !decision.is_allowed {
+            let rule = decision.reason();
             self.counters.publishes_dropped += 1;
             self.counters.dropped_not_authorized += 1;
+            self.tell_denied(key, request, rule, now);
             self.record_will_gone(key);
             return None;
         }
         self.counters.wills_published += 1;
         // [MQTT-3.1.3-10] [MQTT-3.1.2-14] [MQTT-3.1.2-15] [v3.1.1 MQTT-3.1.2-16] [v3.1.1 MQTT-3.1.2-17]
-        let message = Arc::new(Message::from_will(&pending.will, now));
+        let message = Arc::new(Message::from_will(&will, now));
         let routed = self.route(&message, Some(key), Publisher::Once(key), now);
         if routed.provisional.is_none() {
             self.record_will_gone(key);
@@ -81,7 +92,7 @@ impl Engine {
         }
     }
 
-    fn take_will(&mut self, key: SessionKey) -> Option<Box<crate::sessions::PendingWill>> {
+    fn take_will(&mut self, key: SessionKey) -> Option<Box<Will>> {
         let session = self.sessions.get_mut(key)?;
         let deadline = session.will_deadline.take();
         let will = session.will.take();
@@ -129,12 +140,12 @@ impl Engine {
         session.will.as_ref()?;
         session.will_in_store = WillInStore::Current;
         let session = self.sessions.get(key)?;
-        let pending = session.will.as_ref()?;
+        let will = session.will.as_ref()?;
         let now = self.started_at;
         let record = WillRecord {
             session: session.id,
-            message: self.message_record(&Message::from_will(&pending.will, now)),
-            delay_seconds: pending.will.properties.delay_interval_seconds,
+            message: self.message_record(&Message::from_will(will, now)),
+            delay_seconds: will.properties.delay_interval_seconds,
         };
         Some(self.record(Record::WillPut(Box::new(record))))
     }

@@ -1,12 +1,12 @@
 //! The shard loops, the listeners, the configuration: what gives the engine bytes and time.
 //!
-//! Owns: sockets, clocks, threads, buffers, authentication, the way a process starts and stops.
+//! Owns: sockets, clocks, threads, buffers, authentication, authorization, the way a process starts and stops.
 //! Does not own: the protocol (see `proto`), sessions and subscriptions (see `engine`), what is durable
 //! (see `store`). Start reading at [`Server::start`], then `shard`. Invariant: no lock but the one around the
 //! open group of the log, and no allocation by a claimed length, on the way of a message.
 
 pub mod authentication;
-mod authorization;
+pub mod authorization;
 pub mod config;
 mod listener;
 mod open_files;

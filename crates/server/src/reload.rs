@@ -7,7 +7,10 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
+use engine::Rules;
+
 use crate::authentication::{Anonymous, Authentication, Authenticator, Challenge};
+use crate::authorization::{self, AuthorizationError};
 use crate::config::{Config, StopConfig};
 use crate::shard::{Command, Shared};
 
@@ -15,17 +18,24 @@ use crate::shard::{Command, Shared};
 #[derive(Debug)]
 pub(crate) struct Policy {
     pub(crate) authentication: Authentication,
+    pub(crate) rules: Arc<Rules>,
     pub(crate) stop: StopConfig,
 }
 
 impl Policy {
     /// What `config` says; `given` takes the place of the authenticators it asks for.
-    pub(crate) fn new(config: &Config, given: Option<&Authentication>) -> Self {
+    /// # Errors
+    /// A file that it names cannot be used.
+    pub(crate) fn new(
+        config: &Config,
+        given: Option<&Authentication>,
+    ) -> Result<Self, AuthorizationError> {
         let authentication = given.cloned();
-        Self {
+        Ok(Self {
             authentication: authentication.unwrap_or_else(|| authenticators(config)),
+            rules: Arc::new(authorization::rules(config)?),
             stop: config.stop.clone(),
-        }
+        })
     }
 }
 
@@ -48,8 +58,11 @@ pub struct Reloaded {
 }
 
 /// Why a configuration was not taken over; the old one stays.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
+    /// What Clients may do cannot be read.
+    #[error(transparent)]
+    Authorization(#[from] AuthorizationError),
     /// There is nothing to take it over.
     #[error("the Server has stopped or is about to")]
     Stopped,
@@ -85,7 +98,8 @@ impl Reloader {
     pub fn reload(&self, config: Config) -> Result<Reloaded, ReloadError> {
         // One after the other, so that all shards end with the same.
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let policy = Arc::new(Policy::new(&config, self.given.as_ref()));
+        let policy = Policy::new(&config, self.given.as_ref());
+        let policy = Arc::new(policy.inspect_err(|error| self.refuse(error))?);
         let (done, all_done) = mpsc::channel();
         for (shard, mailbox) in self.commands.iter().zip(self.shared.mailboxes.iter()) {
             let policy = Arc::clone(&policy);
@@ -103,6 +117,7 @@ impl Reloader {
         let left = fixed_parts(&running, &config);
         *running = Config {
             authentication: config.authentication,
+            authorization: config.authorization,
             stop: config.stop,
             ..running.clone()
         };
@@ -168,7 +183,7 @@ mod tests {
         // What a reload takes over is all the rest of the file.
         let file: toml::Table = toml::from_str(text).expect("is TOML");
         let mut expected: Vec<&str> = file.keys().map(String::as_str).collect();
-        expected.retain(|name| !["authentication", "stop"].contains(name));
+        expected.retain(|name| !["authentication", "authorization", "stop"].contains(name));
         let mut named = names.clone();
         named.sort_unstable();
         expected.sort_unstable();

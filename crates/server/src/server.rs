@@ -19,6 +19,7 @@ use store::disk::{Disk, RealDisk};
 use store::{MemoryStore, OpenError, Recovered, RecoveryReport, SessionId, Store};
 
 use crate::authentication::Authentication;
+use crate::authorization::AuthorizationError;
 use crate::config::Config;
 use crate::persist::{self, DataFolder, Figures, FolderError, Restored};
 use crate::reload::{Policy, ReloadError, Reloaded, Reloader};
@@ -81,6 +82,9 @@ pub enum StartError {
     /// What is in it cannot be taken up.
     #[error(transparent)]
     Log(#[from] OpenError),
+    /// What Clients may do cannot be read.
+    #[error(transparent)]
+    Authorization(#[from] AuthorizationError),
     /// The system has no thread or event queue for us.
     #[error("cannot start a shard: {source}")]
     Shard {
@@ -140,6 +144,7 @@ impl Server {
         given: Option<Authentication>,
         store: impl FnMut(ShardIndex) -> S,
     ) -> Result<Self, StartError> {
+        let policy = Policy::new(&config, given.as_ref())?;
         let stores = (0..config.shards.get())
             .map(ShardIndex)
             .map(store)
@@ -151,7 +156,7 @@ impl Server {
             next_session: SessionId(1),
             report: RecoveryReport::default(),
         };
-        server.start_shards(&config, seats, stores, nothing)?;
+        server.start_shards(&config, policy, seats, stores, nothing)?;
         Ok(server)
     }
 
@@ -160,6 +165,8 @@ impl Server {
         disk: D,
         folder: Option<DataFolder>,
     ) -> Result<Self, StartError> {
+        // Before anything is touched.
+        let policy = Policy::new(&config, None)?;
         // A log may have more segments than the limit that we were started with allows files.
         open_files::raise();
         let (log, recovered, restored) = persist::Opened::open(disk, folder, &config.storage)?;
@@ -173,7 +180,7 @@ impl Server {
         let (stores, running) = started.map_err(|source| StartError::Shard { source })?;
         server.persist = Some(running);
         server.restored = Some(restored);
-        server.start_shards(&config, seats, stores, recovered)?;
+        server.start_shards(&config, policy, seats, stores, recovered)?;
         Ok(server)
     }
 
@@ -211,14 +218,18 @@ impl Server {
     fn start_shards<S: Store + Send + 'static>(
         &mut self,
         config: &Config,
+        policy: Policy,
         seats: Vec<Seat>,
         stores: Vec<S>,
         recovered: Recovered,
     ) -> Result<(), StartError> {
         let failed = |source| StartError::Shard { source };
-        let base = self.engine_config(config, &recovered);
+        let base = engine::Config {
+            rules: Arc::clone(&policy.rules),
+            ..self.engine_config(config, &recovered)
+        };
         let found = self.share(recovered);
-        let policy = Arc::new(Policy::new(config, self.given.as_ref()));
+        let policy = Arc::new(policy);
         let links = Links::mesh(&self.shared.mailboxes);
         let (sender, started) = mpsc::channel();
         let parts = seats.into_iter().zip(links).zip(stores).zip(found);

@@ -190,11 +190,13 @@ pub(crate) fn start_failure(error: &StartError) -> Failure {
             _ => error.to_string(),
         },
         StartError::Folder(_) | StartError::Log(_) => format!("Error: {error}."),
+        StartError::Authorization(_) => error.to_string(),
         other => other.to_string(),
     };
     let code = match error {
         StartError::Log(OpenError::Disk { .. }) => EX_IOERR,
         StartError::Log(_) => EX_DATAERR,
+        StartError::Authorization(_) => EX_CONFIG,
         _ => EX_UNAVAILABLE,
     };
     Failure { text, code }
@@ -510,6 +512,9 @@ mod tests {
         config.storage.disk_low_bytes = None;
         config.stop = defaults.stop.clone();
         assert_eq!(config, defaults);
+        let authorization = parsed.next().unwrap().authorization.unwrap();
+        assert_eq!(authorization.rules.len(), 2);
+        assert!(authorization.acl_file.is_some());
     }
 
     #[test]

@@ -165,7 +165,11 @@ impl Collector {
         self.remote = self.remote.union(interest.remote);
     }
 
-    pub(super) fn finish(mut self, topic: &str) -> Matches {
+    pub(super) fn finish(
+        mut self,
+        topic: &str,
+        may_receive: impl Fn(SessionKey, &str) -> bool,
+    ) -> Matches {
         // Each interest came in order: a stable sort merges those runs.
         self.subscriptions.sort_by_key(|&(session, _)| session);
         self.groups.sort_unstable();
@@ -173,7 +177,9 @@ impl Collector {
         let rows = self
             .subscriptions
             .chunk_by(|(left, _), (right, _)| left == right)
-            .filter_map(|of_one| Some(MatchRow::merge(of_one.first()?.0, of_one)))
+            .filter_map(|of_one| Some((of_one.first()?.0, of_one)))
+            .filter(|(session, _)| may_receive(*session, topic))
+            .map(|(session, of_one)| MatchRow::merge(session, of_one))
             .collect();
         Matches {
             topic: topic.into(),
@@ -293,7 +299,7 @@ impl Cache {
         }
     }
 
-    fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         while let Some(topic) = self.in_order.pop_first() {
             self.remove(&topic);
         }

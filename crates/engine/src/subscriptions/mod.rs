@@ -4,7 +4,7 @@
 //! Topic Filters, where Shared Subscriptions hang; overlap, No Local, the cached answers.
 //! Does not own: members of Shared Subscriptions (see [`crate::shared_subscriptions`]), sessions,
 //! limits per session, Topic Filter syntax (see [`proto::topic`]).
-//! Start reading at [`Subscriptions::matches`]. Invariant: a cached answer equals a fresh one.
+//! Start reading at [`Subscriptions::matches_for`]. Invariant: a cached answer equals a fresh one.
 
 mod matches;
 mod trie;
@@ -74,25 +74,46 @@ impl Subscriptions {
 
     /// Who gets a message on `topic`. O(topic length) while it is cached, else O(Topic Filters
     /// that match a beginning of `topic` + Subscriptions that match).
-    pub(crate) fn matches(&mut self, topic: &str) -> Rc<Matches> {
+    /// Of the sessions only those for which `may_receive` says so; a change to that has to be followed by
+    /// [`Self::forget_matches`].
+    pub(crate) fn matches_for(
+        &mut self,
+        topic: &str,
+        may_receive: impl Fn(SessionKey, &str) -> bool,
+    ) -> Rc<Matches> {
         if let Some(matches) = self.cache.find(topic) {
             return Rc::clone(matches);
         }
         let mut collector = Collector::default();
         self.trie.visit(topic, |interest| collector.add(interest));
-        let matches = Rc::new(collector.finish(topic));
+        let matches = Rc::new(collector.finish(topic, may_receive));
         self.cache.insert(&matches);
         matches
     }
 
     /// The same, asking `memo` first and leaving the answer there.
-    pub(crate) fn matches_with(&mut self, memo: &mut PublisherMemo, topic: &str) -> Rc<Matches> {
+    pub(crate) fn matches_with(
+        &mut self,
+        memo: &mut PublisherMemo,
+        topic: &str,
+        may_receive: impl Fn(SessionKey, &str) -> bool,
+    ) -> Rc<Matches> {
         if let Some(matches) = memo.recall(topic) {
             return matches;
         }
-        let matches = self.matches(topic);
+        let matches = self.matches_for(topic, may_receive);
         memo.remember(&matches);
         matches
+    }
+
+    /// Forgets every answer: who may be sent what has changed.
+    pub(crate) fn forget_matches(&mut self) {
+        self.cache.clear();
+    }
+
+    #[cfg(test)]
+    fn matches(&mut self, topic: &str) -> Rc<Matches> {
+        self.matches_for(topic, |_, _| true)
     }
 
     /// Gives `session` a Non-shared Subscription to `filter` (well-formed). O(levels + log n).
@@ -383,7 +404,7 @@ mod tests {
         let mut memos = Vec::new();
         for number in 0..10 {
             let mut memo = PublisherMemo::default();
-            drop(subscriptions.matches_with(&mut memo, &format!("t/{number}")));
+            drop(subscriptions.matches_with(&mut memo, &format!("t/{number}"), |_, _| true));
             memos.push(memo);
         }
         assert_eq!(subscriptions.cache.len(), 3);
@@ -588,7 +609,7 @@ mod tests {
                 change(&mut model.groups, (filter, group), false);
             }
             Step::Match(topic, publisher) => {
-                let matches = subscriptions.matches_with(memo, &topic);
+                let matches = subscriptions.matches_with(memo, &topic, |_, _| true);
                 prop_assert!(matches.is_current());
                 prop_assert_eq!(
                     deliveries(&matches, publisher),

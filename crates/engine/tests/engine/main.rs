@@ -20,6 +20,7 @@ mod restarts;
 mod retained;
 mod retained_crash;
 mod retained_property;
+mod rights;
 mod sessions;
 mod shards;
 mod shared_property;

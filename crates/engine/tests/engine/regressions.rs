@@ -3,7 +3,6 @@
 //! Owns: the list. Does not own: the rules, whose other tests are with their subject.
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
 
 use proto::connection::Outgoing;
 use proto::packet::{
@@ -11,7 +10,7 @@ use proto::packet::{
     SubscriptionOptions,
 };
 use proto::{Qos, Version};
-use vencejo_engine::{Limits, Permissions};
+use vencejo_engine::Limits;
 
 use crate::wills::with_will;
 use crate::world::{Client, World, durable, id, options, payload, publish};
@@ -166,8 +165,7 @@ fn a_message_acknowledged_while_the_receiver_is_away_is_there_when_it_returns() 
 #[test]
 fn a_will_that_may_not_be_published_is_not() {
     let (mut world, watcher) = watched("watcher");
-    let only = Some(vec!["mine/#".to_owned()]);
-    world.permissions = Arc::new(Permissions::only(only.clone(), only));
+    world.limit(Some("mine/#"), Some("mine/#"));
     let endings: [fn(&mut World, Client); 3] = [
         |world, client| world.lose(client),
         |world, client| {

@@ -1,12 +1,11 @@
 //! Which Session a Client gets, take-over, expiry, and what CONNACK says.
 
 use std::num::NonZeroU16;
-use std::sync::Arc;
 
 use proto::connection::Outgoing;
 use proto::packet::{Connect, Disconnect, ReasonCode};
 use proto::{Qos, Version};
-use vencejo_engine::{Limits, Permissions};
+use vencejo_engine::Limits;
 
 use crate::wills::with_will;
 use crate::world::{Client, World, durable};
@@ -347,8 +346,7 @@ fn a_message_that_may_not_be_published_is_answered_and_dropped() {
     let mut world = World::new();
     let watcher = world.connect("watcher");
     world.subscribe(watcher, "#", 2);
-    let only = Some(vec!["mine/#".to_owned()]);
-    world.permissions = Arc::new(Permissions::only(only.clone(), only));
+    world.limit(Some("mine/#"), Some("mine/#"));
     for version in [Version::V311, Version::V5] {
         let mut connect = Connect::new(version, "client");
         connect.clean_start = false;

@@ -1,14 +1,12 @@
 //! SUBSCRIBE and UNSUBSCRIBE, their codes, retained messages for new Subscriptions.
 
-use std::sync::Arc;
-
 use proto::connection::Outgoing;
 use proto::packet::{
     Publish, ReasonCode, RetainHandling, Subscribe, SubscriptionOptions, SubscriptionRequest,
     Unsubscribe,
 };
 use proto::{Qos, Version};
-use vencejo_engine::{Limits, Permissions};
+use vencejo_engine::Limits;
 
 use crate::world::{Client, World, id, options, payload, publish};
 
@@ -35,9 +33,8 @@ fn pair(version: Version) -> (World, Client, Client) {
 /// Verifies [v3.1.1 MQTT-3.9.3-2]: as in 3.1.1.
 #[test]
 fn suback_answers_every_filter_in_order() {
-    let allowed = Some(vec!["a/#".to_owned()]);
     let mut world = World::new();
-    world.permissions = Arc::new(Permissions::only(None, allowed));
+    world.limit(None, Some("a/#"));
     for client in [world.connect("five"), world.connect_311("three", true)] {
         let request = |filter, qos| SubscriptionRequest {
             filter,

@@ -1,12 +1,9 @@
 //! When a Will is published and when not.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use proto::connection::Outgoing;
 use proto::packet::{Connect, Disconnect, ReasonCode, Will, WillProperties};
 use proto::{Qos, Version};
-use vencejo_engine::Permissions;
 
 use crate::world::{Client, World, durable, payload};
 
@@ -77,7 +74,7 @@ fn a_will_that_may_not_be_published_is_not() {
     let mut world = World::new();
     let watcher = world.connect("watcher");
     world.subscribe(watcher, "#", 1);
-    world.permissions = Arc::new(Permissions::only(Some(Vec::new()), None));
+    world.limit(Some("nothing"), None);
     let client = world.connect_with(with_will(Connect::new(Version::V5, "client"), 0));
     world.lose(client);
     let client = world.connect_with(with_will(Connect::new(Version::V5, "client"), 0));

@@ -17,8 +17,8 @@ use proto::packet::{
 use proto::{PacketIdentifier, Qos, Version};
 use store::{Batch, HeldStore, Load, Record, SessionId, Store, UnixMillis};
 use vencejo_engine::{
-    Config, ConnectRequest, ConnectionKey, Engine, Limits, Output, Permissions, ShardIndex,
-    ShardMessage, home_shard,
+    Actions, Config, ConnectRequest, ConnectionKey, Denied, Engine, Limits, Notation, Output,
+    Principal, Rule, Rules, ShardIndex, ShardMessage, TopicPattern, Topics, Who, home_shard,
 };
 
 /// A Client's connection.
@@ -49,7 +49,10 @@ pub(crate) struct World {
     pub(crate) loading: BTreeMap<SessionId, Load>,
     /// Whether messages between shards stay in their rings until [`World::carry`].
     pub(crate) holds_rings: bool,
-    pub(crate) permissions: Arc<Permissions>,
+    /// Who connects.
+    pub(crate) principal: Arc<Principal>,
+    /// What the engines want to have logged.
+    pub(crate) denied: Vec<Denied>,
     /// What [`World::connect`] speaks; 5.0 if not said otherwise.
     pub(crate) version: Version,
     inboxes: BTreeMap<ConnectionKey, Inbox>,
@@ -67,6 +70,41 @@ pub(crate) struct World {
 }
 
 const SEED: u64 = 7;
+
+/// The user that [`World::limit`] speaks of.
+pub(crate) const LIMITED: &str = "limited";
+
+/// Everyone may do everything, but for one user.
+pub(crate) fn limited(publish: Option<&str>, subscribe: Option<&str>) -> Rules {
+    let mut rules = Vec::new();
+    let subscribing = Actions::SUBSCRIBE.and(Actions::RECEIVE);
+    for (actions, filter) in [(Actions::PUBLISH, publish), (subscribing, subscribe)] {
+        let Some(filter) = filter else { continue };
+        let who = Who {
+            users: [LIMITED.into()].into(),
+            ..Who::default()
+        };
+        rules.push(Rule {
+            actions,
+            topics: at(filter),
+            who: who.clone(),
+            ..Rule::allow("the limited user may")
+        });
+        rules.push(Rule {
+            actions,
+            who,
+            ..Rule::deny("the limited user may not")
+        });
+    }
+    rules.push(Rule::allow("everyone may"));
+    Rules::new(rules)
+}
+
+/// Topics that match `filter`.
+pub(crate) fn at(filter: &str) -> Topics {
+    let pattern = TopicPattern::parse(filter, Notation::Braces).expect("a pattern");
+    Topics::Matching(vec![pattern])
+}
 
 /// The calendar when a World begins.
 const BEGAN_AT: UnixMillis = UnixMillis(1_800_000_000_000);
@@ -115,13 +153,37 @@ impl World {
             holds_rings: false,
             holds_loads: false,
             loading: BTreeMap::new(),
-            permissions: Arc::new(Permissions::allow_all()),
+            principal: Arc::default(),
+            denied: Vec::new(),
             version: Version::V5,
             inboxes: BTreeMap::new(),
             rings: BTreeMap::new(),
             next_key: 1,
             next_packet_id: 0,
         }
+    }
+
+    /// These rules are in force in every shard.
+    pub(crate) fn set_rules(&mut self, rules: Rules) {
+        let rules = Arc::new(rules);
+        for engine in &mut self.engines {
+            engine.set_rules(Arc::clone(&rules));
+        }
+        self.config.rules = rules;
+    }
+
+    /// Whoever connects from now on is this user.
+    pub(crate) fn log_in(&mut self, user: &str) {
+        self.principal = Arc::new(Principal {
+            user: Some(user.into()),
+            ..Principal::default()
+        });
+    }
+
+    /// Whoever connects from now on is a user who may do this below these filters only, if any are given.
+    pub(crate) fn limit(&mut self, publish: Option<&str>, subscribe: Option<&str>) {
+        self.log_in(LIMITED);
+        self.set_rules(limited(publish, subscribe));
     }
 
     /// Ends turns and carries what they put out until nothing moves any more.
@@ -179,6 +241,7 @@ impl World {
                     let link = (shard, usize::from(to.0));
                     self.rings.entry(link).or_default().push_back(message);
                 }
+                Output::Denied(denied) => self.denied.push(*denied),
                 Output::Load(load) => {
                     let is_first = self.loading.insert(load.session, load).is_none();
                     assert!(is_first, "two loads for one Session");
@@ -353,7 +416,7 @@ impl World {
             connect: Box::new(connect),
             assigned_client_id: false,
             authentication_data: None,
-            permissions: Arc::clone(&self.permissions),
+            principal: Arc::clone(&self.principal),
             is_local_peer: true,
         };
         self.engines[shard].on_connect(request, self.now);

@@ -4,8 +4,11 @@
 //! `crate::authorization`). Start reading at [`Identity`]. Invariant: what stands in it was proven.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
+
+use engine::Principal;
 
 /// Who a Client has proven to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +30,18 @@ impl Identity {
     #[must_use]
     pub fn anonymous() -> Self {
         Self::default()
+    }
+
+    /// The same with where it comes from, as rules see it.
+    pub(crate) fn principal(self, peer: SocketAddr) -> Principal {
+        Principal {
+            user: self.user,
+            groups: self.groups,
+            attributes: self.attributes,
+            is_administrator: self.is_administrator,
+            address: Some(peer.ip()),
+            listener: None,
+        }
     }
 
     /// The user of this name, with nothing else known of it.

@@ -12,6 +12,7 @@ use engine::{Limits, OverflowPolicy, SharedStrategy};
 use proto::Qos;
 use toml::Spanned;
 
+use super::authorization::AuthorizationConfig;
 use super::raw::{
     RawAnonymous, RawConfig, RawDuration, RawLimits, RawListener, RawOverflowPolicy,
     RawSharedStrategy, RawSize, RawStop,
@@ -42,6 +43,9 @@ pub struct Config {
     pub storage: StorageConfig,
     /// How it stops.
     pub stop: StopConfig,
+    /// What Clients may do. Default: everything but to read `$SYS`, which is for administrators, and for
+    /// anonymous Clients of this machine.
+    pub authorization: Option<AuthorizationConfig>,
 }
 
 /// Bounds on connections and their buffers.
@@ -113,6 +117,7 @@ impl Default for Config {
             authentication: AuthenticationConfig::default(),
             storage: StorageConfig::default(),
             stop: StopConfig::default(),
+            authorization: None,
         }
     }
 }
@@ -164,6 +169,8 @@ impl Config {
         config.authentication.test_method = raw.authentication.test_method;
         config.storage = StorageConfig::check(raw.storage)?;
         config.stop = check_stop(raw.stop)?;
+        let authorization = raw.authorization.map(AuthorizationConfig::check);
+        config.authorization = authorization.transpose()?;
         Ok(config)
     }
 }

@@ -3,6 +3,7 @@
 //! Owns: [`load`], [`parse`]. Does not own: what a limit does. Start reading at [`load`].
 //! Invariant: a [`Config`] from a file is valid; a file that is not does not start a Server.
 
+mod authorization;
 mod checked;
 mod error;
 mod raw;
@@ -10,6 +11,7 @@ mod storage;
 
 use std::path::Path;
 
+pub use authorization::AuthorizationConfig;
 pub use checked::{AuthenticationConfig, Config, ServerBounds, StopConfig};
 pub use error::{ConfigError, Problem};
 pub use storage::{FilterLevel, Recovery, StorageConfig};
@@ -166,11 +168,67 @@ mod tests {
                 "[stop]\nserver_reference = \"\"",
                 "server_reference must name another Server",
             ),
+            (
+                "[authorization]",
+                "[authorization] needs an acl_file or rules",
+            ),
+            (
+                "[authorization]\nacl_file = \"\"",
+                "2:12: acl_file must name a file",
+            ),
         ];
         for (text, expected) in cases {
             let said = error(text);
             assert!(said.contains(expected), "{text}: {said}");
         }
+    }
+
+    #[test]
+    fn wrong_rule_is_pointed_at() {
+        let cases = [
+            ("topics = [\"a/#/b\"]", "4:11: topics: "),
+            (
+                "topics = [\"a/${user}\"]",
+                "4:11: topics: unknown placeholder `${user}`",
+            ),
+            (
+                "topics = [\"$share/g/a\"]",
+                "4:11: topics: a Shared Subscription",
+            ),
+            ("topics = []", "4:10: topics is empty"),
+            ("name = \"x\"", "missing field `topics`"),
+            ("topics = [\"a\"]\nusers = []", "5:9: users is empty"),
+            (
+                "topics = [\"a\"]\nusers = [\"\"]",
+                "5:10: users: a name is not empty",
+            ),
+            ("topics = [\"a\"]\nactions = []", "5:11: actions is empty"),
+            (
+                "topics = [\"a\"]\nactions = [\"publsh\"]",
+                "did you mean `publish`?",
+            ),
+            (
+                "topics = [\"a\"]\naddresses = [\"10.0.0.0/33\"]",
+                "5:14: addresses: wanted an address",
+            ),
+            (
+                "topics = [\"a\"]\nqos_max = 3",
+                "5:11: qos_max must be from 0 to 2",
+            ),
+            ("topics = [\"a\"]\nuser = \"ann\"", "did you mean `users`?"),
+        ];
+        for (text, expected) in cases {
+            let said = error(&format!(
+                "[authorization]\n[[authorization.rules]]\neffect = \"allow\"\n{text}\n"
+            ));
+            assert!(said.contains(expected), "{text}: {said}");
+        }
+        let said =
+            error("[[authorization.rules]]\neffect = \"deny\"\ntopics = [\"a\"]\nqos_max = 1\n");
+        assert!(
+            said.contains("4:11: qos_max is for rules that allow"),
+            "{said}"
+        );
     }
 
     #[test]

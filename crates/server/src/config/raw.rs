@@ -4,6 +4,7 @@
 //! Does not own: defaults and what fits together (see `checked`). Start reading at [`RawConfig`].
 //! Invariant: a key that is not listed here is an error.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -23,6 +24,7 @@ pub(super) struct RawConfig {
     pub(super) authentication: RawAuthentication,
     pub(super) storage: RawStorage,
     pub(super) stop: RawStop,
+    pub(super) authorization: Option<Spanned<RawAuthorization>>,
 }
 
 #[derive(Debug, serde::Deserialize)]
@@ -103,6 +105,47 @@ pub(super) enum RawOverflowPolicy {
     DropNewest,
     DropOldest,
     Disconnect,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawAuthorization {
+    pub(super) acl_file: Option<Spanned<String>>,
+    pub(super) rules: Vec<RawRule>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRule {
+    pub(super) name: Option<Spanned<String>>,
+    pub(super) effect: RawEffect,
+    pub(super) actions: Option<Spanned<Vec<RawAction>>>,
+    pub(super) topics: Spanned<Vec<Spanned<String>>>,
+    pub(super) users: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) groups: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) client_ids: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) addresses: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) anonymous: Option<bool>,
+    pub(super) administrator: Option<bool>,
+    #[serde(default)]
+    pub(super) attributes: BTreeMap<String, String>,
+    pub(super) qos_max: Option<Spanned<u8>>,
+    pub(super) retain: Option<bool>,
+}
+
+#[derive(Clone, Copy, Debug, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawEffect {
+    Allow,
+    Deny,
+}
+
+#[derive(Clone, Copy, Debug, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawAction {
+    Publish,
+    Subscribe,
+    Receive,
 }
 
 /// `[limits]`: those of the server first, then those of the engine under its own names.

@@ -19,7 +19,6 @@ use super::connection::{Admission, Connection, Moving, Pending, Stage, index_of,
 use super::links::Parcel;
 use super::stopping::Stopping;
 use crate::authentication::{Attempt, Decision, Exchange};
-use crate::authorization::authorize;
 
 impl<S: Store> Shard<S> {
     /// The first packet of a connection.
@@ -82,20 +81,13 @@ impl<S: Store> Shard<S> {
     }
 
     /// What an authenticator has decided on `pending`.
-    pub(super) fn on_decision(
-        &mut self,
-        key: ConnectionKey,
-        mut pending: Pending,
-        decision: Decision,
-    ) {
+    pub(super) fn on_decision(&mut self, key: ConnectionKey, pending: Pending, decision: Decision) {
         let Some(connection) = self.connection_mut(key) else {
             return;
         };
         let peer = connection.peer;
         match decision {
             Decision::Allow { identity, data } => {
-                let (attempt, _) = pending.attempt(peer);
-                let permissions = authorize(&identity, &attempt);
                 let mut connect = pending.connect;
                 let is_assigned_client_id = connect.client_id.is_empty();
                 if is_assigned_client_id {
@@ -107,7 +99,7 @@ impl<S: Store> Shard<S> {
                         connect,
                         is_assigned_client_id,
                         data,
-                        permissions,
+                        principal: Arc::new(identity.principal(peer)),
                     },
                 );
             }
@@ -170,7 +162,7 @@ impl<S: Store> Shard<S> {
             connect: admission.connect,
             assigned_client_id: admission.is_assigned_client_id,
             authentication_data: admission.data,
-            permissions: admission.permissions,
+            principal: admission.principal,
             is_local_peer: peer.ip().to_canonical().is_loopback(),
         };
         self.has_news = true;

@@ -59,6 +59,8 @@ impl<S: Store> Shard<S> {
                 }
                 Command::Verified { key, verified } => self.on_verified(key, verified),
                 Command::Reload { policy, done } => {
+                    self.has_news = true;
+                    self.guarded(|engine, _| engine.set_rules(Arc::clone(&policy.rules)));
                     self.policy = policy;
                     done.send(()).ok();
                 }

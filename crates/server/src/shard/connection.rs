@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use engine::{ConnectionKey, Permissions};
+use engine::{ConnectionKey, Principal};
 use mio::net::TcpStream;
 use proto::Secret;
 use proto::connection::ServerConnection;
@@ -200,7 +200,7 @@ pub(super) struct Admission {
     pub(super) connect: Box<Connect>,
     pub(super) is_assigned_client_id: bool,
     pub(super) data: Option<Secret>,
-    pub(super) permissions: Arc<Permissions>,
+    pub(super) principal: Arc<Principal>,
 }
 
 /// The slab index in a key.

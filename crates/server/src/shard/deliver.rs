@@ -58,6 +58,7 @@ impl<S: Store> Shard<S> {
                     Output::ToShard { to, message } => self.links.push(to, message),
                     Output::Persist(batch) => self.persist(batch),
                     Output::Load(load) => self.store.load(load),
+                    Output::Denied(denied) => self.log_denied(&denied),
                 }
             }
             if !self.take_persisted() {

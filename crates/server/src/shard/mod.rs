@@ -11,6 +11,7 @@ mod commands;
 mod connection;
 mod deadlines;
 mod deliver;
+mod denied;
 mod links;
 mod parked;
 mod receive;

@@ -23,14 +23,14 @@ fn reloaded_authentication_counts_in_every_shard_at_once_and_drops_nobody() {
         .collect();
     let mut closed = before.clone();
     closed.authentication.anonymous = AnonymousPolicy::Never;
-    assert_eq!(server.reload(closed), Ok(Reloaded::default()));
+    assert_eq!(server.reload(closed).ok(), Some(Reloaded::default()));
     for n in 0..8 {
         assert_eq!(answer(address, &format!("late-{n}")), 5);
     }
     for client in &mut connected {
         client.ping();
     }
-    assert_eq!(server.reload(before), Ok(Reloaded::default()));
+    assert_eq!(server.reload(before).ok(), Some(Reloaded::default()));
     assert_eq!(answer(address, "again"), 0);
 }
 
@@ -43,7 +43,7 @@ fn what_cannot_change_is_named_and_stays() {
     };
     other.stop.server_reference = Some("other.example:1883".to_owned());
     let left = server.reload(other).map(|reloaded| reloaded.left);
-    assert_eq!(left, Ok(vec!["listeners", "shards"]));
+    assert_eq!(left.ok(), Some(vec!["listeners", "shards"]));
     let mut client = Raw::v5(address, "told", 0);
     server.stop();
     assert!(client.hear().ends_with(b"other.example:1883"));
@@ -55,5 +55,6 @@ fn stopped_server_reloads_nothing() {
     let reloader = server.reloader();
     server.stop();
     server.join().expect("stopped in peace");
-    assert_eq!(reloader.reload(config(2)), Err(ReloadError::Stopped));
+    let refused = reloader.reload(config(2));
+    assert!(matches!(refused, Err(ReloadError::Stopped)));
 }

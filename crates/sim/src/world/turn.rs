@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use engine::{ConnectRequest, Engine, Output, Permissions, ShardIndex, ShardMessage};
+use engine::{ConnectRequest, Engine, Output, ShardIndex, ShardMessage};
 use proto::packet::{
     Ack, Disconnect, Publish, PublishProperties, ReasonCode, RetainHandling, Subscribe,
     SubscriptionOptions, SubscriptionRequest, Unsubscribe,
@@ -385,7 +385,7 @@ impl World {
                     connect: connect.clone(),
                     assigned_client_id: false,
                     authentication_data: None,
-                    permissions: Arc::new(Permissions::allow_all()),
+                    principal: Arc::default(),
                     is_local_peer: true,
                 };
                 engine.on_connect(request, now);
@@ -453,6 +453,8 @@ impl World {
                     self.wake(to);
                 }
                 Output::Persist(batch) => self.append(shard, batch),
+                // Everything is allowed here.
+                Output::Denied(_) => {}
                 Output::Load(load) => {
                     let after = self.chance.below(2_000);
                     let process = self.process;

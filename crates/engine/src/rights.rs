@@ -1,0 +1,183 @@
+//! The rules, asked for the Sessions of this shard: when something comes, and again when it leaves.
+//!
+//! Owns: [`Rights`], what rules apply to a Session, what is said of a refusal. Does not own: the rules (see
+//! `rules`), what a refused Client is answered (see `publish`, `subscribe`). Start reading at
+//! [`Rights::decide`]. Invariant: what is decided is decided by the rules that are in force now, also for a
+//! Session whose Client is not connected.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use proto::Message;
+use proto::session::Queued;
+
+use crate::keys::SessionKey;
+use crate::output::{Denied, Output};
+use crate::sessions::Session;
+use crate::{ConnectionKey, Decision, Engine, Request, Rules, Subject};
+
+/// The rules in force.
+#[derive(Debug)]
+pub(crate) struct Rights {
+    rules: Arc<Rules>,
+    /// Which, counted from 1; 0 is before any.
+    epoch: u64,
+    /// When the refusals that are told now began to be counted.
+    told_since: Instant,
+    told: u32,
+}
+
+/// The rules for some Clients only that are for the Client of a Session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Applying {
+    numbers: Box<[u32]>,
+    /// Of which rules.
+    epoch: u64,
+}
+
+impl Session {
+    fn subject(&self) -> Subject<'_> {
+        Subject {
+            principal: &self.principal,
+            client_id: &self.client_id,
+        }
+    }
+}
+
+impl Rights {
+    pub(crate) const fn new(rules: Arc<Rules>, now: Instant) -> Self {
+        Self {
+            rules,
+            epoch: 1,
+            told_since: now,
+            told: 0,
+        }
+    }
+
+    /// What the rules say to `request` of the Client of `session`. See [`Rules::decide`] for the cost.
+    pub(crate) fn decide(&self, session: &Session, request: Request<'_>) -> Decision<'_> {
+        let subject = session.subject();
+        if session.applying.epoch == self.epoch {
+            let applying = &session.applying.numbers;
+            return self.rules.decide(applying, subject, request);
+        }
+        let applying = self.rules.applying(subject);
+        self.rules.decide(&applying, subject, request)
+    }
+
+    pub(crate) fn may_receive(&self, session: &Session, topic: &str) -> bool {
+        self.decide(session, Request::Receive { topic }).is_allowed
+    }
+
+    /// Whether `queued` is to be looked at again before it leaves, and may not.
+    pub(crate) fn denies_queued(&self, session: &Session, queued: &Queued) -> bool {
+        queued.seq <= session.recheck_through && !self.may_receive(session, queued.message.topic())
+    }
+
+    /// Whether one more refusal may be told: the log is not for a Client to fill.
+    fn may_tell(&mut self, now: Instant) -> bool {
+        if now.saturating_duration_since(self.told_since) >= TOLD_PERIOD {
+            self.told_since = now;
+            self.told = 0;
+        }
+        self.told += 1;
+        self.told <= TOLD_PER_PERIOD_MAX
+    }
+}
+
+impl Engine {
+    /// From now on these rules are in force, for everyone: also for what waits, for what is retained, and for
+    /// Wills. Nobody is told; a Subscription that is not allowed any more brings nothing. O(what is cached).
+    pub fn set_rules(&mut self, rules: Arc<Rules>) {
+        self.rights.rules = rules;
+        self.rights.epoch += 1;
+        self.subscriptions.forget_matches();
+    }
+
+    /// Finds the rules that apply to a Session, unless they are known; what waits in its queue is then looked
+    /// at again before it leaves.
+    pub(crate) fn refresh_rights(&mut self, key: SessionKey) {
+        let rights = &self.rights;
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        if session.applying.epoch == rights.epoch {
+            return;
+        }
+        session.applying = Applying {
+            numbers: rights.rules.applying(session.subject()),
+            epoch: rights.epoch,
+        };
+        session.recheck_through = session.outbound.last_seq();
+    }
+
+    /// The Client of this Session has connected, as `principal`. What that may not have any more, it does not get.
+    pub(crate) fn set_principal(&mut self, key: SessionKey, principal: &Arc<crate::Principal>) {
+        let rights = &self.rights;
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let before = std::mem::replace(&mut session.principal, Arc::clone(principal));
+        let is_named_alike =
+            before.user == principal.user && before.attributes == principal.attributes;
+        let applying = Applying {
+            numbers: rights.rules.applying(session.subject()),
+            epoch: rights.epoch,
+        };
+        if applying != session.applying || !is_named_alike {
+            session.recheck_through = session.outbound.last_seq();
+            session.applying = applying;
+            if !session.filters.is_empty() {
+                self.subscriptions.forget_matches();
+            }
+        }
+    }
+
+    /// Whether this Session may be sent `message`; if not, that is told.
+    pub(crate) fn check_receive(
+        &mut self,
+        key: SessionKey,
+        message: &Message,
+        now: Instant,
+    ) -> bool {
+        let Some(session) = self.sessions.get(key) else {
+            return false;
+        };
+        let request = Request::Receive {
+            topic: message.topic(),
+        };
+        let decision = self.rights.decide(session, request);
+        if decision.is_allowed {
+            return true;
+        }
+        let rule = decision.reason();
+        self.counters.publishes_dropped += 1;
+        self.counters.dropped_not_authorized += 1;
+        self.tell_denied(key, request, rule, now);
+        false
+    }
+
+    /// Has the refusal of `request` logged, unless there were many lately.
+    pub(crate) fn tell_denied(
+        &mut self,
+        key: SessionKey,
+        request: Request<'_>,
+        rule: Arc<str>,
+        now: Instant,
+    ) {
+        if !self.rights.may_tell(now) {
+            return;
+        }
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
+        let connection: Option<ConnectionKey> = session.link.as_ref().map(|link| link.connection);
+        let denied = Denied::new(Arc::clone(&session.client_id), connection, request, rule);
+        self.outputs.push_back(Output::Denied(Box::new(denied)));
+    }
+}
+
+/// For so long refusals are counted.
+const TOLD_PERIOD: Duration = Duration::from_secs(1);
+/// So many of them are told in that time.
+const TOLD_PER_PERIOD_MAX: u32 = 10;

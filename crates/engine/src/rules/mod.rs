@@ -1,0 +1,228 @@
+//! What Clients may do: rules in an order, the first one that matches decides.
+//!
+//! Owns: [`Rules`], [`Decision`]. Does not own: who a Client is (see `principal`), what one rule says (see
+//! `rule`), when it is asked (see `rights`). Start reading at [`Rules::decide`].
+//! Invariant: what no rule matches is denied.
+
+mod pattern;
+mod rule;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use proto::Qos;
+use proto::topic::split_shared;
+
+pub use pattern::{Notation, PatternError, TopicPattern};
+pub use rule::{Actions, Effect, Network, NetworkError, Rule, Topics, Who};
+
+use crate::Principal;
+use tree::Tree;
+
+/// A Client, as rules see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// Who it is.
+    pub principal: &'a Principal,
+    /// Its Client Identifier.
+    pub client_id: &'a str,
+}
+
+/// What a Client wants to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request<'a> {
+    /// Publish to a Topic Name.
+    Publish {
+        /// Which.
+        topic: &'a str,
+        /// At which QoS.
+        qos: Qos,
+        /// Whether it is to be retained.
+        retain: bool,
+    },
+    /// Subscribe to a Topic Filter, with or without `$share/`.
+    Subscribe {
+        /// Which.
+        filter: &'a str,
+    },
+    /// Be sent what was published to a Topic Name.
+    Receive {
+        /// Which.
+        topic: &'a str,
+    },
+}
+
+/// What the rules say to a [`Request`], and which of them said it.
+#[derive(Clone, Copy, Debug)]
+pub struct Decision<'a> {
+    /// Whether it may be done.
+    pub is_allowed: bool,
+    /// The rule that decided; `None` if none matched.
+    pub rule: Option<&'a Rule>,
+}
+
+impl Decision<'_> {
+    /// The rule in words, for the log.
+    #[must_use]
+    pub fn reason(&self) -> Arc<str> {
+        self.rule
+            .map_or_else(|| NO_RULE.into(), |rule| Arc::clone(&rule.name))
+    }
+
+    /// The highest QoS a Subscription gets.
+    #[must_use]
+    pub fn qos_max(&self) -> Qos {
+        self.rule
+            .and_then(|rule| rule.qos_max)
+            .unwrap_or(Qos::ExactlyOnce)
+    }
+}
+
+/// Rules, ready to be asked. Shared by all Clients: what differs between them is who they are.
+#[derive(Debug)]
+pub struct Rules {
+    rules: Vec<Rule>,
+    tree: Tree,
+    /// Rules about every topic, ascending.
+    everywhere: Vec<u32>,
+    /// Rules for users by name; each names no others.
+    by_user: HashMap<Arc<str>, Vec<u32>>,
+    /// Rules with any other condition on who the Client is.
+    by_condition: Vec<u32>,
+}
+
+impl Rules {
+    /// `rules` in their order. O(their length).
+    #[must_use]
+    pub fn new(rules: Vec<Rule>) -> Self {
+        let mut made = Self {
+            rules: Vec::new(),
+            tree: Tree::default(),
+            everywhere: Vec::new(),
+            by_user: HashMap::new(),
+            by_condition: Vec::new(),
+        };
+        for (number, rule) in (0..).zip(&rules) {
+            match &rule.topics {
+                Topics::Every => made.everywhere.push(number),
+                Topics::Matching(patterns) => {
+                    for pattern in patterns {
+                        made.tree.insert(pattern, number, rule.effect);
+                    }
+                }
+            }
+            if !rule.who.users.is_empty() {
+                for user in &rule.who.users {
+                    let of_user = made.by_user.entry(Arc::clone(user)).or_default();
+                    of_user.push(number);
+                }
+            } else if !rule.who.is_everyone() {
+                made.by_condition.push(number);
+            }
+        }
+        made.rules = rules;
+        made
+    }
+
+    /// Everything is allowed to everyone.
+    #[must_use]
+    pub fn allow_all() -> Self {
+        Self::new(vec![Rule::allow("everything is allowed")])
+    }
+
+    /// The rules for some Clients only that are for this one, ascending. O(rules of its user + rules with
+    /// other conditions).
+    #[must_use]
+    pub fn applying(&self, subject: Subject<'_>) -> Box<[u32]> {
+        let of_user = subject.principal.user.as_ref();
+        let of_user = of_user.and_then(|user| self.by_user.get(user));
+        let candidates = of_user.into_iter().chain([&self.by_condition]).flatten();
+        let mut applying: Vec<u32> = candidates
+            .copied()
+            .filter(|number| {
+                let rule = self.rule(*number);
+                rule.is_some_and(|rule| rule.who.includes(subject))
+            })
+            .collect();
+        applying.sort_unstable();
+        applying.into()
+    }
+
+    /// What the rules say to `request`; `applying` is what [`Self::applying`] says of the same `subject`.
+    /// O(levels of the topic * rules that could match), for a Subscription O(rules).
+    #[must_use]
+    pub fn decide(
+        &self,
+        applying: &[u32],
+        subject: Subject<'_>,
+        request: Request<'_>,
+    ) -> Decision<'_> {
+        match request {
+            Request::Subscribe { filter } => self.decide_subscribe(applying, subject, filter),
+            Request::Publish { topic, .. } | Request::Receive { topic } => {
+                self.decide_topic(applying, subject, topic, request)
+            }
+        }
+    }
+
+    fn decide_topic(
+        &self,
+        applying: &[u32],
+        subject: Subject<'_>,
+        topic: &str,
+        request: Request<'_>,
+    ) -> Decision<'_> {
+        let mut first: Option<(u32, &Rule)> = None;
+        let mut look_at = |numbers: &[u32]| {
+            for number in numbers {
+                if first.is_some_and(|(best, _)| best <= *number) {
+                    return;
+                }
+                if let Some(rule) = self.rule(*number)
+                    && rule.fits(request)
+                    && (rule.who.is_everyone() || applying.binary_search(number).is_ok())
+                {
+                    first = Some((*number, rule));
+                    return;
+                }
+            }
+        };
+        look_at(&self.everywhere);
+        self.tree.visit(topic, subject, &mut look_at);
+        decided(first.map(|(_, rule)| rule))
+    }
+
+    /// An allowing rule has to allow all that `filter` can match. A denying one counts if it denies all of
+    /// that; what it denies of it is denied again whenever something is sent.
+    fn decide_subscribe(
+        &self,
+        applying: &[u32],
+        subject: Subject<'_>,
+        filter: &str,
+    ) -> Decision<'_> {
+        let filter = split_shared(filter).map_or(filter, |(_, inner)| inner);
+        let first = (0..).zip(&self.rules).find(|(number, rule)| {
+            rule.actions.contains(Actions::SUBSCRIBE)
+                && (rule.who.is_everyone() || applying.binary_search(number).is_ok())
+                && rule.topics.cover(filter, subject, rule.effect)
+        });
+        decided(first.map(|(_, rule)| rule))
+    }
+
+    fn rule(&self, number: u32) -> Option<&Rule> {
+        self.rules.get(usize::try_from(number).ok()?)
+    }
+}
+
+fn decided(rule: Option<&Rule>) -> Decision<'_> {
+    Decision {
+        is_allowed: rule.is_some_and(|rule| rule.effect == Effect::Allow),
+        rule,
+    }
+}
+
+/// What is said where no rule matches.
+const NO_RULE: &str = "no rule allows it";

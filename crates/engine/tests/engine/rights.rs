@@ -1,0 +1,301 @@
+//! Rights when something leaves: live, queued, retained and Will messages, under rules that change.
+
+use proto::Qos;
+use proto::Version;
+use proto::connection::Outgoing;
+use proto::packet::{Connect, ReasonCode, Will, WillProperties};
+use vencejo_engine::{Denied, DeniedAction, Limits, Rules};
+
+use crate::world::{LIMITED, World, durable, limited};
+
+/// A limited user that may receive `a/#` only, and may publish everything.
+fn reader() -> Rules {
+    limited(None, Some("a/#"))
+}
+
+fn open() -> Rules {
+    limited(None, None)
+}
+
+fn closed() -> Rules {
+    limited(Some("nothing"), Some("nothing"))
+}
+
+/// P11: what a Subscription was allowed for once it does not bring once the right is gone, in every shard.
+#[test]
+fn live_message_is_not_sent_once_the_right_is_gone() {
+    for shards in 1..=3 {
+        let mut world = World::with(shards, Limits::default());
+        let publisher = world.connect("publisher");
+        world.log_in(LIMITED);
+        world.set_rules(open());
+        let readers: Vec<_> = (0..6)
+            .map(|n| world.connect(&format!("reader-{n}")))
+            .collect();
+        for reader in &readers {
+            world.subscribe(*reader, "#", 1);
+        }
+        for (topic, qos) in [("a/x", 0), ("b/x", 1)] {
+            world.publish(publisher, topic, qos, "before");
+        }
+        world.set_rules(reader());
+        for (topic, qos) in [("a/x", 0), ("b/x", 0), ("b/x", 1), ("b/x", 2), ("a/x", 1)] {
+            world.publish(publisher, topic, qos, topic);
+        }
+        for reader in &readers {
+            let payloads = world.payloads(*reader);
+            assert_eq!(payloads, ["before", "before", "a/x", "a/x"]);
+        }
+        world.set_rules(open());
+        world.publish(publisher, "b/x", 1, "again");
+        for reader in readers {
+            assert_eq!(world.payloads(reader), ["again"]);
+        }
+    }
+}
+
+/// P11: what waits for a Client is skipped when its right is gone, counted, and gone from the store.
+#[test]
+fn queued_message_is_skipped_once_the_right_is_gone() {
+    for is_connected in [true, false] {
+        let mut world = World::new();
+        let publisher = world.connect("publisher");
+        world.log_in(LIMITED);
+        world.set_rules(open());
+        let mut connect = durable("reader");
+        // One at a time, so that the rest waits.
+        connect.properties.receive_maximum = std::num::NonZeroU16::new(1);
+        let mut client = world.connect_with(connect.clone());
+        world.connack(client);
+        world.subscribe(client, "#", 2);
+        if !is_connected {
+            world.lose(client);
+        }
+        for (n, topic) in ["a/1", "b/2", "b/3", "a/4"].iter().enumerate() {
+            let qos = if n % 2 == 0 { 1 } else { 2 };
+            world.publish(publisher, topic, qos, topic);
+        }
+        world.set_rules(reader());
+        if !is_connected {
+            client = world.connect_with(connect);
+            world.connack(client);
+        }
+        let topics: Vec<_> = world
+            .drain(client)
+            .iter()
+            .map(|delivery| delivery.message.topic().to_owned())
+            .collect();
+        assert_eq!(topics, ["a/1", "a/4"], "connected: {is_connected}");
+        let counters = world.engines[0].counters();
+        assert_eq!(counters.dropped_not_authorized, 2);
+        assert_eq!(counters.queued_messages, 0);
+        // Nothing of it comes back with the next connection, also after a restart.
+        world.crash(1);
+        world.set_rules(open());
+        let client = world.connect("reader");
+        assert!(world.payloads(client).is_empty());
+    }
+}
+
+/// P11: what is in flight and was not acknowledged is not sent again.
+#[test]
+fn message_in_flight_is_not_repeated_once_the_right_is_gone() {
+    let mut world = World::new();
+    let publisher = world.connect("publisher");
+    world.log_in(LIMITED);
+    world.set_rules(open());
+    let client = world.connect("reader");
+    world.subscribe(client, "#", 1);
+    world.publish(publisher, "b", 1, "x");
+    assert_eq!(world.payloads(client), ["x"]);
+    world.lose(client);
+    world.set_rules(reader());
+    let client = world.connect("reader");
+    assert!(world.payloads(client).is_empty());
+    assert_eq!(world.engines[0].counters().queued_messages, 0);
+}
+
+/// P11: of what is retained a new Subscription gets what it may have.
+#[test]
+fn retained_message_is_not_replayed_without_the_right() {
+    let mut world = World::new();
+    let publisher = world.connect("publisher");
+    for topic in ["a/1", "b/2", "a/3"] {
+        world.publish_retained(publisher, topic, 1, topic);
+    }
+    world.log_in(LIMITED);
+    world.set_rules(open());
+    let client = world.connect("reader");
+    // A Subscription that is there when the right goes is asked again, too.
+    world.subscribe(client, "#", 1);
+    assert_eq!(world.payloads(client), ["a/1", "a/3", "b/2"]);
+    world.set_rules(reader());
+    assert_eq!(world.subscribe(client, "#", 1), [ReasonCode::NotAuthorized]);
+    world.subscribe(client, "a/#", 1);
+    assert_eq!(world.payloads(client), ["a/1", "a/3"]);
+}
+
+fn with_will(client_id: &str, delay_interval_seconds: u32) -> Connect {
+    let mut connect = durable(client_id);
+    connect.will = Some(Will {
+        topic: "wills/a".to_owned(),
+        payload: "gone".into(),
+        qos: Qos::AtLeastOnce,
+        retain: true,
+        properties: WillProperties {
+            delay_interval_seconds,
+            ..WillProperties::default()
+        },
+    });
+    connect
+}
+
+/// P11: a Will is published by the rights of the moment, not by those of the CONNECT.
+#[test]
+fn will_is_not_published_once_the_right_is_gone() {
+    for delay in [0, 10] {
+        let mut world = World::new();
+        let watcher = world.connect("watcher");
+        world.subscribe(watcher, "#", 1);
+        world.log_in(LIMITED);
+        world.set_rules(open());
+        let client = world.connect_with(with_will("client", delay));
+        if delay > 0 {
+            world.lose(client);
+        }
+        world.set_rules(closed());
+        world.lose(client);
+        world.advance(20);
+        assert!(world.payloads(watcher).is_empty());
+        assert_eq!(world.engines[0].counters().wills_published, 0);
+        // And it stays unpublished when the right comes back.
+        world.set_rules(open());
+        world.advance(20);
+        assert!(world.payloads(watcher).is_empty());
+    }
+}
+
+/// A member of a Shared Subscription that may not have a message does not take it from those that may.
+#[test]
+fn shared_message_goes_to_a_member_that_may_have_it() {
+    for shards in 1..=3 {
+        let mut world = World::with(shards, Limits::default());
+        let publisher = world.connect("publisher");
+        let member = world.connect("member");
+        world.subscribe(member, "$share/g/#", 1);
+        world.log_in(LIMITED);
+        world.set_rules(open());
+        let others: Vec<_> = (0..4)
+            .map(|n| world.connect(&format!("other-{n}")))
+            .collect();
+        for other in &others {
+            world.subscribe(*other, "$share/g/#", 1);
+        }
+        world.set_rules(reader());
+        for n in 0..10 {
+            world.publish(publisher, "b/x", 1, &n.to_string());
+        }
+        let mut payloads: Vec<_> = world
+            .drain(member)
+            .iter()
+            .map(crate::world::payload)
+            .collect();
+        payloads.sort_unstable();
+        let all: Vec<_> = (0..10).map(|n| n.to_string()).collect();
+        assert_eq!(payloads, all, "{shards} shards");
+        for other in others {
+            assert!(world.payloads(other).is_empty());
+        }
+    }
+}
+
+/// A user's rights may be others when it connects again; what waits is judged by those.
+#[test]
+fn rights_of_the_new_connection_count_for_what_waits() {
+    let mut world = World::new();
+    let publisher = world.connect("publisher");
+    world.set_rules(Rules::new(vec![
+        vencejo_engine::Rule {
+            who: vencejo_engine::Who {
+                groups: ["cleared".into()].into(),
+                ..vencejo_engine::Who::default()
+            },
+            ..vencejo_engine::Rule::allow("cleared")
+        },
+        vencejo_engine::Rule {
+            topics: crate::world::at("a/#"),
+            ..vencejo_engine::Rule::allow("all")
+        },
+        vencejo_engine::Rule {
+            actions: vencejo_engine::Actions::PUBLISH,
+            ..vencejo_engine::Rule::allow("publish")
+        },
+    ]));
+    let mut principal = vencejo_engine::Principal {
+        user: Some("ann".into()),
+        groups: ["cleared".into()].into(),
+        ..vencejo_engine::Principal::default()
+    };
+    world.principal = principal.clone().into();
+    let client = world.connect("ann");
+    assert_eq!(world.subscribe(client, "#", 1), [ReasonCode::GrantedQos1]);
+    world.lose(client);
+    for topic in ["b/1", "a/2"] {
+        world.publish(publisher, topic, 1, topic);
+    }
+    principal.groups.clear();
+    world.principal = principal.into();
+    let client = world.connect("ann");
+    world.publish(publisher, "b/3", 1, "b/3");
+    world.publish(publisher, "a/4", 1, "a/4");
+    assert_eq!(world.payloads(client), ["a/2", "a/4"]);
+}
+
+/// Refusals are told with the rule that made them, and a flood of them is not.
+#[test]
+fn refusals_name_their_rule_and_do_not_flood_the_log() {
+    let mut world = World::new();
+    world.limit(Some("mine/#"), Some("mine/#"));
+    let client = world.connect("client");
+    world.publish(client, "other", 0, "x");
+    world.subscribe(client, "#", 0);
+    let denied = |action, topic: &str| Denied {
+        client_id: "client".into(),
+        connection: Some(client.key),
+        action,
+        topic: topic.into(),
+        rule: "the limited user may not".into(),
+    };
+    let expected = [
+        denied(DeniedAction::Publish, "other"),
+        denied(DeniedAction::Subscribe, "#"),
+    ];
+    assert_eq!(world.denied, expected);
+    for _ in 0..1000 {
+        world.publish(client, "other", 0, "x");
+    }
+    assert_eq!(world.denied.len(), 10);
+    assert_eq!(world.engines[0].counters().dropped_not_authorized, 1001);
+    world.advance(1);
+    world.publish(client, "other", 0, "x");
+    assert_eq!(world.denied.len(), 11);
+}
+
+/// A 3.1.1 subscriber without the right is refused as one of 5.0 is.
+#[test]
+fn refused_subscription_gets_nothing_in_any_version() {
+    for version in [Version::V311, Version::V5] {
+        let mut world = World::speaking(version);
+        let publisher = world.connect("publisher");
+        world.limit(None, Some("a/#"));
+        let client = world.connect("client");
+        assert_eq!(world.subscribe(client, "b", 1), [ReasonCode::NotAuthorized]);
+        world.publish(publisher, "b", 1, "x");
+        let received = world.received(client);
+        assert!(
+            !received
+                .iter()
+                .any(|packet| matches!(packet, Outgoing::Publish(_)))
+        );
+    }
+}
