@@ -61,7 +61,7 @@ impl Powered {
             Promise::Written => Level::Written,
         };
         let config = Config {
-            listeners: vec![address],
+            listeners: vec![address.into()],
             shards,
             storage: StorageConfig {
                 level,

@@ -16,6 +16,8 @@ mod server;
 mod shard;
 #[cfg(test)]
 mod testing;
+mod tls;
 
 pub use reload::{ReloadError, Reloaded, Reloader};
 pub use server::{Server, StartError, Stopped, Stopper};
+pub use tls::TlsError;

@@ -5,14 +5,17 @@
 //! Invariant: a configuration is taken over by every shard or by none; refused, the old one stays.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use engine::Rules;
+use rustls::ServerConfig;
 
 use crate::authentication::{Anonymous, Authentication, Authenticator, Challenge};
 use crate::authorization::{self, AuthorizationError};
-use crate::config::{Config, StopConfig};
+use crate::config::{Config, ListenerConfig, StopConfig};
 use crate::shard::{Command, Shared};
+use crate::tls::{self, TlsError};
 
 /// What of a configuration can change while a Server runs, as the shards need it.
 #[derive(Debug)]
@@ -20,6 +23,22 @@ pub(crate) struct Policy {
     pub(crate) authentication: Authentication,
     pub(crate) rules: Arc<Rules>,
     pub(crate) stop: StopConfig,
+    listeners: Vec<ListenerPolicy>,
+}
+
+/// The same of one listener.
+#[derive(Debug)]
+pub(crate) struct ListenerPolicy {
+    pub(crate) name: Arc<str>,
+    /// What TLS handshakes are made with; `None` for plain TCP.
+    pub(crate) tls: Option<Arc<ServerConfig>>,
+}
+
+/// What a configuration names cannot be used.
+#[derive(Debug)]
+pub(crate) enum PolicyError {
+    Authorization(AuthorizationError),
+    Tls { listener: String, source: TlsError },
 }
 
 impl Policy {
@@ -29,12 +48,37 @@ impl Policy {
     pub(crate) fn new(
         config: &Config,
         given: Option<&Authentication>,
-    ) -> Result<Self, AuthorizationError> {
+    ) -> Result<Self, PolicyError> {
         let authentication = given.cloned();
+        let listeners = config.listeners.iter().map(ListenerPolicy::new);
         Ok(Self {
             authentication: authentication.unwrap_or_else(|| authenticators(config)),
-            rules: Arc::new(authorization::rules(config)?),
+            rules: Arc::new(authorization::rules(config).map_err(PolicyError::Authorization)?),
             stop: config.stop.clone(),
+            listeners: listeners.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// The name of a listener, by its number.
+    pub(crate) fn listener_name(&self, number: u16) -> &str {
+        self.listener(number).map_or("", |listener| &listener.name)
+    }
+
+    /// That of a listener, by its number.
+    pub(crate) fn listener(&self, number: u16) -> Option<&ListenerPolicy> {
+        self.listeners.get(usize::from(number))
+    }
+}
+
+impl ListenerPolicy {
+    fn new(config: &ListenerConfig) -> Result<Self, PolicyError> {
+        let tls = config.tls.as_ref().map(tls::load).transpose();
+        Ok(Self {
+            name: config.name.as_str().into(),
+            tls: tls.map_err(|source| PolicyError::Tls {
+                listener: config.name.clone(),
+                source,
+            })?,
         })
     }
 }
@@ -62,7 +106,15 @@ pub struct Reloaded {
 pub enum ReloadError {
     /// What Clients may do cannot be read.
     #[error(transparent)]
-    Authorization(#[from] AuthorizationError),
+    Authorization(AuthorizationError),
+    /// A listener cannot be secured.
+    #[error("listener {listener}: {source}")]
+    Tls {
+        /// Which.
+        listener: String,
+        /// Why.
+        source: TlsError,
+    },
     /// There is nothing to take it over.
     #[error("the Server has stopped or is about to")]
     Stopped,
@@ -98,8 +150,16 @@ impl Reloader {
     pub fn reload(&self, config: Config) -> Result<Reloaded, ReloadError> {
         // One after the other, so that all shards end with the same.
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = fixed_parts(&running, &config);
+        let config = Config {
+            listeners: as_opened(&running.listeners, &config.listeners),
+            authentication: config.authentication,
+            authorization: config.authorization,
+            stop: config.stop,
+            ..running.clone()
+        };
         let policy = Policy::new(&config, self.given.as_ref());
-        let policy = Arc::new(policy.inspect_err(|error| self.refuse(error))?);
+        let policy = Arc::new(policy.map_err(|error| self.refused(error))?);
         let (done, all_done) = mpsc::channel();
         for (shard, mailbox) in self.commands.iter().zip(self.shared.mailboxes.iter()) {
             let policy = Arc::clone(&policy);
@@ -114,13 +174,7 @@ impl Reloader {
             return Err(ReloadError::Stopped);
         }
         self.set_alarm(None);
-        let left = fixed_parts(&running, &config);
-        *running = Config {
-            authentication: config.authentication,
-            authorization: config.authorization,
-            stop: config.stop,
-            ..running.clone()
-        };
+        *running = config;
         tracing::info!("configuration reloaded");
         if !left.is_empty() {
             let reason = left.join(", ");
@@ -139,16 +193,41 @@ impl Reloader {
         self.set_alarm(Some(format!("configuration not reloaded: {error}")));
     }
 
+    fn refused(&self, error: PolicyError) -> ReloadError {
+        let error = match error {
+            PolicyError::Authorization(error) => ReloadError::Authorization(error),
+            PolicyError::Tls { listener, source } => ReloadError::Tls { listener, source },
+        };
+        self.refuse(&error);
+        error
+    }
+
     fn set_alarm(&self, alarm: Option<String>) {
         let refused = self.shared.reload_refused.lock();
         *refused.unwrap_or_else(PoisonError::into_inner) = alarm;
     }
 }
 
+/// The listeners that are open, each as `new` has it now.
+fn as_opened(running: &[ListenerConfig], new: &[ListenerConfig]) -> Vec<ListenerConfig> {
+    let now = |(place, old): (usize, &ListenerConfig)| {
+        let is_same = |one: &&ListenerConfig| one.address == old.address;
+        // Several may have asked for a free port.
+        let same = new.get(place).filter(is_same);
+        same.or_else(|| new.iter().find(is_same))
+            .unwrap_or(old)
+            .clone()
+    };
+    running.iter().enumerate().map(now).collect()
+}
+
 /// The parts that differ and cannot change while the Server runs, by their names in the file.
 fn fixed_parts(running: &Config, new: &Config) -> Vec<&'static str> {
     let differs = [
-        ("listeners", running.listeners != new.listeners),
+        (
+            "listeners",
+            addresses(&running.listeners) != addresses(&new.listeners),
+        ),
         ("shards", running.shards != new.shards),
         ("sys_interval", running.sys_interval != new.sys_interval),
         (
@@ -167,6 +246,10 @@ fn fixed_parts(running: &Config, new: &Config) -> Vec<&'static str> {
     ];
     let names = differs.into_iter().filter(|(_, differs)| *differs);
     names.map(|(name, _)| name).collect()
+}
+
+fn addresses(listeners: &[ListenerConfig]) -> Vec<SocketAddr> {
+    listeners.iter().map(|listener| listener.address).collect()
 }
 
 #[cfg(test)]

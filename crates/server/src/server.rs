@@ -20,12 +20,13 @@ use store::{MemoryStore, OpenError, Recovered, RecoveryReport, SessionId, Store}
 
 use crate::authentication::Authentication;
 use crate::authorization::AuthorizationError;
-use crate::config::Config;
+use crate::config::{Config, ListenerConfig};
 use crate::persist::{self, DataFolder, Figures, FolderError, Restored};
-use crate::reload::{Policy, ReloadError, Reloaded, Reloader};
+use crate::reload::{Policy, PolicyError, ReloadError, Reloaded, Reloader};
 use crate::shard::{
     Acceptor, Command, Found, Links, Mailbox, Parts, Settings, Shard, Shared, WAKER,
 };
+use crate::tls::TlsError;
 use crate::{listener, open_files};
 
 /// A running Server.
@@ -48,7 +49,8 @@ pub struct Server {
 /// What a shard runs on.
 struct Seat {
     poll: Poll,
-    sockets: Vec<TcpListener>,
+    /// Each with the number of its listener.
+    sockets: Vec<(u16, TcpListener)>,
 }
 
 /// What is known of the log before the first shard runs; nothing where everything is in memory.
@@ -76,6 +78,14 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// A listener cannot be secured as it is configured.
+    #[error("listener {listener}: {source}")]
+    Tls {
+        /// Its name.
+        listener: String,
+        /// Why.
+        source: TlsError,
+    },
     /// The data folder cannot be used.
     #[error(transparent)]
     Folder(#[from] FolderError),
@@ -84,7 +94,7 @@ pub enum StartError {
     Log(#[from] OpenError),
     /// What Clients may do cannot be read.
     #[error(transparent)]
-    Authorization(#[from] AuthorizationError),
+    Authorization(AuthorizationError),
     /// The system has no thread or event queue for us.
     #[error("cannot start a shard: {source}")]
     Shard {
@@ -260,8 +270,9 @@ impl Server {
             started.recv().map_err(has_ended)?;
         }
         config.storage.log();
-        for address in &self.listeners {
-            tracing::info!(listener = %address, "listening");
+        for (address, of) in self.listeners.iter().zip(&config.listeners) {
+            let protocol = if of.tls.is_some() { "TLS" } else { "TCP" };
+            tracing::info!(listener = %address, protocol, "listening");
         }
         Ok(())
     }
@@ -415,7 +426,7 @@ impl Drop for Server {
 }
 
 fn open_all(
-    addresses: &[SocketAddr],
+    listeners: &[ListenerConfig],
     shard_count: u16,
 ) -> Result<Vec<listener::Opened>, StartError> {
     let open = |address: &SocketAddr| {
@@ -430,7 +441,17 @@ fn open_all(
             }
         })
     };
-    addresses.iter().map(open).collect()
+    let addresses = listeners.iter().map(|listener| listener.address);
+    addresses.map(|address| open(&address)).collect()
+}
+
+impl From<PolicyError> for StartError {
+    fn from(error: PolicyError) -> Self {
+        match error {
+            PolicyError::Authorization(error) => Self::Authorization(error),
+            PolicyError::Tls { listener, source } => Self::Tls { listener, source },
+        }
+    }
 }
 
 /// An event queue and a mailbox for each shard.
@@ -446,11 +467,14 @@ fn polls(shard_count: u16) -> io::Result<(Vec<Poll>, Arc<[Mailbox]>)> {
 }
 
 /// The sockets of each shard: its own of every address, or shard 0's the only one of it.
-fn deal(opened: Vec<listener::Opened>, shard_count: u16) -> impl Iterator<Item = Vec<TcpListener>> {
-    let mut dealt: Vec<Vec<TcpListener>> = (0..shard_count).map(|_| Vec::new()).collect();
-    for one in opened {
+fn deal(
+    opened: Vec<listener::Opened>,
+    shard_count: u16,
+) -> impl Iterator<Item = Vec<(u16, TcpListener)>> {
+    let mut dealt: Vec<Vec<_>> = (0..shard_count).map(|_| Vec::new()).collect();
+    for (number, one) in (0..).zip(opened) {
         for (shard, socket) in dealt.iter_mut().zip(one.sockets) {
-            shard.push(socket);
+            shard.push((number, socket));
         }
     }
     dealt.into_iter()

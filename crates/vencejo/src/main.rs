@@ -8,6 +8,7 @@ mod inspect;
 mod port_owner;
 mod serve;
 mod storage;
+mod tls;
 mod tools;
 
 use std::process::ExitCode;
@@ -18,6 +19,7 @@ use clap::{Parser, Subcommand};
 use demo::DemoArgs;
 use serve::ServeArgs;
 use storage::{BackupArgs, RestoreArgs, StoreArgs};
+use tls::TlsArgs;
 use tools::args::{PubArgs, SubArgs};
 use tools::{Failure, complain};
 
@@ -44,6 +46,7 @@ enum Command {
     Backup(BackupArgs),
     Restore(RestoreArgs),
     Store(StoreArgs),
+    Tls(TlsArgs),
 }
 
 fn main() -> ExitCode {
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Command::Backup(args) => report(storage::back_up(&args), false),
         Command::Restore(args) => report(storage::restore(&args), false),
         Command::Store(args) => report(storage::run(&args), false),
+        Command::Tls(args) => report(tls::run(&args), false),
         Command::Pub(args) => report(run(tools::publish::run(&args)), args.connection.quiet),
         Command::Sub(args) => report(run(tools::subscribe::run(&args)), args.connection.quiet),
     }

@@ -140,7 +140,11 @@ fn configuration(args: &ServeArgs) -> Result<Config, Failure> {
         });
     }
     if !args.listen.is_empty() {
-        config.listeners.clone_from(&args.listen);
+        config.listeners = args
+            .listen
+            .iter()
+            .map(|address| (*address).into())
+            .collect();
     }
     if let Some(shards) = args.shards.and_then(NonZeroU16::new) {
         config.shards = shards;
@@ -196,7 +200,7 @@ pub(crate) fn start_failure(error: &StartError) -> Failure {
     let code = match error {
         StartError::Log(OpenError::Disk { .. }) => EX_IOERR,
         StartError::Log(_) => EX_DATAERR,
-        StartError::Authorization(_) => EX_CONFIG,
+        StartError::Authorization(_) | StartError::Tls { .. } => EX_CONFIG,
         _ => EX_UNAVAILABLE,
     };
     Failure { text, code }
@@ -223,8 +227,9 @@ fn greet(args: &ServeArgs, config: &Config, server: &Server, elapsed: Duration) 
     let title = format!("Vencejo {version} - an MQTT 3.1, 3.1.1 and 5.0 server");
     let mut text = format!("\n  {title:<60} ready in {} ms\n\n", elapsed.as_millis());
     let listeners = server.listeners();
-    for address in &listeners {
-        let url = format!("mqtt://{address}");
+    for (address, of) in listeners.iter().zip(&config.listeners) {
+        let scheme = if of.tls.is_some() { "mqtts" } else { "mqtt" };
+        let url = format!("{scheme}://{address}");
         text.push_str(&format!(
             "  MQTT        {url:<32} {}\n",
             who_gets_in(address.ip(), config.authentication.anonymous)
@@ -480,7 +485,7 @@ mod tests {
             ..ServeArgs::default()
         };
         let config = configuration(&args).unwrap();
-        assert_eq!(config.listeners, args.listen);
+        assert_eq!(config.listeners[0].address, args.listen[0]);
         assert_eq!(config.shards.get(), 3);
         assert_eq!(config.storage.data, std::path::Path::new("elsewhere"));
         assert_eq!(config.storage.level, Level::Written);
@@ -500,6 +505,8 @@ mod tests {
         let mut parsed = blocks.map(|text| config::parse(text, "README.md".as_ref()).unwrap());
         let levels = parsed.next().unwrap().storage.levels;
         assert_eq!(levels.len(), 3, "the example of levels");
+        let listeners = parsed.next().unwrap().listeners;
+        assert!(listeners.iter().all(|of| of.tls.is_some()), "those of TLS");
         let mut config = parsed.next().unwrap();
         assert_eq!(config.listeners.len(), 2);
         assert_eq!(config.shards.get(), 4);

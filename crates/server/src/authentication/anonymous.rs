@@ -70,6 +70,7 @@ mod tests {
             password: None,
             data: None,
             peer: peer.parse().expect("an address"),
+            listener: "test",
             version: proto::Version::V5,
         };
         let decision = Anonymous::new(policy).authenticate(&attempt, &mut Exchange::default());

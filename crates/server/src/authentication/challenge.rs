@@ -62,6 +62,7 @@ mod tests {
             password: None,
             data: Some(&Secret::new(data)),
             peer: ([127, 0, 0, 1], 9).into(),
+            listener: "test",
             version: proto::Version::V5,
         };
         match Challenge

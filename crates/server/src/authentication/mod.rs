@@ -48,6 +48,8 @@ pub struct Attempt<'a> {
     pub data: Option<&'a Secret>,
     /// Where it comes from.
     pub peer: SocketAddr,
+    /// The name of the listener it came by.
+    pub listener: &'a str,
     /// What it speaks.
     pub version: Version,
 }
@@ -171,6 +173,7 @@ mod tests {
             password: None,
             data: None,
             peer: ([127, 0, 0, 1], 9).into(),
+            listener: "test",
             version: Version::V5,
         };
         match chain.authenticate(None, &attempt, &mut Exchange::default()) {

@@ -3,7 +3,6 @@
 //! Owns: [`Config`], every default, which values fit. Does not own: the form of the file (see `raw`).
 //! Start reading at [`Config`]. Invariant: made from a file, every value is in its range.
 
-use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
@@ -13,9 +12,10 @@ use proto::Qos;
 use toml::Spanned;
 
 use super::authorization::AuthorizationConfig;
+use super::listeners::{self, ListenerConfig};
 use super::raw::{
-    RawAnonymous, RawConfig, RawDuration, RawLimits, RawListener, RawOverflowPolicy,
-    RawSharedStrategy, RawSize, RawStop,
+    RawAnonymous, RawConfig, RawDuration, RawLimits, RawOverflowPolicy, RawSharedStrategy, RawSize,
+    RawStop,
 };
 use super::storage::StorageConfig;
 use crate::authentication::AnonymousPolicy;
@@ -24,7 +24,7 @@ use crate::authentication::AnonymousPolicy;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// Where it listens. Default: `127.0.0.1:1883`. Port 0 takes a free one.
-    pub listeners: Vec<SocketAddr>,
+    pub listeners: Vec<ListenerConfig>,
     /// How many shards it has. Default: one for each core, up to 64.
     pub shards: NonZeroU16,
     /// How often `$SYS` topics are published; zero turns them off. Default: 10 s.
@@ -138,7 +138,7 @@ impl Config {
     pub(super) fn check(raw: RawConfig) -> Result<Self, Fault> {
         let mut config = Self::default();
         if let Some(listeners) = raw.listeners {
-            config.listeners = check_listeners(&listeners)?;
+            config.listeners = listeners::check(listeners)?;
         }
         if let Some(shards) = raw.shards {
             let shards = within("shards", &shards, 1..=SHARDS_MAX)?;
@@ -190,27 +190,6 @@ fn check_stop(raw: RawStop) -> Result<StopConfig, Fault> {
         }
     }
     Ok(stop)
-}
-
-fn check_listeners(listeners: &Spanned<Vec<RawListener>>) -> Result<Vec<SocketAddr>, Fault> {
-    let fault = |message| {
-        Err(Fault {
-            span: Some(listeners.span()),
-            message,
-        })
-    };
-    let mut addresses: Vec<SocketAddr> = Vec::new();
-    for listener in listeners.get_ref() {
-        let address = listener.address.0;
-        if address.port() != 0 && addresses.contains(&address) {
-            return fault(format!("listener {address} is listed twice"));
-        }
-        addresses.push(address);
-    }
-    if addresses.is_empty() {
-        return fault("at least one listener is needed".to_owned());
-    }
-    Ok(addresses)
 }
 
 /// An empty prefix turns Response Information off.

@@ -6,6 +6,7 @@
 mod authorization;
 mod checked;
 mod error;
+mod listeners;
 mod raw;
 mod storage;
 
@@ -14,6 +15,7 @@ use std::path::Path;
 pub use authorization::AuthorizationConfig;
 pub use checked::{AuthenticationConfig, Config, ServerBounds, StopConfig};
 pub use error::{ConfigError, Problem};
+pub use listeners::{CertificateFiles, ClientCertificates, ListenerConfig, TlsConfig, TlsVersion};
 pub use storage::{FilterLevel, Recovery, StorageConfig};
 
 /// Reads and checks the configuration file at `path` (TOML).
@@ -141,7 +143,7 @@ mod tests {
             ),
             (
                 "[[listeners]]\nport = 1883",
-                "unknown key `port`, expected address",
+                "unknown key `port`, expected one of name, address, tls",
             ),
             ("limits = 3", "expected a table"),
             (
@@ -232,6 +234,38 @@ mod tests {
     }
 
     #[test]
+    fn listeners_that_would_be_less_safe_than_they_look_are_wrong() {
+        let cases = [
+            (
+                "[[listeners]]\naddress = \"127.0.0.1:1\"\nname = \"\"",
+                "name must say something",
+            ),
+            (
+                "[[listeners]]\naddress = \"127.0.0.1:1\"\ntls = { certificate = \"a\" }",
+                "a certificate needs its key",
+            ),
+            (
+                "[[listeners]]\naddress = \"127.0.0.1:1\"\ntls = {}",
+                "tls needs a certificate",
+            ),
+            (
+                "[[listeners]]\naddress = \"127.0.0.1:1\"\n\
+                 tls = { certificate = \"a\", key = \"b\", client_certificates = \"required\" }",
+                "client_certificates needs a client_ca",
+            ),
+            (
+                "[[listeners]]\naddress = \"127.0.0.1:1\"\n\
+                 tls = { certificate = \"a\", key = \"b\", crl = \"c\" }",
+                "crl counts for nothing",
+            ),
+        ];
+        for (text, expected) in cases {
+            let said = error(text);
+            assert!(said.contains(expected), "{text}: {said}");
+        }
+    }
+
+    #[test]
     fn unreadable_file_is_named() {
         let error = load(Path::new("/nowhere/vencejo.toml"))
             .expect_err("is not there")
@@ -252,9 +286,18 @@ mod tests {
     #[test]
     fn every_limit_can_be_set() {
         let text = include_str!("every_key.toml");
-        let config = parse(text, Path::new("every_key.toml")).expect("is valid");
-        let changed = format!("{config:?}");
-        let default = format!("{:?}", Config::default());
+        let mut config = parse(text, Path::new("every_key.toml")).expect("is valid");
+        let mut default = Config::default();
+        // Lists of what has no default.
+        let listeners = std::mem::take(&mut config.listeners);
+        default.listeners.clear();
+        let secure = listeners[1].tls.as_ref().expect("TLS");
+        assert_eq!(secure.certificates.len(), 2);
+        assert_eq!(secure.client_certificates, ClientCertificates::Optional);
+        assert_eq!(secure.min_version, TlsVersion::Tls13);
+        assert!(secure.client_ca.is_some() && secure.crl.is_some());
+        let changed = format!("{config:?}").replace("listeners: [], ", "");
+        let default = format!("{default:?}").replace("listeners: [], ", "");
         let words = |text: &str| text.split(", ").map(str::to_owned).collect::<Vec<_>>();
         for (changed, default) in words(&changed).iter().zip(words(&default)) {
             assert_ne!(*changed, default, "a key of every_key.toml changes nothing");

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::de::{self, Deserialize, Deserializer, Visitor};
@@ -30,7 +31,44 @@ pub(super) struct RawConfig {
 #[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawListener {
+    pub(super) name: Option<Spanned<String>>,
     pub(super) address: RawAddress,
+    pub(super) tls: Option<Spanned<RawTls>>,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawTls {
+    pub(super) certificate: Option<PathBuf>,
+    pub(super) key: Option<PathBuf>,
+    pub(super) certificates: Vec<RawCertificate>,
+    pub(super) client_ca: Option<PathBuf>,
+    pub(super) client_certificates: Option<RawClientCertificates>,
+    pub(super) crl: Option<PathBuf>,
+    pub(super) min_version: Option<RawTlsVersion>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawCertificate {
+    pub(super) certificate: PathBuf,
+    pub(super) key: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawClientCertificates {
+    None,
+    Optional,
+    Required,
+}
+
+#[derive(Clone, Copy, Debug, serde::Deserialize)]
+pub(super) enum RawTlsVersion {
+    #[serde(rename = "1.2")]
+    Tls12,
+    #[serde(rename = "1.3")]
+    Tls13,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]

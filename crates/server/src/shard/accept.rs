@@ -15,13 +15,15 @@ use store::Store;
 
 use super::connection::{Accepted, Connection, key_of};
 use super::links::Parcel;
+use super::socket::Socket;
 use super::stopping::Stopping;
 use super::{LISTENERS_FROM, Shard};
 
 /// The listeners of one shard.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
-    listeners: Vec<TcpListener>,
+    /// Each with its number among those configured.
+    listeners: Vec<(u16, TcpListener)>,
     /// Whether a listener may have more without another event.
     pub(super) has_more: bool,
     /// When to try again after there was no room.
@@ -32,7 +34,7 @@ pub(crate) struct Acceptor {
 
 impl Acceptor {
     /// Of `listeners`, not watched yet.
-    pub(crate) const fn new(listeners: Vec<TcpListener>) -> Self {
+    pub(crate) const fn new(listeners: Vec<(u16, TcpListener)>) -> Self {
         Self {
             listeners,
             has_more: false,
@@ -46,7 +48,7 @@ impl Acceptor {
     /// # Errors
     /// A listener cannot be watched.
     pub(super) fn open(&mut self, registry: &Registry) -> io::Result<()> {
-        for (index, listener) in self.listeners.iter_mut().enumerate() {
+        for (index, (_, listener)) in self.listeners.iter_mut().enumerate() {
             registry.register(listener, Token(LISTENERS_FROM + index), Interest::READABLE)?;
         }
         Ok(())
@@ -71,15 +73,17 @@ impl<S: Store> Shard<S> {
                 self.pause_accepting("the limit of connections is reached");
                 return;
             }
-            let Some(socket) = self.acceptor.listeners.get(listener) else {
+            let Some((number, socket)) = self.acceptor.listeners.get(listener) else {
                 return;
             };
+            let number = *number;
             match socket.accept() {
                 Ok((socket, peer)) => {
                     let before = self.shared.connections.fetch_add(1, Ordering::Relaxed);
                     let is_over_limit = before >= self.shared.settings.connections_max;
                     self.place(Accepted {
                         socket,
+                        listener: number,
                         peer,
                         is_over_limit,
                     });
@@ -150,6 +154,7 @@ impl<S: Store> Shard<S> {
     pub(super) fn insert_accepted(&mut self, accepted: Accepted) {
         let Accepted {
             socket,
+            listener,
             peer,
             is_over_limit,
         } = accepted;
@@ -161,7 +166,19 @@ impl<S: Store> Shard<S> {
         self.engine.count_socket();
         tracing::debug!(%peer, shard = self.links.own().0, "socket accepted");
         let protocol = ServerConnection::new(self.shared.settings.server_limits, self.now);
-        let mut connection = Connection::new(socket, protocol, peer, self.now);
+        let tls = self
+            .policy
+            .listener(listener)
+            .and_then(|of| of.tls.as_ref());
+        let socket = match Socket::new(socket, tls) {
+            Ok(socket) => socket,
+            Err(error) => {
+                tracing::error!(%peer, %error, "a connection cannot be secured");
+                self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+                return;
+            }
+        };
+        let mut connection = Connection::new(socket, listener, protocol, peer, self.now);
         connection.flags.is_over_limit = is_over_limit;
         if let Some(key) = self.insert(connection) {
             self.arm(key);
@@ -176,10 +193,10 @@ impl<S: Store> Shard<S> {
         connection.key = key;
         let interest = Interest::READABLE | Interest::WRITABLE;
         let token = Token(entry.key());
-        if let Err(error) = self
-            .poll
-            .registry()
-            .register(&mut connection.socket, token, interest)
+        if let Err(error) =
+            self.poll
+                .registry()
+                .register(connection.socket.source(), token, interest)
         {
             tracing::error!(peer = %connection.peer, %error, "socket cannot be watched");
             self.shared.connections.fetch_sub(1, Ordering::Relaxed);

@@ -28,6 +28,7 @@ impl<S: Store> Shard<S> {
         };
         connection.claimed_client_id = Some(connect.client_id.as_str().into());
         let is_over_limit = connection.flags.is_over_limit;
+        let listener = connection.listener;
         if let Some(error) = self.refusal(is_over_limit, &connect) {
             return self.refuse(key, &error);
         }
@@ -40,6 +41,7 @@ impl<S: Store> Shard<S> {
                 exchange: Exchange::default(),
                 policy: Arc::clone(&self.policy),
                 ticket: Arc::new(()),
+                listener,
             },
         );
     }
@@ -175,7 +177,7 @@ impl<S: Store> Shard<S> {
             return;
         }
         let mut connection = self.connections.remove(index_of(key));
-        if let Err(error) = self.poll.registry().deregister(&mut connection.socket) {
+        if let Err(error) = self.poll.registry().deregister(connection.socket.source()) {
             tracing::error!(peer = %connection.peer, %error, "socket cannot be moved");
             self.shared
                 .connections
@@ -184,6 +186,7 @@ impl<S: Store> Shard<S> {
         }
         let Connection {
             socket,
+            listener,
             protocol,
             peer,
             unsent,
@@ -191,6 +194,7 @@ impl<S: Store> Shard<S> {
         } = connection;
         let moving = Moving {
             socket,
+            listener,
             protocol,
             peer,
             admission,
@@ -212,19 +216,22 @@ impl<S: Store> Shard<S> {
     pub(super) fn on_moving(&mut self, moving: Moving) {
         let Moving {
             socket,
+            listener,
             protocol,
             peer,
             admission,
             unsent,
             rest,
         } = moving;
-        let mut connection = Connection::new(socket, protocol, peer, self.now);
+        let mut connection = Connection::new(socket, listener, protocol, peer, self.now);
         connection.unsent = unsent;
         let Some(key) = self.insert(connection) else {
             return;
         };
         self.arm(key);
         self.mark_dirty(key);
+        // TLS may have read more from TCP than it has given us.
+        self.mark_ready(key);
         match self.refusal(false, &admission.connect) {
             Some(error) => self.refuse(key, &error),
             None => {
@@ -266,13 +273,16 @@ impl<S: Store> Shard<S> {
             Some(exchange) if auth.reason == ReasonCode::ContinueAuthentication => exchange,
             _ => Box::default(),
         };
+        let (peer, listener) = (connection.peer, connection.listener);
+        let version = connection.protocol.version();
         let attempt = Attempt {
             client_id: &client_id,
             user_name: None,
             password: None,
             data: auth.data.as_ref(),
-            peer: connection.peer,
-            version: connection.protocol.version(),
+            peer,
+            listener: self.policy.listener_name(listener),
+            version,
         };
         let method = auth.method.as_deref();
         let authentication = &self.policy.authentication;

@@ -16,6 +16,7 @@ use proto::packet::Connect;
 use slab::Slab;
 
 use super::deadlines::Tick;
+use super::socket::Socket;
 use super::unsent::Unsent;
 use crate::authentication::{Attempt, Exchange};
 use crate::reload::Policy;
@@ -54,6 +55,8 @@ pub(super) struct Pending {
     pub(super) policy: Arc<Policy>,
     /// Tells a thread that verifies whether this connection is still there.
     pub(super) ticket: Arc<()>,
+    /// By which of the configured listeners it came.
+    pub(super) listener: u16,
 }
 
 impl Pending {
@@ -65,6 +68,7 @@ impl Pending {
             password: self.connect.password.as_ref(),
             data: self.data.as_ref(),
             peer,
+            listener: self.policy.listener_name(self.listener),
             version: self.connect.version,
         };
         (attempt, &mut self.exchange)
@@ -75,7 +79,9 @@ impl Pending {
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) key: ConnectionKey,
-    pub(super) socket: TcpStream,
+    pub(super) socket: Socket,
+    /// Which of the configured listeners it came by.
+    pub(super) listener: u16,
     pub(super) protocol: ServerConnection,
     pub(super) stage: Stage,
     pub(super) peer: SocketAddr,
@@ -132,7 +138,8 @@ impl Flags {
 impl Connection {
     /// One that waits for its CONNECT and has no key yet.
     pub(super) fn new(
-        socket: TcpStream,
+        socket: Socket,
+        listener: u16,
         protocol: ServerConnection,
         peer: SocketAddr,
         now: Instant,
@@ -140,6 +147,7 @@ impl Connection {
         Self {
             key: ConnectionKey(0),
             socket,
+            listener,
             protocol,
             stage: Stage::AwaitingConnect,
             peer,
@@ -177,6 +185,7 @@ impl Connection {
 #[derive(Debug)]
 pub(super) struct Accepted {
     pub(super) socket: TcpStream,
+    pub(super) listener: u16,
     pub(super) peer: SocketAddr,
     pub(super) is_over_limit: bool,
 }
@@ -184,7 +193,8 @@ pub(super) struct Accepted {
 /// A connection on its way to its home shard, with everything read from it so far.
 #[derive(Debug)]
 pub(super) struct Moving {
-    pub(super) socket: TcpStream,
+    pub(super) socket: Socket,
+    pub(super) listener: u16,
     pub(super) protocol: ServerConnection,
     pub(super) peer: SocketAddr,
     pub(super) admission: Admission,

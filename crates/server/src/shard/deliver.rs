@@ -6,7 +6,6 @@
 //! every end once.
 
 use std::io;
-use std::net::Shutdown;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -159,7 +158,10 @@ impl<S: Store> Shard<S> {
         }
         if !connection.flags.is_blocked {
             let before = connection.unsent.len();
-            let written = connection.unsent.write_to(&mut connection.socket);
+            let written = match connection.unsent.write_to(&mut connection.socket) {
+                Ok(Written::All) => connection.socket.push(),
+                written => written,
+            };
             let sent = before.saturating_sub(connection.unsent.len());
             self.engine.count_bytes(0, sent as u64);
             if sent > 0 {
@@ -285,7 +287,11 @@ impl<S: Store> Shard<S> {
             return;
         };
         let peer = connection.peer;
+        let is_handshaking = connection.socket.is_handshaking();
         match error {
+            Some(error) if is_handshaking => {
+                tracing::warn!(%peer, %error, "TLS handshake failed");
+            }
             Some(error) => tracing::info!(%peer, client_id, %error, "connection lost"),
             None => tracing::info!(%peer, client_id, "connection ended by the peer"),
         }
@@ -332,12 +338,15 @@ impl<S: Store> Shard<S> {
         let Stage::Flushing { until } = connection.stage else {
             return;
         };
-        if !connection.unsent.is_empty() {
+        if !connection.unsent.is_empty() || connection.socket.is_pending() {
             return;
         }
-        connection.stage = Stage::Lingering { until };
-        match connection.socket.shutdown(Shutdown::Write) {
-            Ok(()) => self.discard_input(key),
+        match connection.socket.shut() {
+            Ok(Written::All) => {
+                connection.stage = Stage::Lingering { until };
+                self.discard_input(key);
+            }
+            Ok(Written::Blocked) => connection.flags.is_blocked = true,
             Err(_) => self.remove(key),
         }
     }
@@ -356,7 +365,7 @@ impl<S: Store> Shard<S> {
             let Some(connection) = self.connection_mut(key) else {
                 break;
             };
-            match io::Read::read(&mut connection.socket, buffer) {
+            match connection.socket.discard(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Ok(len) if len > 0 => {}
@@ -376,7 +385,7 @@ impl<S: Store> Shard<S> {
         let mut connection = self.connections.remove(index_of(key));
         connection.unsent.return_to(&mut self.pool);
         self.shared.connections.fetch_sub(1, Ordering::Relaxed);
-        if let Err(error) = self.poll.registry().deregister(&mut connection.socket) {
+        if let Err(error) = self.poll.registry().deregister(connection.socket.source()) {
             tracing::debug!(peer = %connection.peer, %error, "socket was not watched");
         }
     }

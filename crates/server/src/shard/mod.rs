@@ -15,6 +15,7 @@ mod denied;
 mod links;
 mod parked;
 mod receive;
+mod socket;
 mod stalled;
 mod starting;
 mod stopping;
@@ -163,6 +164,8 @@ pub(crate) struct Shard<S> {
     /// Whether the engine was told something since its last `end_turn`.
     has_news: bool,
     assigned_client_ids: u64,
+    /// Steps of TLS handshakes that may still be made in this turn.
+    handshake_steps: u32,
     starting: Starting,
     stopping: Stopping,
     /// Whether this shard has still to be counted at the barrier it stands at.
@@ -243,6 +246,7 @@ impl<S: Store> Shard<S> {
             is_pressed: false,
             has_news: true,
             assigned_client_ids: 0,
+            handshake_steps: 0,
             starting: Starting::new(started),
             stopping: Stopping::No,
             owes_barrier: false,
@@ -272,6 +276,7 @@ impl<S: Store> Shard<S> {
     fn turn(&mut self, events: &mut Events) -> io::Result<()> {
         self.wait(events)?;
         self.now = Instant::now();
+        self.handshake_steps = HANDSHAKE_STEPS_MAX;
         self.measure();
         let again = std::mem::take(&mut self.ready);
         for event in events.iter() {
@@ -521,6 +526,8 @@ impl<S: Store> Shard<S> {
 
 /// The token of other shards' wake-ups.
 pub(crate) const WAKER: Token = Token(usize::MAX);
+/// Steps of TLS handshakes in one turn: about 4 ms, in which nobody else is served.
+const HANDSHAKE_STEPS_MAX: u32 = 8;
 /// Tokens from here on are listeners; below are places in the slab.
 const LISTENERS_FROM: usize = usize::MAX / 2;
 /// One read takes at most this many bytes.

@@ -59,6 +59,13 @@ impl<S: Store> Shard<S> {
             connection.flags.is_choked = true;
             return;
         }
+        if connection.socket.is_handshaking() {
+            if self.handshake_steps == 0 {
+                // Others first: one costs as much as some hundred packets.
+                return self.mark_ready(key);
+            }
+            self.handshake_steps -= 1;
+        }
         let mut scratch = std::mem::take(&mut self.scratch);
         let read = self
             .connection_mut(key)
@@ -71,6 +78,13 @@ impl<S: Store> Shard<S> {
     }
 
     fn on_read(&mut self, key: ConnectionKey, scratch: &[u8], read: io::Result<usize>) {
+        // What a handshake has to answer.
+        if self
+            .connection_mut(key)
+            .is_some_and(|found| found.socket.is_pending())
+        {
+            self.mark_dirty(key);
+        }
         match read {
             Ok(0) => self.lose(key, None),
             Ok(len) => {
@@ -80,7 +94,8 @@ impl<S: Store> Shard<S> {
                     return;
                 };
                 // After a short read nothing is left; the next bytes bring an event.
-                if len == scratch.len() || connection.flags.is_peer_done {
+                let is_all = len < scratch.len() && !connection.socket.has_more();
+                if !is_all || connection.flags.is_peer_done {
                     self.mark_ready(key);
                 }
             }

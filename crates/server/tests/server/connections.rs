@@ -202,7 +202,7 @@ fn empty_client_identifier_needs_clean_session() {
 fn port_in_use_is_an_error_with_its_address() {
     let (_server, address) = start(config(2));
     let mut second = config(2);
-    second.listeners = vec![address];
+    second.listeners = vec![address.into()];
     match Server::start(second) {
         Err(StartError::PortInUse { addr }) => assert_eq!(addr, address),
         other => panic!("{other:?}"),

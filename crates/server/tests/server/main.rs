@@ -7,6 +7,7 @@
     reason = "a test fails by a panic, also in what tests share"
 )]
 
+mod authority;
 mod authorizing;
 mod client;
 mod connections;
@@ -18,6 +19,7 @@ mod operating;
 mod reloading;
 mod stopping;
 mod storage;
+mod tls;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU16;

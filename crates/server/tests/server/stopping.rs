@@ -74,7 +74,7 @@ fn stopped_server_gives_its_port_back() {
     server.stop();
     server.join().expect("stopped in peace");
     let mut again = config(2);
-    again.listeners = vec![address];
+    again.listeners = vec![address.into()];
     let (_server, address) = start(again);
     let mut client = Raw::open(address);
     client.say(&connect_v311("again"));

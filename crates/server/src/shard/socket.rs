@@ -1,0 +1,249 @@
+//! The bytes of a connection: of TCP, or of TLS over TCP.
+//!
+//! Owns: [`Socket`], what TLS keeps between two calls. Does not own: when it is read or written (see `receive`,
+//! `deliver`), what handshakes are made with (see `crate::tls`). Start reading at [`Socket`].
+//! Invariants: a read that returns fewer bytes than there is room for leaves nothing behind that brings no event,
+//! or says so ([`Socket::has_more`]); one read takes a bounded number of bytes from TCP; what TLS has taken to be
+//! sent and TCP has not is pending ([`Socket::push`]) until it is gone.
+
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::net::Shutdown;
+use std::sync::Arc;
+
+use mio::net::TcpStream;
+use rustls::{ServerConfig, ServerConnection};
+
+use super::unsent::Written;
+
+/// One connection's bytes.
+#[derive(Debug)]
+pub(super) struct Socket {
+    tcp: TcpStream,
+    tls: Option<Box<Tls>>,
+}
+
+/// The state of TLS.
+#[derive(Debug)]
+struct Tls {
+    session: ServerConnection,
+    /// Whether a read would find something although TCP brings no event.
+    has_more: bool,
+    /// What went wrong behind bytes that were read.
+    failure: Option<io::Error>,
+    /// Whether the peer was told that nothing follows.
+    is_closing: bool,
+}
+
+impl Socket {
+    /// Plain, or with a handshake before it if there is something to make one with.
+    /// # Errors
+    /// TLS cannot be used as it is configured.
+    pub(super) fn new(tcp: TcpStream, tls: Option<&Arc<ServerConfig>>) -> io::Result<Self> {
+        let tls = tls
+            .map(|config| ServerConnection::new(Arc::clone(config)))
+            .transpose()
+            .map_err(io::Error::other)?;
+        let tls = tls.map(|session| {
+            Box::new(Tls {
+                session,
+                has_more: false,
+                failure: None,
+                is_closing: false,
+            })
+        });
+        Ok(Self { tcp, tls })
+    }
+
+    /// What brings events.
+    pub(super) const fn source(&mut self) -> &mut TcpStream {
+        &mut self.tcp
+    }
+
+    /// Whether it has to be read again although no event comes.
+    pub(super) fn has_more(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.has_more)
+    }
+
+    /// Whether there is a handshake that has not ended.
+    pub(super) fn is_handshaking(&self) -> bool {
+        let tls = self.tls.as_ref();
+        tls.is_some_and(|tls| tls.session.is_handshaking())
+    }
+
+    /// Whether TLS has something to send, of its own or of what it was given.
+    pub(super) fn is_pending(&self) -> bool {
+        self.tls
+            .as_ref()
+            .is_some_and(|tls| tls.session.wants_write())
+    }
+
+    /// Hands TCP what TLS has to send.
+    /// # Errors
+    /// The socket failed.
+    pub(super) fn push(&mut self) -> io::Result<Written> {
+        match &mut self.tls {
+            None => Ok(Written::All),
+            Some(tls) => tls.push(&mut self.tcp),
+        }
+    }
+
+    /// Tells the peer that nothing follows, and shuts the sending side once that is sent.
+    /// # Errors
+    /// The socket failed.
+    pub(super) fn shut(&mut self) -> io::Result<Written> {
+        if let Some(tls) = &mut self.tls {
+            if !std::mem::replace(&mut tls.is_closing, true) {
+                tls.session.send_close_notify();
+            }
+            if tls.push(&mut self.tcp)? == Written::Blocked {
+                return Ok(Written::Blocked);
+            }
+        }
+        self.tcp.shutdown(Shutdown::Write)?;
+        Ok(Written::All)
+    }
+
+    /// Reads what nobody wants to understand any more.
+    /// # Errors
+    /// As of any read.
+    pub(super) fn discard(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.tcp.read(buffer)
+    }
+}
+
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.tls {
+            None => self.tcp.read(buffer),
+            Some(tls) => tls.read(&mut self.tcp, buffer),
+        }
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.tls {
+            None => self.tcp.write(bytes),
+            Some(tls) => tls.write(&mut self.tcp, &[IoSlice::new(bytes)]),
+        }
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match &mut self.tls {
+            None => self.tcp.write_vectored(slices),
+            Some(tls) => tls.write(&mut self.tcp, slices),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Tls {
+    /// Fills the buffer as far as there are bytes, and takes what TLS says among them.
+    fn read(&mut self, tcp: &mut impl ReadWrite, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
+        self.has_more = false;
+        let (mut filled, mut taken) = (0, 0);
+        let end = loop {
+            let room = buffer.get_mut(filled..).unwrap_or_default();
+            if room.is_empty() {
+                return Ok(filled);
+            }
+            match self.session.reader().read(room) {
+                // The peer has said that nothing follows, or has gone without a word.
+                Ok(0) => break Ok(()),
+                Ok(len) => {
+                    filled += len;
+                    continue;
+                }
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => break Ok(()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => break Err(error),
+            }
+            if taken >= TAKEN_BYTES_MAX {
+                // A peer that sends much that says nothing leaves room for others.
+                break Err(ErrorKind::Interrupted.into());
+            }
+            match self.session.read_tls(tcp) {
+                Ok(len) => taken += len,
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => break Err(error),
+            }
+            if let Err(error) = self.session.process_new_packets() {
+                // Why, for the peer; whether it arrives changes nothing.
+                self.session.write_tls(tcp).map(drop).unwrap_or_default();
+                break Err(io::Error::new(ErrorKind::InvalidData, error));
+            }
+        };
+        match end {
+            end if filled == 0 => end.map(|()| 0),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(filled),
+            end => {
+                self.has_more = true;
+                self.failure = end
+                    .err()
+                    .filter(|error| error.kind() != ErrorKind::Interrupted);
+                Ok(filled)
+            }
+        }
+    }
+
+    /// Takes bytes until TCP takes no more.
+    fn write(&mut self, tcp: &mut impl ReadWrite, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        if self.push(tcp)? == Written::Blocked {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let (mut total, mut place, mut offset) = (0, 0, 0);
+        while let Some(slice) = slices.get(place) {
+            if offset == slice.len() {
+                (place, offset) = (place + 1, 0);
+                continue;
+            }
+            let mut writer = self.session.writer();
+            let mut taken = if offset == 0 {
+                writer.write_vectored(slices.get(place..).unwrap_or_default())?
+            } else {
+                writer.write(slice.get(offset..).unwrap_or_default())?
+            };
+            if taken == 0 {
+                return Err(ErrorKind::WriteZero.into());
+            }
+            total += taken;
+            while let Some(slice) = slices.get(place).filter(|_| taken > 0) {
+                let now = taken.min(slice.len() - offset);
+                (taken, offset) = (taken - now, offset + now);
+                if offset == slice.len() {
+                    (place, offset) = (place + 1, 0);
+                }
+            }
+            if self.push(tcp)? == Written::Blocked {
+                break;
+            }
+        }
+        Ok(total)
+    }
+
+    fn push(&mut self, tcp: &mut impl ReadWrite) -> io::Result<Written> {
+        while self.session.wants_write() {
+            match self.session.write_tls(tcp) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Written::Blocked),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Written::All)
+    }
+}
+
+/// What TLS runs over.
+trait ReadWrite: Read + Write {}
+impl<T: Read + Write> ReadWrite for T {}
+
+/// Bytes taken from TCP in one read of TLS: some more than the largest record.
+const TAKEN_BYTES_MAX: usize = 64 * 1024;

@@ -1,0 +1,559 @@
+//! TLS: who gets in, who does not, what abuse costs others, and certificates that change meanwhile.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{
+    ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned,
+    SupportedProtocolVersion,
+};
+use vencejo_server::config::{
+    CertificateFiles, ClientCertificates, Config, ListenerConfig, TlsConfig, TlsVersion,
+};
+use vencejo_server::{ReloadError, Server, StartError};
+
+use crate::authority::Authority;
+use crate::client::{PATIENCE, Raw, connect_v311, publish, subscribe_v311};
+use crate::{config, start};
+
+/// TLS with this certificate, and nothing asked of Clients.
+fn tls(certificate: CertificateFiles) -> TlsConfig {
+    TlsConfig {
+        certificates: vec![certificate],
+        client_ca: None,
+        client_certificates: ClientCertificates::None,
+        crl: None,
+        min_version: TlsVersion::Tls12,
+    }
+}
+
+/// A plain listener, and one with `tls`.
+fn secured(shards: u16, tls: TlsConfig) -> Config {
+    let mut config = config(shards);
+    config.listeners.push(ListenerConfig {
+        name: "secure".to_owned(),
+        tls: Some(tls),
+        ..([127, 0, 0, 1], 0).into()
+    });
+    config
+}
+
+/// A Server with both, and the two addresses.
+fn start_secured(shards: u16, tls: TlsConfig) -> (Server, SocketAddr, SocketAddr) {
+    let (server, plain) = start(secured(shards, tls));
+    let secure = server.listeners()[1];
+    (server, plain, secure)
+}
+
+/// How a Client makes its handshakes.
+fn client_config(
+    authority: &Authority,
+    versions: &[&'static SupportedProtocolVersion],
+    own: Option<&CertificateFiles>,
+) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.root.clone()).expect("a root");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .expect("versions")
+        .with_root_certificates(roots);
+    let mut config = match own {
+        None => builder.with_no_client_auth(),
+        Some(own) => {
+            let chain = CertificateDer::pem_file_iter(&own.certificate).expect("a file");
+            let chain = chain.map(|one| one.expect("a certificate")).collect();
+            let key = PrivateKeyDer::from_pem_file(&own.key).expect("a key");
+            builder.with_client_auth_cert(chain, key).expect("fits")
+        }
+    };
+    config.alpn_protocols = vec![b"mqtt".to_vec()];
+    Arc::new(config)
+}
+
+fn any(authority: &Authority) -> Arc<ClientConfig> {
+    client_config(authority, rustls::DEFAULT_VERSIONS, None)
+}
+
+/// A Client over TLS.
+struct Secured {
+    stream: StreamOwned<ClientConnection, TcpStream>,
+}
+
+impl Secured {
+    fn open(address: SocketAddr, config: Arc<ClientConfig>, name: &'static str) -> Self {
+        let stream = Raw::open(address).stream;
+        let name = ServerName::try_from(name).expect("a name");
+        let session = ClientConnection::new(config, name).expect("a configuration");
+        Self {
+            stream: StreamOwned::new(session, stream),
+        }
+    }
+
+    /// Connects with 3.1.1 and waits for the CONNACK; what went wrong if it does not come.
+    fn connect(
+        address: SocketAddr,
+        config: Arc<ClientConfig>,
+        client_id: &str,
+    ) -> Result<Self, String> {
+        let mut client = Self::open(address, config, "localhost");
+        let mut connack = [0; 4];
+        client
+            .stream
+            .write_all(&connect_v311(client_id))
+            .and_then(|()| client.stream.flush())
+            .and_then(|()| client.stream.read_exact(&mut connack))
+            .map_err(|error| error.to_string())?;
+        assert_eq!(connack, [0x20, 2, 0, 0]);
+        Ok(client)
+    }
+
+    fn say(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("the Server reads");
+        self.stream.flush().expect("the Server reads");
+    }
+
+    fn hear(&mut self, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        self.stream.read_exact(&mut bytes).expect("the Server says");
+        bytes
+    }
+}
+
+/// A pair that has to go on whatever others do.
+struct Canary {
+    subscriber: Raw,
+    publisher: Raw,
+    slowest: Duration,
+}
+
+impl Canary {
+    fn new(address: SocketAddr) -> Self {
+        let mut subscriber = Raw::v311(address, "canary-subscriber");
+        subscriber.subscribe("canary", 0);
+        Self {
+            subscriber,
+            publisher: Raw::v311(address, "canary-publisher"),
+            slowest: Duration::ZERO,
+        }
+    }
+
+    fn sing(&mut self) {
+        let began = Instant::now();
+        self.publisher.say(&publish("canary", 0, b"tweet"));
+        assert_eq!(self.subscriber.hear(), publish("canary", 0, b"tweet"));
+        self.slowest = self.slowest.max(began.elapsed());
+    }
+}
+
+#[test]
+fn clients_of_every_version_talk_to_one_another_and_to_plain_ones() {
+    let authority = Authority::new();
+    let (_server, plain, secure) = start_secured(3, tls(authority.files("a", "localhost")));
+    let mut subscriber = Raw::v311(plain, "plain");
+    subscriber.subscribe("t", 1);
+    let versions = [&rustls::version::TLS12, &rustls::version::TLS13];
+    for (n, version) in versions.iter().enumerate() {
+        let config = client_config(&authority, &[version], None);
+        // Of several, some have their home in another shard.
+        for more in 0..6 {
+            let name = format!("tls-{n}-{more}");
+            let mut client =
+                Secured::connect(secure, Arc::clone(&config), &name).expect("is let in");
+            let session = &client.stream.conn;
+            assert_eq!(session.protocol_version(), Some(version.version));
+            assert_eq!(session.alpn_protocol(), Some(&b"mqtt"[..]));
+            client.say(&publish("t", 7, name.as_bytes()));
+            assert_eq!(client.hear(4), [0x40, 2, 0, 7]);
+            let packet = subscriber.hear();
+            assert!(packet.ends_with(name.as_bytes()));
+            subscriber.say(&[0x40, 2, packet[5], packet[6]]);
+        }
+    }
+}
+
+/// What TLS has taken and TCP has not is neither lost nor sent twice.
+#[test]
+fn large_messages_arrive_whole_at_readers_that_are_slow() {
+    let authority = Authority::new();
+    let mut config = secured(2, tls(authority.files("a", "localhost")));
+    config.limits.maximum_packet_size_bytes = 8 * 1024 * 1024;
+    let (server, _) = start(config);
+    let secure = server.listeners()[1];
+    let mut reader = Secured::connect(secure, any(&authority), "reader").expect("is let in");
+    reader.say(&subscribe_v311("large", 0));
+    assert_eq!(reader.hear(5), [0x90, 3, 0, 1, 0]);
+    let payload: Vec<u8> = (0..5_000_000_u32)
+        .map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1] ^ n.to_le_bytes()[2])
+        .collect();
+    let packet = publish("large", 0, &payload);
+    let mut writer = Secured::connect(secure, any(&authority), "writer").expect("is let in");
+    // Nothing is read meanwhile: the sockets are full long before this is all.
+    writer.say(&packet);
+    writer.say(&[0xC0, 0]);
+    assert_eq!(writer.hear(2), [0xD0, 0]);
+    assert!(reader.hear(packet.len()) == packet, "other bytes");
+    // And many small ones in one turn.
+    let many: Vec<u8> = (0..3000_u32)
+        .flat_map(|n| publish("large", 0, &n.to_be_bytes()))
+        .collect();
+    writer.say(&many);
+    assert!(reader.hear(many.len()) == many, "other bytes");
+}
+
+/// Without close_notify a Client cannot tell an end from an attack.
+#[test]
+fn the_end_of_a_connection_is_said() {
+    let authority = Authority::new();
+    let (_server, _, secure) = start_secured(1, tls(authority.files("a", "localhost")));
+    let mut client = Secured::connect(secure, any(&authority), "leaves").expect("is let in");
+    client.say(&[0xE0, 0]);
+    let mut rest = Vec::new();
+    client.stream.read_to_end(&mut rest).expect("close_notify");
+    assert_eq!(rest, [0; 0]);
+}
+
+#[test]
+fn a_client_that_comes_again_makes_half_a_handshake() {
+    let authority = Authority::new();
+    let (_server, _, secure) = start_secured(2, tls(authority.files("a", "localhost")));
+    let config = any(&authority);
+    let mut first = Secured::connect(secure, Arc::clone(&config), "first").expect("is let in");
+    first.say(&[0xC0, 0]);
+    first.hear(2);
+    let second = Secured::connect(secure, config, "second").expect("is let in");
+    let kind = second.stream.conn.handshake_kind();
+    assert_eq!(kind, Some(HandshakeKind::Resumed));
+}
+
+#[test]
+fn the_certificate_is_the_one_for_the_name_that_was_asked_for() {
+    let authority = Authority::new();
+    let mut config = tls(authority.files("a", "localhost"));
+    config
+        .certificates
+        .push(authority.files("b", "broker.example"));
+    let (_server, _, secure) = start_secured(1, config);
+    for name in ["localhost", "broker.example"] {
+        let mut client = Secured::open(secure, any(&authority), name);
+        client.say(&connect_v311(name));
+        assert_eq!(client.hear(4), [0x20, 2, 0, 0], "{name}");
+    }
+    let mut other = Secured::open(secure, any(&authority), "other.example");
+    let error = other
+        .stream
+        .write_all(b"x")
+        .expect_err("the first one is shown");
+    assert!(error.to_string().contains("not valid for name"), "{error}");
+}
+
+#[test]
+fn a_client_without_a_good_certificate_is_refused_where_one_is_required() {
+    let authority = Authority::new();
+    let stranger = Authority::new();
+    let revoked = authority.revoked_files("revoked", "revoked");
+    let config = TlsConfig {
+        client_ca: Some(authority.path("ca.pem")),
+        client_certificates: ClientCertificates::Required,
+        crl: Some(authority.path("crl.pem")),
+        ..tls(authority.files("a", "localhost"))
+    };
+    let (_server, plain, secure) = start_secured(1, config);
+    let mut canary = Canary::new(plain);
+    let good = authority.files("good", "good");
+    let foreign = stranger.files("foreign", "foreign");
+    let expired = authority.expired_files("expired", "expired");
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let attempt = |own: Option<&CertificateFiles>| {
+            let config = client_config(&authority, &[version], own);
+            Secured::connect(secure, config, "client").map(drop)
+        };
+        assert_eq!(attempt(Some(&good)), Ok(()));
+        let cases = [
+            ("missing", None, "CertificateRequired"),
+            ("foreign", Some(&foreign), "UnknownCA"),
+            ("expired", Some(&expired), "CertificateExpired"),
+            ("revoked", Some(&revoked), "CertificateRevoked"),
+        ];
+        for (what, own, expected) in cases {
+            let error = attempt(own).expect_err(what);
+            // TLS 1.2 has no alert of its own for a missing one.
+            let fits = error.contains(expected) || error.contains("HandshakeFailure");
+            assert!(fits, "{what}: {error}");
+            canary.sing();
+        }
+    }
+}
+
+#[test]
+fn an_optional_certificate_may_be_missing_but_not_bad() {
+    let authority = Authority::new();
+    let stranger = Authority::new();
+    let config = TlsConfig {
+        client_ca: Some(authority.path("ca.pem")),
+        client_certificates: ClientCertificates::Optional,
+        ..tls(authority.files("a", "localhost"))
+    };
+    let (_server, _, secure) = start_secured(1, config);
+    let attempt = |own: Option<&CertificateFiles>| {
+        let config = client_config(&authority, rustls::DEFAULT_VERSIONS, own);
+        Secured::connect(secure, config, "client").map(drop)
+    };
+    assert_eq!(attempt(None), Ok(()));
+    assert_eq!(attempt(Some(&authority.files("good", "good"))), Ok(()));
+    attempt(Some(&stranger.files("foreign", "foreign"))).expect_err("a stranger's");
+}
+
+#[test]
+fn an_older_version_than_configured_is_refused() {
+    let authority = Authority::new();
+    let config = TlsConfig {
+        min_version: TlsVersion::Tls13,
+        ..tls(authority.files("a", "localhost"))
+    };
+    let (_server, _, secure) = start_secured(1, config);
+    let old = client_config(&authority, &[&rustls::version::TLS12], None);
+    let error = Secured::connect(secure, old, "old").map(drop);
+    let error = error.expect_err("is too old");
+    assert!(error.contains("ProtocolVersion"), "{error}");
+}
+
+/// A ClientHello of TLS 1.1, and bytes that are none at all.
+#[test]
+fn garbage_and_old_handshakes_are_ended_and_others_go_on() {
+    let authority = Authority::new();
+    let (_server, plain, secure) = start_secured(1, tls(authority.files("a", "localhost")));
+    let mut canary = Canary::new(plain);
+    let mut hello = vec![3, 2];
+    hello.extend_from_slice(&[7; 32]);
+    hello.extend_from_slice(&[0, 0, 4, 0xC0, 0x13, 0, 0x2F, 1, 0, 0, 0]);
+    let hello_len = u8::try_from(hello.len()).expect("short");
+    let record = [
+        &[0x16, 3, 1, 0, hello_len + 4, 1, 0, 0, hello_len][..],
+        &hello,
+    ];
+    let cases: [(&str, Vec<u8>); 5] = [
+        ("TLS 1.1", record.concat()),
+        ("MQTT", connect_v311("plain")),
+        ("HTTP", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()),
+        ("zeros", vec![0; 100]),
+        ("a record too long", [0x16, 3, 3, 0xFF, 0xFF].to_vec()),
+    ];
+    for (what, bytes) in cases {
+        let mut client = Raw::open(secure);
+        client.say(&bytes);
+        let mut answer = Vec::new();
+        match client.stream.read_to_end(&mut answer) {
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{what}"),
+        }
+        // An alert at most.
+        assert!(answer.is_empty() || answer[0] == 0x15, "{what}: {answer:?}");
+        if what == "TLS 1.1" {
+            // handshake_failure: it has not even said how it would sign.
+            assert_eq!(answer.last(), Some(&40), "{answer:?}");
+        }
+        canary.sing();
+    }
+    // And in the middle of a handshake, and behind it.
+    let mut client = Secured::connect(secure, any(&authority), "breaks").expect("is let in");
+    client.stream.sock.write_all(&[0x17; 600]).expect("is read");
+    let mut rest = Vec::new();
+    let error = client.stream.read_to_end(&mut rest).expect_err("an alert");
+    assert!(error.to_string().contains("alert"), "{error}");
+    canary.sing();
+}
+
+/// Whatever trickles in, the time for CONNECT includes the handshake.
+#[test]
+fn a_handshake_that_stalls_is_ended_with_the_time_for_connect() {
+    let authority = Authority::new();
+    let mut config = secured(1, tls(authority.files("a", "localhost")));
+    config.bounds.connect_timeout = Duration::from_millis(300);
+    let (server, _) = start(config);
+    let secure = server.listeners()[1];
+    let name = ServerName::try_from("localhost").expect("a name");
+    let mut session = ClientConnection::new(any(&authority), name).expect("a configuration");
+    let mut hello = Vec::new();
+    session.write_tls(&mut hello).expect("memory");
+    let half = &hello[..hello.len() / 2];
+    for (what, bytes) in [
+        ("nothing", &[][..]),
+        ("half a flight", half),
+        ("a flight", &hello),
+    ] {
+        let mut client = Raw::open(secure);
+        let began = Instant::now();
+        client.say(bytes);
+        let mut answer = Vec::new();
+        client.stream.read_to_end(&mut answer).ok();
+        let took = began.elapsed();
+        assert!(took < PATIENCE, "{what}: {took:?}");
+        assert!(took >= Duration::from_millis(250), "{what}: {took:?}");
+    }
+    // A handshake that is complete, with no CONNECT behind it.
+    let mut silent = Secured::open(secure, any(&authority), "localhost");
+    let began = Instant::now();
+    while silent.stream.conn.is_handshaking() {
+        let Secured { stream } = &mut silent;
+        stream
+            .conn
+            .complete_io(&mut stream.sock)
+            .expect("a handshake");
+    }
+    silent
+        .stream
+        .read_to_end(&mut Vec::new())
+        .expect("close_notify");
+    assert!(began.elapsed() >= Duration::from_millis(250));
+}
+
+#[test]
+fn a_storm_of_handshakes_leaves_room_for_others() {
+    let authority = Authority::new();
+    let (_server, plain, secure) = start_secured(1, tls(authority.files("a", "localhost")));
+    let mut canary = Canary::new(plain);
+    let config = any(&authority);
+    let storm: Vec<_> = (0..4)
+        .map(|thread| {
+            let config = Arc::clone(&config);
+            std::thread::spawn(move || {
+                let connect = |n| {
+                    let name = format!("storm-{thread}-{n}");
+                    Secured::connect(secure, Arc::clone(&config), &name).expect("is let in")
+                };
+                (0..50).map(connect).collect::<Vec<_>>()
+            })
+        })
+        .collect();
+    while storm.iter().any(|thread| !thread.is_finished()) {
+        canary.sing();
+    }
+    let connected = storm
+        .into_iter()
+        .map(|thread| thread.join().expect("all are let in"));
+    assert_eq!(connected.map(|clients| clients.len()).sum::<usize>(), 200);
+    assert!(
+        canary.slowest < Duration::from_secs(2),
+        "{:?}",
+        canary.slowest
+    );
+}
+
+#[test]
+fn a_flood_of_key_updates_leaves_room_for_others() {
+    let authority = Authority::new();
+    let (_server, plain, secure) = start_secured(1, tls(authority.files("a", "localhost")));
+    let mut canary = Canary::new(plain);
+    let config = client_config(&authority, &[&rustls::version::TLS13], None);
+    let mut flood = Secured::connect(secure, config, "flood").expect("is let in");
+    for _ in 0..50 {
+        for _ in 0..200 {
+            flood.stream.conn.refresh_traffic_keys().expect("TLS 1.3");
+        }
+        // It may be ended for that; others may not notice.
+        if flood.stream.flush().is_err() {
+            break;
+        }
+        canary.sing();
+    }
+    assert!(
+        canary.slowest < Duration::from_secs(2),
+        "{:?}",
+        canary.slowest
+    );
+}
+
+#[test]
+fn a_reload_shows_new_certificates_and_drops_nobody() {
+    let authority = Authority::new();
+    let before = secured(2, tls(authority.files("a", "localhost")));
+    let (server, _) = start(before.clone());
+    let secure = server.listeners()[1];
+    let mut stays = Secured::connect(secure, any(&authority), "stays").expect("is let in");
+    let successor = Authority::new();
+    let mut after = before;
+    after.listeners[1].tls = Some(tls(successor.files("a", "localhost")));
+    let reloaded = server.reload(after.clone()).expect("is taken over");
+    assert_eq!(reloaded.left, [""; 0]);
+    Secured::connect(secure, any(&successor), "new").expect("is let in");
+    Secured::connect(secure, any(&authority), "old")
+        .map(drop)
+        .expect_err("an unknown root");
+    stays.say(&[0xC0, 0]);
+    assert_eq!(stays.hear(2), [0xD0, 0]);
+    // A key that does not fit: all stays as it is.
+    let mut broken = after;
+    let certificate = CertificateFiles {
+        key: authority.files("other", "localhost").key,
+        ..successor.files("b", "localhost")
+    };
+    broken.listeners[1].tls = Some(tls(certificate));
+    let error = server.reload(broken).expect_err("does not fit");
+    assert!(matches!(error, ReloadError::Tls { .. }), "{error:?}");
+    assert!(error.to_string().contains("does not go with"), "{error}");
+    Secured::connect(secure, any(&successor), "still").expect("is let in");
+}
+
+#[test]
+fn a_listener_that_cannot_be_secured_does_not_open() {
+    let authority = Authority::new();
+    let good = authority.files("a", "localhost");
+    let noise = authority.path("noise.pem");
+    std::fs::write(&noise, "noise").expect("a file");
+    let missing = || authority.path("missing.pem");
+    let cases = [
+        (
+            "missing.pem",
+            CertificateFiles {
+                certificate: missing(),
+                ..good.clone()
+            },
+        ),
+        (
+            "noise.pem: there is no certificate",
+            CertificateFiles {
+                certificate: noise.clone(),
+                ..good.clone()
+            },
+        ),
+        (
+            "noise.pem: there is no key",
+            CertificateFiles {
+                key: noise.clone(),
+                ..good.clone()
+            },
+        ),
+        (
+            "does not go with",
+            CertificateFiles {
+                key: authority.files("b", "localhost").key,
+                ..good.clone()
+            },
+        ),
+    ];
+    for (expected, certificate) in cases {
+        let error = Server::start(secured(1, tls(certificate))).expect_err("is not safe");
+        assert!(matches!(error, StartError::Tls { .. }), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains("listener secure: "), "{text}");
+        assert!(text.contains(expected), "{text}");
+    }
+    for config in [
+        TlsConfig {
+            client_ca: Some(noise),
+            ..tls(good.clone())
+        },
+        TlsConfig {
+            client_ca: Some(authority.path("ca.pem")),
+            crl: Some(missing()),
+            ..tls(good)
+        },
+    ] {
+        Server::start(secured(1, config)).expect_err("is not safe");
+    }
+}
