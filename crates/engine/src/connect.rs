@@ -52,7 +52,7 @@ impl Engine {
         }
         let connect = &request.connect;
         let expiry_seconds = self.granted_expiry(connect);
-        let (key, session_present, ended) = self.session_for(connect, expiry_seconds, now);
+        let (key, session_present, ended) = self.session_for(&request, expiry_seconds, now);
         let wait = self.attach(key, &request, expiry_seconds).and(ended);
         let connack = self.connack(&request, session_present, expiry_seconds);
         // [MQTT-3.1.4-5] [MQTT-3.2.0-1] [v3.1.1 MQTT-3.1.4-4] [v3.1.1 MQTT-3.2.0-1]
@@ -89,12 +89,18 @@ impl Engine {
         {
             return Err(ReasonCode::ClientIdentifierNotValid);
         }
+        // A Session belongs to the user that made it. One that nobody made can be anybody's, see `session_for`.
+        let found = self.sessions.find(&connect.client_id);
+        let owner = found.and_then(|key| self.sessions.get(key)?.principal.user.as_ref());
+        if owner.is_some() && owner != request.principal.user.as_ref() {
+            return Err(ReasonCode::ClientIdentifierNotValid);
+        }
         // Client Identifiers are free to invent, so the Sessions they leave behind have a bound.
         let sessions_max = self
             .limits
             .sessions_max
             .div_ceil(usize::from(self.config.shard_count));
-        if self.sessions.len() >= sessions_max && self.sessions.find(&connect.client_id).is_none() {
+        if self.sessions.len() >= sessions_max && found.is_none() {
             return Err(ReasonCode::QuotaExceeded);
         }
         let Some(will) = &connect.will else {
@@ -134,18 +140,24 @@ impl Engine {
     /// waits for.
     fn session_for(
         &mut self,
-        connect: &Connect,
+        request: &ConnectRequest,
         expiry_seconds: u32,
         now: Instant,
     ) -> (SessionKey, bool, Wait) {
+        let connect = &request.connect;
+        // What an anonymous Client has left under this name is not for a user to get, nor in its way.
+        let is_foreign = |session: &Session| session.principal.user != request.principal.user;
+        let found = self.sessions.find(&connect.client_id);
+        let found_session = found.and_then(|key| self.sessions.get(key));
+        let clean_start = connect.clean_start || found_session.is_some_and(is_foreign);
         // [MQTT-3.1.3-2] [v3.1.1 MQTT-3.1.3-2] The Client Identifier names the Session.
-        if let Some(key) = self.sessions.find(&connect.client_id) {
-            self.take_over(key, connect.clean_start, now);
+        if let Some(key) = found {
+            self.take_over(key, clean_start, now);
         }
         // A Session that ended with its connection is not here any more.
         match self.sessions.find(&connect.client_id) {
             // [MQTT-3.1.4-4] [MQTT-3.1.2-5] [v3.1.1 MQTT-3.1.4-3] [v3.1.1 MQTT-3.1.2-4]
-            Some(key) if !connect.clean_start => (key, true, Wait::default()),
+            Some(key) if !clean_start => (key, true, Wait::default()),
             found => {
                 // [MQTT-3.1.2-4] [MQTT-3.1.2-6] [v3.1.1 MQTT-3.1.2-6]
                 let ended = found.map(|key| self.end_session(key, now));

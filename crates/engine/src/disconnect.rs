@@ -93,6 +93,7 @@ impl Engine {
             disconnected_at,
             queue_seq: session.outbound.last_seq(),
             inbound_number: session.inbound_number,
+            owner: session.principal.to_owner(),
         };
         self.record_at(level, Record::SessionPut(Box::new(record)))
     }

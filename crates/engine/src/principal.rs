@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use store::OwnerRecord;
+
 /// Who a Client is, and where it comes from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Principal {
@@ -25,6 +27,33 @@ pub struct Principal {
 }
 
 impl Principal {
+    /// As the store keeps it: the user, and not where it connected from.
+    pub(crate) fn to_owner(&self) -> Option<OwnerRecord> {
+        let attributes = self.attributes.iter();
+        Some(OwnerRecord {
+            user: Arc::clone(self.user.as_ref()?),
+            is_administrator: self.is_administrator,
+            groups: self.groups.iter().cloned().collect(),
+            attributes: attributes
+                .flat_map(|(name, value)| [Arc::clone(name), Arc::clone(value)])
+                .collect(),
+        })
+    }
+
+    /// As the store kept it.
+    pub(crate) fn from_owner(owner: &OwnerRecord) -> Self {
+        let attributes = owner.attributes.chunks_exact(2);
+        Self {
+            user: Some(Arc::clone(&owner.user)),
+            is_administrator: owner.is_administrator,
+            groups: owner.groups.iter().cloned().collect(),
+            attributes: attributes
+                .filter_map(|pair| Some((pair.first()?.clone(), pair.get(1)?.clone())))
+                .collect(),
+            ..Self::default()
+        }
+    }
+
     /// Whether it connects from this machine.
     #[must_use]
     pub fn is_loopback(&self) -> bool {

@@ -20,7 +20,7 @@ use crate::keys::SessionKey;
 use crate::retained::Stamp;
 use crate::sessions::{Session, WillInStore};
 use crate::subscriptions::Subscription;
-use crate::{Engine, ShardIndex};
+use crate::{Engine, Principal, ShardIndex};
 
 impl Engine {
     /// Takes what a restart found: the `sessions` whose home is this shard, in any order, and all
@@ -112,6 +112,9 @@ impl Engine {
             record.expiry_seconds,
         );
         session.is_stored = true;
+        if let Some(owner) = &record.owner {
+            session.principal = Arc::new(Principal::from_owner(owner));
+        }
         let sent_max = u64::from(self.limits.maximum_inflight_messages);
         let spilled = found.queue.map(|queue| {
             self.counters.spilled_messages += queue.count;

@@ -29,8 +29,8 @@ pub use log::{
 };
 pub use memory::{HeldStore, MemoryStore};
 pub use record::{
-    Expiry, MessageRecord, Origin, Record, SessionId, SessionRecord, SubscriptionRecord, Target,
-    UnixMillis, WillRecord,
+    Expiry, MessageRecord, Origin, OwnerRecord, Record, SessionId, SessionRecord,
+    SubscriptionRecord, Target, UnixMillis, WillRecord,
 };
 pub use recovered::{QueueExtent, RestoredSession};
 pub use restoring::Restoring;

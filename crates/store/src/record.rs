@@ -111,6 +111,21 @@ pub struct SessionRecord {
     pub queue_seq: u64,
     /// The last number given to a QoS 2 message of its Client whose [`Record::InboundPut`] is written.
     pub inbound_number: u64,
+    /// Whose it is; `None` where its Client is anonymous.
+    pub owner: Option<OwnerRecord>,
+}
+
+/// The user that a Session belongs to, as it was when its Client connected last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnerRecord {
+    /// Its name.
+    pub user: Arc<str>,
+    /// Whether it is an administrator.
+    pub is_administrator: bool,
+    /// Its groups.
+    pub groups: Vec<Arc<str>>,
+    /// Names and values of what else is known of it, in turn.
+    pub attributes: Vec<Arc<str>>,
 }
 
 /// An Application Message as plain values.

@@ -11,8 +11,8 @@ use proptest::option;
 use proptest::prelude::*;
 
 use crate::{
-    Expiry, MessageRecord, Origin, Record, SessionId, SessionRecord, SubscriptionRecord, Target,
-    UnixMillis, WillRecord,
+    Expiry, MessageRecord, Origin, OwnerRecord, Record, SessionId, SessionRecord,
+    SubscriptionRecord, Target, UnixMillis, WillRecord,
 };
 
 /// Any record at all.
@@ -130,18 +130,40 @@ fn origin() -> impl Strategy<Value = Origin> {
     (session_id(), number()).prop_map(|(session, number)| Origin { session, number })
 }
 
+fn owner_record() -> impl Strategy<Value = OwnerRecord> {
+    let texts = || vec(text().prop_map(Arc::from), 0..3);
+    let attribute = (text(), text()).prop_map(|(name, value)| [name.into(), value.into()]);
+    let attributes = vec(attribute, 0..3);
+    (text(), any::<bool>(), texts(), attributes).prop_map(
+        |(user, is_administrator, groups, attributes)| OwnerRecord {
+            user: user.into(),
+            is_administrator,
+            groups,
+            attributes: attributes.concat(),
+        },
+    )
+}
+
 fn session_record() -> impl Strategy<Value = SessionRecord> {
     (
         session_id(),
         text(),
         any::<u32>(),
         option::of(number().prop_map(UnixMillis)),
-        number(),
-        number(),
+        (number(), number()),
+        option::of(owner_record()),
     )
         .prop_map(
-            |(session, client_id, expiry_seconds, disconnected_at, queue_seq, inbound_number)| {
+            |(
+                session,
+                client_id,
+                expiry_seconds,
+                disconnected_at,
+                (queue_seq, inbound_number),
+                owner,
+            )| {
                 SessionRecord {
+                    owner,
                     session,
                     client_id: client_id.into(),
                     expiry_seconds,

@@ -55,6 +55,7 @@ impl Filler {
     fn sessions(&mut self, count: u64) {
         for id in 1..=count {
             self.apply(&Record::SessionPut(Box::new(SessionRecord {
+                owner: None,
                 session: SessionId(id),
                 client_id: "client".into(),
                 expiry_seconds: 60,

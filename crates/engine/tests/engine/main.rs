@@ -12,6 +12,7 @@ mod exactly_once;
 mod flow;
 mod handshakes;
 mod levels;
+mod owners;
 mod property;
 mod publish;
 mod recovery;

@@ -1,12 +1,11 @@
 //! Rights when something leaves: live, queued, retained and Will messages, under rules that change.
 
-use proto::Qos;
 use proto::Version;
 use proto::connection::Outgoing;
-use proto::packet::{Connect, ReasonCode, Will, WillProperties};
+use proto::packet::ReasonCode;
 use vencejo_engine::{Denied, DeniedAction, Limits, Rules};
 
-use crate::world::{LIMITED, World, durable, limited};
+use crate::world::{LIMITED, World, durable, limited, with_will_at};
 
 /// A limited user that may receive `a/#` only, and may publish everything.
 fn reader() -> Rules {
@@ -135,21 +134,6 @@ fn retained_message_is_not_replayed_without_the_right() {
     assert_eq!(world.payloads(client), ["a/1", "a/3"]);
 }
 
-fn with_will(client_id: &str, delay_interval_seconds: u32) -> Connect {
-    let mut connect = durable(client_id);
-    connect.will = Some(Will {
-        topic: "wills/a".to_owned(),
-        payload: "gone".into(),
-        qos: Qos::AtLeastOnce,
-        retain: true,
-        properties: WillProperties {
-            delay_interval_seconds,
-            ..WillProperties::default()
-        },
-    });
-    connect
-}
-
 /// P11: a Will is published by the rights of the moment, not by those of the CONNECT.
 #[test]
 fn will_is_not_published_once_the_right_is_gone() {
@@ -159,7 +143,7 @@ fn will_is_not_published_once_the_right_is_gone() {
         world.subscribe(watcher, "#", 1);
         world.log_in(LIMITED);
         world.set_rules(open());
-        let client = world.connect_with(with_will("client", delay));
+        let client = world.connect_with(with_will_at("client", "wills/a", delay));
         if delay > 0 {
             world.lose(client);
         }

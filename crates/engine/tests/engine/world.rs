@@ -12,7 +12,7 @@ use crate::recovery::Found;
 use proto::connection::{Delivery, Outgoing};
 use proto::packet::{
     Ack, ConnAck, Connect, Disconnect, Publish, PublishProperties, ReasonCode, RetainHandling,
-    Subscribe, SubscriptionOptions, SubscriptionRequest, Unsubscribe,
+    Subscribe, SubscriptionOptions, SubscriptionRequest, Unsubscribe, Will, WillProperties,
 };
 use proto::{PacketIdentifier, Qos, Version};
 use store::{Batch, HeldStore, Load, Record, SessionId, Store, UnixMillis};
@@ -685,6 +685,22 @@ fn engines(config: &Config, now: Instant) -> Vec<Engine> {
         Engine::new(config, now)
     };
     (0..config.shard_count).map(engine).collect()
+}
+
+/// The same as [`durable`], with a retained Will.
+pub(crate) fn with_will_at(client_id: &str, topic: &str, delay_interval_seconds: u32) -> Connect {
+    let mut connect = durable(client_id);
+    connect.will = Some(Will {
+        topic: topic.to_owned(),
+        payload: "gone".into(),
+        qos: Qos::AtLeastOnce,
+        retain: true,
+        properties: WillProperties {
+            delay_interval_seconds,
+            ..WillProperties::default()
+        },
+    });
+    connect
 }
 
 /// A 5.0 CONNECT that resumes and whose Session never expires.

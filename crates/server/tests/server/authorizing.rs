@@ -1,9 +1,14 @@
 //! Rules over real sockets: what a Client is told, and what a reload changes for those that are connected.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use proto::packet::ReasonCode;
+use store::MemoryStore;
+use vencejo_server::authentication::{
+    Attempt, Authentication, Authenticator, Decision, Exchange, Identity,
+};
 use vencejo_server::config::{self, AuthorizationConfig, Config};
 use vencejo_server::{ReloadError, Server, StartError};
 
@@ -172,4 +177,59 @@ fn wrong_acl_file_starts_nothing_and_changes_nothing() {
 fn contains(packet: &[u8], text: &[u8]) -> bool {
     assert!(!packet.is_empty(), "the end of the stream");
     packet.windows(text.len()).any(|window| window == text)
+}
+
+/// Takes everyone for the user whose name it gives.
+#[derive(Debug)]
+struct Believes;
+
+impl Authenticator for Believes {
+    fn method(&self) -> Option<&str> {
+        None
+    }
+
+    fn authenticate(&self, attempt: &Attempt<'_>, _: &mut Exchange) -> Option<Decision> {
+        Some(Decision::Allow {
+            identity: attempt
+                .user_name
+                .map_or_else(Identity::anonymous, Identity::of_user),
+            data: None,
+        })
+    }
+}
+
+/// A CONNECT with Clean Start and a User Name.
+fn connect_as(user: &str, client_id: &str, version: u8) -> Vec<u8> {
+    let properties: &[u8] = if version == 5 { &[0] } else { &[] };
+    let body = [
+        &b"\x00\x04MQTT"[..],
+        &[version, 0x82, 0, 0],
+        properties,
+        &string(client_id),
+        &string(user),
+    ];
+    packet(0x10, &body.concat())
+}
+
+/// P12: the Client Identifier of another user's Session is refused in the words of each version.
+#[test]
+fn client_identifier_of_another_user_is_refused() {
+    let authentication = Authentication::new(vec![Arc::new(Believes)]);
+    let server = Server::start_with(config(2), authentication, |_| MemoryStore::new());
+    let server = server.expect("the Server starts");
+    let address = server.listeners()[0];
+    let connect = |user, version| {
+        let mut client = Raw::open(address);
+        client.say(&connect_as(user, "device", version));
+        let code = client.hear()[3];
+        (client, code)
+    };
+    let (mut owner, code) = connect("ann", 5);
+    assert_eq!(code, 0);
+    assert_eq!(connect("eve", 5).1, 0x85);
+    assert_eq!(connect("eve", 4).1, 2);
+    owner.ping();
+    assert_eq!(connect("ann", 4).1, 0);
+    // DISCONNECT: taken over.
+    assert_eq!(owner.hear()[..3], [0xE0, 2, 0x8E]);
 }

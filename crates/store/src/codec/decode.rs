@@ -4,11 +4,12 @@
 //! Invariant: every read is checked; what is returned borrows from the input, nothing is allocated.
 
 use super::{
-    DEQUEUE, DISCONNECTED, DecodeError, ENQUEUE, EnqueueRef, INBOUND_DELETE, INBOUND_PUT,
-    Identifiers, MESSAGE_EXPIRY, MESSAGE_ORIGIN, MessageRef, NO_LOCAL, QOS, RELEASE, RETAIN,
-    RETAIN_AS_PUBLISHED, RETAINED_DELETE, RETAINED_PUT, RecordRef, SESSION_DELETE, SESSION_PUT,
-    SUBSCRIPTION_DELETE, SUBSCRIPTION_IDENTIFIER, SUBSCRIPTION_PUT, SessionRef, SubscriptionRef,
-    TARGET_IDENTIFIERS, TargetRef, WILL_DELETE, WILL_PUT, WillRef,
+    ADMINISTRATOR, DEQUEUE, DISCONNECTED, DecodeError, ENQUEUE, EnqueueRef, INBOUND_DELETE,
+    INBOUND_PUT, Identifiers, MESSAGE_EXPIRY, MESSAGE_ORIGIN, MessageRef, NO_LOCAL, OWNER,
+    OwnerRef, QOS, RELEASE, RETAIN, RETAIN_AS_PUBLISHED, RETAINED_DELETE, RETAINED_PUT, RecordRef,
+    SESSION_DELETE, SESSION_PUT, SUBSCRIPTION_DELETE, SUBSCRIPTION_IDENTIFIER, SUBSCRIPTION_PUT,
+    SessionRef, SubscriptionRef, TARGET_IDENTIFIERS, TargetRef, Texts, WILL_DELETE, WILL_PUT,
+    WillRef,
 };
 use crate::{Expiry, Origin, SessionId, UnixMillis};
 
@@ -168,6 +169,24 @@ impl Iterator for EncodedIdentifiers<'_> {
     }
 }
 
+/// Texts that were checked before.
+#[derive(Clone, Debug)]
+pub(super) struct EncodedTexts<'a>(Reader<'a>);
+
+impl<'a> EncodedTexts<'a> {
+    pub(super) const fn new(checked: &'a [u8]) -> Self {
+        Self(Reader(checked))
+    }
+}
+
+impl<'a> Iterator for EncodedTexts<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        self.0.text("texts").ok()
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Reader<'a>(&'a [u8]);
 
@@ -245,7 +264,7 @@ impl<'a> Reader<'a> {
 
     fn session_put(&mut self) -> Result<SessionRef<'a>, DecodeError> {
         let session = self.session()?;
-        let flags = self.flags(DISCONNECTED)?;
+        let flags = self.flags(DISCONNECTED | OWNER)?;
         let disconnected_at = if flags & DISCONNECTED == 0 {
             None
         } else {
@@ -257,8 +276,43 @@ impl<'a> Reader<'a> {
             expiry_seconds: self.varint_u32("expiry_seconds")?,
             queue_seq: self.varint("queue_seq")?,
             inbound_number: self.varint("inbound_number")?,
+            owner: if flags & OWNER == 0 {
+                None
+            } else {
+                Some(self.owner()?)
+            },
             client_id: self.rest_as_text("client_id")?,
         })
+    }
+
+    fn owner(&mut self) -> Result<OwnerRef<'a>, DecodeError> {
+        let flags = self.flags(ADMINISTRATOR)?;
+        let owner = OwnerRef {
+            is_administrator: flags & ADMINISTRATOR != 0,
+            user: self.text("user")?,
+            groups: self.texts("groups")?,
+            attributes: self.texts("attributes")?,
+        };
+        // A name without a value.
+        if owner.attributes.iter().count() % 2 == 1 {
+            let field = "attributes";
+            return Err(DecodeError::Invalid { field });
+        }
+        Ok(owner)
+    }
+
+    fn text(&mut self, field: &'static str) -> Result<&'a str, DecodeError> {
+        let bytes = self.bytes(field)?;
+        std::str::from_utf8(bytes).map_err(|_| DecodeError::Invalid { field })
+    }
+
+    fn texts(&mut self, field: &'static str) -> Result<Texts<'a>, DecodeError> {
+        let encoded = self.bytes(field)?;
+        let mut reader = Reader(encoded);
+        while !reader.0.is_empty() {
+            reader.text(field)?;
+        }
+        Ok(Texts::encoded(encoded))
     }
 
     fn subscription_put(&mut self) -> Result<SubscriptionRef<'a>, DecodeError> {

@@ -4,16 +4,19 @@
 //! Invariant: nothing is allocated but what the output grows by. The fields of a record are written down
 //! once, over a [`Sink`]: over a counter they give the length, over the output the bytes.
 
-use super::decode::EncodedIdentifiers;
+use std::sync::Arc;
+
+use super::decode::{EncodedIdentifiers, EncodedTexts};
 use super::{
-    DEQUEUE, DISCONNECTED, ENQUEUE, INBOUND_DELETE, INBOUND_PUT, MESSAGE_EXPIRY, MESSAGE_ORIGIN,
-    MessageRef, NO_LOCAL, QOS, RELEASE, RETAIN, RETAIN_AS_PUBLISHED, RETAINED_DELETE, RETAINED_PUT,
-    RecordRef, SESSION_DELETE, SESSION_PUT, SUBSCRIPTION_DELETE, SUBSCRIPTION_IDENTIFIER,
-    SUBSCRIPTION_PUT, SessionRef, SubscriptionRef, TARGET_IDENTIFIERS, TARGETS_MAX, WILL_DELETE,
-    WILL_PUT, WillRef,
+    ADMINISTRATOR, DEQUEUE, DISCONNECTED, ENQUEUE, INBOUND_DELETE, INBOUND_PUT, MESSAGE_EXPIRY,
+    MESSAGE_ORIGIN, MessageRef, NO_LOCAL, OWNER, OwnerRef, QOS, RELEASE, RETAIN,
+    RETAIN_AS_PUBLISHED, RETAINED_DELETE, RETAINED_PUT, RecordRef, SESSION_DELETE, SESSION_PUT,
+    SUBSCRIPTION_DELETE, SUBSCRIPTION_IDENTIFIER, SUBSCRIPTION_PUT, SessionRef, SubscriptionRef,
+    TARGET_IDENTIFIERS, TARGETS_MAX, WILL_DELETE, WILL_PUT, WillRef,
 };
 use crate::{
-    MessageRecord, Origin, Record, SessionId, SessionRecord, SubscriptionRecord, Target, WillRecord,
+    MessageRecord, Origin, OwnerRecord, Record, SessionId, SessionRecord, SubscriptionRecord,
+    Target, WillRecord,
 };
 
 /// Appends `record` to `out`. An Enqueue with more than [`TARGETS_MAX`] targets becomes several records,
@@ -164,6 +167,64 @@ impl<'a> Identifiers<'a> {
     }
 }
 
+/// Texts: values, or bytes that were checked to be such.
+#[derive(Clone, Copy, Debug)]
+pub struct Texts<'a>(TextsForm<'a>);
+
+#[derive(Clone, Copy, Debug)]
+enum TextsForm<'a> {
+    Values(&'a [Arc<str>]),
+    Encoded(&'a [u8]),
+}
+
+impl<'a> Texts<'a> {
+    pub(super) const fn encoded(checked: &'a [u8]) -> Self {
+        Self(TextsForm::Encoded(checked))
+    }
+
+    /// One after the other.
+    pub fn iter(&self) -> impl Iterator<Item = &'a str> + Clone + use<'a> {
+        let (values, encoded): (&[Arc<str>], &[u8]) = match self.0 {
+            TextsForm::Values(values) => (values, &[]),
+            TextsForm::Encoded(encoded) => (&[], encoded),
+        };
+        values
+            .iter()
+            .map(|text| &**text)
+            .chain(EncodedTexts::new(encoded))
+    }
+
+    fn write(&self, sink: &mut impl Sink) {
+        let mut length = Length(0);
+        for text in self.iter() {
+            length.bytes_with_length(text.as_bytes());
+        }
+        sink.varint(length.0 as u64);
+        for text in self.iter() {
+            sink.bytes_with_length(text.as_bytes());
+        }
+    }
+}
+
+impl PartialEq for Texts<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Texts<'_> {}
+
+impl<'a> From<&'a OwnerRecord> for OwnerRef<'a> {
+    fn from(owner: &'a OwnerRecord) -> Self {
+        Self {
+            user: &owner.user,
+            is_administrator: owner.is_administrator,
+            groups: Texts(TextsForm::Values(&owner.groups)),
+            attributes: Texts(TextsForm::Values(&owner.attributes)),
+        }
+    }
+}
+
 impl PartialEq for Identifiers<'_> {
     fn eq(&self, other: &Self) -> bool {
         self.iter().eq(other.iter())
@@ -181,6 +242,7 @@ impl<'a> From<&'a SessionRecord> for SessionRef<'a> {
             disconnected_at: session.disconnected_at,
             queue_seq: session.queue_seq,
             inbound_number: session.inbound_number,
+            owner: session.owner.as_ref().map(OwnerRef::from),
         }
     }
 }
@@ -342,13 +404,20 @@ fn write_ids(kind: u8, session: SessionId, numbers: &[u64], sink: &mut impl Sink
 fn write_session(session: &SessionRef<'_>, sink: &mut impl Sink) {
     sink.byte(SESSION_PUT);
     sink.session(session.session);
-    sink.byte(flag(DISCONNECTED, session.disconnected_at.is_some()));
+    let flags = flag(DISCONNECTED, session.disconnected_at.is_some());
+    sink.byte(flags | flag(OWNER, session.owner.is_some()));
     if let Some(at) = session.disconnected_at {
         sink.varint(at.0);
     }
     sink.varint(session.expiry_seconds.into());
     sink.varint(session.queue_seq);
     sink.varint(session.inbound_number);
+    if let Some(owner) = &session.owner {
+        sink.byte(flag(ADMINISTRATOR, owner.is_administrator));
+        sink.bytes_with_length(owner.user.as_bytes());
+        owner.groups.write(sink);
+        owner.attributes.write(sink);
+    }
     sink.bytes(session.client_id.as_bytes());
 }
 

@@ -12,9 +12,12 @@
 //!           | [origin: session varint, number varint] | topic, properties (each: length varint, bytes)
 //! target  = session varint | seq varint | flags u8 (QoS 0..1, RETAIN 2, identifiers 3)
 //!           | [identifiers: count varint, each varint]
+//! texts   = length varint (of what follows) | each: length varint, UTF-8
+//! owner   = flags u8 (administrator 0) | user: length varint, UTF-8 | groups: texts
+//!           | attributes: texts (name and value in turn)
 //!
-//!  1 SessionPut         session | flags u8 (disconnected 0) | [disconnected_at] | expiry_seconds
-//!                       | queue_seq | inbound_number | client_id
+//!  1 SessionPut         session | flags u8 (disconnected 0, owner 2) | [disconnected_at] | expiry_seconds
+//!                       | queue_seq | inbound_number | [owner] | client_id
 //!  2 SessionDelete      session
 //!  3 SubscriptionPut    session | flags u8 (QoS 0..1, no_local 2, retain_as_published 3, identifier 4)
 //!                       | [subscription_identifier] | filter
@@ -40,11 +43,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use decode::{Records, split};
-pub use encode::{Identifiers, TargetRef, encode, encode_enqueue, encode_ref};
+pub use encode::{Identifiers, TargetRef, Texts, encode, encode_enqueue, encode_ref};
 
 use crate::{
-    Expiry, MessageRecord, Origin, Record, SessionId, SessionRecord, SubscriptionRecord, Target,
-    UnixMillis, WillRecord,
+    Expiry, MessageRecord, Origin, OwnerRecord, Record, SessionId, SessionRecord,
+    SubscriptionRecord, Target, UnixMillis, WillRecord,
 };
 
 /// A [`Record`] that borrows from the bytes it was decoded from.
@@ -199,6 +202,34 @@ pub struct SessionRef<'a> {
     pub queue_seq: u64,
     /// The last number given to a QoS 2 message of its Client.
     pub inbound_number: u64,
+    /// Whose it is.
+    pub owner: Option<OwnerRef<'a>>,
+}
+
+/// An [`OwnerRecord`] that borrows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnerRef<'a> {
+    /// Its name.
+    pub user: &'a str,
+    /// Whether it is an administrator.
+    pub is_administrator: bool,
+    /// Its groups.
+    pub groups: Texts<'a>,
+    /// Names and values of what else is known of it, in turn.
+    pub attributes: Texts<'a>,
+}
+
+impl OwnerRef<'_> {
+    /// The same as a value of its own.
+    #[must_use]
+    pub fn to_record(&self) -> OwnerRecord {
+        OwnerRecord {
+            user: self.user.into(),
+            is_administrator: self.is_administrator,
+            groups: self.groups.iter().map(Arc::from).collect(),
+            attributes: self.attributes.iter().map(Arc::from).collect(),
+        }
+    }
 }
 
 impl SessionRef<'_> {
@@ -212,6 +243,7 @@ impl SessionRef<'_> {
             disconnected_at: self.disconnected_at,
             queue_seq: self.queue_seq,
             inbound_number: self.inbound_number,
+            owner: self.owner.map(|owner| owner.to_record()),
         }
     }
 }
@@ -400,6 +432,9 @@ const NO_LOCAL: u8 = 1 << 2;
 const RETAIN_AS_PUBLISHED: u8 = 1 << 3;
 const SUBSCRIPTION_IDENTIFIER: u8 = 1 << 4;
 const DISCONNECTED: u8 = 1;
+// Bits 0 and 1 together are taken for a QoS.
+const OWNER: u8 = 1 << 2;
+const ADMINISTRATOR: u8 = 1;
 
 #[cfg(test)]
 mod tests;

@@ -195,3 +195,34 @@ fn a_length_near_the_largest_number_is_an_error() {
         Err(DecodeError::Truncated)
     );
 }
+
+/// A log from before Sessions had owners, byte for byte.
+#[test]
+fn session_without_an_owner_is_read_and_written_as_before() {
+    let bytes = [9, SESSION_PUT, 7, DISCONNECTED, 5, 60, 2, 3, b'i', b'd'];
+    let record = SessionRecord {
+        session: SessionId(7),
+        client_id: "id".into(),
+        expiry_seconds: 60,
+        disconnected_at: Some(UnixMillis(5)),
+        queue_seq: 2,
+        inbound_number: 3,
+        owner: None,
+    };
+    let record = Record::SessionPut(Box::new(record));
+    assert_eq!(encoded(&record), bytes);
+    let (found, _) = RecordRef::decode(&bytes).expect("a record");
+    assert_eq!(found.to_record(), record);
+}
+
+#[test]
+fn attribute_without_a_value_is_no_owner() {
+    let names = [2, 1, b'n'];
+    let owner = [&[0, 1, b'u', 0][..], &names].concat();
+    let body = [&[SESSION_PUT, 7, OWNER, 60, 2, 3][..], &owner, b"id"].concat();
+    let field = "attributes";
+    assert_eq!(
+        RecordRef::decode_body(&body),
+        Err(DecodeError::Invalid { field })
+    );
+}

@@ -72,6 +72,7 @@ mod tests {
             };
             let record = match number % 13 {
                 0 => Record::SessionPut(Box::new(SessionRecord {
+                    owner: None,
                     session,
                     client_id: "client".into(),
                     expiry_seconds: 1,

@@ -206,6 +206,7 @@ impl Writer {
         let session = SessionId(self.next_session);
         self.next_session += 1;
         Record::SessionPut(Box::new(SessionRecord {
+            owner: None,
             session,
             client_id: format!("client-{}", session.0).into(),
             expiry_seconds: if ends_with_connection { 0 } else { u32::MAX },

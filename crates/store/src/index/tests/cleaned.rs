@@ -261,6 +261,7 @@ impl Model {
         self.last_session += 1;
         let session = SessionId(self.last_session);
         let put = SessionRecord {
+            owner: None,
             session,
             client_id: format!("client {}", self.last_session).into(),
             expiry_seconds: 60,
