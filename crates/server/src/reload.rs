@@ -13,7 +13,7 @@ use rustls::ServerConfig;
 
 use crate::authentication::{Anonymous, Authentication, Authenticator, Challenge};
 use crate::authorization::{self, AuthorizationError};
-use crate::config::{Config, ListenerConfig, StopConfig};
+use crate::config::{Config, ListenerConfig, StopConfig, Transport};
 use crate::shard::{Command, Shared};
 use crate::tls::{self, TlsError};
 
@@ -32,6 +32,7 @@ pub(crate) struct ListenerPolicy {
     pub(crate) name: Arc<str>,
     /// What TLS handshakes are made with; `None` for plain TCP.
     pub(crate) tls: Option<Arc<ServerConfig>>,
+    pub(crate) transport: Transport,
 }
 
 /// What a configuration names cannot be used.
@@ -72,13 +73,15 @@ impl Policy {
 
 impl ListenerPolicy {
     fn new(config: &ListenerConfig) -> Result<Self, PolicyError> {
-        let tls = config.tls.as_ref().map(tls::load).transpose();
+        let tls = config.tls.as_ref();
+        let tls = tls.map(|tls| tls::load(tls, config.transport)).transpose();
         Ok(Self {
             name: config.name.as_str().into(),
             tls: tls.map_err(|source| PolicyError::Tls {
                 listener: config.name.clone(),
                 source,
             })?,
+            transport: config.transport,
         })
     }
 }

@@ -20,7 +20,7 @@ use store::{MemoryStore, OpenError, Recovered, RecoveryReport, SessionId, Store}
 
 use crate::authentication::Authentication;
 use crate::authorization::AuthorizationError;
-use crate::config::{Config, ListenerConfig};
+use crate::config::{Config, ListenerConfig, Transport};
 use crate::persist::{self, DataFolder, Figures, FolderError, Restored};
 use crate::reload::{Policy, PolicyError, ReloadError, Reloaded, Reloader};
 use crate::shard::{
@@ -271,7 +271,12 @@ impl Server {
         }
         config.storage.log();
         for (address, of) in self.listeners.iter().zip(&config.listeners) {
-            let protocol = if of.tls.is_some() { "TLS" } else { "TCP" };
+            let protocol = match (of.transport, of.tls.is_some()) {
+                (Transport::Stream, false) => "TCP",
+                (Transport::Stream, true) => "TLS",
+                (Transport::WebSocket, false) => "WebSocket",
+                (Transport::WebSocket, true) => "WebSocket over TLS",
+            };
             tracing::info!(listener = %address, protocol, "listening");
         }
         Ok(())

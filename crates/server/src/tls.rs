@@ -18,7 +18,7 @@ use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert, WebPkiC
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
 
-use crate::config::{CertificateFiles, ClientCertificates, TlsConfig, TlsVersion};
+use crate::config::{CertificateFiles, ClientCertificates, TlsConfig, TlsVersion, Transport};
 
 /// Why a listener cannot be secured.
 #[derive(Debug, thiserror::Error)]
@@ -44,10 +44,13 @@ pub enum TlsError {
     Other(String),
 }
 
-/// Reads everything that `config` names.
+/// Reads everything that `config` names, for a listener that speaks `transport` inside.
 /// # Errors
 /// A file cannot be read, or what is in it cannot be used.
-pub(crate) fn load(config: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
+pub(crate) fn load(
+    config: &TlsConfig,
+    transport: Transport,
+) -> Result<Arc<ServerConfig>, TlsError> {
     let other = |error: rustls::Error| TlsError::Other(error.to_string());
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let versions: &[&SupportedProtocolVersion] = match config.min_version {
@@ -64,7 +67,10 @@ pub(crate) fn load(config: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
     let shown = config.certificates.iter();
     let shown: Result<_, _> = shown.map(|files| Shown::load(files, &provider)).collect();
     let mut server = builder.with_cert_resolver(Arc::new(Certificates(shown?)));
-    server.alpn_protocols = vec![ALPN.to_vec()];
+    server.alpn_protocols = match transport {
+        Transport::Stream => vec![ALPN.to_vec()],
+        Transport::WebSocket => vec![ALPN_HTTP.to_vec()],
+    };
     // What is known of a Client travels with it, so that one that comes again costs less, and nothing here.
     server.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(other)?;
     Ok(Arc::new(server))
@@ -192,3 +198,5 @@ fn of_pem(path: &Path, what: &str, error: PemError) -> TlsError {
 
 /// The name of MQTT among the protocols of a handshake.
 const ALPN: &[u8] = b"mqtt";
+/// That of what WebSocket begins with.
+const ALPN_HTTP: &[u8] = b"http/1.1";

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use server::authentication::AnonymousPolicy;
-use server::config::{self, Config, StorageConfig};
+use server::config::{self, Config, ListenerConfig, StorageConfig, Transport};
 use server::persist::Restored;
 use server::{Reloader, Server, StartError, Stopped};
 use store::{Level, OpenError};
@@ -228,8 +228,7 @@ fn greet(args: &ServeArgs, config: &Config, server: &Server, elapsed: Duration) 
     let mut text = format!("\n  {title:<60} ready in {} ms\n\n", elapsed.as_millis());
     let listeners = server.listeners();
     for (address, of) in listeners.iter().zip(&config.listeners) {
-        let scheme = if of.tls.is_some() { "mqtts" } else { "mqtt" };
-        let url = format!("{scheme}://{address}");
+        let url = url(*address, of);
         text.push_str(&format!(
             "  MQTT        {url:<32} {}\n",
             who_gets_in(address.ip(), config.authentication.anonymous)
@@ -243,8 +242,23 @@ fn greet(args: &ServeArgs, config: &Config, server: &Server, elapsed: Duration) 
         Some(path) => text.push_str(&format!("  Config      {}\n", path.display())),
         None => text.push_str("  Config      none, all defaults (serve -c FILE reads one)\n"),
     }
-    text.push_str(&what_next(&listeners));
+    let ours = listeners.iter().zip(&config.listeners);
+    let ours = ours.filter(|(_, of)| of.transport == Transport::Stream);
+    let ours: Vec<SocketAddr> = ours.map(|(address, _)| *address).collect();
+    if !ours.is_empty() {
+        text.push_str(&what_next(&ours));
+    }
     print(&text);
+}
+
+/// What a client is given to reach a listener.
+fn url(address: SocketAddr, of: &ListenerConfig) -> String {
+    match (of.transport, of.tls.is_some()) {
+        (Transport::Stream, false) => format!("mqtt://{address}"),
+        (Transport::Stream, true) => format!("mqtts://{address}"),
+        (Transport::WebSocket, false) => format!("ws://{address}/mqtt"),
+        (Transport::WebSocket, true) => format!("wss://{address}/mqtt"),
+    }
 }
 
 fn where_state_is(storage: &StorageConfig) -> String {
@@ -507,6 +521,10 @@ mod tests {
         assert_eq!(levels.len(), 3, "the example of levels");
         let listeners = parsed.next().unwrap().listeners;
         assert!(listeners.iter().all(|of| of.tls.is_some()), "those of TLS");
+        let web = parsed.next().unwrap().listeners;
+        let urls: Vec<_> = web.iter().map(|of| url(of.address, of)).collect();
+        let expected = ["ws://127.0.0.1:8083/mqtt", "wss://127.0.0.1:8084/mqtt"];
+        assert_eq!(urls, expected);
         let mut config = parsed.next().unwrap();
         assert_eq!(config.listeners.len(), 2);
         assert_eq!(config.shards.get(), 4);

@@ -11,7 +11,9 @@ use std::path::PathBuf;
 use toml::Spanned;
 
 use super::checked::Fault;
-use super::raw::{RawCertificate, RawClientCertificates, RawListener, RawTls, RawTlsVersion};
+use super::raw::{
+    RawCertificate, RawClientCertificates, RawListener, RawTls, RawTlsVersion, RawTransport,
+};
 
 /// Where a Server listens, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +24,18 @@ pub struct ListenerConfig {
     pub address: SocketAddr,
     /// How connections are secured. Default: not at all.
     pub tls: Option<TlsConfig>,
+    /// What carries packets. Default: `stream`.
+    pub transport: Transport,
+}
+
+/// What carries packets inside TCP or TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// Nothing more: packets follow one another.
+    #[default]
+    Stream,
+    /// WebSocket, at the paths `/mqtt`, `/` and `/ws`.
+    WebSocket,
 }
 
 /// TLS on a listener.
@@ -77,6 +91,7 @@ impl From<SocketAddr> for ListenerConfig {
             name: address.to_string(),
             address,
             tls: None,
+            transport: Transport::default(),
         }
     }
 }
@@ -118,6 +133,10 @@ pub(super) fn check(raw: Spanned<Vec<RawListener>>) -> Result<Vec<ListenerConfig
             name,
             address,
             tls: listener.tls.map(check_tls).transpose()?,
+            transport: match listener.transport {
+                None | Some(RawTransport::Stream) => Transport::Stream,
+                Some(RawTransport::WebSocket) => Transport::WebSocket,
+            },
         });
     }
     if listeners.is_empty() {

@@ -15,7 +15,9 @@ use std::path::Path;
 pub use authorization::AuthorizationConfig;
 pub use checked::{AuthenticationConfig, Config, ServerBounds, StopConfig};
 pub use error::{ConfigError, Problem};
-pub use listeners::{CertificateFiles, ClientCertificates, ListenerConfig, TlsConfig, TlsVersion};
+pub use listeners::{
+    CertificateFiles, ClientCertificates, ListenerConfig, TlsConfig, TlsVersion, Transport,
+};
 pub use storage::{FilterLevel, Recovery, StorageConfig};
 
 /// Reads and checks the configuration file at `path` (TOML).
@@ -144,6 +146,10 @@ mod tests {
             (
                 "[[listeners]]\nport = 1883",
                 "unknown key `port`, expected one of name, address, tls",
+            ),
+            (
+                "[[listeners]]\naddress = \"127.0.0.1:1\"\ntransport = \"websockets\"",
+                "did you mean `websocket`?",
             ),
             ("limits = 3", "expected a table"),
             (
@@ -296,6 +302,7 @@ mod tests {
         assert_eq!(secure.client_certificates, ClientCertificates::Optional);
         assert_eq!(secure.min_version, TlsVersion::Tls13);
         assert!(secure.client_ca.is_some() && secure.crl.is_some());
+        assert_eq!(listeners[1].transport, Transport::WebSocket);
         let changed = format!("{config:?}").replace("listeners: [], ", "");
         let default = format!("{default:?}").replace("listeners: [], ", "");
         let words = |text: &str| text.split(", ").map(str::to_owned).collect::<Vec<_>>();

@@ -34,6 +34,14 @@ pub(super) struct RawListener {
     pub(super) name: Option<Spanned<String>>,
     pub(super) address: RawAddress,
     pub(super) tls: Option<Spanned<RawTls>>,
+    pub(super) transport: Option<RawTransport>,
+}
+
+#[derive(Clone, Copy, Debug, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RawTransport {
+    Stream,
+    WebSocket,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]

@@ -166,11 +166,10 @@ impl<S: Store> Shard<S> {
         self.engine.count_socket();
         tracing::debug!(%peer, shard = self.links.own().0, "socket accepted");
         let protocol = ServerConnection::new(self.shared.settings.server_limits, self.now);
-        let tls = self
-            .policy
-            .listener(listener)
-            .and_then(|of| of.tls.as_ref());
-        let socket = match Socket::new(socket, tls) {
+        let of = self.policy.listener(listener);
+        let tls = of.and_then(|of| of.tls.as_ref());
+        let transport = of.map(|of| of.transport).unwrap_or_default();
+        let socket = match Socket::new(socket, tls, transport) {
             Ok(socket) => socket,
             Err(error) => {
                 tracing::error!(%peer, %error, "a connection cannot be secured");

@@ -288,15 +288,26 @@ impl<S: Store> Shard<S> {
         };
         let peer = connection.peer;
         let is_handshaking = connection.socket.is_handshaking();
+        let is_fault = error.is_some_and(|error| error.kind() == io::ErrorKind::InvalidData);
+        // What TLS or WebSocket has to say to that, if it was not said before.
+        let is_owed =
+            connection.is_open() && (is_fault || error.is_none() && connection.socket.is_pending());
         match error {
             Some(error) if is_handshaking => {
                 tracing::warn!(%peer, %error, "TLS handshake failed");
+            }
+            Some(error) if is_fault => {
+                tracing::warn!(%peer, client_id, %error, "a rule of TLS or WebSocket is broken");
             }
             Some(error) => tracing::info!(%peer, client_id, %error, "connection lost"),
             None => tracing::info!(%peer, client_id, "connection ended by the peer"),
         }
         self.forget(key);
-        self.remove(key);
+        if is_owed {
+            self.begin_flushing(key);
+        } else {
+            self.remove(key);
+        }
     }
 
     /// Tells the engine that the connection is gone, if it was ever told that it is there.

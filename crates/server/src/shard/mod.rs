@@ -21,6 +21,7 @@ mod starting;
 mod stopping;
 mod storing;
 mod unsent;
+mod websocket;
 
 use std::io;
 use std::panic::{self, AssertUnwindSafe};

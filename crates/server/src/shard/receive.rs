@@ -78,7 +78,7 @@ impl<S: Store> Shard<S> {
     }
 
     fn on_read(&mut self, key: ConnectionKey, scratch: &[u8], read: io::Result<usize>) {
-        // What a handshake has to answer.
+        // What TLS or WebSocket has to answer.
         if self
             .connection_mut(key)
             .is_some_and(|found| found.socket.is_pending())

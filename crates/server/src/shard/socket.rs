@@ -1,7 +1,7 @@
-//! The bytes of a connection: of TCP, or of TLS over TCP.
+//! The bytes of a connection: of TCP, of TLS over TCP, or of WebSocket over either.
 //!
 //! Owns: [`Socket`], what TLS keeps between two calls. Does not own: when it is read or written (see `receive`,
-//! `deliver`), what handshakes are made with (see `crate::tls`). Start reading at [`Socket`].
+//! `deliver`), what handshakes are made with (see `crate::tls`), frames (see `websocket`). Start reading at [`Socket`].
 //! Invariants: a read that returns fewer bytes than there is room for leaves nothing behind that brings no event,
 //! or says so ([`Socket::has_more`]); one read takes a bounded number of bytes from TCP; what TLS has taken to be
 //! sent and TCP has not is pending ([`Socket::push`]) until it is gone.
@@ -14,10 +14,19 @@ use mio::net::TcpStream;
 use rustls::{ServerConfig, ServerConnection};
 
 use super::unsent::Written;
+use super::websocket::WebSocket;
+use crate::config::Transport;
 
 /// One connection's bytes.
 #[derive(Debug)]
 pub(super) struct Socket {
+    stream: Stream,
+    websocket: Option<Box<WebSocket>>,
+}
+
+/// The same without WebSocket.
+#[derive(Debug)]
+struct Stream {
     tcp: TcpStream,
     tls: Option<Box<Tls>>,
 }
@@ -35,10 +44,14 @@ struct Tls {
 }
 
 impl Socket {
-    /// Plain, or with a handshake before it if there is something to make one with.
+    /// Plain, or with a handshake before it if there is something to make one with; and what `transport` says inside.
     /// # Errors
     /// TLS cannot be used as it is configured.
-    pub(super) fn new(tcp: TcpStream, tls: Option<&Arc<ServerConfig>>) -> io::Result<Self> {
+    pub(super) fn new(
+        tcp: TcpStream,
+        tls: Option<&Arc<ServerConfig>>,
+        transport: Transport,
+    ) -> io::Result<Self> {
         let tls = tls
             .map(|config| ServerConnection::new(Arc::clone(config)))
             .transpose()
@@ -51,55 +64,77 @@ impl Socket {
                 is_closing: false,
             })
         });
-        Ok(Self { tcp, tls })
+        let websocket = match transport {
+            Transport::Stream => None,
+            Transport::WebSocket => Some(Box::new(WebSocket::new())),
+        };
+        Ok(Self {
+            stream: Stream { tcp, tls },
+            websocket,
+        })
     }
 
     /// What brings events.
     pub(super) const fn source(&mut self) -> &mut TcpStream {
-        &mut self.tcp
+        &mut self.stream.tcp
     }
 
     /// Whether it has to be read again although no event comes.
     pub(super) fn has_more(&self) -> bool {
-        self.tls.as_ref().is_some_and(|tls| tls.has_more)
+        let websocket = self.websocket.as_ref();
+        websocket.is_some_and(|websocket| websocket.has_more())
+            || self.stream.tls.as_ref().is_some_and(|tls| tls.has_more)
     }
 
     /// Whether there is a handshake that has not ended.
     pub(super) fn is_handshaking(&self) -> bool {
-        let tls = self.tls.as_ref();
+        let tls = self.stream.tls.as_ref();
         tls.is_some_and(|tls| tls.session.is_handshaking())
     }
 
-    /// Whether TLS has something to send, of its own or of what it was given.
+    /// Whether TLS or WebSocket has something to send, of its own or of what it was given.
     pub(super) fn is_pending(&self) -> bool {
-        self.tls
-            .as_ref()
-            .is_some_and(|tls| tls.session.wants_write())
+        let websocket = self.websocket.as_ref();
+        websocket.is_some_and(|websocket| websocket.is_pending())
+            || self
+                .stream
+                .tls
+                .as_ref()
+                .is_some_and(|tls| tls.session.wants_write())
     }
 
-    /// Hands TCP what TLS has to send.
+    /// Hands TCP what TLS and WebSocket have to send.
     /// # Errors
     /// The socket failed.
     pub(super) fn push(&mut self) -> io::Result<Written> {
-        match &mut self.tls {
-            None => Ok(Written::All),
-            Some(tls) => tls.push(&mut self.tcp),
+        if let Some(websocket) = &mut self.websocket
+            && websocket.push(&mut self.stream)? == Written::Blocked
+        {
+            return Ok(Written::Blocked);
         }
+        self.stream.push()
     }
 
     /// Tells the peer that nothing follows, and shuts the sending side once that is sent.
     /// # Errors
     /// The socket failed.
     pub(super) fn shut(&mut self) -> io::Result<Written> {
-        if let Some(tls) = &mut self.tls {
-            if !std::mem::replace(&mut tls.is_closing, true) {
-                tls.session.send_close_notify();
-            }
-            if tls.push(&mut self.tcp)? == Written::Blocked {
+        if let Some(websocket) = &mut self.websocket {
+            websocket.finish();
+            if websocket.push(&mut self.stream)? == Written::Blocked {
                 return Ok(Written::Blocked);
             }
         }
-        self.tcp.shutdown(Shutdown::Write)?;
+        let Stream { tcp, tls } = &mut self.stream;
+        if let Some(tls) = tls {
+            if !std::mem::replace(&mut tls.is_closing, true) {
+                tls.session.send_close_notify();
+            }
+            if tls.push(tcp)? == Written::Blocked {
+                return Ok(Written::Blocked);
+            }
+        }
+        tcp.shutdown(Shutdown::Write)?;
         Ok(Written::All)
     }
 
@@ -107,11 +142,49 @@ impl Socket {
     /// # Errors
     /// As of any read.
     pub(super) fn discard(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.tcp.read(buffer)
+        self.stream.tcp.read(buffer)
     }
 }
 
 impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.websocket {
+            None => self.stream.read(buffer),
+            Some(websocket) => websocket.read(&mut self.stream, buffer),
+        }
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.websocket {
+            None => self.stream.write(bytes),
+            Some(websocket) => websocket.write(&mut self.stream, &[IoSlice::new(bytes)]),
+        }
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match &mut self.websocket {
+            None => self.stream.write_vectored(slices),
+            Some(websocket) => websocket.write(&mut self.stream, slices),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Stream {
+    fn push(&mut self) -> io::Result<Written> {
+        match &mut self.tls {
+            None => Ok(Written::All),
+            Some(tls) => tls.push(&mut self.tcp),
+        }
+    }
+}
+
+impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.tls {
             None => self.tcp.read(buffer),
@@ -120,7 +193,7 @@ impl Read for Socket {
     }
 }
 
-impl Write for Socket {
+impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.tls {
             None => self.tcp.write(bytes),

@@ -20,6 +20,7 @@ mod reloading;
 mod stopping;
 mod storage;
 mod tls;
+mod websocket;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU16;

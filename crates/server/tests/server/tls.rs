@@ -21,7 +21,7 @@ use crate::client::{PATIENCE, Raw, connect_v311, publish, subscribe_v311};
 use crate::{config, start};
 
 /// TLS with this certificate, and nothing asked of Clients.
-fn tls(certificate: CertificateFiles) -> TlsConfig {
+pub(crate) fn tls(certificate: CertificateFiles) -> TlsConfig {
     TlsConfig {
         certificates: vec![certificate],
         client_ca: None,
@@ -50,7 +50,7 @@ fn start_secured(shards: u16, tls: TlsConfig) -> (Server, SocketAddr, SocketAddr
 }
 
 /// How a Client makes its handshakes.
-fn client_config(
+pub(crate) fn client_config(
     authority: &Authority,
     versions: &[&'static SupportedProtocolVersion],
     own: Option<&CertificateFiles>,
@@ -125,14 +125,14 @@ impl Secured {
 }
 
 /// A pair that has to go on whatever others do.
-struct Canary {
+pub(crate) struct Canary {
     subscriber: Raw,
     publisher: Raw,
-    slowest: Duration,
+    pub(crate) slowest: Duration,
 }
 
 impl Canary {
-    fn new(address: SocketAddr) -> Self {
+    pub(crate) fn new(address: SocketAddr) -> Self {
         let mut subscriber = Raw::v311(address, "canary-subscriber");
         subscriber.subscribe("canary", 0);
         Self {
@@ -142,7 +142,7 @@ impl Canary {
         }
     }
 
-    fn sing(&mut self) {
+    pub(crate) fn sing(&mut self) {
         let began = Instant::now();
         self.publisher.say(&publish("canary", 0, b"tweet"));
         assert_eq!(self.subscriber.hear(), publish("canary", 0, b"tweet"));
