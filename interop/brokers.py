@@ -18,6 +18,15 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 START_SECONDS_MAX = 20
 STOP_SECONDS_MAX = 15
 CONFIGURATION = "[limits]\nmaximum_packet_size_bytes = 8388608\n"
+CONFIGURATION_TLS = """
+[[listeners]]
+address = "127.0.0.1:0"
+
+[[listeners]]
+address = "127.0.0.1:0"
+name = "secure"
+tls = {{ certificate = "{tls}/server.pem", key = "{tls}/server.key" }}
+"""
 CONFIGURATION_MOSQUITTO = """listener {port} 127.0.0.1
 allow_anonymous true
 max_queued_messages 0
@@ -48,16 +57,16 @@ class Broker:
                     self.lines.append(line)
                     self.changed.notify_all()
 
-    def port(self):
-        """The port on the line that has mqtt://127.0.0.1:PORT."""
+    def port(self, scheme="mqtt"):
+        """The port on the line that has SCHEME://127.0.0.1:PORT."""
         deadline = time.monotonic() + START_SECONDS_MAX
         with self.changed:
             while True:
                 for line in self.lines:
-                    if found := re.search(r"mqtt://127\.0\.0\.1:(\d+)", line):
+                    if found := re.search(rf"\b{scheme}://127\.0\.0\.1:(\d+)", line):
                         return int(found[1])
                 if self.process.poll() is not None or not self.changed.wait(deadline - time.monotonic()):
-                    sys.exit("interop: the broker said no mqtt://127.0.0.1:PORT:\n" + "".join(self.lines))
+                    sys.exit(f"interop: the broker said no {scheme}://127.0.0.1:PORT:\n" + "".join(self.lines))
 
     def stop(self):
         """Returns what was wrong with the broker's end, or None."""
@@ -90,6 +99,18 @@ def start_vencejo(program, directory, shards, prefix=(), level="synced"):
     command += ["--data", str(pathlib.Path(directory) / "data"), "--level", level]
     broker = Broker([*prefix, *command], directory)
     return broker, broker.port()
+
+
+def start_vencejo_secured(program, directory, shards):
+    """With a second port that speaks TLS; returns the broker, and its ports and the roots of TLS by name."""
+    tls = pathlib.Path(directory) / "tls"
+    names = ["--name", "127.0.0.1", "--name", "localhost"]
+    subprocess.run([str(program), "tls", "init", str(tls), *names], check=True, stdout=subprocess.DEVNULL)
+    configuration = pathlib.Path(directory) / "vencejo.toml"
+    configuration.write_text(CONFIGURATION + CONFIGURATION_TLS.format(tls=tls))
+    command = [str(program), "serve", "-c", str(configuration), "--shards", str(shards)]
+    broker = Broker([*command, "--data", str(pathlib.Path(directory) / "data")], directory)
+    return broker, {"tcp": broker.port(), "tls": broker.port("mqtts"), "cafile": str(tls / "ca.pem")}
 
 
 def start_mosquitto(directory, prefix=()):

@@ -7,7 +7,7 @@ Invariant: every wait is under asyncio.timeout or wait_for.
 import asyncio
 
 import aiomqtt
-from common import DEADLINE_SECONDS, HOST, PORT, case, expect, properties, run, unique
+from common import CAFILE, DEADLINE_SECONDS, HOST, PORT, case, expect, properties, run, unique
 
 
 def client(version, identifier=None, clean=True, **more):
@@ -17,6 +17,8 @@ def client(version, identifier=None, clean=True, **more):
             more["properties"] = properties("CONNECT", SessionExpiryInterval=60)
     else:
         more["clean_session"] = clean
+    if CAFILE:
+        more["tls_params"] = aiomqtt.TLSParameters(ca_certs=CAFILE)
     protocol = {"v3.1.1": aiomqtt.ProtocolVersion.V311, "v5": aiomqtt.ProtocolVersion.V5}[version]
     return aiomqtt.Client(HOST, PORT, identifier=identifier or unique("aio"), protocol=protocol, **more)
 

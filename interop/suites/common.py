@@ -16,6 +16,8 @@ from paho.mqtt.properties import Properties
 
 HOST = os.environ.get("INTEROP_HOST", "127.0.0.1")
 PORT = int(os.environ.get("INTEROP_PORT", "1883"))
+# The roots of a port with TLS.
+CAFILE = os.environ.get("INTEROP_CAFILE")
 DEADLINE_SECONDS = 10
 VERSIONS = {"v3.1.1": paho.MQTTv311, "v5": paho.MQTTv5}
 
@@ -103,6 +105,8 @@ class Peer:
         self.client.on_subscribe = lambda _c, _d, mid, codes, _p: self._note(self.subacks.__setitem__, mid, codes)
         self.client.on_unsubscribe = lambda _c, _d, mid, codes, _p: self._note(self.unsubacks.__setitem__, mid, codes)
         self.client.on_disconnect = lambda _c, _d, flags, code, _p: self._note(self.ended.append, (flags, code))
+        if CAFILE:
+            self.client.tls_set(ca_certs=CAFILE)
         if will:
             self.client.will_set(*will)
         self.connect_properties = None

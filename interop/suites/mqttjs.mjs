@@ -3,6 +3,7 @@
 // Owns: the cases of MQTT.js. Does not own: its installation (.test-tools/npm, see install). Start reading at CASES.
 // Invariant: every wait has a deadline; a case uses only topics and client ids of its own.
 
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
 
@@ -10,6 +11,9 @@ const tools = fileURLToPath(new URL("../../.test-tools/npm/", import.meta.url));
 const mqtt = createRequire(tools)("mqtt");
 const HOST = process.env.INTEROP_HOST ?? "127.0.0.1";
 const PORT = Number(process.env.INTEROP_PORT ?? 1883);
+// The roots of a port with TLS.
+const CAFILE = process.env.INTEROP_CAFILE;
+const SECURITY = CAFILE ? { protocol: "mqtts", ca: readFileSync(CAFILE) } : { protocol: "mqtt" };
 const DEADLINE_MS = 10_000;
 
 let numbers = 0;
@@ -38,7 +42,7 @@ class Peer {
     peer.client = mqtt.connect({
       host: HOST,
       port: PORT,
-      protocol: "mqtt",
+      ...SECURITY,
       protocolVersion: version,
       clientId: unique("js"),
       reconnectPeriod: 0,

@@ -9,7 +9,7 @@ import threading
 import paho.mqtt.client as paho
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from common import DEADLINE_SECONDS, HOST, PORT, VERSIONS, Peer, case, expect, payloads, properties, run, unique
+from common import CAFILE, DEADLINE_SECONDS, HOST, PORT, VERSIONS, Peer, case, expect, payloads, properties, run, unique
 
 
 @case()
@@ -462,6 +462,8 @@ def every_callback_is_called(version):
     for name in ("connect", "subscribe", "publish", "message", "unsubscribe", "disconnect"):
         setattr(client, f"on_{name}", note(name))
     client.message_callback_add(f"{room}/special/#", note("special"))
+    if CAFILE:
+        client.tls_set(ca_certs=CAFILE)
     client.connect_async(HOST, PORT)
     client.loop_start()
     wait("connect")
