@@ -11,7 +11,10 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use engine::Rules;
 use rustls::ServerConfig;
 
-use crate::authentication::{Anonymous, Authentication, Authenticator, Challenge};
+use crate::authentication::{
+    Anonymous, Authentication, AuthenticationError, Authenticator, Challenge, Passwords, Users,
+    read_password_file,
+};
 use crate::authorization::{self, AuthorizationError};
 use crate::config::{Config, ListenerConfig, StopConfig, Transport};
 use crate::shard::{Command, Shared};
@@ -38,26 +41,43 @@ pub(crate) struct ListenerPolicy {
 /// What a configuration names cannot be used.
 #[derive(Debug)]
 pub(crate) enum PolicyError {
+    Authentication(AuthenticationError),
     Authorization(AuthorizationError),
     Tls { listener: String, source: TlsError },
 }
 
+impl From<AuthenticationError> for PolicyError {
+    fn from(error: AuthenticationError) -> Self {
+        Self::Authentication(error)
+    }
+}
+
 impl Policy {
-    /// What `config` says; `given` takes the place of the authenticators it asks for.
+    /// What `config` says; `given` takes the place of the authenticators it asks for, and `users` are those of
+    /// the data folder.
     /// # Errors
-    /// A file that it names cannot be used.
+    /// A file that it rests on cannot be used.
     pub(crate) fn new(
         config: &Config,
         given: Option<&Authentication>,
+        users: Option<&Arc<Users>>,
     ) -> Result<Self, PolicyError> {
-        let authentication = given.cloned();
+        let authentication = match given {
+            Some(given) => given.clone(),
+            None => authenticators(config, users)?,
+        };
         let listeners = config.listeners.iter().map(ListenerPolicy::new);
-        Ok(Self {
-            authentication: authentication.unwrap_or_else(|| authenticators(config)),
+        let policy = Self {
+            authentication,
             rules: Arc::new(authorization::rules(config).map_err(PolicyError::Authorization)?),
             stop: config.stop.clone(),
             listeners: listeners.collect::<Result<_, _>>()?,
-        })
+        };
+        // Last, for it counts at once.
+        if let Some(users) = users {
+            users.read_again()?;
+        }
+        Ok(policy)
     }
 
     /// The name of a listener, by its number.
@@ -87,14 +107,23 @@ impl ListenerPolicy {
 }
 
 /// The authenticators a configuration asks for.
-fn authenticators(config: &Config) -> Authentication {
+fn authenticators(
+    config: &Config,
+    users: Option<&Arc<Users>>,
+) -> Result<Authentication, AuthenticationError> {
+    let wanted = &config.authentication;
+    let file = wanted.password_file.as_deref();
+    let file = file.map(read_password_file).transpose()?;
+    let passwords = Passwords::new(file, users.cloned(), wanted.password_cache);
+    let passwords = Arc::new(passwords);
     let mut authenticators: Vec<Arc<dyn Authenticator>> = Vec::new();
-    if config.authentication.test_method {
+    if wanted.test_method {
         authenticators.push(Arc::new(Challenge));
     }
-    let anonymous = Anonymous::new(config.authentication.anonymous);
+    authenticators.push(Arc::clone(&passwords) as Arc<dyn Authenticator>);
+    let anonymous = Anonymous::beside(wanted.anonymous, passwords);
     authenticators.push(Arc::new(anonymous));
-    Authentication::new(authenticators)
+    Ok(Authentication::new(authenticators))
 }
 
 /// What a reload has come to.
@@ -107,6 +136,9 @@ pub struct Reloaded {
 /// Why a configuration was not taken over; the old one stays.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
+    /// Who Clients are cannot be read.
+    #[error(transparent)]
+    Authentication(AuthenticationError),
     /// What Clients may do cannot be read.
     #[error(transparent)]
     Authorization(AuthorizationError),
@@ -161,7 +193,7 @@ impl Reloader {
             stop: config.stop,
             ..running.clone()
         };
-        let policy = Policy::new(&config, self.given.as_ref());
+        let policy = Policy::new(&config, self.given.as_ref(), self.shared.users.as_ref());
         let policy = Arc::new(policy.map_err(|error| self.refused(error))?);
         let (done, all_done) = mpsc::channel();
         for (shard, mailbox) in self.commands.iter().zip(self.shared.mailboxes.iter()) {
@@ -198,6 +230,7 @@ impl Reloader {
 
     fn refused(&self, error: PolicyError) -> ReloadError {
         let error = match error {
+            PolicyError::Authentication(error) => ReloadError::Authentication(error),
             PolicyError::Authorization(error) => ReloadError::Authorization(error),
             PolicyError::Tls { listener, source } => ReloadError::Tls { listener, source },
         };

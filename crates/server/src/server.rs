@@ -18,7 +18,7 @@ use proto::connection::ServerLimits;
 use store::disk::{Disk, RealDisk};
 use store::{MemoryStore, OpenError, Recovered, RecoveryReport, SessionId, Store};
 
-use crate::authentication::Authentication;
+use crate::authentication::{Authentication, AuthenticationError, Users};
 use crate::authorization::AuthorizationError;
 use crate::config::{Config, ListenerConfig, Transport};
 use crate::persist::{self, DataFolder, Figures, FolderError, Restored};
@@ -59,6 +59,8 @@ struct Kept {
     figures: Option<Arc<Figures>>,
     /// Each has a file open.
     segments: usize,
+    /// Those of the data folder.
+    users: Option<Arc<Users>>,
 }
 
 /// Why a Server did not start.
@@ -92,6 +94,9 @@ pub enum StartError {
     /// What is in it cannot be taken up.
     #[error(transparent)]
     Log(#[from] OpenError),
+    /// Who Clients are cannot be read.
+    #[error(transparent)]
+    Authentication(AuthenticationError),
     /// What Clients may do cannot be read.
     #[error(transparent)]
     Authorization(AuthorizationError),
@@ -154,7 +159,7 @@ impl Server {
         given: Option<Authentication>,
         store: impl FnMut(ShardIndex) -> S,
     ) -> Result<Self, StartError> {
-        let policy = Policy::new(&config, given.as_ref())?;
+        let policy = Policy::new(&config, given.as_ref(), None)?;
         let stores = (0..config.shards.get())
             .map(ShardIndex)
             .map(store)
@@ -176,7 +181,9 @@ impl Server {
         folder: Option<DataFolder>,
     ) -> Result<Self, StartError> {
         // Before anything is touched.
-        let policy = Policy::new(&config, None)?;
+        let users = folder.as_ref().map(|folder| Users::open(folder.path()));
+        let users = users.transpose().map_err(PolicyError::from)?.map(Arc::new);
+        let policy = Policy::new(&config, None, users.as_ref())?;
         // A log may have more segments than the limit that we were started with allows files.
         open_files::raise();
         let (log, recovered, restored) = persist::Opened::open(disk, folder, &config.storage)?;
@@ -184,6 +191,7 @@ impl Server {
         let kept = Kept {
             figures: Some(log.figures()),
             segments: log.segment_count(),
+            users,
         };
         let (mut server, seats) = Self::prepare(opened, &config, None, kept)?;
         let started = log.start(&server.shared);
@@ -211,7 +219,7 @@ impl Server {
         let settings = settings(config, hands_out, kept.segments);
         let server = Self {
             listeners,
-            shared: Arc::new(Shared::new(mailboxes, settings, kept.figures)),
+            shared: Arc::new(Shared::new(mailboxes, settings, kept.figures, kept.users)),
             commands: Vec::new(),
             running: Arc::new(Mutex::new(config.clone())),
             given,
@@ -269,6 +277,8 @@ impl Server {
             let has_ended = |_| failed(io::Error::other("a shard has ended at its start"));
             started.recv().map_err(has_ended)?;
         }
+        // Set once, by the only start of this Server.
+        self.shared.commanders.set(self.commands.clone()).ok();
         config.storage.log();
         for (address, of) in self.listeners.iter().zip(&config.listeners) {
             let protocol = match (of.transport, of.tls.is_some()) {
@@ -453,6 +463,7 @@ fn open_all(
 impl From<PolicyError> for StartError {
     fn from(error: PolicyError) -> Self {
         match error {
+            PolicyError::Authentication(error) => Self::Authentication(error),
             PolicyError::Authorization(error) => Self::Authorization(error),
             PolicyError::Tls { listener, source } => Self::Tls { listener, source },
         }
@@ -536,7 +547,7 @@ pub(crate) fn shared_for_tests(shard_count: u16, config: &Config) -> Arc<Shared>
     };
     let (_, mailboxes) = polls(shard_count).expect("the system has room");
     let settings = settings(&config, false, 0);
-    Arc::new(Shared::new(mailboxes, settings, None))
+    Arc::new(Shared::new(mailboxes, settings, None, None))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod serve;
 mod storage;
 mod tls;
 mod tools;
+mod users;
 
 use std::process::ExitCode;
 
@@ -22,6 +23,7 @@ use storage::{BackupArgs, RestoreArgs, StoreArgs};
 use tls::TlsArgs;
 use tools::args::{PubArgs, SubArgs};
 use tools::{Failure, complain};
+use users::UserArgs;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -47,6 +49,7 @@ enum Command {
     Restore(RestoreArgs),
     Store(StoreArgs),
     Tls(TlsArgs),
+    User(UserArgs),
 }
 
 fn main() -> ExitCode {
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Restore(args) => report(storage::restore(&args), false),
         Command::Store(args) => report(storage::run(&args), false),
         Command::Tls(args) => report(tls::run(&args), false),
+        Command::User(args) => report(users::run(&args), false),
         Command::Pub(args) => report(run(tools::publish::run(&args)), args.connection.quiet),
         Command::Sub(args) => report(run(tools::subscribe::run(&args)), args.connection.quiet),
     }

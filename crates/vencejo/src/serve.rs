@@ -194,13 +194,14 @@ pub(crate) fn start_failure(error: &StartError) -> Failure {
             _ => error.to_string(),
         },
         StartError::Folder(_) | StartError::Log(_) => format!("Error: {error}."),
-        StartError::Authorization(_) => error.to_string(),
         other => other.to_string(),
     };
     let code = match error {
         StartError::Log(OpenError::Disk { .. }) => EX_IOERR,
         StartError::Log(_) => EX_DATAERR,
-        StartError::Authorization(_) | StartError::Tls { .. } => EX_CONFIG,
+        StartError::Authentication(_) | StartError::Authorization(_) | StartError::Tls { .. } => {
+            EX_CONFIG
+        }
         _ => EX_UNAVAILABLE,
     };
     Failure { text, code }
@@ -313,7 +314,7 @@ fn who_gets_in(address: IpAddr, anonymous: AnonymousPolicy) -> &'static str {
         AnonymousPolicy::Always => "NO PASSWORD, open to everyone who can reach it",
         AnonymousPolicy::Loopback if address.is_loopback() => "no password, only from this machine",
         AnonymousPolicy::Loopback => "no password from this machine; everyone else is refused",
-        AnonymousPolicy::Never => "no anonymous clients, and there are no passwords yet",
+        AnonymousPolicy::Never => "users with a password only (vencejo user, password_file)",
     }
 }
 

@@ -153,7 +153,7 @@ fn acknowledge(data: &Path) -> Result<(), Failure> {
 }
 
 /// Asks the server that uses `data`, if one does.
-fn ask(data: &Path, request: &ControlRequest) -> Result<Option<ControlAnswer>, Failure> {
+pub(crate) fn ask(data: &Path, request: &ControlRequest) -> Result<Option<ControlAnswer>, Failure> {
     let answer = persist::ask(data, request).map_err(|error| Failure {
         text: format!(
             "Error: the server of {} does not answer: {error}.",
@@ -188,11 +188,11 @@ pub(crate) fn failed(error: &dyn std::fmt::Display) -> Failure {
     }
 }
 
-fn unexpected(answer: &ControlAnswer) -> Failure {
+pub(crate) fn unexpected(answer: &ControlAnswer) -> Failure {
     Failure::new(format!(
         "Error: the server answers something else: {answer:?}."
     ))
 }
 
 /// The data folder where no other is named.
-const DATA: &str = "vencejo-data";
+pub(crate) const DATA: &str = "vencejo-data";

@@ -3,9 +3,12 @@
 //! Owns: [`Anonymous`], [`AnonymousPolicy`]. Does not own: passwords (none are checked here).
 //! Start reading at [`Anonymous`]. Invariant: by default nobody from beyond loopback gets in.
 
+use std::sync::Arc;
+
 use proto::packet::ReasonCode;
 
-use super::{Attempt, Authenticator, Decision, Exchange, Identity};
+use super::passwords::wrong;
+use super::{Attempt, Authenticator, Decision, Exchange, Identity, Passwords};
 
 /// From where Clients are let in without proof.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,17 +22,31 @@ pub enum AnonymousPolicy {
     Always,
 }
 
-/// Lets Clients in by where they come from. A User Name is not checked, so it is no user's.
-#[derive(Clone, Copy, Debug)]
+/// Lets Clients in by where they come from. Where there are no users, a User Name is not looked at.
+#[derive(Clone, Debug)]
 pub struct Anonymous {
     policy: AnonymousPolicy,
+    passwords: Option<Arc<Passwords>>,
 }
 
 impl Anonymous {
     /// Lets Clients in as `policy` says.
     #[must_use]
     pub const fn new(policy: AnonymousPolicy) -> Self {
-        Self { policy }
+        Self {
+            policy,
+            passwords: None,
+        }
+    }
+
+    /// The same where `passwords` knows the users: as soon as there are any, whoever says a User Name is not
+    /// anonymous.
+    #[must_use]
+    pub const fn beside(policy: AnonymousPolicy, passwords: Arc<Passwords>) -> Self {
+        Self {
+            policy,
+            passwords: Some(passwords),
+        }
     }
 }
 
@@ -39,6 +56,10 @@ impl Authenticator for Anonymous {
     }
 
     fn authenticate(&self, attempt: &Attempt<'_>, _: &mut Exchange) -> Option<Decision> {
+        let passwords = self.passwords.as_ref();
+        if attempt.user_name.is_some() && passwords.is_some_and(|passwords| passwords.has_users()) {
+            return Some(wrong());
+        }
         let is_allowed = match self.policy {
             AnonymousPolicy::Never => false,
             AnonymousPolicy::Loopback => attempt.peer.ip().to_canonical().is_loopback(),

@@ -7,7 +7,9 @@
 
 mod anonymous;
 mod challenge;
+mod error;
 mod identity;
+mod passwords;
 mod verifiers;
 
 use std::fmt;
@@ -19,7 +21,12 @@ use proto::{Secret, Version};
 
 pub use anonymous::{Anonymous, AnonymousPolicy};
 pub use challenge::Challenge;
+pub use error::AuthenticationError;
 pub use identity::Identity;
+pub use passwords::{
+    Account, Accounts, NewUser, PasswordFileError, Passwords, StoredPassword, StoredPasswordError,
+    UserChange, UserError, Users, read_password_file,
+};
 pub use verifiers::Work;
 
 pub(crate) use verifiers::{Job, Verified, Verifiers};

@@ -21,6 +21,11 @@ impl Work {
     pub fn new(work: impl FnOnce() -> Option<Decision> + Send + 'static) -> Self {
         Self(Box::new(work))
     }
+
+    /// Does it, here and now.
+    pub(crate) fn run(self) -> Option<Decision> {
+        (self.0)()
+    }
 }
 
 impl fmt::Debug for Work {
@@ -153,7 +158,7 @@ impl Queue {
             if job.connection.strong_count() == 0 {
                 continue;
             }
-            let done = catch_unwind(AssertUnwindSafe(job.work.0));
+            let done = catch_unwind(AssertUnwindSafe(|| job.work.run()));
             (job.answer)(done.map_or(Verified::Failed, Verified::Done));
         }
     }

@@ -5,6 +5,7 @@
 
 use std::num::NonZeroU16;
 use std::ops::{Range, RangeInclusive};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use engine::{Limits, OverflowPolicy, SharedStrategy};
@@ -14,8 +15,8 @@ use toml::Spanned;
 use super::authorization::AuthorizationConfig;
 use super::listeners::{self, ListenerConfig};
 use super::raw::{
-    RawAnonymous, RawConfig, RawDuration, RawLimits, RawOverflowPolicy, RawSharedStrategy, RawSize,
-    RawStop,
+    RawAnonymous, RawAuthentication, RawConfig, RawDuration, RawLimits, RawOverflowPolicy,
+    RawSharedStrategy, RawSize, RawStop,
 };
 use super::storage::StorageConfig;
 use crate::authentication::AnonymousPolicy;
@@ -86,12 +87,28 @@ impl Default for ServerBounds {
 }
 
 /// Who is let in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuthenticationConfig {
     /// From where Clients are let in without proof. Default: from this machine only.
     pub anonymous: AnonymousPolicy,
+    /// A password file as mosquitto has it, read at the start and at each reload. Default: none.
+    pub password_file: Option<PathBuf>,
+    /// For so long a password that fitted is not verified again, unless it was changed. Default: 10 minutes;
+    /// 0 verifies it at each login.
+    pub password_cache: Duration,
     /// Whether there is the Authentication Method `VENCEJO-TEST`. Default: no.
     pub test_method: bool,
+}
+
+impl Default for AuthenticationConfig {
+    fn default() -> Self {
+        Self {
+            anonymous: AnonymousPolicy::default(),
+            password_file: None,
+            password_cache: Duration::from_secs(600),
+            test_method: false,
+        }
+    }
 }
 
 /// How a Server stops.
@@ -157,22 +174,38 @@ impl Config {
         );
         config.bounds = check_bounds(&raw.limits)?;
         config.limits = check_limits(&raw.limits)?;
-        let anonymous = raw
-            .authentication
-            .anonymous
-            .map(|anonymous| match anonymous {
-                RawAnonymous::Never => AnonymousPolicy::Never,
-                RawAnonymous::Loopback => AnonymousPolicy::Loopback,
-                RawAnonymous::Always => AnonymousPolicy::Always,
-            });
-        set(&mut config.authentication.anonymous, anonymous);
-        config.authentication.test_method = raw.authentication.test_method;
+        config.authentication = check_authentication(raw.authentication)?;
         config.storage = StorageConfig::check(raw.storage)?;
         config.stop = check_stop(raw.stop)?;
         let authorization = raw.authorization.map(AuthorizationConfig::check);
         config.authorization = authorization.transpose()?;
         Ok(config)
     }
+}
+
+fn check_authentication(raw: RawAuthentication) -> Result<AuthenticationConfig, Fault> {
+    let mut authentication = AuthenticationConfig {
+        test_method: raw.test_method,
+        ..AuthenticationConfig::default()
+    };
+    let anonymous = raw.anonymous.map(|anonymous| match anonymous {
+        RawAnonymous::Never => AnonymousPolicy::Never,
+        RawAnonymous::Loopback => AnonymousPolicy::Loopback,
+        RawAnonymous::Always => AnonymousPolicy::Always,
+    });
+    set(&mut authentication.anonymous, anonymous);
+    if let Some(file) = raw.password_file {
+        if file.get_ref().is_empty() {
+            return Err(Fault {
+                span: Some(file.span()),
+                message: "password_file must name a file, or be left out".to_owned(),
+            });
+        }
+        authentication.password_file = Some(file.into_inner().into());
+    }
+    let lifetime = raw.password_cache.map(|RawDuration(value)| value);
+    set(&mut authentication.password_cache, lifetime);
+    Ok(authentication)
 }
 
 fn check_stop(raw: RawStop) -> Result<StopConfig, Fault> {

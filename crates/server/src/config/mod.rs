@@ -156,6 +156,10 @@ mod tests {
                 "[authentication]\nanonymous = true",
                 "expected a word in quotes",
             ),
+            (
+                "[authentication]\npassword_file = \"\"",
+                "password_file must name a file",
+            ),
             ("receive_maximum = 10", "^ it belongs in [limits]"),
             (
                 "[limits]\nshards = 2",

@@ -83,6 +83,8 @@ pub(super) enum RawTlsVersion {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawAuthentication {
     pub(super) anonymous: Option<RawAnonymous>,
+    pub(super) password_file: Option<Spanned<String>>,
+    pub(super) password_cache: Option<RawDuration>,
     pub(super) test_method: bool,
 }
 

@@ -17,6 +17,8 @@ use std::time::Duration;
 use super::backup::{self, BackedUp};
 use super::exchange::{Exchange, Request};
 use super::figures::{Figures, Status};
+use crate::authentication::UserChange;
+use crate::shard::{Command, Shared};
 
 /// What can be asked.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -33,6 +35,11 @@ pub enum ControlRequest {
         /// Where; an absolute path.
         dir: PathBuf,
     },
+    /// A change of the users.
+    User {
+        /// Which.
+        change: UserChange,
+    },
 }
 
 /// What is answered.
@@ -48,6 +55,8 @@ pub enum ControlAnswer {
     },
     /// There is a backup.
     Backup(BackedUp),
+    /// It is done.
+    Done,
     /// It was not done.
     Refused {
         /// Why.
@@ -82,6 +91,7 @@ pub(super) struct Control {
     pub(super) data: PathBuf,
     pub(super) exchange: Arc<Exchange>,
     pub(super) figures: Arc<Figures>,
+    pub(super) shared: Arc<Shared>,
 }
 
 /// Ends the thread.
@@ -167,7 +177,24 @@ impl Control {
                 Ok(done) => ControlAnswer::Backup(done),
                 Err(error) => refused(error),
             },
+            ControlRequest::User { change } => match self.change_user(&change) {
+                Ok(()) => ControlAnswer::Done,
+                Err(error) => refused(error),
+            },
         }
+    }
+
+    /// Whoever is connected by what was changed has to come again.
+    fn change_user(&self, change: &UserChange) -> Result<(), String> {
+        let users = self.shared.users.as_ref();
+        let users = users.ok_or_else(|| "this server has no users of its own".to_owned())?;
+        users.apply(change).map_err(|error| error.to_string())?;
+        let user: Arc<str> = change.name().into();
+        self.shared.tell_all(|| Command::EndUser {
+            user: Arc::clone(&user),
+        });
+        tracing::info!("users changed");
+        Ok(())
     }
 
     /// Asks the persist thread, and waits for its answer.
@@ -236,6 +263,8 @@ const ERROR_PAUSE: Duration = Duration::from_millis(50);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
+    use crate::server::shared_for_tests;
     use crate::testing::TempFolder;
 
     /// A socket without a persist thread behind it.
@@ -245,6 +274,7 @@ mod tests {
             data: data.to_owned(),
             exchange: Arc::new(Exchange::new(1)),
             figures: Arc::default(),
+            shared: shared_for_tests(1, &Config::default()),
         };
         let is_over = stop.is_over();
         let thread = std::thread::spawn(move || control.run(&listener, &is_over));

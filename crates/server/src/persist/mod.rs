@@ -187,6 +187,7 @@ impl<D: Disk> Opened<D> {
                 data: folder.path().to_owned(),
                 exchange,
                 figures: self.figures,
+                shared: Arc::clone(shared),
             };
             running.start_control(control)?;
             running._folder = Some(folder);

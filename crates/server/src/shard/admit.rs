@@ -42,6 +42,7 @@ impl<S: Store> Shard<S> {
                 policy: Arc::clone(&self.policy),
                 ticket: Arc::new(()),
                 listener,
+                is_stale: false,
             },
         );
     }
@@ -151,6 +152,7 @@ impl<S: Store> Shard<S> {
         };
         connection.stage = Stage::Served;
         connection.claimed_client_id = None;
+        connection.principal = Some(Arc::clone(&admission.principal));
         let peer = connection.peer;
         tracing::info!(
             %peer,

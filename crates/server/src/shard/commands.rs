@@ -26,6 +26,11 @@ pub(crate) enum Command {
         /// Hears whether it was connected.
         answer: mpsc::Sender<bool>,
     },
+    /// End the connections of a user whose proof does not count any more.
+    EndUser {
+        /// Whose.
+        user: Arc<str>,
+    },
     /// Go on with a connection that was parked.
     Verified {
         /// Which.
@@ -57,6 +62,7 @@ impl<S: Store> Shard<S> {
                     // Who asked may not wait for the answer.
                     answer.send(was_connected).ok();
                 }
+                Command::EndUser { user } => self.end_user(&user),
                 Command::Verified { key, verified } => self.on_verified(key, verified),
                 Command::Reload { policy, done } => {
                     self.has_news = true;

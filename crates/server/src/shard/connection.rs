@@ -57,6 +57,8 @@ pub(super) struct Pending {
     pub(super) ticket: Arc<()>,
     /// By which of the configured listeners it came.
     pub(super) listener: u16,
+    /// Whether what is verified does not count any more.
+    pub(super) is_stale: bool,
 }
 
 impl Pending {
@@ -85,6 +87,8 @@ pub(super) struct Connection {
     pub(super) protocol: ServerConnection,
     pub(super) stage: Stage,
     pub(super) peer: SocketAddr,
+    /// Who it is, once it is served.
+    pub(super) principal: Option<Arc<Principal>>,
     /// The Client Identifier of a CONNECT the engine has not seen yet, for the log.
     pub(super) claimed_client_id: Option<Box<str>>,
     /// The beginning of a packet, whose rest is not here yet.
@@ -151,6 +155,7 @@ impl Connection {
             protocol,
             stage: Stage::AwaitingConnect,
             peer,
+            principal: None,
             claimed_client_id: None,
             partial: Vec::new(),
             behind: 0,

@@ -47,7 +47,7 @@ pub(crate) use accept::{Acceptor, REFUSALS_MAX};
 pub(crate) use commands::Command;
 pub(crate) use links::{Links, Mailbox};
 
-use crate::authentication::Verifiers;
+use crate::authentication::{Users, Verifiers};
 use crate::persist::Figures;
 use crate::reload::Policy;
 
@@ -68,6 +68,10 @@ pub(crate) struct Shared {
     pub(crate) verifiers: Verifiers,
     /// What the store says of itself; `None` where everything is in memory.
     pub(crate) figures: Option<Arc<Figures>>,
+    /// The users of the data folder.
+    pub(crate) users: Option<Arc<Users>>,
+    /// How all shards are told something, once they run.
+    pub(crate) commanders: OnceLock<Vec<mpsc::Sender<Command>>>,
     /// Why the last reload was refused; `None` once one was not.
     pub(crate) reload_refused: Mutex<Option<String>>,
 }
@@ -77,6 +81,7 @@ impl Shared {
         mailboxes: Arc<[Mailbox]>,
         settings: Settings,
         figures: Option<Arc<Figures>>,
+        users: Option<Arc<Users>>,
     ) -> Self {
         Self {
             is_stop_requested: AtomicBool::new(false),
@@ -88,6 +93,8 @@ impl Shared {
             verifiers: Verifiers::new(settings.login_threads, settings.logins_waiting_max),
             settings,
             figures,
+            users,
+            commanders: OnceLock::new(),
             reload_refused: Mutex::new(None),
         }
     }
@@ -104,6 +111,16 @@ impl Shared {
             tracing::error!(error = reason, "the Server stops by itself");
         }
         self.request_stop();
+    }
+
+    /// Gives every shard a command. One that has ended takes none.
+    pub(crate) fn tell_all(&self, command: impl Fn() -> Command) {
+        let commanders = self.commanders.get().into_iter().flatten();
+        for (commander, mailbox) in commanders.zip(self.mailboxes.iter()) {
+            if commander.send(command()).is_ok() {
+                mailbox.wake();
+            }
+        }
     }
 
     /// Asks all shards to stop.

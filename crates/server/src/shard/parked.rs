@@ -72,6 +72,34 @@ impl<S: Store> Shard<S> {
         self.deliver();
     }
 
+    /// Ends the connections of `user`, whose proof does not count any more; those that prove it now have to
+    /// prove it again.
+    pub(super) fn end_user(&mut self, user: &str) {
+        let mut ended = Vec::new();
+        for (_, connection) in &mut self.connections {
+            match &mut connection.stage {
+                Stage::Served => {
+                    let principal = connection.principal.as_ref();
+                    if principal.is_some_and(|principal| principal.user.as_deref() == Some(user)) {
+                        ended.push(connection.key);
+                    }
+                }
+                Stage::Parked(pending) if pending.connect.user_name.as_deref() == Some(user) => {
+                    pending.is_stale = true;
+                }
+                _ => {}
+            }
+        }
+        for key in ended {
+            let text = "this user was changed or removed";
+            self.refuse(
+                key,
+                &ConnectionError::refused(ReasonCode::NotAuthorized, text),
+            );
+        }
+        self.deliver();
+    }
+
     fn go_on(&mut self, key: ConnectionKey, mut pending: Pending, verified: Verified) {
         match verified {
             Verified::Busy => {
@@ -85,8 +113,11 @@ impl<S: Store> Shard<S> {
                     &ConnectionError::refused(ReasonCode::ServerUnavailable, text),
                 );
             }
-            // Others decide now.
-            Verified::Done(_) if !Arc::ptr_eq(&pending.policy, &self.policy) => {
+            // Others decide now, or by other users.
+            Verified::Done(_)
+                if pending.is_stale || !Arc::ptr_eq(&pending.policy, &self.policy) =>
+            {
+                pending.is_stale = false;
                 pending.policy = Arc::clone(&self.policy);
                 pending.data = pending.connect.properties.authentication_data.clone();
                 pending.exchange = Exchange::default();

@@ -34,7 +34,7 @@ impl Drop for TempFolder {
     }
 }
 
-fn durable(shards: u16) -> Config {
+pub(crate) fn durable(shards: u16) -> Config {
     Config {
         storage: StorageConfig {
             segment_bytes: 256 * 1024,

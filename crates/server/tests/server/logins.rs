@@ -5,14 +5,17 @@ use std::time::Duration;
 
 use proto::packet::ReasonCode;
 use store::MemoryStore;
-use vencejo_server::Server;
 use vencejo_server::authentication::{
-    Attempt, Authentication, Authenticator, Decision, Exchange, Identity, Work,
+    AnonymousPolicy, Attempt, Authentication, Authenticator, Decision, Exchange, Identity, NewUser,
+    StoredPassword, UserChange, Work,
 };
-use vencejo_server::config::Config;
+use vencejo_server::config::{Config, StorageConfig};
+use vencejo_server::persist::{self, ControlAnswer, ControlRequest};
+use vencejo_server::{ReloadError, Server, StartError};
 
 use crate::client::{Raw, connect_flags_v5, packet, publish, string, subscribe_v5};
 use crate::config;
+use crate::durable::TempFolder;
 
 /// Verifies every Client with a User Name on another thread, one after the other, each when the test says how.
 #[derive(Debug)]
@@ -173,4 +176,162 @@ fn time_to_connect_runs_while_a_client_is_parked_and_one_that_is_gone_is_not_ver
     decide.send(true).expect("is awaited");
     assert_eq!(last.hear()[3], 0);
     assert!(begins.try_recv().is_err(), "nobody else was verified");
+}
+
+/// CONNECT of 5.0 with Clean Start and what is proven with.
+fn login(client_id: &str, user: Option<&str>, password: Option<&str>) -> Vec<u8> {
+    let flag = |part: Option<&str>, flag: u8| part.map_or(0, |_| flag);
+    let flags = 0x02 | flag(user, 0x80) | flag(password, 0x40);
+    let more: Vec<u8> = [user, password]
+        .into_iter()
+        .flatten()
+        .flat_map(string)
+        .collect();
+    connect_flags_v5(flags, client_id, 0, &[], &more)
+}
+
+/// The Reason Code in the CONNACK to a login.
+fn answer(server: &Server, user: Option<&str>, password: Option<&str>) -> u8 {
+    let mut client = Raw::open(server.listeners()[0]);
+    client.say(&login("client", user, password));
+    client.hear()[3]
+}
+
+/// `anna` has the password `secret word`, in the form of mosquitto_passwd 2.0.
+const PASSWORDS: &str = "# people\nanna:$7$101$ga50u/ymOANPKoXr$vx730TtoKGgWJOud1wY678BEmEn4PcaB/4/ctHSDwpFTwkHXKB+w46zLDr8htvV9ME+QCzZggGfnK6WC330fIg==\n";
+
+/// Verifies [MQTT-3.1.4-2] [v3.1.1 MQTT-3.1.4-2]; class A: a known user without a password, or with another
+/// user's, is nobody.
+#[test]
+fn password_file_lets_its_users_in_by_their_passwords_only() {
+    let temp = TempFolder::new();
+    std::fs::create_dir_all(temp.path()).expect("a temporary folder");
+    let file = temp.path().join("passwords");
+    std::fs::write(&file, PASSWORDS).expect("is written");
+    let mut config = config(2);
+    config.authentication.password_file = Some(file);
+    let server = Server::start(config.clone()).expect("the Server starts");
+    let bad = ReasonCode::BadUserNameOrPassword.value();
+    // Once verified, once remembered.
+    for _ in 0..2 {
+        assert_eq!(answer(&server, Some("anna"), Some("secret word")), 0);
+        assert_eq!(answer(&server, Some("anna"), Some("secret")), bad);
+    }
+    assert_eq!(answer(&server, Some("anna"), Some("")), bad);
+    assert_eq!(answer(&server, Some("anna"), None), bad);
+    assert_eq!(answer(&server, Some("otto"), Some("secret word")), bad);
+    assert_eq!(answer(&server, Some(""), Some("")), bad);
+    // From this machine, and no user.
+    assert_eq!(answer(&server, None, None), 0);
+    assert_eq!(answer(&server, None, Some("secret word")), 0);
+    let mut old = Raw::open(server.listeners()[0]);
+    let connect = [
+        &b"\x00\x04MQTT\x04\x82\x00\x00"[..],
+        &string("old"),
+        &string("anna"),
+    ]
+    .concat();
+    old.say(&packet(0x10, &connect));
+    assert_eq!(old.hear(), [0x20, 2, 0, 4]);
+    config.authentication.anonymous = AnonymousPolicy::Never;
+    server.reload(config).expect("the file is right");
+    assert_eq!(
+        answer(&server, None, None),
+        ReasonCode::NotAuthorized.value()
+    );
+    assert_eq!(answer(&server, Some("anna"), Some("secret word")), 0);
+}
+
+/// P17: a password file that is wrong, empty or gone starts no Server, and changes nothing in one that runs.
+#[test]
+fn wrong_password_file_starts_nothing_and_changes_nothing() {
+    let temp = TempFolder::new();
+    std::fs::create_dir_all(temp.path()).expect("a temporary folder");
+    let file = temp.path().join("passwords");
+    let mut config = config(2);
+    config.authentication.password_file = Some(file.clone());
+    let refused = Server::start(config.clone());
+    assert!(
+        matches!(refused, Err(StartError::Authentication(_))),
+        "no file"
+    );
+    std::fs::write(&file, PASSWORDS).expect("is written");
+    let server = Server::start(config.clone()).expect("the Server starts");
+    for text in ["", "# nobody\n", "anna:\n", "anna:secret word\n"] {
+        std::fs::write(&file, text).expect("is written");
+        let refused = Server::start(config.clone());
+        let error = refused.expect_err("is refused").to_string();
+        assert!(error.contains("passwords:1: "), "{error}");
+        assert!(!error.contains("secret word"), "{error}");
+        let refused = server.reload(config.clone());
+        assert!(
+            matches!(refused, Err(ReloadError::Authentication(_))),
+            "{text}"
+        );
+        assert_eq!(answer(&server, Some("anna"), Some("secret word")), 0);
+        assert_eq!(answer(&server, Some("anna"), Some("")), 0x86);
+    }
+    let other = PASSWORDS.replace("anna", "otto");
+    std::fs::write(&file, other).expect("is written");
+    server.reload(config).expect("the file is right");
+    assert_eq!(answer(&server, Some("anna"), Some("secret word")), 0x86);
+    assert_eq!(answer(&server, Some("otto"), Some("secret word")), 0);
+}
+
+fn change(temp: &TempFolder, change: UserChange) -> ControlAnswer {
+    let request = ControlRequest::User { change };
+    let answer = persist::ask(temp.path(), &request).expect("an answer");
+    answer.expect("the Server is there")
+}
+
+fn new_user(name: &str, password: &str) -> UserChange {
+    UserChange::Add(NewUser {
+        name: name.to_owned(),
+        password: StoredPassword::new(password.as_bytes()).expect("is hashed"),
+        administrator: false,
+        groups: ["people".to_owned()].into(),
+        attributes: std::collections::BTreeMap::new(),
+    })
+}
+
+#[test]
+fn users_come_change_and_go_while_the_server_runs() {
+    let temp = TempFolder::new();
+    let mut config = crate::durable::durable(2);
+    config.storage = StorageConfig {
+        data: temp.path().to_owned(),
+        ..config.storage
+    };
+    let server = Server::start(config.clone()).expect("the Server starts");
+    // As long as there are no users, a name is only a name.
+    assert_eq!(answer(&server, Some("anna"), Some("one")), 0);
+    assert_eq!(change(&temp, new_user("anna", "one")), ControlAnswer::Done);
+    assert_eq!(answer(&server, Some("anna"), Some("two")), 0x86);
+    assert_eq!(answer(&server, Some("otto"), None), 0x86);
+    let again = change(&temp, new_user("anna", "two"));
+    assert!(matches!(again, ControlAnswer::Refused { .. }), "{again:?}");
+    let mut connected = Raw::open(server.listeners()[0]);
+    let mut anonymous = Raw::v311(server.listeners()[0], "anonymous");
+    connected.say(&login("connected", Some("anna"), Some("one")));
+    assert_eq!(connected.hear()[3], 0);
+    let password = StoredPassword::new(b"two").expect("is hashed");
+    let name = "anna".to_owned();
+    let changed = change(&temp, UserChange::Password { name, password });
+    assert_eq!(changed, ControlAnswer::Done);
+    // Who was let in by what does not count any more has to come again.
+    let disconnect = connected.hear();
+    let reason = ReasonCode::NotAuthorized.value();
+    assert_eq!((disconnect[0], disconnect[2]), (0xE0, reason));
+    anonymous.ping();
+    assert_eq!(answer(&server, Some("anna"), Some("one")), 0x86);
+    assert_eq!(answer(&server, Some("anna"), Some("two")), 0);
+    drop(server);
+    let server = Server::start(config).expect("the Server starts");
+    assert_eq!(answer(&server, Some("anna"), Some("two")), 0);
+    let name = "anna".to_owned();
+    let removed = change(&temp, UserChange::Remove { name });
+    assert_eq!(removed, ControlAnswer::Done);
+    // The last one is gone, and names still mean something.
+    assert_eq!(answer(&server, Some("anna"), Some("two")), 0x86);
+    assert_eq!(answer(&server, Some("anna"), Some("")), 0x86);
 }

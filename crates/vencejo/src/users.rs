@@ -1,0 +1,199 @@
+//! `vencejo user`: the built-in users, of a server that runs or of a data folder.
+//!
+//! Owns: flags, asking for a password, what is printed. Does not own: the users and their file (see
+//! `server::authentication`). Start reading at [`run`]. Invariant: a password is never an argument, and never
+//! printed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, IsTerminal};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use server::authentication::{NewUser, StoredPassword, UserChange, Users};
+use server::persist::{ControlAnswer, ControlRequest, DataFolder};
+
+use crate::serve;
+use crate::storage::{DATA, ask, failed, in_use, unexpected};
+use crate::tools::Failure;
+
+/// Add, change, remove and list the users of a server; it may run meanwhile
+#[derive(Args, Clone, Debug)]
+#[command(disable_help_flag = true)]
+pub(crate) struct UserArgs {
+    #[command(subcommand)]
+    command: UserCommand,
+    /// The data folder of the server
+    #[arg(long, value_name = "DIR", default_value = DATA, global = true)]
+    data: PathBuf,
+    /// Print help
+    #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help, global = true)]
+    help: Option<bool>,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+enum UserCommand {
+    /// A new user; its password is asked for, or is the first line of standard input
+    Add(AddArgs),
+    /// Another password for a user; those who are connected with the old one are disconnected
+    Passwd(NameArgs),
+    /// No such user any more; those who are connected as this user are disconnected
+    Rm(NameArgs),
+    /// All users, their groups, and who is an administrator
+    List,
+}
+
+#[derive(Args, Clone, Debug)]
+struct AddArgs {
+    /// Its user name
+    name: String,
+    /// It is an administrator: it may read $SYS
+    #[arg(long)]
+    admin: bool,
+    /// A group it is in; may be repeated
+    #[arg(long, value_name = "GROUP")]
+    group: Vec<String>,
+    /// What else is known of it, for rules to ask; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_attribute)]
+    attribute: Vec<(String, String)>,
+}
+
+#[derive(Args, Clone, Debug)]
+struct NameArgs {
+    /// The user name
+    name: String,
+}
+
+/// `vencejo user ...`.
+pub(crate) fn run(args: &UserArgs) -> Result<(), Failure> {
+    let data = &args.data;
+    match &args.command {
+        UserCommand::Add(add) => {
+            let password = read_password(&add.name)?;
+            let user = NewUser {
+                name: add.name.clone(),
+                password,
+                administrator: add.admin,
+                groups: add.group.iter().cloned().collect::<BTreeSet<_>>(),
+                attributes: add.attribute.iter().cloned().collect::<BTreeMap<_, _>>(),
+            };
+            apply(data, UserChange::Add(user), "added")
+        }
+        UserCommand::Passwd(NameArgs { name }) => {
+            let password = read_password(name)?;
+            let name = name.clone();
+            apply(data, UserChange::Password { name, password }, "changed")
+        }
+        UserCommand::Rm(NameArgs { name }) => {
+            apply(data, UserChange::Remove { name: name.clone() }, "removed")
+        }
+        UserCommand::List => list(data),
+    }
+}
+
+/// Through the server that uses `data`, or in the folder itself.
+fn apply(data: &Path, change: UserChange, done: &str) -> Result<(), Failure> {
+    let name = change.name().to_owned();
+    match ask(
+        data,
+        &ControlRequest::User {
+            change: change.clone(),
+        },
+    )? {
+        Some(ControlAnswer::Done) => {}
+        Some(other) => return Err(unexpected(&other)),
+        None => {
+            let folder = DataFolder::lock(data).map_err(|error| in_use(&error))?;
+            let users = Users::open(folder.path()).map_err(|error| failed(&error))?;
+            users.apply(&change).map_err(|error| failed(&error))?;
+        }
+    }
+    serve::print(&format!("user {name} {done}\n"));
+    Ok(())
+}
+
+fn list(data: &Path) -> Result<(), Failure> {
+    // The file is always whole, so nobody has to be asked.
+    let users = Users::open(data).map_err(|error| failed(&error))?;
+    let accounts = users.accounts().unwrap_or_default();
+    let mut text = String::new();
+    for account in accounts.iter() {
+        let identity = &account.identity;
+        text.push_str(identity.user.as_deref().unwrap_or_default());
+        if identity.is_administrator {
+            text.push_str("  administrator");
+        }
+        if !identity.groups.is_empty() {
+            let groups: Vec<&str> = identity.groups.iter().map(AsRef::as_ref).collect();
+            text.push_str(&format!("  groups: {}", groups.join(", ")));
+        }
+        for (name, value) in &identity.attributes {
+            text.push_str(&format!("  {name}={value}"));
+        }
+        text.push('\n');
+    }
+    serve::print(&text);
+    Ok(())
+}
+
+/// Asks twice at a terminal; elsewhere it is the first line of standard input.
+fn read_password(name: &str) -> Result<StoredPassword, Failure> {
+    let failure = |text: &str| Failure::new(format!("Error: {text}."));
+    let password = if std::io::stdin().is_terminal() {
+        let prompt = |text: String| {
+            rpassword::prompt_password(text).map_err(|error| failure(&error.to_string()))
+        };
+        let password = prompt(format!("Password of {name}: "))?;
+        if prompt("The same again: ".to_owned())? != password {
+            return Err(failure("these are two passwords"));
+        }
+        password
+    } else {
+        let mut line = String::new();
+        let read = std::io::stdin().lock().read_line(&mut line);
+        read.map_err(|error| failure(&error.to_string()))?;
+        line.trim_end_matches(['\r', '\n']).to_owned()
+    };
+    if password.is_empty() {
+        return Err(failure("an empty password lets everyone in"));
+    }
+    StoredPassword::new(password.as_bytes()).map_err(|error| failure(&error))
+}
+
+fn parse_attribute(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').filter(|(name, _)| !name.is_empty());
+    let (name, value) = pair.ok_or_else(|| "wanted a name, = and a value".to_owned())?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_of_a_folder_that_no_server_uses_are_changed_there() {
+        let name = format!("vencejo-users-{}", std::process::id());
+        let data = std::env::temp_dir().join(name);
+        let password = StoredPassword::new(b"word").unwrap();
+        let user = NewUser {
+            name: "anna".to_owned(),
+            password: password.clone(),
+            administrator: true,
+            groups: BTreeSet::new(),
+            attributes: BTreeMap::from([parse_attribute("site=north=1").unwrap()]),
+        };
+        apply(&data, UserChange::Add(user.clone()), "added").unwrap();
+        assert!(apply(&data, UserChange::Add(user), "added").is_err());
+        list(&data).unwrap();
+        let accounts = Users::open(&data).unwrap().accounts().unwrap();
+        let identity = &accounts.find("anna").unwrap().identity;
+        assert!(identity.is_administrator);
+        assert_eq!(identity.attributes.get("site").unwrap().as_ref(), "north=1");
+        let name = "anna".to_owned();
+        apply(&data, UserChange::Remove { name: name.clone() }, "removed").unwrap();
+        let password = UserChange::Password { name, password };
+        let failure = apply(&data, password, "changed").unwrap_err();
+        assert!(failure.text.contains("no user"), "{}", failure.text);
+        std::fs::remove_dir_all(data).unwrap();
+        assert!(parse_attribute("site").is_err() && parse_attribute("=x").is_err());
+    }
+}
