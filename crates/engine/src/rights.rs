@@ -133,6 +133,24 @@ impl Engine {
         }
     }
 
+    /// [MQTT-4.12.1-1] The Client of this connection has shown again who it is. False if it is another user now,
+    /// which no connection can become; nothing changes then.
+    pub fn on_reauthenticated(
+        &mut self,
+        connection: ConnectionKey,
+        principal: &Arc<crate::Principal>,
+    ) -> bool {
+        let Some(key) = self.connections.get(connection).map(|of| of.session) else {
+            return false;
+        };
+        let user = self.sessions.get(key).map(|of| &of.principal.user);
+        if user != Some(&principal.user) {
+            return false;
+        }
+        self.set_principal(key, principal);
+        true
+    }
+
     /// Whether this Session may be sent `message`; if not, that is told.
     pub(crate) fn check_receive(
         &mut self,

@@ -7,6 +7,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
 use engine::{ConnectRequest, ConnectionKey, ShardIndex, home_shard};
 use proto::Version;
@@ -102,6 +103,7 @@ impl<S: Store> Shard<S> {
                         connect,
                         is_assigned_client_id,
                         data,
+                        expires_at: identity.expires_at,
                         principal: Arc::new(identity.principal(peer)),
                     },
                 );
@@ -147,10 +149,12 @@ impl<S: Store> Shard<S> {
 
     /// Tells the engine of a connection whose Session lives here.
     fn serve(&mut self, key: ConnectionKey, admission: Admission) {
+        let now = self.now;
         let Some(connection) = self.connection_mut(key) else {
             return;
         };
         connection.stage = Stage::Served;
+        connection.expires_at = admission.expires_at.map(|at| instant_of(at, now));
         connection.claimed_client_id = None;
         connection.principal = Some(Arc::clone(&admission.principal));
         let peer = connection.peer;
@@ -293,7 +297,18 @@ impl<S: Store> Shard<S> {
             Outgoing::Auth(Box::new(Auth::new(reason, method, data)))
         };
         match authentication.authenticate(method, &attempt, &mut exchange) {
-            Decision::Allow { data, .. } => {
+            Decision::Allow { identity, data } => {
+                let expires_at = identity.expires_at.map(|at| instant_of(at, self.now));
+                let principal = Arc::new(identity.principal(peer));
+                if !self.engine.on_reauthenticated(key, &principal) {
+                    let text = "the Client has shown that it is another user";
+                    let error = ConnectionError::refused(ReasonCode::NotAuthorized, text);
+                    return self.refuse(key, &error);
+                }
+                if let Some(connection) = self.connection_mut(key) {
+                    connection.expires_at = expires_at;
+                }
+                self.arm(key);
                 self.send(key, &answer(ReasonCode::Success, data));
             }
             Decision::Continue(data) => {
@@ -321,4 +336,10 @@ impl<S: Store> Shard<S> {
             }
         }
     }
+}
+
+/// When the calendar will say `at`; now, if it has.
+fn instant_of(at: SystemTime, now: Instant) -> Instant {
+    let after = at.duration_since(SystemTime::now()).unwrap_or_default();
+    now.checked_add(after).unwrap_or(now)
 }

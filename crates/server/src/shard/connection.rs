@@ -6,7 +6,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use engine::{ConnectionKey, Principal};
 use mio::net::TcpStream;
@@ -100,6 +100,8 @@ pub(super) struct Connection {
     pub(super) took_at: Instant,
     /// The tick at which it is looked at; other entries are stale.
     pub(super) armed: Option<Tick>,
+    /// When what the Client has shown ends, and the connection with it.
+    pub(super) expires_at: Option<Instant>,
     /// The exchange of a re-authentication.
     pub(super) reauthentication: Option<Box<Exchange>>,
     pub(super) flags: Flags,
@@ -162,6 +164,7 @@ impl Connection {
             unsent: Unsent::default(),
             took_at: now,
             armed: None,
+            expires_at: None,
             reauthentication: None,
             flags: Flags::default(),
         }
@@ -216,6 +219,8 @@ pub(super) struct Admission {
     pub(super) is_assigned_client_id: bool,
     pub(super) data: Option<Secret>,
     pub(super) principal: Arc<Principal>,
+    /// When what it has shown ends.
+    pub(super) expires_at: Option<SystemTime>,
 }
 
 /// The slab index in a key.

@@ -31,7 +31,8 @@ use std::time::{Duration, Instant};
 
 use engine::{ConnectionKey, Engine, ShardIndex};
 use mio::{Events, Poll, Token};
-use proto::connection::ServerLimits;
+use proto::connection::{ConnectionError, ServerLimits};
+use proto::packet::ReasonCode;
 use slab::Slab;
 use store::{MessageRecord, RestoredSession, Store};
 
@@ -486,6 +487,11 @@ impl<S: Store> Shard<S> {
             || connection.flags.is_stalled
             || connection.flags.is_choked
                 && now.saturating_duration_since(connection.took_at) < TAKING_PAUSE_MAX;
+        if connection.is_open() && connection.expires_at.is_some_and(|at| at <= now) {
+            let text = "what the Client has shown has expired";
+            let error = ConnectionError::refused(ReasonCode::MaximumConnectTime, text);
+            return self.refuse(key, &error);
+        }
         let is_heard = connection.is_open() && !is_ours;
         match connection.protocol.on_timeout(now).filter(|_| is_heard) {
             Some(error) => self.refuse(key, &error),
@@ -504,9 +510,10 @@ impl<S: Store> Shard<S> {
         let Some(connection) = self.connections.get_mut(connection::index_of(key)) else {
             return;
         };
-        let deadline = connection
-            .closes_at()
-            .or_else(|| connection.protocol.poll_timeout());
+        let expires_at = connection.expires_at.filter(|_| connection.is_open());
+        let deadlines = [connection.protocol.poll_timeout(), expires_at];
+        let next = deadlines.into_iter().flatten().min();
+        let deadline = connection.closes_at().or(next);
         let Some(deadline) = deadline.filter(|_| connection.key == key) else {
             return;
         };

@@ -13,6 +13,7 @@ mod client;
 mod connections;
 mod delivery;
 mod durable;
+mod expiring;
 mod logins;
 mod open_files;
 mod operating;
