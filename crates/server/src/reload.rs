@@ -12,8 +12,8 @@ use engine::Rules;
 use rustls::ServerConfig;
 
 use crate::authentication::{
-    Anonymous, Authentication, AuthenticationError, Authenticator, Challenge, Passwords, Users,
-    read_password_file,
+    Anonymous, Authentication, AuthenticationError, Authenticator, BanLimits, Challenge, Passwords,
+    Users, read_password_file,
 };
 use crate::authorization::{self, AuthorizationError};
 use crate::config::{Config, ListenerConfig, StopConfig, Transport};
@@ -25,6 +25,7 @@ use crate::tls::{self, TlsError};
 pub(crate) struct Policy {
     pub(crate) authentication: Authentication,
     pub(crate) rules: Arc<Rules>,
+    pub(crate) ban_limits: BanLimits,
     pub(crate) stop: StopConfig,
     listeners: Vec<ListenerPolicy>,
 }
@@ -70,6 +71,7 @@ impl Policy {
         let policy = Self {
             authentication,
             rules: Arc::new(authorization::rules(config).map_err(PolicyError::Authorization)?),
+            ban_limits: config.authentication.bans,
             stop: config.stop.clone(),
             listeners: listeners.collect::<Result<_, _>>()?,
         };

@@ -3,6 +3,7 @@
 //! Owns: which command runs, exit codes of usage errors, the allocator. Does not own: any MQTT.
 //! Start reading at [`main`]. Invariant: data on standard output, diagnostics on standard error.
 
+mod bans;
 mod demo;
 mod inspect;
 mod port_owner;
@@ -17,6 +18,7 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 
+use bans::BanArgs;
 use demo::DemoArgs;
 use serve::ServeArgs;
 use storage::{BackupArgs, RestoreArgs, StoreArgs};
@@ -50,6 +52,7 @@ enum Command {
     Store(StoreArgs),
     Tls(TlsArgs),
     User(UserArgs),
+    Ban(BanArgs),
 }
 
 fn main() -> ExitCode {
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Command::Store(args) => report(storage::run(&args), false),
         Command::Tls(args) => report(tls::run(&args), false),
         Command::User(args) => report(users::run(&args), false),
+        Command::Ban(args) => report(bans::run(&args), false),
         Command::Pub(args) => report(run(tools::publish::run(&args)), args.connection.quiet),
         Command::Sub(args) => report(run(tools::subscribe::run(&args)), args.connection.quiet),
     }

@@ -6,6 +6,7 @@
 //! Invariant: without an authenticator that allows it, nobody gets in.
 
 mod anonymous;
+mod bans;
 mod challenge;
 mod error;
 mod identity;
@@ -20,6 +21,7 @@ use proto::packet::ReasonCode;
 use proto::{Secret, Version};
 
 pub use anonymous::{Anonymous, AnonymousPolicy};
+pub use bans::{Ban, BanLimits};
 pub use challenge::Challenge;
 pub use error::AuthenticationError;
 pub use identity::Identity;
@@ -29,6 +31,7 @@ pub use passwords::{
 };
 pub use verifiers::Work;
 
+pub(crate) use bans::Bans;
 pub(crate) use verifiers::{Job, Verified, Verifiers};
 
 /// Decides on Clients of one Authentication Method, or on those that name none.

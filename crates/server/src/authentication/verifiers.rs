@@ -41,6 +41,8 @@ pub(crate) enum Verified {
     Done(Option<Decision>),
     /// Too many wait.
     Busy,
+    /// It is not wanted any more: others have failed too often.
+    Banned,
     /// The verification has failed on it, which says nothing of the Client.
     Failed,
 }
@@ -49,6 +51,8 @@ pub(crate) enum Verified {
 pub(crate) struct Job {
     /// Dropped with the connection.
     pub(crate) connection: Weak<()>,
+    /// Asked when its turn comes.
+    pub(crate) is_banned: Box<dyn Fn() -> bool + Send>,
     pub(crate) work: Work,
     pub(crate) answer: Box<dyn FnOnce(Verified) + Send>,
 }
@@ -156,6 +160,10 @@ impl Queue {
         while let Some(job) = self.next() {
             // A connection that is gone is owed no work.
             if job.connection.strong_count() == 0 {
+                continue;
+            }
+            if (job.is_banned)() {
+                (job.answer)(Verified::Banned);
                 continue;
             }
             let done = catch_unwind(AssertUnwindSafe(|| job.work.run()));
@@ -308,6 +316,7 @@ mod tests {
         let (answer, answered) = mpsc::channel();
         let job = Job {
             connection: Arc::downgrade(connection),
+            is_banned: Box::new(|| false),
             work: Work::new(work),
             answer: Box::new(move |verified| answer.send(verified).expect("is awaited")),
         };

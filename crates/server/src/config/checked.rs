@@ -19,7 +19,7 @@ use super::raw::{
     RawSharedStrategy, RawSize, RawStop,
 };
 use super::storage::StorageConfig;
-use crate::authentication::AnonymousPolicy;
+use crate::authentication::{AnonymousPolicy, BanLimits};
 
 /// How a Server runs.
 #[derive(Clone, Debug, PartialEq)]
@@ -96,6 +96,8 @@ pub struct AuthenticationConfig {
     /// For so long a password that fitted is not verified again, unless it was changed. Default: 10 minutes;
     /// 0 verifies it at each login.
     pub password_cache: Duration,
+    /// Who is not listened to for a while.
+    pub bans: BanLimits,
     /// Whether there is the Authentication Method `VENCEJO-TEST`. Default: no.
     pub test_method: bool,
 }
@@ -106,6 +108,7 @@ impl Default for AuthenticationConfig {
             anonymous: AnonymousPolicy::default(),
             password_file: None,
             password_cache: Duration::from_secs(600),
+            bans: BanLimits::default(),
             test_method: false,
         }
     }
@@ -205,7 +208,31 @@ fn check_authentication(raw: RawAuthentication) -> Result<AuthenticationConfig, 
     }
     let lifetime = raw.password_cache.map(|RawDuration(value)| value);
     set(&mut authentication.password_cache, lifetime);
+    let bans = &mut authentication.bans;
+    set(&mut bans.failures_max, raw.failures_max);
+    set(
+        &mut bans.failures_per_address_max,
+        raw.failures_per_address_max,
+    );
+    if let Some(window) = &raw.failures_window {
+        bans.window = pause("failures_window", window)?;
+    }
+    if let Some(lasts) = &raw.ban {
+        bans.lasts = pause("ban", lasts)?;
+    }
     Ok(authentication)
+}
+
+/// A time in which one can fail, or be kept out.
+fn pause(name: &str, value: &Spanned<RawDuration>) -> Result<Duration, Fault> {
+    let RawDuration(duration) = *value.get_ref();
+    if (PAUSE_MIN..=PAUSE_MAX).contains(&duration) {
+        return Ok(duration);
+    }
+    Err(Fault {
+        span: Some(value.span()),
+        message: format!("{name} must be from 1s to 30d"),
+    })
 }
 
 fn check_stop(raw: RawStop) -> Result<StopConfig, Fault> {
@@ -430,6 +457,8 @@ fn seconds<T: TryFrom<u64>>(name: &str, value: &Spanned<RawDuration>) -> Result<
 /// Most shards; the engine's summaries are sets of so many bits.
 const SHARDS_MAX: u16 = 64;
 const CONNECTIONS_MAX: usize = 100_000_000;
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 const LOGIN_THREADS_MAX: usize = 64;
 const LOGINS_WAITING_MAX: usize = 1_000_000;
 const CONNECT_TIMEOUT_MIN: Duration = Duration::from_millis(100);

@@ -204,6 +204,7 @@ fn reword_value(message: &str) -> Reworded {
     let message = match message.rsplit_once("expected ") {
         Some((what, "u8")) => format!("{what}expected a whole number from 0 to 255"),
         Some((what, "u16")) => format!("{what}expected a whole number from 0 to 65535"),
+        Some((what, "u32")) => format!("{what}expected a whole number from 0 to 4294967295"),
         Some((what, "usize")) => format!("{what}expected a whole number, 0 or more"),
         Some((what, "a boolean")) => format!("{what}expected true or false"),
         Some((what, "a string")) => format!("{what}expected a text in quotes"),

@@ -156,10 +156,6 @@ mod tests {
                 "[authentication]\nanonymous = true",
                 "expected a word in quotes",
             ),
-            (
-                "[authentication]\npassword_file = \"\"",
-                "password_file must name a file",
-            ),
             ("receive_maximum = 10", "^ it belongs in [limits]"),
             (
                 "[limits]\nshards = 2",
@@ -271,6 +267,20 @@ mod tests {
         ];
         for (text, expected) in cases {
             let said = error(text);
+            assert!(said.contains(expected), "{text}: {said}");
+        }
+    }
+
+    #[test]
+    fn wrong_values_of_authentication_are_told_in_words_of_the_file() {
+        let cases = [
+            ("password_file = \"\"", "password_file must name a file"),
+            ("ban = \"0s\"", "ban must be from 1s to 30d"),
+            ("failures_window = \"90d\"", "failures_window must be from"),
+            ("failures_max = -1", "expected a whole number from 0"),
+        ];
+        for (text, expected) in cases {
+            let said = error(&format!("[authentication]\n{text}"));
             assert!(said.contains(expected), "{text}: {said}");
         }
     }

@@ -85,6 +85,10 @@ pub(super) struct RawAuthentication {
     pub(super) anonymous: Option<RawAnonymous>,
     pub(super) password_file: Option<Spanned<String>>,
     pub(super) password_cache: Option<RawDuration>,
+    pub(super) failures_max: Option<u32>,
+    pub(super) failures_per_address_max: Option<u32>,
+    pub(super) failures_window: Option<Spanned<RawDuration>>,
+    pub(super) ban: Option<Spanned<RawDuration>>,
     pub(super) test_method: bool,
 }
 

@@ -6,18 +6,19 @@
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::backup::{self, BackedUp};
 use super::exchange::{Exchange, Request};
 use super::figures::{Figures, Status};
-use crate::authentication::UserChange;
+use crate::authentication::{Ban, UserChange};
 use crate::shard::{Command, Shared};
 
 /// What can be asked.
@@ -34,6 +35,13 @@ pub enum ControlRequest {
     Backup {
         /// Where; an absolute path.
         dir: PathBuf,
+    },
+    /// The bans in force.
+    Bans,
+    /// To lift bans.
+    LiftBans {
+        /// Of this address, or all.
+        address: Option<IpAddr>,
     },
     /// A change of the users.
     User {
@@ -55,6 +63,16 @@ pub enum ControlAnswer {
     },
     /// There is a backup.
     Backup(BackedUp),
+    /// The bans in force.
+    Bans {
+        /// Those that end first in front.
+        bans: Vec<Ban>,
+    },
+    /// So many bans are lifted.
+    Lifted {
+        /// How many.
+        count: usize,
+    },
     /// It is done.
     Done,
     /// It was not done.
@@ -176,6 +194,12 @@ impl Control {
             ControlRequest::Backup { dir } => match self.back_up(&dir) {
                 Ok(done) => ControlAnswer::Backup(done),
                 Err(error) => refused(error),
+            },
+            ControlRequest::Bans => ControlAnswer::Bans {
+                bans: self.shared.bans.list(Instant::now()),
+            },
+            ControlRequest::LiftBans { address } => ControlAnswer::Lifted {
+                count: self.shared.bans.lift(address, Instant::now()),
             },
             ControlRequest::User { change } => match self.change_user(&change) {
                 Ok(()) => ControlAnswer::Done,

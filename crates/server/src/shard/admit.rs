@@ -5,6 +5,7 @@
 //! Start reading at [`Shard::on_connect`]. Invariant: a connection moves at most once, with every
 //! byte that was read from it.
 
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -18,6 +19,7 @@ use store::Store;
 use super::Shard;
 use super::connection::{Admission, Connection, Moving, Pending, Stage, index_of, printable};
 use super::links::Parcel;
+use super::parked::{banned, count_failure};
 use super::stopping::Stopping;
 use crate::authentication::{Attempt, Decision, Exchange};
 
@@ -30,8 +32,13 @@ impl<S: Store> Shard<S> {
         connection.claimed_client_id = Some(connect.client_id.as_str().into());
         let is_over_limit = connection.flags.is_over_limit;
         let listener = connection.listener;
+        let peer = connection.peer.ip();
         if let Some(error) = self.refusal(is_over_limit, &connect) {
             return self.refuse(key, &error);
+        }
+        let user = connect.user_name.as_deref().unwrap_or_default();
+        if self.shared.bans.is_banned(peer, user, self.now) {
+            return self.refuse(key, &banned());
         }
         let data = connect.properties.authentication_data.clone();
         self.authenticate(
@@ -81,6 +88,9 @@ impl<S: Store> Shard<S> {
         let decision = policy
             .authentication
             .authenticate(method.as_deref(), &attempt, exchange);
+        if let Decision::Deny(reason, _) = decision {
+            self.count_failure(&pending, peer, reason);
+        }
         self.on_decision(key, pending, decision);
     }
 
@@ -121,6 +131,24 @@ impl<S: Store> Shard<S> {
             Decision::Deny(reason, text) => {
                 self.refuse(key, &ConnectionError::refused(reason, text));
             }
+        }
+    }
+
+    /// Counts a proof that was wrong; that nothing was shown is none.
+    fn count_failure(&self, pending: &Pending, peer: SocketAddr, reason: ReasonCode) {
+        let connect = &pending.connect;
+        let has_shown = connect.user_name.is_some()
+            || connect.password.is_some()
+            || connect.properties.authentication_method.is_some();
+        if has_shown {
+            let user = connect.user_name.as_deref().unwrap_or_default();
+            count_failure(
+                &self.shared.bans,
+                &pending.policy.ban_limits,
+                peer,
+                user,
+                reason,
+            );
         }
     }
 

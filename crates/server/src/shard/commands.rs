@@ -103,6 +103,9 @@ impl<S: Store> Shard<S> {
             || vec![("alarms", NO_ALARM.to_owned())],
             |figures| figures.topics(),
         );
+        let (failures, bans) = self.shared.bans.counts(self.now);
+        topics.push(("logins/failed", failures.to_string()));
+        topics.push(("logins/banned", bans.to_string()));
         let refused = self.shared.reload_refused.lock();
         let refused = refused.unwrap_or_else(PoisonError::into_inner);
         if let Some(refused) = &*refused

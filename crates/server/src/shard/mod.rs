@@ -48,7 +48,7 @@ pub(crate) use accept::{Acceptor, REFUSALS_MAX};
 pub(crate) use commands::Command;
 pub(crate) use links::{Links, Mailbox};
 
-use crate::authentication::{Users, Verifiers};
+use crate::authentication::{Bans, Users, Verifiers};
 use crate::persist::Figures;
 use crate::reload::Policy;
 
@@ -67,6 +67,8 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     /// Where logins are verified.
     pub(crate) verifiers: Verifiers,
+    /// Who has failed too often.
+    pub(crate) bans: Bans,
     /// What the store says of itself; `None` where everything is in memory.
     pub(crate) figures: Option<Arc<Figures>>,
     /// The users of the data folder.
@@ -93,6 +95,7 @@ impl Shared {
             mailboxes,
             verifiers: Verifiers::new(settings.login_threads, settings.logins_waiting_max),
             settings,
+            bans: Bans::default(),
             figures,
             users,
             commanders: OnceLock::new(),

@@ -5,8 +5,10 @@
 //! [`Shard::park`]. Invariant: of a parked connection nothing is read, the engine knows nothing, and its
 //! time to connect runs.
 
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Instant;
 
 use engine::ConnectionKey;
 use proto::connection::ConnectionError;
@@ -15,7 +17,7 @@ use store::Store;
 
 use super::connection::{Pending, Stage};
 use super::{Command, Shard};
-use crate::authentication::{Exchange, Job, Verified, Work};
+use crate::authentication::{BanLimits, Bans, Decision, Exchange, Job, Verified, Work};
 
 impl<S: Store> Shard<S> {
     /// Lets the connection wait until `work` is done.
@@ -30,17 +32,39 @@ impl<S: Store> Shard<S> {
                 mailbox.wake();
             }
         };
+        let Some(peer) = self.connection_mut(key).map(|found| found.peer) else {
+            return;
+        };
+        let user: Arc<str> = pending
+            .connect
+            .user_name
+            .as_deref()
+            .unwrap_or_default()
+            .into();
+        // Many may be asked at once: each is counted before the next is verified.
+        let is_banned = {
+            let (shared, user) = (Arc::clone(&self.shared), Arc::clone(&user));
+            move || shared.bans.is_banned(peer.ip(), &user, Instant::now())
+        };
+        let (counting, policy) = (Arc::clone(&self.shared), Arc::clone(&pending.policy));
+        let work = Work::new(move || {
+            let decision = work.run();
+            if let Some(Decision::Deny(reason, _)) = decision {
+                count_failure(&counting.bans, &policy.ban_limits, peer, &user, reason);
+            }
+            decision
+        });
         let job = Job {
             connection: Arc::downgrade(&pending.ticket),
+            is_banned: Box::new(is_banned),
             work,
             answer: Box::new(answer),
         };
         let Some(connection) = self.connection_mut(key) else {
             return;
         };
-        let origin = connection.peer.ip();
         connection.stage = Stage::Parked(Box::new(pending));
-        self.shared.verifiers.submit(origin, job);
+        self.shared.verifiers.submit(peer.ip(), job);
     }
 
     /// The verification has come to an end; the connection may have ended before.
@@ -106,6 +130,7 @@ impl<S: Store> Shard<S> {
                 let text = "too many logins wait";
                 self.refuse(key, &ConnectionError::refused(ReasonCode::ServerBusy, text));
             }
+            Verified::Banned => self.refuse(key, &banned()),
             Verified::Failed => {
                 let text = "this login could not be verified";
                 self.refuse(
@@ -130,4 +155,27 @@ impl<S: Store> Shard<S> {
             Verified::Done(Some(decision)) => self.on_decision(key, pending, decision),
         }
     }
+}
+
+/// Counts a login that has failed for `reason`, if that says that a proof was wrong.
+pub(super) fn count_failure(
+    bans: &Bans,
+    limits: &BanLimits,
+    peer: SocketAddr,
+    user: &str,
+    reason: ReasonCode,
+) {
+    let is_wrong = matches!(
+        reason,
+        ReasonCode::BadUserNameOrPassword | ReasonCode::NotAuthorized
+    );
+    if is_wrong && bans.on_failure(peer.ip(), user, limits, Instant::now()) {
+        tracing::warn!(%peer, "logins are refused for a while: too many have failed");
+    }
+}
+
+/// Why a login is refused at once.
+pub(super) fn banned() -> ConnectionError {
+    let text = "too many logins have failed: try again later";
+    ConnectionError::refused(ReasonCode::Banned, text)
 }

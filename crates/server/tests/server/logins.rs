@@ -6,8 +6,8 @@ use std::time::Duration;
 use proto::packet::ReasonCode;
 use store::MemoryStore;
 use vencejo_server::authentication::{
-    AnonymousPolicy, Attempt, Authentication, Authenticator, Decision, Exchange, Identity, NewUser,
-    StoredPassword, UserChange, Work,
+    AnonymousPolicy, Attempt, Authentication, Authenticator, BanLimits, Decision, Exchange,
+    Identity, NewUser, StoredPassword, UserChange, Work,
 };
 use vencejo_server::config::{Config, StorageConfig};
 use vencejo_server::persist::{self, ControlAnswer, ControlRequest};
@@ -31,15 +31,23 @@ impl Authenticator for Slow {
 
     fn authenticate(&self, attempt: &Attempt<'_>, _: &mut Exchange) -> Option<Decision> {
         let name: Arc<str> = attempt.user_name?.into();
+        let client_id: Arc<str> = attempt.client_id.into();
         let (begun, verdicts) = (self.begun.clone(), Arc::clone(&self.verdicts));
         Some(Decision::Wait(Work::new(move || {
             begun.send(()).expect("the test listens");
             let verdicts = verdicts.lock().expect("one thread");
             let is_known = verdicts.recv().expect("the test decides");
-            is_known.then(|| Decision::Allow {
-                identity: Identity::of_user(&name),
-                data: None,
-            })
+            match (is_known, &*client_id) {
+                (true, _) => Some(Decision::Allow {
+                    identity: Identity::of_user(&name),
+                    data: None,
+                }),
+                (false, "guess") => Some(Decision::Deny(
+                    ReasonCode::BadUserNameOrPassword,
+                    "a wrong guess".to_owned(),
+                )),
+                (false, _) => None,
+            }
         })))
     }
 }
@@ -334,4 +342,82 @@ fn users_come_change_and_go_while_the_server_runs() {
     // The last one is gone, and names still mean something.
     assert_eq!(answer(&server, Some("anna"), Some("two")), 0x86);
     assert_eq!(answer(&server, Some("anna"), Some("")), 0x86);
+}
+
+#[test]
+fn who_fails_too_often_is_refused_at_once_until_the_ban_is_lifted() {
+    let temp = TempFolder::new();
+    let mut config = crate::durable::durable(2);
+    config.storage.data = temp.path().to_owned();
+    config.authentication.bans = BanLimits {
+        failures_max: 3,
+        ..BanLimits::default()
+    };
+    let server = Server::start(config).expect("the Server starts");
+    for name in ["anna", "otto"] {
+        assert_eq!(change(&temp, new_user(name, "word")), ControlAnswer::Done);
+    }
+    for _ in 0..3 {
+        assert_eq!(answer(&server, Some("anna"), Some("ward")), 0x86);
+    }
+    // Also with the right password: there is nothing to be learned.
+    let banned = ReasonCode::Banned.value();
+    assert_eq!(answer(&server, Some("anna"), Some("word")), banned);
+    assert_eq!(answer(&server, Some("otto"), Some("word")), 0);
+    assert_eq!(answer(&server, None, None), 0);
+    let mut old = Raw::open(server.listeners()[0]);
+    let connect = [
+        &b"\x00\x04MQTT\x04\x82\x00\x00"[..],
+        &string("old"),
+        &string("anna"),
+    ]
+    .concat();
+    old.say(&packet(0x10, &connect));
+    assert_eq!(old.hear(), [0x20, 2, 0, 5]);
+    let ask = |request| persist::ask(temp.path(), &request).expect("an answer");
+    let Some(ControlAnswer::Bans { bans }) = ask(ControlRequest::Bans) else {
+        panic!("no list of bans");
+    };
+    let found: Vec<_> = bans
+        .iter()
+        .map(|ban| (ban.address, ban.user.as_deref()))
+        .collect();
+    assert_eq!(found, [([127, 0, 0, 1].into(), Some("anna"))]);
+    let address = Some([127, 0, 0, 1].into());
+    let lifted = ask(ControlRequest::LiftBans { address });
+    assert_eq!(lifted, Some(ControlAnswer::Lifted { count: 1 }));
+    assert_eq!(answer(&server, Some("anna"), Some("word")), 0);
+}
+
+/// Many logins at once are not more guesses than one after the other.
+#[test]
+fn logins_that_wait_are_not_verified_once_their_user_is_banned() {
+    let mut config = config(1);
+    config.authentication.bans.failures_max = 2;
+    let (server, begins, decide) = start(config);
+    let address = server.listeners()[0];
+    let mut first = Raw::open(address);
+    first.say(&connect_as("guess"));
+    begins.recv().expect("it is verified");
+    let mut others: Vec<Raw> = (0..5)
+        .map(|_| {
+            let mut client = Raw::open(address);
+            client.say(&connect_as("guess"));
+            client
+        })
+        .collect();
+    // So that all of them wait: the shard serves them in the order they came.
+    Raw::v5(address, "nameless", 0).ping();
+    decide.send(false).expect("is awaited");
+    assert_eq!(first.hear()[3], ReasonCode::BadUserNameOrPassword.value());
+    begins.recv().expect("it is verified");
+    decide.send(false).expect("is awaited");
+    let mut answers: Vec<u8> = others.iter_mut().map(|client| client.hear()[3]).collect();
+    answers.sort_unstable();
+    let (bad, banned) = (
+        ReasonCode::BadUserNameOrPassword.value(),
+        ReasonCode::Banned.value(),
+    );
+    assert_eq!(answers, [bad, banned, banned, banned, banned]);
+    assert!(begins.try_recv().is_err(), "nobody else was verified");
 }
