@@ -92,6 +92,7 @@ mod tests {
             data: None,
             peer: peer.parse().expect("an address"),
             listener: "test",
+            certificate: None,
             version: proto::Version::V5,
         };
         let decision = Anonymous::new(policy).authenticate(&attempt, &mut Exchange::default());

@@ -7,6 +7,7 @@
 
 mod anonymous;
 mod bans;
+mod certificate;
 mod challenge;
 mod error;
 mod identity;
@@ -22,6 +23,7 @@ use proto::{Secret, Version};
 
 pub use anonymous::{Anonymous, AnonymousPolicy};
 pub use bans::{Ban, BanLimits};
+pub use certificate::{AlternativeName, ClientCertificate};
 pub use challenge::Challenge;
 pub use error::AuthenticationError;
 pub use identity::Identity;
@@ -60,6 +62,8 @@ pub struct Attempt<'a> {
     pub peer: SocketAddr,
     /// The name of the listener it came by.
     pub listener: &'a str,
+    /// The certificate it has shown, if the listener asks for those of Clients and has found it good.
+    pub certificate: Option<&'a ClientCertificate>,
     /// What it speaks.
     pub version: Version,
 }
@@ -184,6 +188,7 @@ mod tests {
             data: None,
             peer: ([127, 0, 0, 1], 9).into(),
             listener: "test",
+            certificate: None,
             version: Version::V5,
         };
         match chain.authenticate(None, &attempt, &mut Exchange::default()) {

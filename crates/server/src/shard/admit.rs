@@ -33,6 +33,7 @@ impl<S: Store> Shard<S> {
         let is_over_limit = connection.flags.is_over_limit;
         let listener = connection.listener;
         let peer = connection.peer.ip();
+        let certificate = connection.socket.certificate();
         if let Some(error) = self.refusal(is_over_limit, &connect) {
             return self.refuse(key, &error);
         }
@@ -51,6 +52,7 @@ impl<S: Store> Shard<S> {
                 ticket: Arc::new(()),
                 listener,
                 is_stale: false,
+                certificate,
             },
         );
     }
@@ -309,6 +311,7 @@ impl<S: Store> Shard<S> {
         };
         let (peer, listener) = (connection.peer, connection.listener);
         let version = connection.protocol.version();
+        let certificate = connection.socket.certificate();
         let attempt = Attempt {
             client_id: &client_id,
             user_name: None,
@@ -316,6 +319,7 @@ impl<S: Store> Shard<S> {
             data: auth.data.as_ref(),
             peer,
             listener: self.policy.listener_name(listener),
+            certificate: certificate.as_ref(),
             version,
         };
         let method = auth.method.as_deref();

@@ -18,7 +18,7 @@ use slab::Slab;
 use super::deadlines::Tick;
 use super::socket::Socket;
 use super::unsent::Unsent;
-use crate::authentication::{Attempt, Exchange};
+use crate::authentication::{Attempt, ClientCertificate, Exchange};
 use crate::reload::Policy;
 
 /// How far a connection is.
@@ -59,6 +59,8 @@ pub(super) struct Pending {
     pub(super) listener: u16,
     /// Whether what is verified does not count any more.
     pub(super) is_stale: bool,
+    /// The certificate that it has shown.
+    pub(super) certificate: Option<ClientCertificate>,
 }
 
 impl Pending {
@@ -71,6 +73,7 @@ impl Pending {
             data: self.data.as_ref(),
             peer,
             listener: self.policy.listener_name(self.listener),
+            certificate: self.certificate.as_ref(),
             version: self.connect.version,
         };
         (attempt, &mut self.exchange)

@@ -15,6 +15,7 @@ use rustls::{ServerConfig, ServerConnection};
 
 use super::unsent::Written;
 use super::websocket::WebSocket;
+use crate::authentication::ClientCertificate;
 use crate::config::Transport;
 
 /// One connection's bytes.
@@ -90,6 +91,13 @@ impl Socket {
     pub(super) fn is_handshaking(&self) -> bool {
         let tls = self.stream.tls.as_ref();
         tls.is_some_and(|tls| tls.session.is_handshaking())
+    }
+
+    /// Whom the certificate names that the peer has shown, once the handshake has ended.
+    pub(super) fn certificate(&self) -> Option<ClientCertificate> {
+        let tls = self.stream.tls.as_ref()?;
+        let shown = tls.session.peer_certificates()?.first()?;
+        ClientCertificate::parse(shown)
     }
 
     /// Whether TLS or WebSocket has something to send, of its own or of what it was given.

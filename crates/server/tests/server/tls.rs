@@ -11,6 +11,9 @@ use rustls::{
     ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned,
     SupportedProtocolVersion,
 };
+use vencejo_server::authentication::{
+    Attempt, Authentication, Authenticator, Decision, Exchange, Identity,
+};
 use vencejo_server::config::{
     CertificateFiles, ClientCertificates, Config, ListenerConfig, TlsConfig, TlsVersion,
 };
@@ -287,6 +290,59 @@ fn a_client_without_a_good_certificate_is_refused_where_one_is_required() {
             canary.sing();
         }
     }
+}
+
+/// Lets in whoever has shown a certificate for its Client Identifier.
+#[derive(Debug)]
+struct ByCertificate;
+
+impl Authenticator for ByCertificate {
+    fn method(&self) -> Option<&str> {
+        None
+    }
+
+    fn authenticate(&self, attempt: &Attempt<'_>, _: &mut Exchange) -> Option<Decision> {
+        let name = attempt.certificate?.common_name.as_deref()?;
+        (attempt.client_id == name).then(|| Decision::Allow {
+            identity: Identity::of_user(name),
+            data: None,
+        })
+    }
+}
+
+#[test]
+fn an_authenticator_knows_whom_the_certificate_names() {
+    let authority = Authority::new();
+    let config = secured(
+        2,
+        TlsConfig {
+            client_ca: Some(authority.path("ca.pem")),
+            client_certificates: ClientCertificates::Optional,
+            ..tls(authority.files("a", "localhost"))
+        },
+    );
+    let chain = Authentication::new(vec![Arc::new(ByCertificate)]);
+    let server = Server::start_with(config, chain, |_| store::MemoryStore::new());
+    let server = server.expect("the Server starts");
+    let secure = server.listeners()[1];
+    let own = authority.files("pump", "pump");
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let config = client_config(&authority, &[version], Some(&own));
+        // The second one comes again with a ticket.
+        for _ in 0..2 {
+            let pump = Secured::connect(secure, Arc::clone(&config), "pump");
+            pump.expect("is let in").say(&[0xE0, 0]);
+        }
+        let none = client_config(&authority, &[version], None);
+        for (config, client_id) in [(config, "other"), (none, "pump")] {
+            let mut client = Secured::open(secure, config, "localhost");
+            client.say(&connect_v311(client_id));
+            assert_eq!(client.hear(4), [0x20, 2, 0, 5], "{client_id}");
+        }
+    }
+    let mut plain = Raw::open(server.listeners()[0]);
+    plain.say(&connect_v311("pump"));
+    assert_eq!(plain.hear(), [0x20, 2, 0, 5]);
 }
 
 #[test]
