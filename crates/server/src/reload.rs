@@ -12,11 +12,11 @@ use engine::Rules;
 use rustls::ServerConfig;
 
 use crate::authentication::{
-    Anonymous, Authentication, AuthenticationError, Authenticator, BanLimits, Challenge, Passwords,
-    Users, read_password_file,
+    Anonymous, AnonymousPolicy, Authentication, AuthenticationError, Authenticator, BanLimits,
+    Challenge, Passwords, Users, read_password_file,
 };
 use crate::authorization::{self, AuthorizationError};
-use crate::config::{Config, ListenerConfig, StopConfig, Transport};
+use crate::config::{Config, ListenerConfig, StopConfig, Transport, Versions};
 use crate::shard::{Command, Shared};
 use crate::tls::{self, TlsError};
 
@@ -37,6 +37,10 @@ pub(crate) struct ListenerPolicy {
     /// What TLS handshakes are made with; `None` for plain TCP.
     pub(crate) tls: Option<Arc<ServerConfig>>,
     pub(crate) transport: Transport,
+    /// From where Clients are let in without proof, if not as the Server says.
+    pub(crate) anonymous: Option<AnonymousPolicy>,
+    pub(crate) versions: Versions,
+    pub(crate) connections_max: usize,
 }
 
 /// What a configuration names cannot be used.
@@ -87,6 +91,11 @@ impl Policy {
         self.listener(number).map_or("", |listener| &listener.name)
     }
 
+    /// From where Clients are let in without proof at a listener, if not as the Server says.
+    pub(crate) fn anonymous(&self, number: u16) -> Option<AnonymousPolicy> {
+        self.listener(number)?.anonymous
+    }
+
     /// That of a listener, by its number.
     pub(crate) fn listener(&self, number: u16) -> Option<&ListenerPolicy> {
         self.listeners.get(usize::from(number))
@@ -104,6 +113,9 @@ impl ListenerPolicy {
                 source,
             })?,
             transport: config.transport,
+            anonymous: config.anonymous,
+            versions: config.versions,
+            connections_max: config.connections_max.unwrap_or(usize::MAX),
         })
     }
 }

@@ -501,6 +501,7 @@ fn settings(config: &Config, hands_out: bool, segments: usize) -> Settings {
     let random = || std::hash::RandomState::new().hash_one(0_u8);
     let limits = &config.limits;
     Settings {
+        listener_count: config.listeners.len(),
         server_limits: ServerLimits {
             maximum_packet_size_bytes: limits.maximum_packet_size_bytes,
             receive_maximum: limits.receive_maximum,

@@ -232,7 +232,10 @@ fn greet(args: &ServeArgs, config: &Config, server: &Server, elapsed: Duration) 
         let url = url(*address, of);
         text.push_str(&format!(
             "  MQTT        {url:<32} {}\n",
-            who_gets_in(address.ip(), config.authentication.anonymous)
+            who_gets_in(
+                address.ip(),
+                of.anonymous.unwrap_or(config.authentication.anonymous)
+            )
         ));
     }
     text.push_str(&where_state_is(&config.storage));

@@ -60,7 +60,7 @@ impl Authenticator for Anonymous {
         if attempt.user_name.is_some() && passwords.is_some_and(|passwords| passwords.has_users()) {
             return Some(wrong());
         }
-        let is_allowed = match self.policy {
+        let is_allowed = match attempt.anonymous.unwrap_or(self.policy) {
             AnonymousPolicy::Never => false,
             AnonymousPolicy::Loopback => attempt.peer.ip().to_canonical().is_loopback(),
             AnonymousPolicy::Always => true,
@@ -85,6 +85,14 @@ mod tests {
     use super::*;
 
     fn is_let_in(policy: AnonymousPolicy, peer: &str) -> bool {
+        is_let_in_at(None, policy, peer)
+    }
+
+    fn is_let_in_at(
+        anonymous: Option<AnonymousPolicy>,
+        policy: AnonymousPolicy,
+        peer: &str,
+    ) -> bool {
         let attempt = Attempt {
             client_id: "a",
             user_name: None,
@@ -92,6 +100,7 @@ mod tests {
             data: None,
             peer: peer.parse().expect("an address"),
             listener: "test",
+            anonymous,
             certificate: None,
             version: proto::Version::V5,
         };
@@ -109,5 +118,12 @@ mod tests {
         assert!(!is_let_in(policy, "192.0.2.1:9"));
         assert!(is_let_in(AnonymousPolicy::Always, "192.0.2.1:9"));
         assert!(!is_let_in(AnonymousPolicy::Never, "127.0.0.1:9"));
+    }
+
+    #[test]
+    fn what_a_listener_says_goes_before_what_the_server_says() {
+        let (never, always) = (AnonymousPolicy::Never, AnonymousPolicy::Always);
+        assert!(is_let_in_at(Some(always), never, "192.0.2.1:9"));
+        assert!(!is_let_in_at(Some(never), always, "127.0.0.1:9"));
     }
 }

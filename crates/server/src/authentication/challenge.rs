@@ -63,6 +63,7 @@ mod tests {
             data: Some(&Secret::new(data)),
             peer: ([127, 0, 0, 1], 9).into(),
             listener: "test",
+            anonymous: None,
             certificate: None,
             version: proto::Version::V5,
         };

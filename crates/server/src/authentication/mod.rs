@@ -62,6 +62,8 @@ pub struct Attempt<'a> {
     pub peer: SocketAddr,
     /// The name of the listener it came by.
     pub listener: &'a str,
+    /// From where Clients are let in without proof there, if not as the Server says.
+    pub anonymous: Option<AnonymousPolicy>,
     /// The certificate it has shown, if the listener asks for those of Clients and has found it good.
     pub certificate: Option<&'a ClientCertificate>,
     /// What it speaks.
@@ -188,6 +190,7 @@ mod tests {
             data: None,
             peer: ([127, 0, 0, 1], 9).into(),
             listener: "test",
+            anonymous: None,
             certificate: None,
             version: Version::V5,
         };

@@ -191,11 +191,7 @@ fn check_authentication(raw: RawAuthentication) -> Result<AuthenticationConfig, 
         test_method: raw.test_method,
         ..AuthenticationConfig::default()
     };
-    let anonymous = raw.anonymous.map(|anonymous| match anonymous {
-        RawAnonymous::Never => AnonymousPolicy::Never,
-        RawAnonymous::Loopback => AnonymousPolicy::Loopback,
-        RawAnonymous::Always => AnonymousPolicy::Always,
-    });
+    let anonymous = raw.anonymous.map(anonymous_policy);
     set(&mut authentication.anonymous, anonymous);
     if let Some(file) = raw.password_file {
         if file.get_ref().is_empty() {
@@ -250,6 +246,14 @@ fn check_stop(raw: RawStop) -> Result<StopConfig, Fault> {
         }
     }
     Ok(stop)
+}
+
+pub(super) const fn anonymous_policy(raw: RawAnonymous) -> AnonymousPolicy {
+    match raw {
+        RawAnonymous::Never => AnonymousPolicy::Never,
+        RawAnonymous::Loopback => AnonymousPolicy::Loopback,
+        RawAnonymous::Always => AnonymousPolicy::Always,
+    }
 }
 
 /// An empty prefix turns Response Information off.
@@ -456,7 +460,7 @@ fn seconds<T: TryFrom<u64>>(name: &str, value: &Spanned<RawDuration>) -> Result<
 
 /// Most shards; the engine's summaries are sets of so many bits.
 const SHARDS_MAX: u16 = 64;
-const CONNECTIONS_MAX: usize = 100_000_000;
+pub(super) const CONNECTIONS_MAX: usize = 100_000_000;
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 const LOGIN_THREADS_MAX: usize = 64;

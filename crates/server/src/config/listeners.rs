@@ -8,12 +8,15 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use proto::Version;
 use toml::Spanned;
 
-use super::checked::Fault;
+use super::checked::{CONNECTIONS_MAX, Fault, anonymous_policy, within};
 use super::raw::{
     RawCertificate, RawClientCertificates, RawListener, RawTls, RawTlsVersion, RawTransport,
+    RawVersion,
 };
+use crate::authentication::AnonymousPolicy;
 
 /// Where a Server listens, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +29,42 @@ pub struct ListenerConfig {
     pub tls: Option<TlsConfig>,
     /// What carries packets. Default: `stream`.
     pub transport: Transport,
+    /// From where Clients are let in without proof here. Default: as `[authentication]` has it.
+    pub anonymous: Option<AnonymousPolicy>,
+    /// Which versions of MQTT are spoken here. Default: all.
+    pub versions: Versions,
+    /// Connections at once here; more are told 0x97. Default: as many as the Server has room for.
+    pub connections_max: Option<usize>,
+}
+
+/// A set of versions of MQTT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Versions(u8);
+
+impl Versions {
+    /// Every version there is.
+    pub const ALL: Self = Self(0b111);
+
+    /// Whether `version` is one of them.
+    #[must_use]
+    pub const fn contains(self, version: Version) -> bool {
+        self.0 & Self::bit(version) != 0
+    }
+
+    const fn bit(version: Version) -> u8 {
+        match version {
+            Version::V31 => 1,
+            Version::V311 => 2,
+            Version::V5 => 4,
+        }
+    }
+}
+
+impl FromIterator<Version> for Versions {
+    fn from_iter<I: IntoIterator<Item = Version>>(versions: I) -> Self {
+        let bits = versions.into_iter().map(Self::bit);
+        Self(bits.fold(0, |all, bit| all | bit))
+    }
 }
 
 /// What carries packets inside TCP or TLS.
@@ -92,6 +131,9 @@ impl From<SocketAddr> for ListenerConfig {
             address,
             tls: None,
             transport: Transport::default(),
+            anonymous: None,
+            versions: Versions::ALL,
+            connections_max: None,
         }
     }
 }
@@ -137,12 +179,36 @@ pub(super) fn check(raw: Spanned<Vec<RawListener>>) -> Result<Vec<ListenerConfig
                 None | Some(RawTransport::Stream) => Transport::Stream,
                 Some(RawTransport::WebSocket) => Transport::WebSocket,
             },
+            anonymous: listener.anonymous.map(anonymous_policy),
+            versions: listener
+                .versions
+                .map_or(Ok(Versions::ALL), check_versions)?,
+            connections_max: listener
+                .connections_max
+                .map(|max| within("connections_max", &max, 1..=CONNECTIONS_MAX))
+                .transpose()?,
         });
     }
     if listeners.is_empty() {
         return Err(fault("at least one listener is needed".to_owned()));
     }
     Ok(listeners)
+}
+
+fn check_versions(raw: Spanned<Vec<RawVersion>>) -> Result<Versions, Fault> {
+    if raw.get_ref().is_empty() {
+        return Err(Fault {
+            span: Some(raw.span()),
+            message: "versions must name one at least of 3.1, 3.1.1 and 5.0".to_owned(),
+        });
+    }
+    let versions = raw.into_inner().into_iter();
+    let versions = versions.map(|version| match version {
+        RawVersion::V31 => Version::V31,
+        RawVersion::V311 => Version::V311,
+        RawVersion::V5 => Version::V5,
+    });
+    Ok(versions.collect())
 }
 
 fn check_tls(raw: Spanned<RawTls>) -> Result<TlsConfig, Fault> {

@@ -17,6 +17,7 @@ pub use checked::{AuthenticationConfig, Config, ServerBounds, StopConfig};
 pub use error::{ConfigError, Problem};
 pub use listeners::{
     CertificateFiles, ClientCertificates, ListenerConfig, TlsConfig, TlsVersion, Transport,
+    Versions,
 };
 pub use storage::{FilterLevel, Recovery, StorageConfig};
 
@@ -47,6 +48,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::authentication::AnonymousPolicy;
 
     fn error(text: &str) -> String {
         parse(text, Path::new("vencejo.toml"))
@@ -146,10 +148,6 @@ mod tests {
             (
                 "[[listeners]]\nport = 1883",
                 "unknown key `port`, expected one of name, address, tls",
-            ),
-            (
-                "[[listeners]]\naddress = \"127.0.0.1:1\"\ntransport = \"websockets\"",
-                "did you mean `websocket`?",
             ),
             ("limits = 3", "expected a table"),
             (
@@ -286,6 +284,23 @@ mod tests {
     }
 
     #[test]
+    fn wrong_value_of_a_listener_is_pointed_at() {
+        let cases = [
+            ("transport = \"websockets\"", "did you mean `websocket`?"),
+            ("versions = []", "3:12: versions must name one at least"),
+            ("versions = [\"5\"]", "did you mean `5.0`?"),
+            (
+                "connections_max = 0",
+                "3:19: connections_max must be from 1",
+            ),
+        ];
+        for (text, expected) in cases {
+            let said = error(&format!("[[listeners]]\naddress = \"127.0.0.1:1\"\n{text}"));
+            assert!(said.contains(expected), "{text}: {said}");
+        }
+    }
+
+    #[test]
     fn unreadable_file_is_named() {
         let error = load(Path::new("/nowhere/vencejo.toml"))
             .expect_err("is not there")
@@ -317,6 +332,12 @@ mod tests {
         assert_eq!(secure.min_version, TlsVersion::Tls13);
         assert!(secure.client_ca.is_some() && secure.crl.is_some());
         assert_eq!(listeners[1].transport, Transport::WebSocket);
+        assert_eq!(listeners[0].anonymous, Some(AnonymousPolicy::Never));
+        assert_eq!(
+            listeners[0].versions,
+            [proto::Version::V5].into_iter().collect()
+        );
+        assert_eq!(listeners[0].connections_max, Some(500));
         let changed = format!("{config:?}").replace("listeners: [], ", "");
         let default = format!("{default:?}").replace("listeners: [], ", "");
         let words = |text: &str| text.split(", ").map(str::to_owned).collect::<Vec<_>>();

@@ -35,6 +35,19 @@ pub(super) struct RawListener {
     pub(super) address: RawAddress,
     pub(super) tls: Option<Spanned<RawTls>>,
     pub(super) transport: Option<RawTransport>,
+    pub(super) anonymous: Option<RawAnonymous>,
+    pub(super) versions: Option<Spanned<Vec<RawVersion>>>,
+    pub(super) connections_max: Option<Spanned<usize>>,
+}
+
+#[derive(Clone, Copy, Debug, serde::Deserialize)]
+pub(super) enum RawVersion {
+    #[serde(rename = "3.1")]
+    V31,
+    #[serde(rename = "3.1.1")]
+    V311,
+    #[serde(rename = "5.0")]
+    V5,
 }
 
 #[derive(Clone, Copy, Debug, serde::Deserialize)]

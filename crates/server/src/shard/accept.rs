@@ -79,8 +79,16 @@ impl<S: Store> Shard<S> {
             let number = *number;
             match socket.accept() {
                 Ok((socket, peer)) => {
-                    let before = self.shared.connections.fetch_add(1, Ordering::Relaxed);
-                    let is_over_limit = before >= self.shared.settings.connections_max;
+                    let (before, before_here) = self.shared.enter(number);
+                    let of = self.policy.listener(number);
+                    let max_here = of.map_or(usize::MAX, |of| of.connections_max);
+                    if before_here >= max_here.saturating_add(REFUSALS_MAX) {
+                        // Not even room to be told so.
+                        self.shared.leave(number);
+                        continue;
+                    }
+                    let is_over_limit =
+                        before >= self.shared.settings.connections_max || before_here >= max_here;
                     self.place(Accepted {
                         socket,
                         listener: number,
@@ -159,7 +167,7 @@ impl<S: Store> Shard<S> {
             is_over_limit,
         } = accepted;
         if !matches!(self.stopping, Stopping::No) {
-            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+            self.shared.leave(listener);
             return;
         }
         crate::listener::prepare_accepted(&socket);
@@ -173,7 +181,7 @@ impl<S: Store> Shard<S> {
             Ok(socket) => socket,
             Err(error) => {
                 tracing::error!(%peer, %error, "a connection cannot be secured");
-                self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+                self.shared.leave(listener);
                 return;
             }
         };
@@ -198,7 +206,7 @@ impl<S: Store> Shard<S> {
                 .register(connection.socket.source(), token, interest)
         {
             tracing::error!(peer = %connection.peer, %error, "socket cannot be watched");
-            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+            self.shared.leave(connection.listener);
             return None;
         }
         entry.insert(connection);

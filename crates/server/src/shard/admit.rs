@@ -34,6 +34,13 @@ impl<S: Store> Shard<S> {
         let listener = connection.listener;
         let peer = connection.peer.ip();
         let certificate = connection.socket.certificate();
+        let of = self.policy.listener(listener);
+        if of.is_some_and(|of| !of.versions.contains(connect.version)) {
+            // [MQTT-3.1.2-2] [v3.1.1 MQTT-3.1.2-2]
+            let reason = ReasonCode::UnsupportedProtocolVersion;
+            let error = ConnectionError::refused(reason, "this version is not spoken here");
+            return self.refuse(key, &error);
+        }
         if let Some(error) = self.refusal(is_over_limit, &connect) {
             return self.refuse(key, &error);
         }
@@ -215,9 +222,7 @@ impl<S: Store> Shard<S> {
         let mut connection = self.connections.remove(index_of(key));
         if let Err(error) = self.poll.registry().deregister(connection.socket.source()) {
             tracing::error!(peer = %connection.peer, %error, "socket cannot be moved");
-            self.shared
-                .connections
-                .fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+            self.shared.leave(connection.listener);
             return;
         }
         let Connection {
@@ -319,6 +324,7 @@ impl<S: Store> Shard<S> {
             data: auth.data.as_ref(),
             peer,
             listener: self.policy.listener_name(listener),
+            anonymous: self.policy.anonymous(listener),
             certificate: certificate.as_ref(),
             version,
         };

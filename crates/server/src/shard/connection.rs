@@ -73,6 +73,7 @@ impl Pending {
             data: self.data.as_ref(),
             peer,
             listener: self.policy.listener_name(self.listener),
+            anonymous: self.policy.anonymous(self.listener),
             certificate: self.certificate.as_ref(),
             version: self.connect.version,
         };

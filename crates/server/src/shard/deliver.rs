@@ -7,7 +7,6 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use engine::{ConnectionKey, Output};
@@ -395,7 +394,7 @@ impl<S: Store> Shard<S> {
         }
         let mut connection = self.connections.remove(index_of(key));
         connection.unsent.return_to(&mut self.pool);
-        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        self.shared.leave(connection.listener);
         if let Err(error) = self.poll.registry().deregister(connection.socket.source()) {
             tracing::debug!(peer = %connection.peer, %error, "socket was not watched");
         }

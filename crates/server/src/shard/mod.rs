@@ -63,6 +63,8 @@ pub(crate) struct Shared {
     pub(crate) barriers: Barriers,
     /// Sockets open in all shards.
     pub(crate) connections: AtomicUsize,
+    /// The same by listener.
+    entered: Box<[AtomicUsize]>,
     pub(crate) mailboxes: Arc<[Mailbox]>,
     pub(crate) settings: Settings,
     /// Where logins are verified.
@@ -92,6 +94,9 @@ impl Shared {
             failure: OnceLock::new(),
             barriers: Barriers::default(),
             connections: AtomicUsize::new(0),
+            entered: (0..settings.listener_count)
+                .map(|_| AtomicUsize::new(0))
+                .collect(),
             mailboxes,
             verifiers: Verifiers::new(settings.login_threads, settings.logins_waiting_max),
             settings,
@@ -100,6 +105,23 @@ impl Shared {
             users,
             commanders: OnceLock::new(),
             reload_refused: Mutex::new(None),
+        }
+    }
+
+    /// Counts a socket that came in by a listener; returns how many were open before, in all and there.
+    fn enter(&self, listener: u16) -> (usize, usize) {
+        let there = self.entered.get(usize::from(listener));
+        (
+            self.connections.fetch_add(1, Ordering::Relaxed),
+            there.map_or(0, |there| there.fetch_add(1, Ordering::Relaxed)),
+        )
+    }
+
+    /// Counts the end of such a socket.
+    fn leave(&self, listener: u16) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+        if let Some(there) = self.entered.get(usize::from(listener)) {
+            there.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -139,6 +161,7 @@ impl Shared {
 /// What a shard is told once.
 #[derive(Debug)]
 pub(crate) struct Settings {
+    pub(crate) listener_count: usize,
     pub(crate) server_limits: ServerLimits,
     /// Connections served at once.
     pub(crate) connections_max: usize,

@@ -6,7 +6,6 @@
 
 use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -312,8 +311,8 @@ impl<S: Store> Shard<S> {
             error = "a broken invariant of this Server",
             "connection closed after a panic in its packet"
         );
-        if self.moving.take().is_some() {
-            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        if let Some((_, moving)) = self.moving.take() {
+            self.shared.leave(moving.listener);
         }
         let error = ConnectionError::refused(
             ReasonCode::ImplementationSpecificError,

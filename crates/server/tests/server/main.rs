@@ -14,6 +14,7 @@ mod connections;
 mod delivery;
 mod durable;
 mod expiring;
+mod listeners;
 mod logins;
 mod open_files;
 mod operating;

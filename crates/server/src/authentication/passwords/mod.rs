@@ -183,6 +183,8 @@ mod tests {
             peer: ([127, 0, 0, 1], 9).into(),
             version: Version::V5,
             listener: "tcp",
+            certificate: None,
+            anonymous: None,
         };
         passwords.authenticate(&attempt, &mut Exchange::default())
     }
