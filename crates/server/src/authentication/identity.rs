@@ -33,14 +33,14 @@ impl Identity {
     }
 
     /// The same with where it comes from, as rules see it.
-    pub(crate) fn principal(self, peer: SocketAddr) -> Principal {
+    pub(crate) fn principal(self, peer: SocketAddr, listener: &str) -> Principal {
         Principal {
             user: self.user,
             groups: self.groups,
             attributes: self.attributes,
             is_administrator: self.is_administrator,
             address: Some(peer.ip()),
-            listener: None,
+            listener: Some(listener.into()),
         }
     }
 

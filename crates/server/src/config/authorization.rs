@@ -13,6 +13,7 @@ use proto::Qos;
 use toml::Spanned;
 
 use super::checked::{Fault, within};
+use super::listeners::ListenerConfig;
 use super::raw::{RawAction, RawAuthorization, RawEffect, RawRule};
 
 /// What Clients may do.
@@ -25,12 +26,16 @@ pub struct AuthorizationConfig {
 }
 
 impl AuthorizationConfig {
-    pub(super) fn check(raw: Spanned<RawAuthorization>) -> Result<Self, Fault> {
+    /// Judges what was written; a rule may name one of `listeners`.
+    pub(super) fn check(
+        raw: Spanned<RawAuthorization>,
+        listeners: &[ListenerConfig],
+    ) -> Result<Self, Fault> {
         let span = raw.span();
         let raw = raw.into_inner();
         let mut rules = Vec::new();
         for (number, rule) in (1..).zip(raw.rules) {
-            rules.push(check_rule(number, rule)?);
+            rules.push(check_rule(number, rule, listeners)?);
         }
         let acl_file = raw.acl_file.map(check_path).transpose()?;
         if rules.is_empty() && acl_file.is_none() {
@@ -55,7 +60,7 @@ fn check_path(path: Spanned<String>) -> Result<PathBuf, Fault> {
     Ok(path.into_inner().into())
 }
 
-fn check_rule(number: usize, raw: RawRule) -> Result<Rule, Fault> {
+fn check_rule(number: usize, raw: RawRule, listeners: &[ListenerConfig]) -> Result<Rule, Fault> {
     let effect = match raw.effect {
         RawEffect::Allow => Effect::Allow,
         RawEffect::Deny => Effect::Deny,
@@ -86,6 +91,7 @@ fn check_rule(number: usize, raw: RawRule) -> Result<Rule, Fault> {
             groups: names("groups", raw.groups)?,
             client_ids: names("client_ids", raw.client_ids)?,
             addresses: check_addresses(raw.addresses)?,
+            listeners: check_listeners(raw.listeners, listeners)?,
             anonymous: raw.anonymous,
             administrator: raw.administrator,
             attributes: raw
@@ -143,6 +149,26 @@ fn check_addresses(
         })
     };
     addresses.into_inner().into_iter().map(parse).collect()
+}
+
+/// One that is misspelt would make a rule that never counts.
+fn check_listeners(
+    list: Option<Spanned<Vec<Spanned<String>>>>,
+    listeners: &[ListenerConfig],
+) -> Result<BTreeSet<Arc<str>>, Fault> {
+    let is_known = |name: &Spanned<String>| listeners.iter().any(|one| one.name == *name.get_ref());
+    let mut all = list.iter().flat_map(|list| list.get_ref());
+    if let Some(name) = all.find(|name| !is_known(name)) {
+        let names: Vec<&str> = listeners.iter().map(|one| one.name.as_str()).collect();
+        return Err(Fault {
+            span: Some(name.span()),
+            message: format!(
+                "listeners: there is no such listener, only {}",
+                names.join(", ")
+            ),
+        });
+    }
+    names("listeners", list)
 }
 
 /// A condition that nothing fits would make a rule that never counts, which nobody means.

@@ -180,8 +180,10 @@ impl Config {
         config.authentication = check_authentication(raw.authentication)?;
         config.storage = StorageConfig::check(raw.storage)?;
         config.stop = check_stop(raw.stop)?;
-        let authorization = raw.authorization.map(AuthorizationConfig::check);
-        config.authorization = authorization.transpose()?;
+        if let Some(authorization) = raw.authorization {
+            let authorization = AuthorizationConfig::check(authorization, &config.listeners)?;
+            config.authorization = Some(authorization);
+        }
         Ok(config)
     }
 }

@@ -208,6 +208,10 @@ mod tests {
                 "topics = [\"a\"]\nusers = [\"\"]",
                 "5:10: users: a name is not empty",
             ),
+            (
+                "topics = [\"a\"]\nlisteners = [\"lan\"]",
+                "5:14: listeners: there is no such listener, only 127.0.0.1:1883",
+            ),
             ("topics = [\"a\"]\nactions = []", "5:11: actions is empty"),
             (
                 "topics = [\"a\"]\nactions = [\"publsh\"]",

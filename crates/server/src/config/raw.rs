@@ -190,6 +190,7 @@ pub(super) struct RawRule {
     pub(super) groups: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) client_ids: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) addresses: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) listeners: Option<Spanned<Vec<Spanned<String>>>>,
     pub(super) anonymous: Option<bool>,
     pub(super) administrator: Option<bool>,
     #[serde(default)]

@@ -108,9 +108,12 @@ impl<S: Store> Shard<S> {
         let Some(connection) = self.connection_mut(key) else {
             return;
         };
-        let peer = connection.peer;
+        let (peer, listener) = (connection.peer, connection.listener);
         match decision {
             Decision::Allow { identity, data } => {
+                let listener = pending.policy.listener_name(listener);
+                let expires_at = identity.expires_at;
+                let principal = Arc::new(identity.principal(peer, listener));
                 let mut connect = pending.connect;
                 let is_assigned_client_id = connect.client_id.is_empty();
                 if is_assigned_client_id {
@@ -122,8 +125,8 @@ impl<S: Store> Shard<S> {
                         connect,
                         is_assigned_client_id,
                         data,
-                        expires_at: identity.expires_at,
-                        principal: Arc::new(identity.principal(peer)),
+                        expires_at,
+                        principal,
                     },
                 );
             }

@@ -179,6 +179,37 @@ fn contains(packet: &[u8], text: &[u8]) -> bool {
     packet.windows(text.len()).any(|window| window == text)
 }
 
+#[test]
+fn rule_for_a_listener_is_for_those_who_came_by_it() {
+    let text = r#"
+        [[listeners]]
+        name = "inside"
+        address = "127.0.0.1:0"
+        [[listeners]]
+        name = "outside"
+        address = "127.0.0.1:0"
+        [[authorization.rules]]
+        effect = "allow"
+        topics = ["a"]
+        listeners = ["inside"]
+    "#;
+    let parsed = config::parse(text, "test.toml".as_ref()).expect("a configuration");
+    let server = Server::start(Config {
+        listeners: parsed.listeners,
+        authorization: parsed.authorization,
+        ..config(2)
+    });
+    let server = server.expect("the Server starts");
+    for (address, code) in server.listeners().into_iter().zip([0, 0x80]) {
+        // Some of them move to another shard.
+        for n in 0..8 {
+            let mut client = Raw::v311(address, &format!("client-{n}"));
+            client.say(&subscribe_v311("a", 0));
+            assert_eq!(client.hear().last(), Some(&code));
+        }
+    }
+}
+
 /// Takes everyone for the user whose name it gives.
 #[derive(Debug)]
 struct Believes;
