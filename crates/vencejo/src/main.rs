@@ -5,6 +5,7 @@
 
 mod bans;
 mod demo;
+mod explain;
 mod inspect;
 mod port_owner;
 mod serve;
@@ -20,6 +21,7 @@ use clap::{Parser, Subcommand};
 
 use bans::BanArgs;
 use demo::DemoArgs;
+use explain::ExplainArgs;
 use serve::ServeArgs;
 use storage::{BackupArgs, RestoreArgs, StoreArgs};
 use tls::TlsArgs;
@@ -50,6 +52,7 @@ enum Command {
     Backup(BackupArgs),
     Restore(RestoreArgs),
     Store(StoreArgs),
+    Explain(Box<ExplainArgs>),
     Tls(TlsArgs),
     User(UserArgs),
     Ban(BanArgs),
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Command::Backup(args) => report(storage::back_up(&args), false),
         Command::Restore(args) => report(storage::restore(&args), false),
         Command::Store(args) => report(storage::run(&args), false),
+        Command::Explain(args) => report(explain::run(&args), false),
         Command::Tls(args) => report(tls::run(&args), false),
         Command::User(args) => report(users::run(&args), false),
         Command::Ban(args) => report(bans::run(&args), false),

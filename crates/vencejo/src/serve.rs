@@ -100,7 +100,7 @@ pub(crate) const EX_UNAVAILABLE: u8 = 69;
 /// sysexits: reading or writing failed.
 pub(crate) const EX_IOERR: u8 = 74;
 /// sysexits: the configuration is wrong.
-const EX_CONFIG: u8 = 78;
+pub(crate) const EX_CONFIG: u8 = 78;
 
 /// Serves until SIGTERM or SIGINT.
 pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {

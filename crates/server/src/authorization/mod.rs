@@ -9,11 +9,13 @@ mod acl_file;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use engine::{Actions, Notation, Rule, Rules, TopicPattern, Topics, Who};
+use engine::{Actions, Notation, Rule, TopicPattern, Topics, Who};
 
 use crate::config::Config;
 
 pub use acl_file::{AclError, parse as parse_acl};
+// To ask them as a Server does.
+pub use engine::{Principal, Request, Rules, Subject};
 
 /// Why there are no rules to serve by.
 #[derive(Debug, thiserror::Error)]
@@ -117,8 +119,6 @@ fn sys_rule(rule: Rule) -> Rule {
 
 #[cfg(test)]
 mod tests {
-    use engine::{Principal, Request, Subject};
-
     use super::*;
     use crate::config::AuthorizationConfig;
     use crate::testing::TempFolder;

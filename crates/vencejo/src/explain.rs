@@ -1,0 +1,282 @@
+//! `vencejo explain`: what a Client would be allowed, and which rule says so.
+//!
+//! Owns: its flags and what it prints. Does not own: the rules (see `server::authorization`).
+//! Start reading at [`run`]. Invariant: it asks the rules that a server with this file would ask.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+use proto::Qos;
+use proto::topic::{check_filter, check_name};
+use server::authorization::{self, Principal, Request, Subject};
+use server::config::{self, Config};
+
+use crate::serve::{self, EX_CONFIG};
+use crate::tools::Failure;
+
+/// Say what a client may do, and which rule decides; exit code 1 if it may not
+#[derive(Args, Clone, Debug)]
+#[command(disable_help_flag = true)]
+pub(crate) struct ExplainArgs {
+    /// Configuration file (TOML)
+    #[arg(short = 'c', long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Its user, as if proven [default: anonymous]
+    #[arg(short = 'u', long, value_name = "NAME")]
+    user: Option<String>,
+    /// Its Client Identifier
+    #[arg(short = 'i', long, value_name = "ID", default_value = "client")]
+    client_id: String,
+    /// A group of its user; may be repeated
+    #[arg(long, value_name = "NAME")]
+    group: Vec<String>,
+    /// What else is known of its user; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = parse_attribute)]
+    attribute: Vec<(String, String)>,
+    /// Its user is an administrator
+    #[arg(long)]
+    administrator: bool,
+    /// Where it connects from
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
+    address: IpAddr,
+    /// The name of the listener it connects to [default: the first]
+    #[arg(long, value_name = "NAME")]
+    listener: Option<String>,
+    #[command(subcommand)]
+    wish: Wish,
+    /// Print help
+    #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help)]
+    help: Option<bool>,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+enum Wish {
+    /// To publish to a topic
+    Publish {
+        /// Topic Name
+        #[arg(value_parser = parse_topic)]
+        topic: String,
+        /// At this QoS
+        #[arg(short = 'q', long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
+        qos: u8,
+        /// To be retained
+        #[arg(short = 'r', long)]
+        retain: bool,
+    },
+    /// To subscribe to a filter
+    Subscribe {
+        /// Topic Filter
+        #[arg(value_parser = parse_filter)]
+        filter: String,
+    },
+    /// To be sent what was published to a topic
+    Receive {
+        /// Topic Name
+        #[arg(value_parser = parse_topic)]
+        topic: String,
+    },
+}
+
+fn parse_attribute(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').ok_or("wanted NAME=VALUE")?;
+    Ok((pair.0.to_owned(), pair.1.to_owned()))
+}
+
+fn parse_topic(text: &str) -> Result<String, String> {
+    let checked = check_name(text).map_err(|malformed| malformed.to_string());
+    checked.map(|()| text.to_owned())
+}
+
+fn parse_filter(text: &str) -> Result<String, String> {
+    let checked = check_filter(text).map_err(|malformed| malformed.to_string());
+    checked.map(|_| text.to_owned())
+}
+
+/// Prints the decision.
+pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
+    let wrong = |text: String| Failure {
+        text,
+        code: EX_CONFIG,
+    };
+    let config = match &args.config {
+        Some(path) => config::load(path).map_err(|error| wrong(error.to_string()))?,
+        None => Config::default(),
+    };
+    let (text, is_allowed) = explain(args, &config).map_err(wrong)?;
+    serve::print(&text);
+    if is_allowed {
+        Ok(())
+    } else {
+        Err(Failure {
+            text: String::new(),
+            code: 1,
+        })
+    }
+}
+
+/// The decision in words, and whether it is yes.
+fn explain(args: &ExplainArgs, config: &Config) -> Result<(String, bool), String> {
+    let rules = authorization::rules(config).map_err(|error| error.to_string())?;
+    let principal = principal(args, config)?;
+    let subject = Subject {
+        principal: &principal,
+        client_id: &args.client_id,
+    };
+    let request = match &args.wish {
+        // Whatever the rules say.
+        Wish::Publish { topic, .. } if topic == "$SYS" || topic.starts_with("$SYS/") => {
+            return Ok(("denied: $SYS is the Server's\n".to_owned(), false));
+        }
+        Wish::Publish { topic, qos, retain } => Request::Publish {
+            topic,
+            qos: Qos::from_level(*qos).unwrap_or_default(),
+            retain: *retain,
+        },
+        Wish::Subscribe { filter } => Request::Subscribe { filter },
+        Wish::Receive { topic } => Request::Receive { topic },
+    };
+    let decision = rules.decide(&rules.applying(subject), subject, request);
+    let said = if decision.is_allowed {
+        "allowed"
+    } else {
+        "denied"
+    };
+    let mut text = format!("{said}: {}\n", decision.reason());
+    if decision.is_allowed && matches!(args.wish, Wish::Subscribe { .. }) {
+        text.push_str(&format!(
+            "QoS {} at most; what is sent is judged again, by its topic (explain receive)\n",
+            decision.qos_max().level()
+        ));
+    }
+    Ok((text, decision.is_allowed))
+}
+
+fn principal(args: &ExplainArgs, config: &Config) -> Result<Principal, String> {
+    let mut names = config.listeners.iter().map(|listener| &listener.name);
+    let listener = match &args.listener {
+        Some(name) if !names.any(|known| known == name) => {
+            return Err(format!("error: there is no listener {name:?}"));
+        }
+        Some(name) => Some(name.as_str().into()),
+        None => names.next().map(|name| name.as_str().into()),
+    };
+    let groups: BTreeSet<Arc<str>> = args.group.iter().map(|name| name.as_str().into()).collect();
+    let attributes: BTreeMap<Arc<str>, Arc<str>> = args
+        .attribute
+        .iter()
+        .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
+        .collect();
+    let is_somebody = !groups.is_empty() || !attributes.is_empty() || args.administrator;
+    if is_somebody && args.user.is_none() {
+        return Err(
+            "error: only a --user has groups, attributes, or is an administrator".to_owned(),
+        );
+    }
+    Ok(Principal {
+        user: args.user.as_deref().map(Arc::from),
+        groups,
+        attributes,
+        is_administrator: args.administrator,
+        address: Some(args.address),
+        listener,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: ExplainArgs,
+    }
+
+    fn said(line: &str) -> Result<(String, bool), String> {
+        let text = r#"
+            [[listeners]]
+            name = "inside"
+            address = "127.0.0.1:1"
+            [[listeners]]
+            name = "outside"
+            address = "127.0.0.1:2"
+            [[authorization.rules]]
+            name = "no secrets outside"
+            effect = "deny"
+            topics = ["secret/#"]
+            listeners = ["outside"]
+            [[authorization.rules]]
+            name = "own topics"
+            effect = "allow"
+            topics = ["${username}/${clientid}/#"]
+            qos_max = 1
+            retain = false
+            [[authorization.rules]]
+            effect = "allow"
+            actions = ["subscribe"]
+            topics = ["secret/#"]
+            groups = ["ops"]
+            addresses = ["10.0.0.0/8"]
+        "#;
+        let config = config::parse(text, "test.toml".as_ref()).unwrap();
+        let words = ["explain"].into_iter().chain(line.split(' '));
+        explain(&Line::try_parse_from(words).unwrap().args, &config)
+    }
+
+    #[test]
+    fn the_decision_is_told_with_its_rule() {
+        let subscribing =
+            "QoS 2 at most; what is sent is judged again, by its topic (explain receive)\n";
+        for (line, is_allowed, text) in [
+            (
+                "-u ann -i c publish ann/c/x",
+                true,
+                "allowed: own topics\n".to_owned(),
+            ),
+            (
+                "-u ann -i d publish ann/c/x",
+                false,
+                "denied: no rule allows it\n".to_owned(),
+            ),
+            (
+                "-u ann -i c publish ann/c/x -q 2",
+                false,
+                "denied: no rule allows it\n".to_owned(),
+            ),
+            (
+                "-u ann -i c publish ann/c/x --retain",
+                false,
+                "denied: no rule allows it\n".to_owned(),
+            ),
+            (
+                "-u a --group ops --address 10.1.1.1 subscribe secret/+",
+                true,
+                format!("allowed: rule 3\n{subscribing}"),
+            ),
+            (
+                "-u a --group ops --address 10.1.1.1 --listener outside receive secret/a",
+                false,
+                "denied: no secrets outside\n".to_owned(),
+            ),
+            (
+                "-u a --administrator publish $SYS/a",
+                false,
+                "denied: $SYS is the Server's\n".to_owned(),
+            ),
+            (
+                "-u a --administrator receive $SYS/broker/uptime",
+                true,
+                "allowed: administrators read $SYS\n".to_owned(),
+            ),
+        ] {
+            assert_eq!(said(line), Ok((text, is_allowed)), "{line}");
+        }
+        assert!(said("--group ops publish a").is_err());
+        assert!(said("--listener nowhere publish a").is_err());
+    }
+}
