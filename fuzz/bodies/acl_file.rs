@@ -10,7 +10,7 @@ use vencejo_proto::topic;
 use vencejo_server::authorization::{Principal, Request, Rules, Subject, parse_acl};
 
 /// `data` is the topic, the user (none if empty), the Client Identifier, each ended by a zero, and the file.
-pub fn run(data: &[u8]) {
+pub(crate) fn run(data: &[u8]) {
     let mut parts = data.splitn(4, |byte| *byte == 0);
     let mut next = || parts.next().unwrap_or_default();
     let (name, user, client_id, file) = (next(), next(), next(), next());

@@ -71,10 +71,13 @@ impl Policy {
             Some(given) => given.clone(),
             None => authenticators(config, users)?,
         };
+        let has_users = config.authentication.password_file.is_some()
+            || users.is_some_and(|users| users.accounts().is_some());
+        let rules = authorization::rules(config, has_users);
         let listeners = config.listeners.iter().map(ListenerPolicy::new);
         let policy = Self {
             authentication,
-            rules: Arc::new(authorization::rules(config).map_err(PolicyError::Authorization)?),
+            rules: Arc::new(rules.map_err(PolicyError::Authorization)?),
             ban_limits: config.authentication.bans,
             stop: config.stop.clone(),
             listeners: listeners.collect::<Result<_, _>>()?,

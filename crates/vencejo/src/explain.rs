@@ -3,7 +3,6 @@
 //! Owns: its flags and what it prints. Does not own: the rules (see `server::authorization`).
 //! Start reading at [`run`]. Invariant: it asks the rules that a server with this file would ask.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,6 +10,7 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use proto::Qos;
 use proto::topic::{check_filter, check_name};
+use server::authentication::{Identity, Users};
 use server::authorization::{self, Principal, Request, Subject};
 use server::config::{self, Config};
 
@@ -30,7 +30,7 @@ pub(crate) struct ExplainArgs {
     /// Its Client Identifier
     #[arg(short = 'i', long, value_name = "ID", default_value = "client")]
     client_id: String,
-    /// A group of its user; may be repeated
+    /// A group of its user, beside those that the data folder knows; may be repeated
     #[arg(long, value_name = "NAME")]
     group: Vec<String>,
     /// What else is known of its user; may be repeated
@@ -119,8 +119,14 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
 
 /// The decision in words, and whether it is yes.
 fn explain(args: &ExplainArgs, config: &Config) -> Result<(String, bool), String> {
-    let rules = authorization::rules(config).map_err(|error| error.to_string())?;
-    let principal = principal(args, config)?;
+    let users = Users::open(&config.storage.data).map_err(|error| error.to_string())?;
+    let users = users.accounts();
+    let has_users = users.is_some() || config.authentication.password_file.is_some();
+    let rules = authorization::rules(config, has_users).map_err(|error| error.to_string())?;
+    let known = args.user.as_deref().zip(users.as_ref());
+    let known = known.and_then(|(name, users)| users.find(name));
+    let known = known.map(|account| &account.identity);
+    let principal = principal(args, known, config)?;
     let subject = Subject {
         principal: &principal,
         client_id: &args.client_id,
@@ -154,7 +160,12 @@ fn explain(args: &ExplainArgs, config: &Config) -> Result<(String, bool), String
     Ok((text, decision.is_allowed))
 }
 
-fn principal(args: &ExplainArgs, config: &Config) -> Result<Principal, String> {
+/// What the flags say, and what is known of a user of the data folder.
+fn principal(
+    args: &ExplainArgs,
+    known: Option<&Identity>,
+    config: &Config,
+) -> Result<Principal, String> {
     let mut names = config.listeners.iter().map(|listener| &listener.name);
     let listener = match &args.listener {
         Some(name) if !names.any(|known| known == name) => {
@@ -163,12 +174,11 @@ fn principal(args: &ExplainArgs, config: &Config) -> Result<Principal, String> {
         Some(name) => Some(name.as_str().into()),
         None => names.next().map(|name| name.as_str().into()),
     };
-    let groups: BTreeSet<Arc<str>> = args.group.iter().map(|name| name.as_str().into()).collect();
-    let attributes: BTreeMap<Arc<str>, Arc<str>> = args
-        .attribute
-        .iter()
-        .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
-        .collect();
+    let known = known.cloned().unwrap_or_default();
+    let (mut groups, mut attributes) = (known.groups, known.attributes);
+    groups.extend(args.group.iter().map(|name| Arc::from(name.as_str())));
+    let named = args.attribute.iter();
+    attributes.extend(named.map(|(name, value)| (name.as_str().into(), value.as_str().into())));
     let is_somebody = !groups.is_empty() || !attributes.is_empty() || args.administrator;
     if is_somebody && args.user.is_none() {
         return Err(
@@ -179,7 +189,7 @@ fn principal(args: &ExplainArgs, config: &Config) -> Result<Principal, String> {
         user: args.user.as_deref().map(Arc::from),
         groups,
         attributes,
-        is_administrator: args.administrator,
+        is_administrator: args.administrator || known.is_administrator,
         address: Some(args.address),
         listener,
     })

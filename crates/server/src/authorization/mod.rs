@@ -47,13 +47,13 @@ pub enum AuthorizationError {
 }
 
 /// The rules that `config` asks for: its own, then the lines of its ACL file, then that administrators may
-/// read `$SYS`. Without `[authorization]` everything is allowed but `$SYS`, which is for administrators and, so
-/// that a first start shows something, for anonymous Clients of this machine.
+/// read `$SYS`. Without `[authorization]` everything is allowed but `$SYS`, which is for administrators and, as
+/// long as there are no users, so that a first start shows something, for anonymous Clients of this machine.
 /// # Errors
 /// The ACL file cannot be read, is empty, or says something that cannot be.
-pub fn rules(config: &Config) -> Result<Rules, AuthorizationError> {
+pub fn rules(config: &Config, has_users: bool) -> Result<Rules, AuthorizationError> {
     let Some(authorization) = &config.authorization else {
-        return Ok(Rules::new(rules_without_configuration()));
+        return Ok(Rules::new(rules_without_configuration(has_users)));
     };
     let mut rules = authorization.rules.clone();
     if let Some(path) = &authorization.acl_file {
@@ -80,21 +80,26 @@ fn load_acl(path: &Path) -> Result<Vec<Rule>, AuthorizationError> {
     }
 }
 
-fn rules_without_configuration() -> Vec<Rule> {
+fn rules_without_configuration(has_users: bool) -> Vec<Rule> {
     let this_machine = Rule {
         who: Who {
             anonymous: Some(true),
             loopback: Some(true),
             ..Who::default()
         },
-        ..sys_rule(Rule::allow("anonymous Clients of this machine read $SYS"))
+        ..sys_rule(Rule::allow(
+            "while there are no users, this machine reads $SYS",
+        ))
     };
-    vec![
+    let mut rules = vec![
         administrators_read_sys(),
-        this_machine,
         sys_rule(Rule::deny("$SYS is for administrators")),
         Rule::allow("there is no [authorization]"),
-    ]
+    ];
+    if !has_users {
+        rules.insert(0, this_machine);
+    }
+    rules
 }
 
 fn administrators_read_sys() -> Rule {
@@ -142,7 +147,8 @@ mod tests {
     /// P12: what the Server says about itself is for those who run it.
     #[test]
     fn sys_is_for_administrators_and_for_a_first_start() {
-        let open = rules(&Config::default()).expect("rules");
+        let open = rules(&Config::default(), false).expect("rules");
+        let with_users = rules(&Config::default(), true).expect("rules");
         let configured = Config {
             authorization: Some(AuthorizationConfig {
                 rules: vec![Rule {
@@ -153,7 +159,7 @@ mod tests {
             }),
             ..Config::default()
         };
-        let configured = rules(&configured).expect("rules");
+        let configured = rules(&configured, false).expect("rules");
         let user = Principal {
             user: Some("ann".into()),
             ..at([127, 0, 0, 1])
@@ -176,6 +182,7 @@ mod tests {
             ] {
                 assert_eq!(may(&open, who, request), is_open, "{who:?}");
                 assert_eq!(may(&configured, who, request), is_configured, "{who:?}");
+                assert_eq!(may(&with_users, who, request), is_configured, "{who:?}");
             }
         }
         for topic in ["a", "$other/a"] {
@@ -200,7 +207,7 @@ mod tests {
                 }),
                 ..Config::default()
             };
-            rules(&config).map_err(|error| error.to_string())
+            rules(&config, false).map_err(|error| error.to_string())
         };
         assert!(with(Some(b"topic read a\n")).is_ok());
         for (text, expected) in [

@@ -340,7 +340,8 @@ impl<S: Store> Shard<S> {
         match authentication.authenticate(method, &attempt, &mut exchange) {
             Decision::Allow { identity, data } => {
                 let expires_at = identity.expires_at.map(|at| instant_of(at, self.now));
-                let principal = Arc::new(identity.principal(peer));
+                let listener = self.policy.listener_name(listener);
+                let principal = Arc::new(identity.principal(peer, listener));
                 if !self.engine.on_reauthenticated(key, &principal) {
                     let text = "the Client has shown that it is another user";
                     let error = ConnectionError::refused(ReasonCode::NotAuthorized, text);
