@@ -13,7 +13,7 @@ use rustls::ServerConfig;
 
 use crate::authentication::{
     Anonymous, AnonymousPolicy, Authentication, AuthenticationError, Authenticator, BanLimits,
-    Challenge, Passwords, Users, read_password_file,
+    Challenge, Passwords, Tokens, Users, read_password_file,
 };
 use crate::authorization::{self, AuthorizationError};
 use crate::config::{Config, ListenerConfig, StopConfig, Transport, Versions};
@@ -137,8 +137,13 @@ fn authenticators(
     if wanted.test_method {
         authenticators.push(Arc::new(Challenge));
     }
+    if let Some(tokens) = &wanted.tokens {
+        let [by_password, by_method] = Tokens::read(tokens)?;
+        authenticators.push(Arc::new(by_method));
+        authenticators.push(Arc::new(by_password));
+    }
     authenticators.push(Arc::clone(&passwords) as Arc<dyn Authenticator>);
-    let anonymous = Anonymous::beside(wanted.anonymous, passwords);
+    let anonymous = Anonymous::beside(wanted.anonymous, passwords, wanted.tokens.is_some());
     authenticators.push(Arc::new(anonymous));
     Ok(Authentication::new(authenticators))
 }

@@ -27,6 +27,8 @@ pub enum AnonymousPolicy {
 pub struct Anonymous {
     policy: AnonymousPolicy,
     passwords: Option<Arc<Passwords>>,
+    /// Whether a User Name stands for a user, whatever passwords there are.
+    has_names: bool,
 }
 
 impl Anonymous {
@@ -36,16 +38,22 @@ impl Anonymous {
         Self {
             policy,
             passwords: None,
+            has_names: false,
         }
     }
 
-    /// The same where `passwords` knows the users: as soon as there are any, whoever says a User Name is not
-    /// anonymous.
+    /// The same where `passwords` knows the users: as soon as there are any, or where others know
+    /// names, too (`has_names`), whoever says a User Name is not anonymous.
     #[must_use]
-    pub const fn beside(policy: AnonymousPolicy, passwords: Arc<Passwords>) -> Self {
+    pub const fn beside(
+        policy: AnonymousPolicy,
+        passwords: Arc<Passwords>,
+        has_names: bool,
+    ) -> Self {
         Self {
             policy,
             passwords: Some(passwords),
+            has_names,
         }
     }
 }
@@ -57,7 +65,8 @@ impl Authenticator for Anonymous {
 
     fn authenticate(&self, attempt: &Attempt<'_>, _: &mut Exchange) -> Option<Decision> {
         let passwords = self.passwords.as_ref();
-        if attempt.user_name.is_some() && passwords.is_some_and(|passwords| passwords.has_users()) {
+        let has_users = || passwords.is_some_and(|passwords| passwords.has_users());
+        if attempt.user_name.is_some() && (self.has_names || has_users()) {
             return Some(wrong());
         }
         let is_allowed = match attempt.anonymous.unwrap_or(self.policy) {

@@ -12,6 +12,7 @@ mod challenge;
 mod error;
 mod identity;
 mod passwords;
+mod tokens;
 mod verifiers;
 
 use std::fmt;
@@ -31,6 +32,7 @@ pub use passwords::{
     Account, Accounts, NewUser, PasswordFileError, Passwords, StoredPassword, StoredPasswordError,
     UserChange, UserError, Users, read_password_file,
 };
+pub use tokens::Tokens;
 pub use verifiers::Work;
 
 pub(crate) use bans::Bans;
@@ -75,6 +77,8 @@ pub struct Attempt<'a> {
 pub struct Exchange {
     /// Which authenticator of the chain is at it.
     pub(crate) link: usize,
+    /// Whether the Client is served already, and proves itself again.
+    pub(crate) is_again: bool,
     /// How often the Client was asked to go on.
     pub step: u32,
     /// The authenticator's own notes.

@@ -19,6 +19,7 @@ use super::raw::{
     RawSharedStrategy, RawSize, RawStop,
 };
 use super::storage::StorageConfig;
+use super::tokens::{self, TokenConfig};
 use crate::authentication::{AnonymousPolicy, BanLimits};
 
 /// How a Server runs.
@@ -96,6 +97,8 @@ pub struct AuthenticationConfig {
     /// For so long a password that fitted is not verified again, unless it was changed. Default: 10 minutes;
     /// 0 verifies it at each login.
     pub password_cache: Duration,
+    /// Which JSON Web Tokens let a Client in. Default: none.
+    pub tokens: Option<TokenConfig>,
     /// Who is not listened to for a while.
     pub bans: BanLimits,
     /// Whether there is the Authentication Method `VENCEJO-TEST`. Default: no.
@@ -108,6 +111,7 @@ impl Default for AuthenticationConfig {
             anonymous: AnonymousPolicy::default(),
             password_file: None,
             password_cache: Duration::from_secs(600),
+            tokens: None,
             bans: BanLimits::default(),
             test_method: false,
         }
@@ -206,6 +210,7 @@ fn check_authentication(raw: RawAuthentication) -> Result<AuthenticationConfig, 
     }
     let lifetime = raw.password_cache.map(|RawDuration(value)| value);
     set(&mut authentication.password_cache, lifetime);
+    authentication.tokens = raw.tokens.map(tokens::check).transpose()?;
     let bans = &mut authentication.bans;
     set(&mut bans.failures_max, raw.failures_max);
     set(

@@ -9,6 +9,7 @@ mod error;
 mod listeners;
 mod raw;
 mod storage;
+mod tokens;
 
 use std::path::Path;
 
@@ -20,6 +21,7 @@ pub use listeners::{
     Versions,
 };
 pub use storage::{FilterLevel, Recovery, StorageConfig};
+pub use tokens::{TokenConfig, TokenKeys};
 
 /// Reads and checks the configuration file at `path` (TOML).
 /// # Errors
@@ -280,6 +282,26 @@ mod tests {
             ("ban = \"0s\"", "ban must be from 1s to 30d"),
             ("failures_window = \"90d\"", "failures_window must be from"),
             ("failures_max = -1", "expected a whole number from 0"),
+            (
+                "tokens = { algorithms = [\"HS256\"] }",
+                "tokens need a key or a jwks",
+            ),
+            (
+                "tokens = { key = \"k\", jwks = \"k\", algorithms = [\"HS256\"] }",
+                "one of the two",
+            ),
+            (
+                "tokens = { key = \"k\", algorithms = [] }",
+                "must name one at least",
+            ),
+            (
+                "tokens = { key = \"k\", algorithms = [\"none\"] }",
+                "algorithms are of HS256",
+            ),
+            (
+                "tokens = { key = \"k\", algorithms = [\"HS256\", \"RS256\"] }",
+                "algorithms must be of one family",
+            ),
         ];
         for (text, expected) in cases {
             let said = error(&format!("[authentication]\n{text}"));

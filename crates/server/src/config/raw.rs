@@ -102,7 +102,23 @@ pub(super) struct RawAuthentication {
     pub(super) failures_per_address_max: Option<u32>,
     pub(super) failures_window: Option<Spanned<RawDuration>>,
     pub(super) ban: Option<Spanned<RawDuration>>,
+    pub(super) tokens: Option<Spanned<RawTokens>>,
     pub(super) test_method: bool,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTokens {
+    pub(super) key: Option<String>,
+    pub(super) jwks: Option<String>,
+    pub(super) algorithms: Spanned<Vec<String>>,
+    pub(super) issuer: Option<String>,
+    pub(super) audience: Option<String>,
+    pub(super) user_claim: Option<String>,
+    pub(super) groups_claim: Option<String>,
+    #[serde(default)]
+    pub(super) attributes: Vec<String>,
+    pub(super) leeway: Option<RawDuration>,
 }
 
 #[derive(Clone, Copy, Debug, serde::Deserialize)]

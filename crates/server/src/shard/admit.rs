@@ -320,6 +320,7 @@ impl<S: Store> Shard<S> {
         let (peer, listener) = (connection.peer, connection.listener);
         let version = connection.protocol.version();
         let certificate = connection.socket.certificate();
+        exchange.is_again = true;
         let attempt = Attempt {
             client_id: &client_id,
             user_name: None,

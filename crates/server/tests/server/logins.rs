@@ -421,3 +421,74 @@ fn logins_that_wait_are_not_verified_once_their_user_is_banned() {
     assert_eq!(answers, [bad, banned, banned, banned, banned]);
     assert!(begins.try_recv().is_err(), "nobody else was verified");
 }
+
+/// A token of `user` for an hour, by HS256 and [`TOKEN_SECRET`].
+fn token(user: &str) -> String {
+    use jsonwebtoken::{EncodingKey, Header, encode, get_current_timestamp};
+    let exp = get_current_timestamp() + 3600;
+    let claims = serde_json::json!({ "sub": user, "exp": exp });
+    let key = EncodingKey::from_secret(TOKEN_SECRET.as_bytes());
+    encode(&Header::default(), &claims, &key).expect("is signed")
+}
+
+const TOKEN_SECRET: &str = "a secret that is long enough to be one";
+
+/// Verifies [MQTT-4.12.0-4] [MQTT-4.12.1-1] [MQTT-4.12.1-2]: a token lets its user in, and by AUTH again.
+#[test]
+fn token_lets_its_user_in_as_a_password_or_by_auth_and_nobody_without_one() {
+    let temp = TempFolder::new();
+    std::fs::create_dir_all(temp.path()).expect("a temporary folder");
+    let file = temp.path().join("key");
+    std::fs::write(&file, TOKEN_SECRET).expect("is written");
+    let text = format!("[authentication.tokens]\nkey = {file:?}\nalgorithms = [\"HS256\"]\n");
+    let parsed = vencejo_server::config::parse(&text, "test.toml".as_ref()).expect("is valid");
+    let mut config = config(2);
+    config.authentication = parsed.authentication;
+    let server = Server::start(config).expect("the Server starts");
+    let good = token("anna");
+    let not_authorized = ReasonCode::NotAuthorized.value();
+    assert_eq!(answer(&server, Some("anna"), Some(&good)), 0);
+    assert_eq!(answer(&server, None, Some(&good)), 0);
+    assert_eq!(answer(&server, Some("otto"), Some(&good)), not_authorized);
+    let bad = &good[..good.len() - 2];
+    assert_eq!(answer(&server, Some("anna"), Some(bad)), not_authorized);
+    // A name is a user's here, and "word" is no token.
+    assert_eq!(answer(&server, Some("anna"), Some("word")), 0x86);
+    assert_eq!(answer(&server, None, None), 0);
+
+    let auth = |first_byte, reason, data: &str| {
+        let properties = [&[0x15][..], &string("JWT"), &[0x16], &string(data)].concat();
+        let len = proto_length(properties.len());
+        packet(first_byte, &[&[reason][..], &len, &properties].concat())
+    };
+    let connect = |data: &str| {
+        let properties = [&[0x15][..], &string("JWT"), &[0x16], &string(data)].concat();
+        let len = proto_length(properties.len());
+        let body = [
+            &b"\x00\x04MQTT\x05\x02\x00\x00"[..],
+            &len,
+            &properties,
+            &string("auth"),
+        ];
+        packet(0x10, &body.concat())
+    };
+    let mut client = Raw::open(server.listeners()[0]);
+    client.say(&connect(&good));
+    assert_eq!(client.hear()[3], 0);
+    client.say(&auth(0xF0, 0x19, &token("anna")));
+    let answer = client.hear();
+    assert_eq!((answer[0], answer[2]), (0xF0, 0), "{answer:x?}");
+    client.ping();
+    client.say(&auth(0xF0, 0x19, &token("otto")));
+    let disconnect = client.hear();
+    assert_eq!((disconnect[0], disconnect[2]), (0xE0, not_authorized));
+    let mut forger = Raw::open(server.listeners()[0]);
+    forger.say(&connect(bad));
+    assert_eq!(forger.hear()[3], not_authorized);
+}
+
+/// A length as a Variable Byte Integer.
+fn proto_length(len: usize) -> Vec<u8> {
+    let made = packet(0, &vec![0; len]);
+    made[1..made.len() - len].to_vec()
+}

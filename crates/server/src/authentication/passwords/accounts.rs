@@ -156,7 +156,7 @@ fn account(line: &str) -> Result<Account, PasswordFileError> {
 }
 
 /// Whether a Client can have this User Name: section 1.5.4, and nothing that would forge a line of a file.
-pub(super) fn is_user_name(name: &str) -> bool {
+pub(in crate::authentication) fn is_user_name(name: &str) -> bool {
     let is_plain = name.chars().all(|character| !character.is_control());
     (1..=usize::from(u16::MAX)).contains(&name.len()) && is_plain
 }

@@ -19,6 +19,8 @@ use proto::Secret;
 use proto::packet::ReasonCode;
 
 pub use accounts::{Account, Accounts, PasswordFileError};
+
+pub(super) use accounts::is_user_name;
 pub use stored::{StoredPassword, StoredPasswordError};
 pub use users::{NewUser, UserChange, UserError, Users};
 
