@@ -26,6 +26,17 @@ address = "127.0.0.1:0"
 address = "127.0.0.1:0"
 name = "secure"
 tls = {{ certificate = "{tls}/server.pem", key = "{tls}/server.key" }}
+
+[[listeners]]
+address = "127.0.0.1:0"
+name = "web"
+transport = "websocket"
+
+[[listeners]]
+address = "127.0.0.1:0"
+name = "secure-web"
+transport = "websocket"
+tls = {{ certificate = "{tls}/server.pem", key = "{tls}/server.key" }}
 """
 CONFIGURATION_MOSQUITTO = """listener {port} 127.0.0.1
 allow_anonymous true
@@ -102,7 +113,7 @@ def start_vencejo(program, directory, shards, prefix=(), level="synced"):
 
 
 def start_vencejo_secured(program, directory, shards):
-    """With a second port that speaks TLS; returns the broker, and its ports and the roots of TLS by name."""
+    """With a port for each carrier; returns the broker, and its ports and the roots of TLS by name."""
     tls = pathlib.Path(directory) / "tls"
     names = ["--name", "127.0.0.1", "--name", "localhost"]
     subprocess.run([str(program), "tls", "init", str(tls), *names], check=True, stdout=subprocess.DEVNULL)
@@ -110,7 +121,9 @@ def start_vencejo_secured(program, directory, shards):
     configuration.write_text(CONFIGURATION + CONFIGURATION_TLS.format(tls=tls))
     command = [str(program), "serve", "-c", str(configuration), "--shards", str(shards)]
     broker = Broker([*command, "--data", str(pathlib.Path(directory) / "data")], directory)
-    return broker, {"tcp": broker.port(), "tls": broker.port("mqtts"), "cafile": str(tls / "ca.pem")}
+    return broker, {"cafile": str(tls / "ca.pem")} | {
+        name: broker.port(scheme) for name, scheme in (("tcp", "mqtt"), ("tls", "mqtts"), ("ws", "ws"), ("wss", "wss"))
+    }
 
 
 def start_mosquitto(directory, prefix=()):

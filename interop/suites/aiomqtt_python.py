@@ -7,7 +7,7 @@ Invariant: every wait is under asyncio.timeout or wait_for.
 import asyncio
 
 import aiomqtt
-from common import CAFILE, DEADLINE_SECONDS, HOST, PORT, case, expect, properties, run, unique
+from common import CAFILE, DEADLINE_SECONDS, HOST, PAYLOAD_SIZES, PORT, TRANSPORT, case, expect, properties, run, tcp_socket, unique
 
 
 def client(version, identifier=None, clean=True, **more):
@@ -20,7 +20,7 @@ def client(version, identifier=None, clean=True, **more):
     if CAFILE:
         more["tls_params"] = aiomqtt.TLSParameters(ca_certs=CAFILE)
     protocol = {"v3.1.1": aiomqtt.ProtocolVersion.V311, "v5": aiomqtt.ProtocolVersion.V5}[version]
-    return aiomqtt.Client(HOST, PORT, identifier=identifier or unique("aio"), protocol=protocol, **more)
+    return aiomqtt.Client(HOST, PORT, identifier=identifier or unique("aio"), protocol=protocol, transport=TRANSPORT, **more)
 
 
 def asynchronous(function):
@@ -92,7 +92,7 @@ async def wills(version):
         await watcher.publish(f"{room}/between", b"between", 1)
         try:
             async with client(version, will=will) as dying:
-                dying._client.socket().shutdown(2)  # aiomqtt has no way to be rude
+                tcp_socket(dying._client).shutdown(2)  # aiomqtt has no way to be rude
                 await take(dying, 1)
         except aiomqtt.MqttError:
             pass
@@ -147,7 +147,7 @@ async def large_payloads(version):
     room = unique("aio-large")
     async with client(version) as subscriber, client(version) as publisher:
         await subscriber.subscribe(f"{room}/#", 2)
-        for size in (300_000, 5_000_000):
+        for size in PAYLOAD_SIZES:
             for qos in (0, 1, 2):
                 payload = bytes([qos]) * size
                 await publisher.publish(f"{room}/x", payload, qos)

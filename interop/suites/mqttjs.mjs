@@ -13,7 +13,8 @@ const HOST = process.env.INTEROP_HOST ?? "127.0.0.1";
 const PORT = Number(process.env.INTEROP_PORT ?? 1883);
 // The roots of a port with TLS.
 const CAFILE = process.env.INTEROP_CAFILE;
-const SECURITY = CAFILE ? { protocol: "mqtts", ca: readFileSync(CAFILE) } : { protocol: "mqtt" };
+const [PLAIN, SECURE] = process.env.INTEROP_WEBSOCKET ? ["ws", "wss"] : ["mqtt", "mqtts"];
+const SECURITY = CAFILE ? { protocol: SECURE, ca: readFileSync(CAFILE) } : { protocol: PLAIN };
 const DEADLINE_MS = 10_000;
 
 let numbers = 0;
@@ -43,6 +44,7 @@ class Peer {
       host: HOST,
       port: PORT,
       ...SECURITY,
+      path: "/mqtt",
       protocolVersion: version,
       clientId: unique("js"),
       reconnectPeriod: 0,

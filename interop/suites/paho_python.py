@@ -9,7 +9,7 @@ import threading
 import paho.mqtt.client as paho
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from common import CAFILE, DEADLINE_SECONDS, HOST, PORT, VERSIONS, Peer, case, expect, payloads, properties, run, unique
+from common import CAFILE, DEADLINE_SECONDS, HOST, PAYLOAD_SIZES, PORT, TRANSPORT, VERSIONS, Peer, case, expect, payloads, properties, run, unique
 
 
 @case()
@@ -278,7 +278,7 @@ def payload_of_300_kb(version):
     _large(version, 300_000)
 
 
-@case()
+@case(versions=("v3.1.1", "v5") if 5_000_000 in PAYLOAD_SIZES else ())
 def payload_of_5_mb(version):
     _large(version, 5_000_000)
 
@@ -458,7 +458,7 @@ def every_callback_is_called(version):
         with changed:
             expect(changed.wait_for(lambda: name in calls, DEADLINE_SECONDS) or name, True)
 
-    client = paho.Client(paho.CallbackAPIVersion.VERSION2, room, protocol=VERSIONS[version])
+    client = paho.Client(paho.CallbackAPIVersion.VERSION2, room, protocol=VERSIONS[version], transport=TRANSPORT)
     for name in ("connect", "subscribe", "publish", "message", "unsubscribe", "disconnect"):
         setattr(client, f"on_{name}", note(name))
     client.message_callback_add(f"{room}/special/#", note("special"))
