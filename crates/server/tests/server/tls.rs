@@ -35,7 +35,7 @@ pub(crate) fn tls(certificate: CertificateFiles) -> TlsConfig {
 }
 
 /// A plain listener, and one with `tls`.
-fn secured(shards: u16, tls: TlsConfig) -> Config {
+pub(crate) fn secured(shards: u16, tls: TlsConfig) -> Config {
     let mut config = config(shards);
     config.listeners.push(ListenerConfig {
         name: "secure".to_owned(),
@@ -78,12 +78,12 @@ pub(crate) fn client_config(
     Arc::new(config)
 }
 
-fn any(authority: &Authority) -> Arc<ClientConfig> {
+pub(crate) fn any(authority: &Authority) -> Arc<ClientConfig> {
     client_config(authority, rustls::DEFAULT_VERSIONS, None)
 }
 
 /// A Client over TLS.
-struct Secured {
+pub(crate) struct Secured {
     stream: StreamOwned<ClientConnection, TcpStream>,
 }
 
@@ -98,7 +98,7 @@ impl Secured {
     }
 
     /// Connects with 3.1.1 and waits for the CONNACK; what went wrong if it does not come.
-    fn connect(
+    pub(crate) fn connect(
         address: SocketAddr,
         config: Arc<ClientConfig>,
         client_id: &str,
@@ -115,12 +115,12 @@ impl Secured {
         Ok(client)
     }
 
-    fn say(&mut self, bytes: &[u8]) {
+    pub(crate) fn say(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).expect("the Server reads");
         self.stream.flush().expect("the Server reads");
     }
 
-    fn hear(&mut self, len: usize) -> Vec<u8> {
+    pub(crate) fn hear(&mut self, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
         self.stream.read_exact(&mut bytes).expect("the Server says");
         bytes
