@@ -1,4 +1,4 @@
-//! The fuzz target of ACL files on the stable toolchain: some thousand seeded inputs.
+//! The fuzz targets of security files on the stable toolchain: some thousand seeded inputs.
 //!
 //! Owns: the inputs. Does not own: what is checked (see `fuzz/bodies`). Start reading at [`Seeded`].
 //! Invariant: the same inputs on every run; the seed of a failure is in its message.
@@ -8,7 +8,12 @@ extern crate proto as vencejo_proto;
 
 #[path = "../../../fuzz/bodies/acl_file.rs"]
 mod acl_file;
+#[path = "../../../fuzz/bodies/password_file.rs"]
+mod password_file;
+#[path = "../../../fuzz/bodies/token.rs"]
+mod token;
 
+use vencejo_server::authentication::Accounts;
 use vencejo_server::authorization::parse_acl;
 
 /// `splitmix64`: enough for inputs.
@@ -78,4 +83,49 @@ fn acl_files_mean_what_reading_them_line_by_line_means() {
         acl_file::run(input.as_bytes());
     }
     assert!(files > 10_000, "{files} of them were files");
+}
+
+#[test]
+fn password_files_are_read_as_they_are_written_or_refused_at_a_line() {
+    let digest =
+        "vx730TtoKGgWJOud1wY678BEmEn4PcaB/4/ctHSDwpFTwkHXKB+w46zLDr8htvV9ME+QCzZggGfnK6WC330fIg==";
+    let mut files = 0;
+    for seed in 0..20_000 {
+        let _guard = Told(seed);
+        let mut seeded = Seeded(seed);
+        let mut file = String::new();
+        while seeded.one_of(&["more", "more", "end"]) == "more" {
+            file.push_str(seeded.one_of(&["ann", "bob", "cid", "dan", "", "# why", " eva"]));
+            file.push_str(seeded.one_of(&[":", ":", ":", ":", ":", "::", ""]));
+            file.push_str(seeded.one_of(&["$6$", "$7$101$", "$7$101$", "$7$0$", "$5$", "word"]));
+            let salt = seeded.one_of(&["HKOeX+qQWTBForBy", "HKOeX+qQWTBForBy", "HKOe"]);
+            file.push_str(&format!("{salt}${digest}"));
+            file.push_str(seeded.one_of(&["\n", "\n", "\r\n", " \n", "\n\n", "=\n"]));
+        }
+        files += u32::from(Accounts::parse(&file).is_ok());
+        password_file::run(file.as_bytes());
+    }
+    assert!(files > 500, "{files} of them were files");
+}
+
+#[test]
+fn no_token_of_many_is_believed_without_the_key() {
+    for seed in 0..5_000 {
+        let _guard = Told(seed);
+        let mut seeded = Seeded(seed);
+        let mut token = String::new();
+        while seeded.one_of(&["more", "more", "more", "end"]) == "more" {
+            token.push_str(seeded.one_of(&[
+                "eyJhbGciOiJub25lIn0",
+                "eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9",
+                "eyJzdWIiOiJhIiwiZXhwIjo0MDAwMDAwMDAwfQ",
+                ".",
+                ".",
+                "=",
+                "a",
+                "\u{0}",
+            ]));
+        }
+        token::run(token.as_bytes());
+    }
 }
