@@ -13,7 +13,7 @@ use rustls::ServerConfig;
 
 use crate::authentication::{
     Anonymous, AnonymousPolicy, Authentication, AuthenticationError, Authenticator, BanLimits,
-    Challenge, Passwords, Tokens, Users, read_password_file,
+    Certificates, Challenge, Passwords, Tokens, Users, read_password_file,
 };
 use crate::authorization::{self, AuthorizationError};
 use crate::config::{Config, ListenerConfig, StopConfig, Transport, Versions};
@@ -72,6 +72,8 @@ impl Policy {
             None => authenticators(config, users)?,
         };
         let has_users = config.authentication.password_file.is_some()
+            || config.authentication.tokens.is_some()
+            || config.authentication.certificate_user.is_some()
             || users.is_some_and(|users| users.accounts().is_some());
         let rules = authorization::rules(config, has_users);
         let listeners = config.listeners.iter().map(ListenerPolicy::new);
@@ -137,13 +139,17 @@ fn authenticators(
     if wanted.test_method {
         authenticators.push(Arc::new(Challenge));
     }
+    if let Some(user) = wanted.certificate_user {
+        authenticators.push(Arc::new(Certificates::new(user)));
+    }
     if let Some(tokens) = &wanted.tokens {
         let [by_password, by_method] = Tokens::read(tokens)?;
         authenticators.push(Arc::new(by_method));
         authenticators.push(Arc::new(by_password));
     }
     authenticators.push(Arc::clone(&passwords) as Arc<dyn Authenticator>);
-    let anonymous = Anonymous::beside(wanted.anonymous, passwords, wanted.tokens.is_some());
+    let has_names = wanted.tokens.is_some() || wanted.certificate_user.is_some();
+    let anonymous = Anonymous::beside(wanted.anonymous, passwords, has_names);
     authenticators.push(Arc::new(anonymous));
     Ok(Authentication::new(authenticators))
 }

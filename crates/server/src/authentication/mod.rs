@@ -8,6 +8,7 @@
 mod anonymous;
 mod bans;
 mod certificate;
+mod certificates;
 mod challenge;
 mod error;
 mod identity;
@@ -25,6 +26,7 @@ use proto::{Secret, Version};
 pub use anonymous::{Anonymous, AnonymousPolicy};
 pub use bans::{Ban, BanLimits};
 pub use certificate::{AlternativeName, ClientCertificate};
+pub use certificates::{CertificateUser, Certificates};
 pub use challenge::Challenge;
 pub use error::AuthenticationError;
 pub use identity::Identity;
@@ -44,8 +46,8 @@ pub trait Authenticator: Send + Sync + fmt::Debug {
     fn method(&self) -> Option<&str>;
 
     /// Decides on a CONNECT, an AUTH that goes on with it, or a re-authentication. It is called on the
-    /// shard's thread and must not wait; what takes long is [`Decision::Wait`]. `exchange` is kept from one step to the next. `None` if it does not
-    /// know the Client: then the next one is asked.
+    /// shard's thread and must not wait; what takes long is [`Decision::Wait`]. `exchange` is kept from one step
+    /// to the next. `None` if it does not know the Client: then the next one is asked.
     fn authenticate(&self, attempt: &Attempt<'_>, exchange: &mut Exchange) -> Option<Decision>;
 }
 

@@ -15,12 +15,12 @@ use toml::Spanned;
 use super::authorization::AuthorizationConfig;
 use super::listeners::{self, ListenerConfig};
 use super::raw::{
-    RawAnonymous, RawAuthentication, RawConfig, RawDuration, RawLimits, RawOverflowPolicy,
-    RawSharedStrategy, RawSize, RawStop,
+    RawAnonymous, RawAuthentication, RawCertificateUser, RawConfig, RawDuration, RawLimits,
+    RawOverflowPolicy, RawSharedStrategy, RawSize, RawStop,
 };
 use super::storage::StorageConfig;
 use super::tokens::{self, TokenConfig};
-use crate::authentication::{AnonymousPolicy, BanLimits};
+use crate::authentication::{AnonymousPolicy, BanLimits, CertificateUser};
 
 /// How a Server runs.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,6 +97,8 @@ pub struct AuthenticationConfig {
     /// For so long a password that fitted is not verified again, unless it was changed. Default: 10 minutes;
     /// 0 verifies it at each login.
     pub password_cache: Duration,
+    /// What of a Client's certificate is its user's name. Default: nothing, a certificate lets nobody in.
+    pub certificate_user: Option<CertificateUser>,
     /// Which JSON Web Tokens let a Client in. Default: none.
     pub tokens: Option<TokenConfig>,
     /// Who is not listened to for a while.
@@ -111,6 +113,7 @@ impl Default for AuthenticationConfig {
             anonymous: AnonymousPolicy::default(),
             password_file: None,
             password_cache: Duration::from_secs(600),
+            certificate_user: None,
             tokens: None,
             bans: BanLimits::default(),
             test_method: false,
@@ -210,6 +213,13 @@ fn check_authentication(raw: RawAuthentication) -> Result<AuthenticationConfig, 
     }
     let lifetime = raw.password_cache.map(|RawDuration(value)| value);
     set(&mut authentication.password_cache, lifetime);
+    authentication.certificate_user = raw.certificate_user.map(|user| match user {
+        RawCertificateUser::CommonName => CertificateUser::CommonName,
+        RawCertificateUser::Subject => CertificateUser::Subject,
+        RawCertificateUser::Dns => CertificateUser::Dns,
+        RawCertificateUser::Email => CertificateUser::Email,
+        RawCertificateUser::Uri => CertificateUser::Uri,
+    });
     authentication.tokens = raw.tokens.map(tokens::check).transpose()?;
     let bans = &mut authentication.bans;
     set(&mut bans.failures_max, raw.failures_max);

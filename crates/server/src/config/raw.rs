@@ -97,6 +97,7 @@ pub(super) enum RawTlsVersion {
 pub(super) struct RawAuthentication {
     pub(super) anonymous: Option<RawAnonymous>,
     pub(super) password_file: Option<Spanned<String>>,
+    pub(super) certificate_user: Option<RawCertificateUser>,
     pub(super) password_cache: Option<RawDuration>,
     pub(super) failures_max: Option<u32>,
     pub(super) failures_per_address_max: Option<u32>,
@@ -104,6 +105,16 @@ pub(super) struct RawAuthentication {
     pub(super) ban: Option<Spanned<RawDuration>>,
     pub(super) tokens: Option<Spanned<RawTokens>>,
     pub(super) test_method: bool,
+}
+
+#[derive(Clone, Copy, Debug, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawCertificateUser {
+    CommonName,
+    Subject,
+    Dns,
+    Email,
+    Uri,
 }
 
 #[derive(Debug, serde::Deserialize)]

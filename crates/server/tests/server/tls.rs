@@ -12,7 +12,8 @@ use rustls::{
     SupportedProtocolVersion,
 };
 use vencejo_server::authentication::{
-    Attempt, Authentication, Authenticator, Decision, Exchange, Identity,
+    AnonymousPolicy, Attempt, Authentication, Authenticator, CertificateUser, Decision, Exchange,
+    Identity,
 };
 use vencejo_server::config::{
     CertificateFiles, ClientCertificates, Config, ListenerConfig, TlsConfig, TlsVersion,
@@ -20,7 +21,7 @@ use vencejo_server::config::{
 use vencejo_server::{ReloadError, Server, StartError};
 
 use crate::authority::Authority;
-use crate::client::{PATIENCE, Raw, connect_v311, publish, subscribe_v311};
+use crate::client::{PATIENCE, Raw, connect_v311, packet, publish, string, subscribe_v311};
 use crate::{config, start};
 
 /// TLS with this certificate, and nothing asked of Clients.
@@ -343,6 +344,41 @@ fn an_authenticator_knows_whom_the_certificate_names() {
     let mut plain = Raw::open(server.listeners()[0]);
     plain.say(&connect_v311("pump"));
     assert_eq!(plain.hear(), [0x20, 2, 0, 5]);
+}
+
+/// P12: the certificate is the proof, and what it does not say is nobody's to say.
+#[test]
+fn the_name_in_a_certificate_is_the_user() {
+    let authority = Authority::new();
+    let mut config = secured(
+        2,
+        TlsConfig {
+            client_ca: Some(authority.path("ca.pem")),
+            client_certificates: ClientCertificates::Optional,
+            ..tls(authority.files("a", "localhost"))
+        },
+    );
+    config.authentication.anonymous = AnonymousPolicy::Never;
+    config.authentication.certificate_user = Some(CertificateUser::CommonName);
+    let (server, _) = start(config);
+    let secure = server.listeners()[1];
+    let versions = [&rustls::version::TLS13];
+    let [pump, valve] = ["pump", "valve"].map(|name| authority.files(name, name));
+    let answer = |own: Option<&CertificateFiles>, user_name: Option<&str>| {
+        let config = client_config(&authority, &versions, own);
+        let mut client = Secured::open(secure, config, "localhost");
+        let flags = if user_name.is_some() { 0x82 } else { 0x02 };
+        let user_name = user_name.map(string).unwrap_or_default();
+        let head = [&b"\x00\x04MQTT\x04"[..], &[flags, 0, 0], &string("client")];
+        client.say(&packet(0x10, &[&head.concat()[..], &user_name].concat()));
+        client.hear(4)[3]
+    };
+    assert_eq!(answer(Some(&pump), None), 0);
+    assert_eq!(answer(Some(&pump), Some("pump")), 0);
+    assert_eq!(answer(Some(&valve), Some("valve")), 0);
+    assert_eq!(answer(Some(&valve), Some("pump")), 5);
+    assert_eq!(answer(None, Some("pump")), 4);
+    assert_eq!(answer(None, None), 5);
 }
 
 #[test]
