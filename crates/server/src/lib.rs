@@ -17,7 +17,9 @@ mod shard;
 #[cfg(test)]
 mod testing;
 mod tls;
+mod watch;
 
 pub use reload::{ReloadError, Reloaded, Reloader};
 pub use server::{Server, StartError, Stopped, Stopper};
 pub use tls::TlsError;
+pub use watch::Watcher;

@@ -21,13 +21,13 @@ use crate::shard::{Command, Shared};
 use crate::tls::{self, TlsError};
 
 /// What of a configuration can change while a Server runs, as the shards need it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Policy {
     pub(crate) authentication: Authentication,
     pub(crate) rules: Arc<Rules>,
     pub(crate) ban_limits: BanLimits,
     pub(crate) stop: StopConfig,
-    listeners: Vec<ListenerPolicy>,
+    pub(crate) listeners: Arc<[ListenerPolicy]>,
 }
 
 /// The same of one listener.
@@ -76,19 +76,23 @@ impl Policy {
             || config.authentication.certificate_user.is_some()
             || users.is_some_and(|users| users.accounts().is_some());
         let rules = authorization::rules(config, has_users);
-        let listeners = config.listeners.iter().map(ListenerPolicy::new);
         let policy = Self {
             authentication,
             rules: Arc::new(rules.map_err(PolicyError::Authorization)?),
             ban_limits: config.authentication.bans,
             stop: config.stop.clone(),
-            listeners: listeners.collect::<Result<_, _>>()?,
+            listeners: Self::listeners(config)?,
         };
         // Last, for it counts at once.
         if let Some(users) = users {
             users.read_again()?;
         }
         Ok(policy)
+    }
+
+    /// What `config` says of each listener.
+    fn listeners(config: &Config) -> Result<Arc<[ListenerPolicy]>, PolicyError> {
+        config.listeners.iter().map(ListenerPolicy::new).collect()
     }
 
     /// The name of a listener, by its number.
@@ -183,6 +187,16 @@ pub enum ReloadError {
     Stopped,
 }
 
+impl From<PolicyError> for ReloadError {
+    fn from(error: PolicyError) -> Self {
+        match error {
+            PolicyError::Authentication(error) => Self::Authentication(error),
+            PolicyError::Authorization(error) => Self::Authorization(error),
+            PolicyError::Tls { listener, source } => Self::Tls { listener, source },
+        }
+    }
+}
+
 /// Reloads a [`crate::Server`].
 #[derive(Clone, Debug)]
 pub struct Reloader {
@@ -223,11 +237,54 @@ impl Reloader {
         };
         let policy = Policy::new(&config, self.given.as_ref(), self.shared.users.as_ref());
         let policy = Arc::new(policy.map_err(|error| self.refused(error))?);
+        self.tell_all(|done| Command::Reload {
+            policy: Arc::clone(&policy),
+            done,
+        })?;
+        self.set_alarm(None);
+        self.set_tls_alarm(None);
+        *running = config;
+        tracing::info!("configuration reloaded");
+        if !left.is_empty() {
+            let reason = left.join(", ");
+            tracing::warn!(reason, "these settings change at the next start only");
+        }
+        Ok(Reloaded { left })
+    }
+
+    /// What the Server runs on.
+    pub(crate) fn running(&self) -> Config {
+        let running = self.running.lock();
+        running.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads again the files that TLS rests on, and nothing else.
+    pub(crate) fn read_tls_again(&self) -> Result<(), ReloadError> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let listeners = match Policy::listeners(&running) {
+            Ok(listeners) => listeners,
+            Err(error) => {
+                let error = ReloadError::from(error);
+                tracing::error!(%error, "changed files of TLS are not taken over: what was read before stays");
+                let alarm = format!("changed files of TLS are not taken over: {error}");
+                self.set_tls_alarm(Some(alarm));
+                return Err(error);
+            }
+        };
+        self.tell_all(|done| Command::Listeners {
+            listeners: Arc::clone(&listeners),
+            done,
+        })?;
+        self.set_tls_alarm(None);
+        tracing::info!("changed files of TLS are taken over");
+        Ok(())
+    }
+
+    /// Gives every shard the command that `command` makes, and waits until all of them have done it.
+    fn tell_all(&self, command: impl Fn(mpsc::Sender<()>) -> Command) -> Result<(), ReloadError> {
         let (done, all_done) = mpsc::channel();
         for (shard, mailbox) in self.commands.iter().zip(self.shared.mailboxes.iter()) {
-            let policy = Arc::clone(&policy);
-            let done = done.clone();
-            if shard.send(Command::Reload { policy, done }).is_err() {
+            if shard.send(command(done.clone())).is_err() {
                 return Err(ReloadError::Stopped);
             }
             mailbox.wake();
@@ -236,14 +293,7 @@ impl Reloader {
         if all_done.iter().count() < self.commands.len() {
             return Err(ReloadError::Stopped);
         }
-        self.set_alarm(None);
-        *running = config;
-        tracing::info!("configuration reloaded");
-        if !left.is_empty() {
-            let reason = left.join(", ");
-            tracing::warn!(reason, "these settings change at the next start only");
-        }
-        Ok(Reloaded { left })
+        Ok(())
     }
 
     /// Says that a configuration was not even read, in the log and as an alarm in `$SYS` until one is: the
@@ -257,17 +307,18 @@ impl Reloader {
     }
 
     fn refused(&self, error: PolicyError) -> ReloadError {
-        let error = match error {
-            PolicyError::Authentication(error) => ReloadError::Authentication(error),
-            PolicyError::Authorization(error) => ReloadError::Authorization(error),
-            PolicyError::Tls { listener, source } => ReloadError::Tls { listener, source },
-        };
+        let error = ReloadError::from(error);
         self.refuse(&error);
         error
     }
 
     fn set_alarm(&self, alarm: Option<String>) {
         let refused = self.shared.reload_refused.lock();
+        *refused.unwrap_or_else(PoisonError::into_inner) = alarm;
+    }
+
+    fn set_tls_alarm(&self, alarm: Option<String>) {
+        let refused = self.shared.tls_refused.lock();
         *refused.unwrap_or_else(PoisonError::into_inner) = alarm;
     }
 }

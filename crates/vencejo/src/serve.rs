@@ -14,7 +14,7 @@ use clap::{Args, ValueEnum};
 use server::authentication::AnonymousPolicy;
 use server::config::{self, Config, ListenerConfig, StorageConfig, Transport};
 use server::persist::Restored;
-use server::{Reloader, Server, StartError, Stopped};
+use server::{Reloader, Server, StartError, Stopped, Watcher};
 use store::{Level, OpenError};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
@@ -418,9 +418,23 @@ pub(crate) async fn until_stopped(
     let args = args.filter(|args| args.config.is_some());
     let stopper = server.stopper();
     let reloader = server.reloader();
+    let mut watcher = Watcher::new(reloader.clone());
+    let mut look = tokio::time::interval(LOOK_INTERVAL);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut stopped = tokio::task::spawn_blocking(move || server.join());
     loop {
         tokio::select! {
+            _ = look.tick() => {
+                let looked = tokio::task::spawn_blocking(move || {
+                    // What stands in the way is in the log already.
+                    drop(watcher.look());
+                    watcher
+                });
+                let Ok(back) = looked.await else {
+                    break stopper.stop();
+                };
+                watcher = back;
+            }
             asked = signals.next() => match (asked, args) {
                 (Asked::Reload, Some(args)) => {
                     let (args, reloader) = (args.clone(), reloader.clone());
@@ -455,6 +469,8 @@ fn judge(stopped: Result<Result<(), Stopped>, tokio::task::JoinError>) -> Result
     }
 }
 
+/// How often the files of TLS are looked at for changes.
+const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 /// Whoever signals a process and its group (`timeout`, some supervisors) means one signal by two.
 const SAME_SIGNAL: Duration = Duration::from_millis(200);
 

@@ -14,7 +14,7 @@ use store::Store;
 use super::Shard;
 use crate::authentication::Verified;
 use crate::persist::unix_millis;
-use crate::reload::Policy;
+use crate::reload::{ListenerPolicy, Policy};
 
 /// One thing to do, asked from outside the shards.
 #[derive(Debug)]
@@ -45,6 +45,13 @@ pub(crate) enum Command {
         /// Hears that it is so.
         done: mpsc::Sender<()>,
     },
+    /// Take in new connections by this, with the rest of the policy as it is.
+    Listeners {
+        /// By what.
+        listeners: Arc<[ListenerPolicy]>,
+        /// Hears that it is so.
+        done: mpsc::Sender<()>,
+    },
 }
 
 impl<S: Store> Shard<S> {
@@ -68,6 +75,14 @@ impl<S: Store> Shard<S> {
                     self.has_news = true;
                     self.guarded(|engine, _| engine.set_rules(Arc::clone(&policy.rules)));
                     self.policy = policy;
+                    done.send(()).ok();
+                }
+                Command::Listeners { listeners, done } => {
+                    let policy = Policy::clone(&self.policy);
+                    self.policy = Arc::new(Policy {
+                        listeners,
+                        ..policy
+                    });
                     done.send(()).ok();
                 }
             }
@@ -106,17 +121,18 @@ impl<S: Store> Shard<S> {
         let (failures, bans) = self.shared.bans.counts(self.now);
         topics.push(("logins/failed", failures.to_string()));
         topics.push(("logins/banned", bans.to_string()));
-        let refused = self.shared.reload_refused.lock();
-        let refused = refused.unwrap_or_else(PoisonError::into_inner);
-        if let Some(refused) = &*refused
-            && let Some((_, alarms)) = topics.iter_mut().find(|(name, _)| *name == "alarms")
-        {
-            if alarms == NO_ALARM {
-                alarms.clear();
-            } else {
-                alarms.push('\n');
+        for refused in [&self.shared.reload_refused, &self.shared.tls_refused] {
+            let refused = refused.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(refused) = &*refused
+                && let Some((_, alarms)) = topics.iter_mut().find(|(name, _)| *name == "alarms")
+            {
+                if alarms == NO_ALARM {
+                    alarms.clear();
+                } else {
+                    alarms.push('\n');
+                }
+                alarms.push_str(refused);
             }
-            alarms.push_str(refused);
         }
         topics
     }

@@ -79,6 +79,8 @@ pub(crate) struct Shared {
     pub(crate) commanders: OnceLock<Vec<mpsc::Sender<Command>>>,
     /// Why the last reload was refused; `None` once one was not.
     pub(crate) reload_refused: Mutex<Option<String>>,
+    /// The same of files that TLS rests on and that have changed.
+    pub(crate) tls_refused: Mutex<Option<String>>,
 }
 
 impl Shared {
@@ -105,6 +107,7 @@ impl Shared {
             users,
             commanders: OnceLock::new(),
             reload_refused: Mutex::new(None),
+            tls_refused: Mutex::new(None),
         }
     }
 

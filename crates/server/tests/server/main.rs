@@ -23,6 +23,7 @@ mod reloading;
 mod stopping;
 mod storage;
 mod tls;
+mod watching;
 mod websocket;
 
 use std::net::SocketAddr;
