@@ -23,6 +23,7 @@ mod reloading;
 mod stopping;
 mod storage;
 mod tls;
+mod vulnerabilities;
 mod watching;
 mod websocket;
 
