@@ -103,9 +103,9 @@ def path(given):
     sys.exit("interop: no vencejo built yet: run `cargo build --release`, or give --broker PATH")
 
 
-def start_vencejo(program, directory, shards, prefix=(), level="synced"):
+def start_vencejo(program, directory, shards, prefix=(), level="synced", more=""):
     configuration = pathlib.Path(directory) / "vencejo.toml"
-    configuration.write_text(CONFIGURATION)
+    configuration.write_text(CONFIGURATION + more)
     command = [str(program), "serve", "-c", str(configuration), "--listen", "127.0.0.1:0", "--shards", str(shards)]
     command += ["--data", str(pathlib.Path(directory) / "data"), "--level", level]
     broker = Broker([*prefix, *command], directory)
@@ -126,12 +126,12 @@ def start_vencejo_secured(program, directory, shards):
     }
 
 
-def start_mosquitto(directory, prefix=()):
+def start_mosquitto(directory, prefix=(), more=""):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     configuration = pathlib.Path(directory) / "mosquitto.conf"
-    configuration.write_text(CONFIGURATION_MOSQUITTO.format(port=port))
+    configuration.write_text(CONFIGURATION_MOSQUITTO.format(port=port) + more)
     broker = Broker([*prefix, "/usr/sbin/mosquitto", "-c", str(configuration)], directory)
     deadline = time.monotonic() + START_SECONDS_MAX
     while True:  # mosquitto names no port when it listens: knock until it opens

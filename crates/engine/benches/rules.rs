@@ -33,7 +33,7 @@ fn measure(count: usize) {
     let rule = |number: usize| {
         let text = match number {
             _ if number + 1 == count => "own/${clientid}/#".to_owned(),
-            _ if number % 3 == 0 => format!("site/{number}/+/temperature"),
+            _ if number.is_multiple_of(3) => format!("site/{number}/+/temperature"),
             _ => format!("site/{number}/#"),
         };
         let pattern = TopicPattern::parse(&text, Notation::Braces).expect("a pattern");

@@ -44,7 +44,7 @@ impl Drop for Told {
 #[test]
 fn acl_files_mean_what_reading_them_line_by_line_means() {
     let levels = [
-        "a", "b", "ann", "c1", "+", "%u", "%c", "x%c", "%u%c", "$x", "",
+        "a", "b", "ann", "c1", "+", "%u", "%c", "x%c", "%u%c", "+", "+", "$x", "",
     ];
     let names = ["ann", "bob", "", "c1", "a/b", "+", "a#", "%u"];
     let mut files = 0;
@@ -62,13 +62,20 @@ fn acl_files_mean_what_reading_them_line_by_line_means() {
             match seeded.one_of(&["rule", "rule", "rule", "user", "other"]) {
                 "rule" => {
                     file.push_str(seeded.one_of(&["topic ", "topic  ", "pattern "]));
-                    file.push_str(seeded.one_of(&["", "read ", "write ", "readwrite ", "deny "]));
+                    file.push_str(seeded.one_of(&[
+                        "",
+                        "read ",
+                        "write ",
+                        "readwrite ",
+                        "deny ",
+                        "deny ",
+                    ]));
                     file.push_str(seeded.one_of(&levels));
                     while seeded.one_of(&["more", "end"]) == "more" {
                         file.push('/');
                         file.push_str(seeded.one_of(&levels));
                     }
-                    file.push_str(seeded.one_of(&["", "", "/#", " "]));
+                    file.push_str(seeded.one_of(&["", "/#", "/#", " "]));
                 }
                 "user" => {
                     file.push_str("user ");
