@@ -5,10 +5,10 @@
 //! Invariant: a configuration is taken over by every shard or by none; refused, the old one stays.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
-use engine::Rules;
+use engine::{Network, Rules};
 use rustls::ServerConfig;
 
 use crate::authentication::{
@@ -41,6 +41,8 @@ pub(crate) struct ListenerPolicy {
     pub(crate) anonymous: Option<AnonymousPolicy>,
     pub(crate) versions: Versions,
     pub(crate) connections_max: usize,
+    /// From where connections are taken, each with a header of the PROXY protocol; `None` takes all, without one.
+    pub(crate) proxies: Option<Vec<Network>>,
 }
 
 /// What a configuration names cannot be used.
@@ -125,7 +127,14 @@ impl ListenerPolicy {
             anonymous: config.anonymous,
             versions: config.versions,
             connections_max: config.connections_max.unwrap_or(usize::MAX),
+            proxies: config.proxy.clone(),
         })
+    }
+
+    /// Whether a connection from `address` is taken.
+    pub(crate) fn takes_from(&self, address: IpAddr) -> bool {
+        let proxies = self.proxies.as_ref();
+        proxies.is_none_or(|all| all.iter().any(|one| one.contains(address)))
     }
 }
 

@@ -8,6 +8,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use engine::{Network, NetworkError};
 use proto::Version;
 use toml::Spanned;
 
@@ -35,6 +36,9 @@ pub struct ListenerConfig {
     pub versions: Versions,
     /// Connections at once here; more are told 0x97. Default: as many as the Server has room for.
     pub connections_max: Option<usize>,
+    /// Addresses of proxies: connections are taken from there only, and each begins with a header of the PROXY
+    /// protocol (version 1 or 2) that says from where the Client comes. Default: no proxy.
+    pub proxy: Option<Vec<Network>>,
 }
 
 /// A set of versions of MQTT.
@@ -134,6 +138,7 @@ impl From<SocketAddr> for ListenerConfig {
             anonymous: None,
             versions: Versions::ALL,
             connections_max: None,
+            proxy: None,
         }
     }
 }
@@ -187,12 +192,30 @@ pub(super) fn check(raw: Spanned<Vec<RawListener>>) -> Result<Vec<ListenerConfig
                 .connections_max
                 .map(|max| within("connections_max", &max, 1..=CONNECTIONS_MAX))
                 .transpose()?,
+            proxy: listener.proxy.map(check_proxy).transpose()?,
         });
     }
     if listeners.is_empty() {
         return Err(fault("at least one listener is needed".to_owned()));
     }
     Ok(listeners)
+}
+
+fn check_proxy(raw: Spanned<Vec<Spanned<String>>>) -> Result<Vec<Network>, Fault> {
+    if raw.get_ref().is_empty() {
+        return Err(Fault {
+            span: Some(raw.span()),
+            message: "proxy must name one address at least, or be left out".to_owned(),
+        });
+    }
+    let network = |text: Spanned<String>| {
+        let parsed = text.get_ref().parse();
+        parsed.map_err(|error: NetworkError| Fault {
+            span: Some(text.span()),
+            message: format!("proxy: {error}"),
+        })
+    };
+    raw.into_inner().into_iter().map(network).collect()
 }
 
 fn check_versions(raw: Spanned<Vec<RawVersion>>) -> Result<Versions, Fault> {

@@ -314,6 +314,11 @@ mod tests {
         let cases = [
             ("transport = \"websockets\"", "did you mean `websocket`?"),
             ("versions = []", "3:12: versions must name one at least"),
+            ("proxy = []", "3:9: proxy must name one address at least"),
+            (
+                "proxy = [\"10.0.0.0/33\"]",
+                "3:10: proxy: wanted an address",
+            ),
             ("versions = [\"5\"]", "did you mean `5.0`?"),
             (
                 "connections_max = 0",
@@ -364,6 +369,7 @@ mod tests {
             [proto::Version::V5].into_iter().collect()
         );
         assert_eq!(listeners[0].connections_max, Some(500));
+        assert_eq!(listeners[0].proxy.as_ref().map(Vec::len), Some(1));
         let changed = format!("{config:?}").replace("listeners: [], ", "");
         let default = format!("{default:?}").replace("listeners: [], ", "");
         let words = |text: &str| text.split(", ").map(str::to_owned).collect::<Vec<_>>();

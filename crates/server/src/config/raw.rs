@@ -38,6 +38,7 @@ pub(super) struct RawListener {
     pub(super) anonymous: Option<RawAnonymous>,
     pub(super) versions: Option<Spanned<Vec<RawVersion>>>,
     pub(super) connections_max: Option<Spanned<usize>>,
+    pub(super) proxy: Option<Spanned<Vec<Spanned<String>>>>,
 }
 
 #[derive(Clone, Copy, Debug, serde::Deserialize)]

@@ -87,6 +87,11 @@ impl<S: Store> Shard<S> {
                         self.shared.leave(number);
                         continue;
                     }
+                    if of.is_some_and(|of| !of.takes_from(peer.ip())) {
+                        tracing::warn!(%peer, "not a proxy that is listed, closed");
+                        self.shared.leave(number);
+                        continue;
+                    }
                     let is_over_limit =
                         before >= self.shared.settings.connections_max || before_here >= max_here;
                     self.place(Accepted {
@@ -176,8 +181,9 @@ impl<S: Store> Shard<S> {
         let protocol = ServerConnection::new(self.shared.settings.server_limits, self.now);
         let of = self.policy.listener(listener);
         let tls = of.and_then(|of| of.tls.as_ref());
+        let is_proxied = of.is_some_and(|of| of.proxies.is_some());
         let transport = of.map(|of| of.transport).unwrap_or_default();
-        let socket = match Socket::new(socket, tls, transport) {
+        let socket = match Socket::new(socket, is_proxied, tls, transport) {
             Ok(socket) => socket,
             Err(error) => {
                 tracing::error!(%peer, %error, "a connection cannot be secured");

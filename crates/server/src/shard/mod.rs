@@ -14,6 +14,7 @@ mod deliver;
 mod denied;
 mod links;
 mod parked;
+mod proxied;
 mod receive;
 mod socket;
 mod stalled;

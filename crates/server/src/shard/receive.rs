@@ -69,6 +69,12 @@ impl<S: Store> Shard<S> {
         let read = self
             .connection_mut(key)
             .map(|found| found.socket.read(&mut scratch));
+        if let Some(connection) = self.connection_mut(key)
+            && let Some(source) = connection.socket.take_source()
+        {
+            let proxy = std::mem::replace(&mut connection.peer, source);
+            tracing::debug!(peer = %source, reason = %format_args!("through {proxy}"), "client comes through a proxy");
+        }
         if let Some(read) = read {
             self.on_read(key, &scratch, read);
         }

@@ -7,12 +7,13 @@
 //! sent and TCP has not is pending ([`Socket::push`]) until it is gone.
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 
 use mio::net::TcpStream;
 use rustls::{ServerConfig, ServerConnection};
 
+use super::proxied::{self, Source};
 use super::unsent::Written;
 use super::websocket::WebSocket;
 use crate::authentication::ClientCertificate;
@@ -23,6 +24,18 @@ use crate::config::Transport;
 pub(super) struct Socket {
     stream: Stream,
     websocket: Option<Box<WebSocket>>,
+    proxied: Proxied,
+}
+
+/// Whether a proxy says who is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Proxied {
+    /// Nobody asks it, or it has been told.
+    No,
+    /// It has not yet.
+    Awaited,
+    /// It just has.
+    By(SocketAddr),
 }
 
 /// The same without WebSocket.
@@ -50,6 +63,7 @@ impl Socket {
     /// TLS cannot be used as it is configured.
     pub(super) fn new(
         tcp: TcpStream,
+        is_proxied: bool,
         tls: Option<&Arc<ServerConfig>>,
         transport: Transport,
     ) -> io::Result<Self> {
@@ -72,12 +86,28 @@ impl Socket {
         Ok(Self {
             stream: Stream { tcp, tls },
             websocket,
+            proxied: if is_proxied {
+                Proxied::Awaited
+            } else {
+                Proxied::No
+            },
         })
     }
 
     /// What brings events.
     pub(super) const fn source(&mut self) -> &mut TcpStream {
         &mut self.stream.tcp
+    }
+
+    /// From where the Client comes, once a proxy has said so.
+    pub(super) fn take_source(&mut self) -> Option<SocketAddr> {
+        match self.proxied {
+            Proxied::By(source) => {
+                self.proxied = Proxied::No;
+                Some(source)
+            }
+            Proxied::No | Proxied::Awaited => None,
+        }
     }
 
     /// Whether it has to be read again although no event comes.
@@ -156,6 +186,12 @@ impl Socket {
 
 impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.proxied == Proxied::Awaited {
+            self.proxied = match proxied::take(&mut self.stream.tcp)? {
+                Source::Client(source) => Proxied::By(source),
+                Source::Proxy => Proxied::No,
+            };
+        }
         match &mut self.websocket {
             None => self.stream.read(buffer),
             Some(websocket) => websocket.read(&mut self.stream, buffer),

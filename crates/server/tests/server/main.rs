@@ -18,6 +18,7 @@ mod listeners;
 mod logins;
 mod open_files;
 mod operating;
+mod proxied;
 mod reload_under_load;
 mod reloading;
 mod stopping;

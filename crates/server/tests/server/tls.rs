@@ -85,11 +85,11 @@ pub(crate) fn any(authority: &Authority) -> Arc<ClientConfig> {
 
 /// A Client over TLS.
 pub(crate) struct Secured {
-    stream: StreamOwned<ClientConnection, TcpStream>,
+    pub(crate) stream: StreamOwned<ClientConnection, TcpStream>,
 }
 
 impl Secured {
-    fn open(address: SocketAddr, config: Arc<ClientConfig>, name: &'static str) -> Self {
+    pub(crate) fn open(address: SocketAddr, config: Arc<ClientConfig>, name: &'static str) -> Self {
         let stream = Raw::open(address).stream;
         let name = ServerName::try_from(name).expect("a name");
         let session = ClientConnection::new(config, name).expect("a configuration");
