@@ -132,6 +132,16 @@ fn retained_message_is_not_replayed_without_the_right() {
     assert_eq!(world.subscribe(client, "#", 1), [ReasonCode::NotAuthorized]);
     world.subscribe(client, "a/#", 1);
     assert_eq!(world.payloads(client), ["a/1", "a/3"]);
+    // A part of what the filter matches is denied, so the Subscription is not.
+    world.set_rules(Rules::new(vec![
+        vencejo_engine::Rule {
+            topics: crate::world::at("b/#"),
+            ..vencejo_engine::Rule::deny("b")
+        },
+        vencejo_engine::Rule::allow("everything else"),
+    ]));
+    assert_eq!(world.subscribe(client, "#", 1), [ReasonCode::GrantedQos1]);
+    assert_eq!(world.payloads(client), ["a/1", "a/3"]);
 }
 
 /// P11: a Will is published by the rights of the moment, not by those of the CONNECT.
