@@ -25,6 +25,8 @@ use crate::tls::{self, TlsError};
 pub(crate) struct Policy {
     pub(crate) authentication: Authentication,
     pub(crate) rules: Arc<Rules>,
+    /// Those that take their place when the first user comes; `None` once there are users.
+    pub(crate) rules_with_users: Option<Arc<Rules>>,
     pub(crate) ban_limits: BanLimits,
     pub(crate) stop: StopConfig,
     pub(crate) listeners: Arc<[ListenerPolicy]>,
@@ -76,11 +78,15 @@ impl Policy {
         let has_users = config.authentication.password_file.is_some()
             || config.authentication.tokens.is_some()
             || config.authentication.certificate_user.is_some()
-            || users.is_some_and(|users| users.accounts().is_some());
-        let rules = authorization::rules(config, has_users);
+            || users.is_some_and(|users| users.has_file());
+        let rules = |has_users| {
+            let rules = authorization::rules(config, has_users);
+            rules.map(Arc::new).map_err(PolicyError::Authorization)
+        };
         let policy = Self {
             authentication,
-            rules: Arc::new(rules.map_err(PolicyError::Authorization)?),
+            rules: rules(has_users)?,
+            rules_with_users: (!has_users).then(|| rules(true)).transpose()?,
             ban_limits: config.authentication.bans,
             stop: config.stop.clone(),
             listeners: Self::listeners(config)?,

@@ -214,9 +214,14 @@ impl Control {
         let users = users.ok_or_else(|| "this server has no users of its own".to_owned())?;
         users.apply(change).map_err(|error| error.to_string())?;
         let user: Arc<str> = change.name().into();
-        self.shared.tell_all(|| Command::EndUser {
+        let (done, all_done) = mpsc::channel();
+        self.shared.tell_all(|| Command::UserChanged {
             user: Arc::clone(&user),
+            done: done.clone(),
         });
+        drop(done);
+        // A shard that ends lets go of its commands.
+        all_done.iter().count();
         tracing::info!("users changed");
         Ok(())
     }

@@ -26,10 +26,12 @@ pub(crate) enum Command {
         /// Hears whether it was connected.
         answer: mpsc::Sender<bool>,
     },
-    /// End the connections of a user whose proof does not count any more.
-    EndUser {
-        /// Whose.
+    /// A user was added, changed or removed: what was proven before does not count any more.
+    UserChanged {
+        /// Which.
         user: Arc<str>,
+        /// Hears that it is so.
+        done: mpsc::Sender<()>,
     },
     /// Go on with a connection that was parked.
     Verified {
@@ -69,7 +71,10 @@ impl<S: Store> Shard<S> {
                     // Who asked may not wait for the answer.
                     answer.send(was_connected).ok();
                 }
-                Command::EndUser { user } => self.end_user(&user),
+                Command::UserChanged { user, done } => {
+                    self.on_user_changed(&user);
+                    done.send(()).ok();
+                }
                 Command::Verified { key, verified } => self.on_verified(key, verified),
                 Command::Reload { policy, done } => {
                     self.has_news = true;

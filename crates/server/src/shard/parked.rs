@@ -97,8 +97,12 @@ impl<S: Store> Shard<S> {
     }
 
     /// Ends the connections of `user`, whose proof does not count any more; those that prove it now have to
-    /// prove it again.
-    pub(super) fn end_user(&mut self, user: &str) {
+    /// prove it again. With the first user, what was open for a first start is closed.
+    pub(super) fn on_user_changed(&mut self, user: &str) {
+        if let Some(rules) = self.policy.rules_with_users.clone() {
+            self.has_news = true;
+            self.guarded(|engine, _| engine.set_rules(rules));
+        }
         let mut ended = Vec::new();
         for (_, connection) in &mut self.connections {
             match &mut connection.stage {

@@ -492,3 +492,32 @@ fn proto_length(len: usize) -> Vec<u8> {
     let made = packet(0, &vec![0; len]);
     made[1..made.len() - len].to_vec()
 }
+
+/// P12: what a first start shows of the Server to this machine is gone with the first user, for those who are
+/// connected, too.
+#[test]
+fn first_user_closes_sys_to_clients_that_are_none() {
+    let temp = TempFolder::new();
+    let mut config = crate::durable::durable(2);
+    config.storage.data = temp.path().to_owned();
+    config.sys_interval = Duration::from_millis(20);
+    let server = Server::start(config).expect("the Server starts");
+    let mut watcher = Raw::v311(server.listeners()[0], "watcher");
+    watcher.subscribe("last", 0);
+    watcher.subscribe("$SYS/broker/uptime", 0);
+    while watcher.hear().first() != Some(&0x30) {}
+    assert_eq!(change(&temp, new_user("anna", "one")), ControlAnswer::Done);
+    let mut late = Raw::v311(server.listeners()[0], "late");
+    late.say(&crate::client::subscribe_v311("$SYS/#", 0));
+    assert_eq!(late.hear(), [0x90, 3, 0, 1, 0x80]);
+    let mut publisher = Raw::v311(server.listeners()[0], "publisher");
+    publisher.say(&publish("last", 0, b"first"));
+    while !watcher.hear().ends_with(b"first") {}
+    // Many times over what is published of the Server.
+    let told = std::time::Instant::now() + Duration::from_millis(200);
+    while std::time::Instant::now() < told {
+        publisher.say(&publish("last", 0, b"next"));
+        let heard = watcher.hear();
+        assert!(heard.ends_with(b"next"), "{heard:x?}");
+    }
+}

@@ -177,6 +177,11 @@ impl Users {
         Ok(())
     }
 
+    /// Whether there is, or was, a user, also one that [`Self::read_again`] would find.
+    pub(crate) fn has_file(&self) -> bool {
+        self.accounts().is_some() || self.path.try_exists().unwrap_or(true)
+    }
+
     /// Those that are there; `None` as long as there never was one.
     #[must_use]
     pub fn accounts(&self) -> Option<Arc<Accounts>> {
