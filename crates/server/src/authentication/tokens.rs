@@ -263,7 +263,7 @@ const SECRET_BYTES_MIN: usize = 32;
 #[cfg(test)]
 mod tests {
     use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
-    use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519};
+    use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256};
     use serde_json::json;
 
     use super::*;
@@ -289,12 +289,17 @@ mod tests {
                     let key = EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes());
                     (key.expect("a key"), pair.public_key_pem())
                 }
+                AlgorithmFamily::Rsa => {
+                    let pair = KeyPair::generate_for(&PKCS_RSA_SHA256).expect("a key");
+                    let key = EncodingKey::from_rsa_pem(pair.serialize_pem().as_bytes());
+                    (key.expect("a key"), pair.public_key_pem())
+                }
                 AlgorithmFamily::Ed => {
                     let pair = KeyPair::generate_for(&PKCS_ED25519).expect("a key");
                     let key = EncodingKey::from_ed_pem(pair.serialize_pem().as_bytes());
                     (key.expect("a key"), pair.public_key_pem())
                 }
-                _ => {
+                AlgorithmFamily::Hmac => {
                     let key = EncodingKey::from_secret(SECRET.as_bytes());
                     (key, format!("{SECRET}\n"))
                 }
@@ -338,7 +343,13 @@ mod tests {
 
     #[test]
     fn good_token_names_a_user_its_groups_and_its_end() {
-        for algorithm in [Algorithm::HS256, Algorithm::ES256, Algorithm::EdDSA] {
+        for algorithm in [
+            Algorithm::HS256,
+            Algorithm::ES256,
+            Algorithm::EdDSA,
+            Algorithm::RS256,
+            Algorithm::PS512,
+        ] {
             let issuer = Issuer::new(algorithm);
             let exp = in_an_hour();
             let claims =
