@@ -71,7 +71,10 @@ impl Authenticator for Anonymous {
         }
         let is_allowed = match attempt.anonymous.unwrap_or(self.policy) {
             AnonymousPolicy::Never => false,
-            AnonymousPolicy::Loopback => attempt.peer.ip().to_canonical().is_loopback(),
+            // A page of anybody's, shown by a browser here, is not this machine.
+            AnonymousPolicy::Loopback => {
+                attempt.peer.ip().to_canonical().is_loopback() && !attempt.is_of_foreign_page
+            }
             AnonymousPolicy::Always => true,
         };
         if is_allowed {
@@ -110,6 +113,7 @@ mod tests {
             peer: peer.parse().expect("an address"),
             listener: "test",
             anonymous,
+            is_of_foreign_page: false,
             certificate: None,
             version: proto::Version::V5,
         };

@@ -115,6 +115,7 @@ mod tests {
             listener: "tls",
             anonymous: None,
             certificate,
+            is_of_foreign_page: false,
         };
         match Certificates::new(user).authenticate(&attempt, &mut Exchange::default()) {
             Some(Decision::Allow { identity, .. }) => {

@@ -70,6 +70,8 @@ pub struct Attempt<'a> {
     pub anonymous: Option<AnonymousPolicy>,
     /// The certificate it has shown, if the listener asks for those of Clients and has found it good.
     pub certificate: Option<&'a ClientCertificate>,
+    /// Whether a browser has connected for a page that is not of this machine, whoever sits before it.
+    pub is_of_foreign_page: bool,
     /// What it speaks.
     pub version: Version,
 }
@@ -197,6 +199,7 @@ mod tests {
             peer: ([127, 0, 0, 1], 9).into(),
             listener: "test",
             anonymous: None,
+            is_of_foreign_page: false,
             certificate: None,
             version: Version::V5,
         };

@@ -34,6 +34,7 @@ impl<S: Store> Shard<S> {
         let listener = connection.listener;
         let peer = connection.peer.ip();
         let certificate = connection.socket.certificate();
+        let is_of_foreign_page = connection.socket.is_of_foreign_page();
         let of = self.policy.listener(listener);
         if of.is_some_and(|of| !of.versions.contains(connect.version)) {
             // [MQTT-3.1.2-2] [v3.1.1 MQTT-3.1.2-2]
@@ -60,6 +61,7 @@ impl<S: Store> Shard<S> {
                 listener,
                 is_stale: false,
                 certificate,
+                is_of_foreign_page,
             },
         );
     }
@@ -320,6 +322,7 @@ impl<S: Store> Shard<S> {
         let (peer, listener) = (connection.peer, connection.listener);
         let version = connection.protocol.version();
         let certificate = connection.socket.certificate();
+        let is_of_foreign_page = connection.socket.is_of_foreign_page();
         exchange.is_again = true;
         let attempt = Attempt {
             client_id: &client_id,
@@ -329,6 +332,7 @@ impl<S: Store> Shard<S> {
             peer,
             listener: self.policy.listener_name(listener),
             anonymous: self.policy.anonymous(listener),
+            is_of_foreign_page,
             certificate: certificate.as_ref(),
             version,
         };

@@ -61,6 +61,8 @@ pub(super) struct Pending {
     pub(super) is_stale: bool,
     /// The certificate that it has shown.
     pub(super) certificate: Option<ClientCertificate>,
+    /// Whether a browser has connected for a page that is not of this machine.
+    pub(super) is_of_foreign_page: bool,
 }
 
 impl Pending {
@@ -74,6 +76,7 @@ impl Pending {
             peer,
             listener: self.policy.listener_name(self.listener),
             anonymous: self.policy.anonymous(self.listener),
+            is_of_foreign_page: self.is_of_foreign_page,
             certificate: self.certificate.as_ref(),
             version: self.connect.version,
         };

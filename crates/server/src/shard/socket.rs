@@ -110,6 +110,12 @@ impl Socket {
         }
     }
 
+    /// Whether a browser has opened it for a page that is not of this machine.
+    pub(super) fn is_of_foreign_page(&self) -> bool {
+        let websocket = self.websocket.as_ref();
+        websocket.is_some_and(|websocket| websocket.is_of_foreign_page())
+    }
+
     /// Whether it has to be read again although no event comes.
     pub(super) fn has_more(&self) -> bool {
         let websocket = self.websocket.as_ref();

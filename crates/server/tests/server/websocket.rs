@@ -41,6 +41,11 @@ impl Web<TcpStream> {
 
 impl<S: Read + Write> Web<S> {
     fn over(stream: S, path: &str) -> Self {
+        Self::from_page(stream, path, None)
+    }
+
+    /// As a browser does it for a page of `origin`.
+    fn from_page(stream: S, path: &str, origin: Option<&str>) -> Self {
         let mut request = format!("ws://localhost{path}")
             .into_client_request()
             .expect("a request");
@@ -48,6 +53,10 @@ impl<S: Read + Write> Web<S> {
         request
             .headers_mut()
             .insert("Sec-WebSocket-Protocol", protocols);
+        if let Some(origin) = origin {
+            let origin = origin.parse().expect("a value");
+            request.headers_mut().insert("Origin", origin);
+        }
         let (socket, response) = match tungstenite::client(request, stream) {
             Ok(opened) => opened,
             Err(error) => panic!("not opened: {error}"),
@@ -80,6 +89,24 @@ impl<S: Read + Write> Web<S> {
     fn connect(&mut self, client_id: &str) {
         self.say(&connect_v311(client_id));
         assert_eq!(self.hear(4), [0x20, 2, 0, 0]);
+    }
+}
+
+/// Whoever has a page shown in a browser of this machine is not let in as if it was this machine.
+#[test]
+fn a_page_of_another_site_is_no_anonymous_client_of_this_machine() {
+    let (server, _) = start(opened(1));
+    let web = server.listeners()[1];
+    let cases = [
+        (None, 0),
+        (Some("http://localhost:3000"), 0),
+        (Some("https://example.com"), 5),
+        (Some("null"), 5),
+    ];
+    for (origin, expected) in cases {
+        let mut client = Web::from_page(Raw::open(web).stream, "/mqtt", origin);
+        client.say(&connect_v311("page"));
+        assert_eq!(client.hear(4), [0x20, 2, 0, expected], "{origin:?}");
     }
 }
 

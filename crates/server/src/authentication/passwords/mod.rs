@@ -185,6 +185,7 @@ mod tests {
             peer: ([127, 0, 0, 1], 9).into(),
             version: Version::V5,
             listener: "tcp",
+            is_of_foreign_page: false,
             certificate: None,
             anonymous: None,
         };

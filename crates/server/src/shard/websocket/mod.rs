@@ -32,6 +32,8 @@ pub(super) struct WebSocket {
     has_more: bool,
     /// Whether nothing of MQTT is sent any more.
     is_closing: bool,
+    /// Whether a browser has opened it for a page that is not of this machine.
+    is_of_foreign_page: bool,
 }
 
 impl WebSocket {
@@ -46,7 +48,13 @@ impl WebSocket {
             end: None,
             has_more: false,
             is_closing: false,
+            is_of_foreign_page: false,
         }
+    }
+
+    /// Whether a browser has opened it for a page that is not of this machine.
+    pub(super) const fn is_of_foreign_page(&self) -> bool {
+        self.is_of_foreign_page
     }
 
     /// Whether it has to be read again although no event comes.
@@ -111,10 +119,11 @@ impl WebSocket {
         let room = bytes.len().min(REQUEST_BYTES_MAX - before);
         request.extend_from_slice(bytes.get(..room).unwrap_or_default());
         match opening::answer(request) {
-            Ok(Some((len, answer))) => {
-                self.outgoing.extend_from_slice(answer.as_bytes());
+            Ok(Some(opened)) => {
+                self.outgoing.extend_from_slice(opened.answer.as_bytes());
+                self.is_of_foreign_page = opened.is_of_foreign_page;
                 self.request = None;
-                Ok(Some(len.saturating_sub(before)))
+                Ok(Some(opened.len.saturating_sub(before)))
             }
             Ok(None) if request.len() < REQUEST_BYTES_MAX => Ok(None),
             Ok(None) => Err(self.refuse(&opening::TOO_LONG)),

@@ -3,6 +3,8 @@
 //! Owns: [`answer`], which requests are wanted. Does not own: the limit on their size (see the parent).
 //! Start reading at [`answer`]. Invariant: a request that breaks a rule is answered with a status and a reason.
 
+use std::net::IpAddr;
+
 use aws_lc_rs::digest;
 use data_encoding::BASE64;
 use httparse::{Request, Status};
@@ -29,11 +31,21 @@ pub(super) const TOO_LONG: Refusal = Refusal {
     reason: "the request is longer than 8 KiB",
 };
 
-/// Reads the request at the front of `bytes`. Returns its length and the answer that opens the connection, or
-/// nothing if it is not complete.
+/// A request that is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Opened {
+    /// Its length.
+    pub(super) len: usize,
+    /// What opens the connection.
+    pub(super) answer: String,
+    /// Whether a browser has sent it for a page that is not of this machine.
+    pub(super) is_of_foreign_page: bool,
+}
+
+/// Reads the request at the front of `bytes`; nothing if it is not complete.
 /// # Errors
 /// It is not one, or not one for MQTT.
-pub(super) fn answer(bytes: &[u8]) -> Result<Option<(usize, String)>, Refusal> {
+pub(super) fn answer(bytes: &[u8]) -> Result<Option<Opened>, Refusal> {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut request = Request::new(&mut fields);
     let len = match request.parse(bytes) {
@@ -65,7 +77,31 @@ pub(super) fn answer(bytes: &[u8]) -> Result<Option<(usize, String)>, Refusal> {
     }
     let key = fields.judge()?;
     let protocol = fields.protocol()?;
-    Ok(Some((len, opened(key, protocol))))
+    Ok(Some(Opened {
+        len,
+        answer: opened(key, protocol),
+        is_of_foreign_page: fields
+            .all("Origin")
+            .any(|origin| !is_of_this_machine(origin)),
+    }))
+}
+
+/// Whether a page with this origin was served by this machine. Its name has to say so: any other one may be made to
+/// point here.
+fn is_of_this_machine(origin: &str) -> bool {
+    let authority = origin.split_once("://").map_or("", |(_, rest)| rest);
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').unwrap_or((rest, "")),
+        None => authority
+            .find(':')
+            .map_or((authority, ""), |at| authority.split_at(at)),
+    };
+    let is_port = port.is_empty()
+        || port
+            .strip_prefix(':')
+            .is_some_and(|port| port.parse::<u16>().is_ok());
+    let is_loopback = |ip: IpAddr| ip.to_canonical().is_loopback();
+    is_port && (host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(is_loopback))
 }
 
 /// The header fields of a request.
@@ -189,7 +225,7 @@ mod tests {
     #[test]
     fn request_of_the_standard_is_answered_as_there() {
         let followed = format!("{REQUEST}rest");
-        let (len, answer) = answer(followed.as_bytes())
+        let Opened { len, answer, .. } = answer(followed.as_bytes())
             .expect("is wanted")
             .expect("all");
         assert_eq!(len, REQUEST.len());
@@ -224,12 +260,38 @@ mod tests {
         }
     }
 
+    #[test]
+    fn page_is_of_this_machine_if_its_name_cannot_be_of_another() {
+        let cases = [
+            ("", false),
+            ("Origin: http://localhost:3000\r\n", false),
+            ("Origin: https://127.0.0.1\r\n", false),
+            ("Origin: http://[::1]:80\r\n", false),
+            ("Origin: http://example.com\r\n", true),
+            ("Origin: http://localhost.example.com\r\n", true),
+            ("Origin: http://127.0.0.1.example.com\r\n", true),
+            ("Origin: http://localhost:80@example.com\r\n", true),
+            ("Origin: http://10.0.0.1\r\n", true),
+            ("Origin: null\r\n", true),
+            ("Origin: file://\r\n", true),
+            ("Origin: http://localhost\r\nOrigin: http://a.b\r\n", true),
+        ];
+        for (field, expected) in cases {
+            let lines = REQUEST.split_inclusive("\r\n");
+            let others: String = lines.filter(|line| !line.starts_with("Origin")).collect();
+            let request = others.replacen("\r\n", &format!("\r\n{field}"), 1);
+            let opened = answer(request.as_bytes()).expect("is wanted").expect("all");
+            assert_eq!(opened.is_of_foreign_page, expected, "{field}");
+        }
+    }
+
     /// Verifies [MQTT-6.0.0-4] and [v3.1.1 MQTT-6.0.0-4]: the name that is chosen is `mqtt`.
     #[test]
     fn mqtt_is_chosen_before_the_name_of_3_1() {
         for (offered, chosen) in [("mqttv3.1, mqtt", "mqtt"), ("mqttv3.1", "mqttv3.1")] {
             let request = REQUEST.replacen("mqtt\r\n", &format!("{offered}\r\n"), 1);
-            let (_, answer) = answer(request.as_bytes()).expect("is wanted").expect("all");
+            let opened = answer(request.as_bytes()).expect("is wanted").expect("all");
+            let answer = opened.answer;
             assert!(answer.contains(&format!("Sec-WebSocket-Protocol: {chosen}\r\n")));
         }
     }
