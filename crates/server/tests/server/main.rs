@@ -9,6 +9,7 @@
 
 mod authority;
 mod authorizing;
+mod canary;
 mod client;
 mod connections;
 mod delivery;

@@ -11,8 +11,9 @@ use vencejo_server::Server;
 use vencejo_server::config::Config;
 
 use crate::authority::Authority;
+use crate::canary::Canary;
 use crate::client::{Raw, connect_v311};
-use crate::tls::{Canary, Secured, any, tls};
+use crate::tls::{Secured, any, tls};
 use crate::{config, start};
 
 const FROM_ELSEWHERE: &[u8] = b"PROXY TCP4 192.0.2.7 10.0.0.1 8080 1883\r\n";
@@ -76,7 +77,7 @@ fn tls_begins_behind_the_header() {
 #[test]
 fn nobody_but_a_listed_proxy_is_believed() {
     let (_server, plain, proxied) = start_proxied("192.0.2.1");
-    let mut canary = Canary::new(plain);
+    let canary = Canary::new(plain);
     let mut stranger = Raw::open(proxied);
     assert!(stranger.is_at_end());
     // And where there is no proxy, its header is no packet.
@@ -93,7 +94,7 @@ fn a_header_that_is_missing_or_wrong_ends_the_connection() {
     config.bounds.connect_timeout = Duration::from_millis(300);
     let (server, plain) = start(config);
     let proxied = server.listeners()[1];
-    let mut canary = Canary::new(plain);
+    let canary = Canary::new(plain);
     for header in [
         &connect_v311("client")[..],
         b"PROXY UNKNOWN\r\n",

@@ -10,12 +10,12 @@ use std::net::SocketAddr;
 use vencejo_server::config::{self, Config, StorageConfig};
 use vencejo_server::{Server, StartError};
 
+use crate::canary::Canary;
 use crate::client::{
     Raw, connect_flags_v5, connect_v5, connect_v311, packet, publish, string, subscribe_v5,
     subscribe_v311,
 };
 use crate::durable::TempFolder;
-use crate::tls::Canary;
 use crate::{config as in_memory, start};
 
 /// A Server under attack, and the pair beside it.
@@ -58,7 +58,7 @@ impl Hostile {
     }
 
     /// The same; it ends, or goes on. With a reason it has to end, and 5.0 is told why.
-    fn try_it(&mut self, what: &str, version: Option<u8>, bytes: &[u8], reason: Option<u8>) {
+    fn try_it(&self, what: &str, version: Option<u8>, bytes: &[u8], reason: Option<u8>) {
         let mut client = self.attack(version, bytes);
         if version.is_some() {
             // It may be closed already.
@@ -206,7 +206,7 @@ fn rows_of_connect() -> Vec<Row> {
 /// Class C: packets that stopped a whole broker.
 #[test]
 fn malformed_packets_end_their_own_connection_only() {
-    let mut hostile = Hostile::new(in_memory(2));
+    let hostile = Hostile::new(in_memory(2));
     let rows = [rows_of_publish(), rows_of_subscribe(), rows_of_connect()];
     for (what, version, bytes, reason) in rows.into_iter().flatten() {
         hostile.try_it(what, version, &bytes, reason);
@@ -216,7 +216,7 @@ fn malformed_packets_end_their_own_connection_only() {
 /// Class C: packets that are cut anywhere, and garbage behind a CONNECT.
 #[test]
 fn packets_that_are_cut_anywhere_harm_nobody() {
-    let mut hostile = Hostile::new(in_memory(2));
+    let hostile = Hostile::new(in_memory(2));
     let properties = [
         &[0x11, 0, 0, 0, 9, 0x21, 0, 5][..],
         &[0x26],
@@ -239,7 +239,7 @@ fn packets_that_are_cut_anywhere_harm_nobody() {
 /// filters of both kinds in one packet.
 #[test]
 fn names_that_are_special_elsewhere_are_names() {
-    let mut hostile = Hostile::new(in_memory(2));
+    let hostile = Hostile::new(in_memory(2));
     for name in [
         "$",
         "$x",
@@ -277,7 +277,7 @@ fn names_that_are_special_elsewhere_are_names() {
 /// mosquitto CVE-2019-11778: a will that is delayed for longer than its session lives.
 #[test]
 fn a_will_delayed_beyond_its_session_comes_with_the_end_of_it() {
-    let mut hostile = Hostile::new(in_memory(2));
+    let hostile = Hostile::new(in_memory(2));
     let mut watcher = Raw::v311(hostile.address(), "watcher");
     watcher.subscribe("will", 0);
     let will = [
@@ -303,7 +303,7 @@ fn a_will_delayed_beyond_its_session_comes_with_the_end_of_it() {
 /// FlashMQ 1.15.1: take-overs that race one another.
 #[test]
 fn take_overs_that_race_leave_one_connection() {
-    let mut hostile = Hostile::new(in_memory(2));
+    let hostile = Hostile::new(in_memory(2));
     let address = hostile.address();
     let threads: Vec<_> = (0..4)
         .map(|_| {
@@ -328,7 +328,7 @@ fn take_overs_that_race_leave_one_connection() {
 /// wolfMQTT #506, mosquitto CVE-2023-28366: one QoS 2 message again and again, never released.
 #[test]
 fn a_qos_2_message_sent_again_and_again_comes_once() {
-    let mut hostile = Hostile::new(in_memory(2));
+    let hostile = Hostile::new(in_memory(2));
     let mut subscriber = Raw::v311(hostile.address(), "subscriber");
     subscriber.subscribe("once", 0);
     let message = |first: u8| packet(first, &[&string("once")[..], &[0, 7], b"x"].concat());
@@ -352,7 +352,7 @@ fn a_qos_2_message_sent_again_and_again_comes_once() {
 fn a_name_does_not_widen_the_rule_that_holds_it() {
     let rules = "[[authorization.rules]]\neffect = \"allow\"\ntopics = [\"own/${clientid}/#\"]\n\
                  [[authorization.rules]]\neffect = \"allow\"\ntopics = [\"canary\"]\n";
-    let mut hostile = Hostile::new(with(rules));
+    let hostile = Hostile::new(with(rules));
     let mut victim = Raw::v311(hostile.address(), "victim");
     victim.subscribe("own/victim/#", 1);
     for name in [
@@ -394,7 +394,7 @@ fn a_name_does_not_widen_the_rule_that_holds_it() {
 /// NATS CVE-2026-33217: what is internal is not for Clients to write, by any packet.
 #[test]
 fn internal_topics_take_nothing_from_clients() {
-    let mut hostile = Hostile::new(in_memory(2));
+    let hostile = Hostile::new(in_memory(2));
     let mut watcher = Raw::v311(hostile.address(), "watcher");
     watcher.subscribe("$SYS/broker/forged", 0);
     for (first, id) in [(0x31, &[][..]), (0x32, &[0, 1]), (0x34, &[0, 2])] {
@@ -417,7 +417,7 @@ fn internal_topics_take_nothing_from_clients() {
 fn a_will_needs_the_right_to_publish_it() {
     let rules = "[[authorization.rules]]\neffect = \"deny\"\nactions = [\"publish\"]\ntopics = [\"secret/#\"]\n\
                  [[authorization.rules]]\neffect = \"allow\"\ntopics = [\"#\"]\n";
-    let mut hostile = Hostile::new(with(rules));
+    let hostile = Hostile::new(with(rules));
     let mut watcher = Raw::v311(hostile.address(), "watcher");
     watcher.subscribe("secret/#", 0);
     watcher.subscribe("open", 0);
@@ -445,7 +445,7 @@ fn retained_and_queued_messages_know_the_rule_that_denies() {
         segment_bytes: 256 * 1024,
         ..StorageConfig::default()
     };
-    let mut hostile = Hostile::new(before.clone());
+    let hostile = Hostile::new(before.clone());
     let connect = [&b"\x00\x04MQTT\x04\x00\x00\x00"[..], &string("keeper")].concat();
     let mut keeper = Raw::open(hostile.address());
     keeper.say(&packet(0x10, &connect));
@@ -584,7 +584,7 @@ fn a_known_user_without_a_password_is_not_let_in() {
         "[authentication]\npassword_file = {:?}\n",
         path.display().to_string()
     );
-    let mut hostile = Hostile::new(with(&text));
+    let hostile = Hostile::new(with(&text));
     for (flags, more) in [
         (0x82, string("anna")),
         (0xC2, [string("anna"), string("")].concat()),

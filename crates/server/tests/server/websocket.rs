@@ -11,8 +11,9 @@ use tungstenite::{Message, WebSocket};
 use vencejo_server::config::{Config, ListenerConfig, Transport};
 
 use crate::authority::Authority;
+use crate::canary::Canary;
 use crate::client::{Raw, connect_v311, publish, subscribe_v311};
-use crate::tls::{Canary, client_config, tls};
+use crate::tls::{client_config, tls};
 use crate::{config, start};
 
 /// A plain listener, and one with WebSocket.
@@ -249,7 +250,7 @@ fn whoever_breaks_a_rule_hears_it_and_hurts_nobody() {
                            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\n\
                            Sec-WebSocket-Version: 13\r\n\r\n";
     let (server, plain) = start(opened(2));
-    let mut canary = Canary::new(plain);
+    let canary = Canary::new(plain);
     let frames: &[(&str, &[u8], u16)] = &[
         ("text", &[0x81, 0x81, 0, 0, 0, 0, b'a'], 1003),
         ("not masked", &[0x82, 1, b'a'], 1002),
@@ -295,11 +296,6 @@ fn whoever_breaks_a_rule_hears_it_and_hurts_nobody() {
         assert!(heard.starts_with(&format!("HTTP/1.1 {status} ")), "{heard}");
         canary.sing();
     }
-    assert!(
-        canary.slowest < Duration::from_secs(2),
-        "{:?}",
-        canary.slowest
-    );
 }
 
 /// P10: no complete CONNECT in time, whatever trickles in.
@@ -308,7 +304,7 @@ fn a_request_that_never_ends_has_the_time_of_a_connect() {
     let mut config = opened(1);
     config.bounds.connect_timeout = Duration::from_millis(300);
     let (server, plain) = start(config);
-    let mut canary = Canary::new(plain);
+    let canary = Canary::new(plain);
     let mut silent = Raw::open(server.listeners()[1]);
     let mut slow = Raw::open(server.listeners()[1]);
     slow.say(b"GET /mqtt HTTP/1.1\r\nHost: a\r\n");
