@@ -1,14 +1,12 @@
 //! The task behind one connection: socket, protocol state, waiting requests.
 //!
-//! Owns: the socket, both buffers, the requests that await an acknowledgement.
-//! Does not own: any protocol rule. Start reading at [`Driver::run`].
+//! Owns: both buffers, the requests that await an acknowledgement.
+//! Does not own: any protocol rule, how a socket is opened (see `socket`). Start reading at [`Driver::run`].
 //! Invariant: while an event waits for the application nothing is read, unless a request waits for the
 //! Server's answer; while much waits to be written no request is taken.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt::Debug;
 use std::io;
-use std::net::SocketAddr;
 
 use bytes::{Buf, BytesMut};
 use proto::connection::{ClientConnection, ClientError, ClientEvent, SendError};
@@ -17,11 +15,11 @@ use proto::packet::{
     UnsubAck, UserProperties,
 };
 use proto::{PacketIdentifier, Version};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant as TokioInstant, sleep_until, timeout};
 
+use crate::socket::{self, Reader, Writer};
 use crate::{
     ConnectError, Direction, DisconnectCause, Disconnected, Event, Options, PacketLog, Publication,
     Published, ReceivedMessage, RequestError, Subscription, now,
@@ -104,7 +102,7 @@ impl Driver {
         inlets: Inlets,
         events: mpsc::Sender<Event>,
     ) -> Result<(Self, Box<ConnAck>), ConnectError> {
-        let (reader, writer) = open(options).await?;
+        let (reader, writer) = socket::open(options).await?;
         let mut out = Vec::new();
         let connection = ClientConnection::new(
             &options.connect,
@@ -616,67 +614,6 @@ async fn write_out(writer: &mut Writer, bytes: &[u8]) -> io::Result<()> {
     writer.write_all(bytes).await?;
     writer.flush().await
 }
-
-/// The connection as it was asked for, for reading and for writing.
-async fn open(options: &Options) -> Result<(Reader, Writer), ConnectError> {
-    let stream = open_tcp(options).await?;
-    let Some(tls) = &options.tls else {
-        let (reader, writer) = stream.into_split();
-        return Ok((Box::new(reader), Box::new(writer)));
-    };
-    let secured = timeout(options.timeouts.connack, tls.secure(&options.host, stream));
-    let stream = secured
-        .await
-        .map_err(|_| ConnectError::Timeout)?
-        .map_err(ConnectError::Tls)?;
-    let (reader, writer) = tokio::io::split(stream);
-    Ok((Box::new(reader), Box::new(writer)))
-}
-
-/// Tries each address of the host in turn.
-async fn open_tcp(options: &Options) -> Result<TcpStream, ConnectError> {
-    let host = options.host.as_str();
-    let addresses = tokio::net::lookup_host((host, options.port))
-        .await
-        .map_err(ConnectError::Resolve)?;
-    let mut last_error = io::Error::from(io::ErrorKind::NotFound);
-    for address in addresses {
-        match timeout(options.timeouts.connack, open_one(address, options)).await {
-            Ok(Ok(stream)) => {
-                stream
-                    .set_nodelay(options.nodelay)
-                    .map_err(ConnectError::Tcp)?;
-                return Ok(stream);
-            }
-            Ok(Err(error)) => last_error = error,
-            Err(_) => last_error = io::Error::from(io::ErrorKind::TimedOut),
-        }
-    }
-    Err(ConnectError::Tcp(last_error))
-}
-
-async fn open_one(address: SocketAddr, options: &Options) -> io::Result<TcpStream> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
-    if let Some(local) = options.bind_address {
-        socket.bind(SocketAddr::new(local, 0))?;
-    }
-    socket.connect(address).await
-}
-
-/// The reading side of any kind of connection.
-trait Reading: AsyncRead + Debug + Send + Unpin {}
-impl<T: AsyncRead + Debug + Send + Unpin> Reading for T {}
-
-/// The writing side.
-trait Writing: AsyncWrite + Debug + Send + Unpin {}
-impl<T: AsyncWrite + Debug + Send + Unpin> Writing for T {}
-
-type Reader = Box<dyn Reading>;
-type Writer = Box<dyn Writing>;
 
 /// Messages the application has not taken that are kept while it waits for an answer.
 const UNDELIVERED_MAX: usize = 1024;

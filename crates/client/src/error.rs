@@ -16,7 +16,7 @@ pub enum ConnectError {
     /// The host name has no address.
     #[error("the host has no address: {0}")]
     Resolve(io::Error),
-    /// No address took the TCP connection; this is the last one's error.
+    /// No address took the connection, or it failed before CONNACK; this is the last one's error.
     #[error("{0}")]
     Tcp(io::Error),
     /// The connection cannot be secured.

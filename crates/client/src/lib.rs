@@ -9,6 +9,9 @@ mod driver;
 mod error;
 mod message;
 mod options;
+#[cfg(feature = "quic")]
+mod quic;
+mod socket;
 mod tls;
 
 use std::sync::Arc;

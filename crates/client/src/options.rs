@@ -54,6 +54,8 @@ pub struct Options {
     pub(crate) nodelay: bool,
     pub(crate) packet_log: Option<PacketLog>,
     pub(crate) tls: Option<Tls>,
+    #[cfg(feature = "quic")]
+    pub(crate) is_quic: bool,
 }
 
 impl Options {
@@ -69,6 +71,8 @@ impl Options {
             nodelay: false,
             packet_log: None,
             tls: None,
+            #[cfg(feature = "quic")]
+            is_quic: false,
         }
     }
 
@@ -148,7 +152,7 @@ impl Options {
         self
     }
 
-    /// How long to wait for the TCP connection, and then for CONNACK. Default 30 s.
+    /// How long to wait for the connection, and then for CONNACK. Default 30 s.
     #[must_use]
     pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.timeouts.connack = timeout;
@@ -180,6 +184,16 @@ impl Options {
     #[must_use]
     pub fn tls(mut self, tls: Tls) -> Self {
         self.tls = Some(tls);
+        self
+    }
+
+    /// Over QUIC in place of TCP, secured as [`Self::tls`] says or by the roots of the system; the usual port is
+    /// 14567. TLS 1.3 always, and `mqtt` as ALPN if nothing else is offered. MQTT's packets go over one
+    /// bidirectional stream. [`Self::nodelay`] means nothing to it.
+    #[cfg(feature = "quic")]
+    #[must_use]
+    pub const fn quic(mut self) -> Self {
+        self.is_quic = true;
         self
     }
 }

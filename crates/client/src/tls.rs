@@ -188,23 +188,47 @@ impl Tls {
         host: &str,
         stream: TcpStream,
     ) -> Result<TlsStream<TcpStream>, TlsError> {
-        let name = self.server_name.as_deref().unwrap_or(host);
-        let server_name = ServerName::try_from(name.to_owned())
-            .map_err(|_| TlsError::ServerName(name.to_owned()))?;
-        let connector = TlsConnector::from(Arc::new(self.config()?));
+        let (server_name, _) = self.name(host)?;
+        let versions: &[&SupportedProtocolVersion] = match self.version {
+            None => rustls::DEFAULT_VERSIONS,
+            Some(TlsVersion::Tls12) => &[&rustls::version::TLS12],
+            Some(TlsVersion::Tls13) => &[&rustls::version::TLS13],
+        };
+        let connector = TlsConnector::from(Arc::new(self.config(versions)?));
         connector
             .connect(server_name, stream)
             .await
             .map_err(TlsError::Handshake)
     }
 
-    fn config(&self) -> Result<ClientConfig, TlsError> {
+    /// What a handshake of QUIC is made with, and the name the certificate must be for.
+    #[cfg(feature = "quic")]
+    pub(crate) fn for_quic(&self, host: &str) -> Result<(ClientConfig, String), TlsError> {
+        if self.version == Some(TlsVersion::Tls12) {
+            let text = "QUIC is secured by TLS 1.3 and no other version";
+            return Err(TlsError::Options(Error::General(text.to_owned())));
+        }
+        let (_, name) = self.name(host)?;
+        let mut config = self.config(&[&rustls::version::TLS13])?;
+        if config.alpn_protocols.is_empty() {
+            config.alpn_protocols.push(b"mqtt".to_vec());
+        }
+        Ok((config, name.to_owned()))
+    }
+
+    /// The name the certificate must be for.
+    fn name<'a>(&'a self, host: &'a str) -> Result<(ServerName<'static>, &'a str), TlsError> {
+        let name = self.server_name.as_deref().unwrap_or(host);
+        let parsed = ServerName::try_from(name.to_owned())
+            .map_err(|_| TlsError::ServerName(name.to_owned()))?;
+        Ok((parsed, name))
+    }
+
+    fn config(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Result<ClientConfig, TlsError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let versions: &[&SupportedProtocolVersion] = match self.version {
-            None => rustls::DEFAULT_VERSIONS,
-            Some(TlsVersion::Tls12) => &[&rustls::version::TLS12],
-            Some(TlsVersion::Tls13) => &[&rustls::version::TLS13],
-        };
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(versions)
             .map_err(TlsError::Options)?

@@ -8,6 +8,9 @@
     reason = "helpers of tests are tests as well"
 )]
 
+#[cfg(feature = "quic")]
+mod quic;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

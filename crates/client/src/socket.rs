@@ -1,0 +1,79 @@
+//! From options to a connection that carries bytes: TCP, with TLS or without, or QUIC.
+//!
+//! Owns: which addresses are tried, [`Reader`] and [`Writer`]. Does not own: what is said (see `driver`), TLS (see
+//! `tls`), QUIC (see `quic`). Start reading at [`open`]. Invariant: nothing takes longer than the time to connect.
+
+use std::fmt::Debug;
+use std::io;
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+
+use crate::{ConnectError, Options};
+
+/// The connection as it was asked for, for reading and for writing.
+pub(crate) async fn open(options: &Options) -> Result<(Reader, Writer), ConnectError> {
+    #[cfg(feature = "quic")]
+    if options.is_quic {
+        return crate::quic::open(options).await;
+    }
+    let stream = open_tcp(options).await?;
+    let Some(tls) = &options.tls else {
+        let (reader, writer) = stream.into_split();
+        return Ok((Box::new(reader), Box::new(writer)));
+    };
+    let secured = timeout(options.timeouts.connack, tls.secure(&options.host, stream));
+    let stream = secured
+        .await
+        .map_err(|_| ConnectError::Timeout)?
+        .map_err(ConnectError::Tls)?;
+    let (reader, writer) = tokio::io::split(stream);
+    Ok((Box::new(reader), Box::new(writer)))
+}
+
+/// Tries each address of the host in turn.
+async fn open_tcp(options: &Options) -> Result<TcpStream, ConnectError> {
+    let host = options.host.as_str();
+    let addresses = tokio::net::lookup_host((host, options.port))
+        .await
+        .map_err(ConnectError::Resolve)?;
+    let mut last_error = io::Error::from(io::ErrorKind::NotFound);
+    for address in addresses {
+        match timeout(options.timeouts.connack, open_one(address, options)).await {
+            Ok(Ok(stream)) => {
+                stream
+                    .set_nodelay(options.nodelay)
+                    .map_err(ConnectError::Tcp)?;
+                return Ok(stream);
+            }
+            Ok(Err(error)) => last_error = error,
+            Err(_) => last_error = io::Error::from(io::ErrorKind::TimedOut),
+        }
+    }
+    Err(ConnectError::Tcp(last_error))
+}
+
+async fn open_one(address: SocketAddr, options: &Options) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    if let Some(local) = options.bind_address {
+        socket.bind(SocketAddr::new(local, 0))?;
+    }
+    socket.connect(address).await
+}
+
+/// The reading side of any kind of connection.
+pub(crate) trait Reading: AsyncRead + Debug + Send + Unpin {}
+impl<T: AsyncRead + Debug + Send + Unpin> Reading for T {}
+
+/// The writing side.
+pub(crate) trait Writing: AsyncWrite + Debug + Send + Unpin {}
+impl<T: AsyncWrite + Debug + Send + Unpin> Writing for T {}
+
+pub(crate) type Reader = Box<dyn Reading>;
+pub(crate) type Writer = Box<dyn Writing>;
