@@ -122,10 +122,10 @@ pub(crate) struct ConnectionArgs {
     /// Host to connect to [default: localhost]
     #[arg(short = 'h', long, alias = "hostname")]
     pub(crate) host: Option<String>,
-    /// Port to connect to [default: 1883, with TLS 8883]
+    /// Port to connect to [default: 1883, with TLS 8883, over QUIC 14567]
     #[arg(short = 'p', long)]
     pub(crate) port: Option<String>,
-    /// Everything at once: `mqtt://user:password@host:port/topic`, with TLS `mqtts://`; all but the host may be left out
+    /// Everything at once: `mqtt://user:password@host:port/topic`, with TLS `mqtts://`, over QUIC `quic://`; all but the host may be left out
     #[arg(short = 'L', long)]
     pub(crate) url: Option<String>,
     /// Client identifier [default: the server assigns one]
@@ -221,8 +221,9 @@ impl ConnectionArgs {
             .transpose()
             .map_err(|text| usage(&text))?;
         let url = url.unwrap_or_default();
-        let tls = self.tls.tls(tool, url.is_tls)?;
-        let port = self.port(tool, url.port, tls.is_some())?;
+        let tls = self.tls.tls(tool, url.scheme != Scheme::Mqtt)?;
+        let usual = url.scheme.usual_port(tls.is_some());
+        let port = self.port(tool, url.port, usual)?;
         let host = self
             .host
             .clone()
@@ -265,6 +266,9 @@ impl ConnectionArgs {
         if let Some(tls) = tls {
             options = options.tls(tls);
         }
+        if url.scheme == Scheme::Quic {
+            options = over_quic(options).map_err(usage)?;
+        }
         if self.debug {
             options = options.packet_log(PacketLog::new(packet_log::printer(client_id, version)));
         }
@@ -277,8 +281,7 @@ impl ConnectionArgs {
         })
     }
 
-    fn port(&self, tool: &str, of_url: Option<u16>, is_tls: bool) -> Result<u16, Failure> {
-        let usual = if is_tls { 8883 } else { 1883 };
+    fn port(&self, tool: &str, of_url: Option<u16>, usual: u16) -> Result<u16, Failure> {
         match &self.port {
             None => Ok(of_url.unwrap_or(usual)),
             Some(text) => text
@@ -406,10 +409,46 @@ fn parse_version(text: &str) -> Option<Version> {
     }
 }
 
-/// The parts of `mqtt://[user[:password]@]host[:port]/topic`, or `mqtts://`.
+#[cfg(feature = "quic")]
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "a build without QUIC has nothing to give"
+)]
+fn over_quic(options: Options) -> Result<Options, &'static str> {
+    Ok(options.quic())
+}
+
+#[cfg(not(feature = "quic"))]
+fn over_quic(_: Options) -> Result<Options, &'static str> {
+    Err("this build has no QUIC.")
+}
+
+/// What a URL begins with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Scheme {
+    /// `mqtt://`
+    #[default]
+    Mqtt,
+    /// `mqtts://`
+    Mqtts,
+    /// `quic://`
+    Quic,
+}
+
+impl Scheme {
+    const fn usual_port(self, is_tls: bool) -> u16 {
+        match (self, is_tls) {
+            (Self::Quic, _) => 14567,
+            (_, true) => 8883,
+            (_, false) => 1883,
+        }
+    }
+}
+
+/// The parts of `mqtt://[user[:password]@]host[:port]/topic`, or of another [`Scheme`].
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Url {
-    is_tls: bool,
+    scheme: Scheme,
     host: Option<String>,
     port: Option<u16>,
     user_name: Option<String>,
@@ -418,9 +457,10 @@ struct Url {
 }
 
 fn parse_url(text: &str) -> Result<Url, String> {
-    let (is_tls, rest) = match text.split_once("://") {
-        Some(("mqtt", rest)) => (false, rest),
-        Some(("mqtts", rest)) => (true, rest),
+    let (scheme, rest) = match text.split_once("://") {
+        Some(("mqtt", rest)) => (Scheme::Mqtt, rest),
+        Some(("mqtts", rest)) => (Scheme::Mqtts, rest),
+        Some(("quic", rest)) => (Scheme::Quic, rest),
         _ => return Err("unsupported URL scheme.".into()),
     };
     let (authority, topic) = match rest.split_once('/') {
@@ -457,7 +497,7 @@ fn parse_url(text: &str) -> Result<Url, String> {
         return Err("the URL has no host.".into());
     }
     Ok(Url {
-        is_tls,
+        scheme,
         host: Some(host.to_owned()),
         port,
         user_name: user_name.map(percent_decode),
@@ -526,7 +566,8 @@ mod tests {
         );
         assert_eq!(parse_url("mqtt://host/").unwrap().topic, None);
         assert!(parse_url("http://host").is_err());
-        assert!(parse_url("mqtts://host").unwrap().is_tls);
+        assert_eq!(parse_url("mqtts://host").unwrap().scheme, Scheme::Mqtts);
+        assert_eq!(parse_url("quic://host").unwrap().scheme, Scheme::Quic);
         assert!(parse_url("mqtt://host:99999/x").is_err());
     }
 }

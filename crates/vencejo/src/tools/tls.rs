@@ -20,7 +20,7 @@ pub(crate) struct TlsArgs {
     /// The same with every PEM file of a folder
     #[arg(long, value_name = "DIR")]
     pub(crate) capath: Option<PathBuf>,
-    /// The same with the certificates of the system, as `mqtts://` does where none are named
+    /// The same with the certificates of the system, as `mqtts://` and `quic://` do where none are named
     #[arg(long)]
     pub(crate) tls_use_os_certs: bool,
     /// Our certificate (PEM), for a server that asks for one
@@ -32,7 +32,7 @@ pub(crate) struct TlsArgs {
     /// Believe a certificate that is for another host: for tests only
     #[arg(long)]
     pub(crate) insecure: bool,
-    /// tlsv1.2 or tlsv1.3 [default: both]
+    /// tlsv1.2 or tlsv1.3 [default: both; QUIC has 1.3 only]
     #[arg(long, value_name = "VERSION")]
     pub(crate) tls_version: Option<String>,
     /// Offer this protocol (ALPN)
@@ -48,8 +48,9 @@ impl TlsArgs {
             return match self.unused() {
                 None => Ok(None),
                 Some(flag) => {
-                    let text =
-                        format!("{flag} needs --cafile, --capath, --tls-use-os-certs or mqtts://.");
+                    let text = format!(
+                        "{flag} needs --cafile, --capath, --tls-use-os-certs, mqtts:// or quic://."
+                    );
                     Err(Failure::usage(tool, text))
                 }
             };
