@@ -317,6 +317,7 @@ fn added(session: SessionId) -> Batch {
 fn session_put(session: SessionId) -> Record {
     Record::SessionPut(Box::new(SessionRecord {
         owner: None,
+        peer: None,
         session,
         client_id: "client".into(),
         expiry_seconds: u32::MAX,

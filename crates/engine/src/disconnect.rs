@@ -94,6 +94,7 @@ impl Engine {
             queue_seq: session.outbound.last_seq(),
             inbound_number: session.inbound_number,
             owner: session.principal.to_owner(),
+            peer: session.principal.to_peer(),
         };
         self.record_at(level, Record::SessionPut(Box::new(record)))
     }

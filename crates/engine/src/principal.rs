@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use store::OwnerRecord;
+use store::{OwnerRecord, PeerRecord, SessionRecord};
+
+use crate::Rules;
 
 /// Who a Client is, and where it comes from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,10 +26,14 @@ pub struct Principal {
     pub address: Option<IpAddr>,
     /// The name of the listener it connected to.
     pub listener: Option<Arc<str>>,
+    /// Rules that have come with its proof, made by [`Rules::of_client`].
+    pub own_rules: Option<Arc<Rules>>,
+    /// Whether what is known of its user stands in the Server's own list, which may say something else later.
+    pub is_listed: bool,
 }
 
 impl Principal {
-    /// As the store keeps it: the user, and not where it connected from.
+    /// As the store keeps it, but for where it connected from.
     pub(crate) fn to_owner(&self) -> Option<OwnerRecord> {
         let attributes = self.attributes.iter();
         Some(OwnerRecord {
@@ -37,11 +43,34 @@ impl Principal {
             attributes: attributes
                 .flat_map(|(name, value)| [Arc::clone(name), Arc::clone(value)])
                 .collect(),
+            is_listed: self.is_listed,
+            rules: self.own_rules.as_ref().map(|rules| rules.to_texts()),
+        })
+    }
+
+    /// As the store keeps where it connected from.
+    pub(crate) fn to_peer(&self) -> Option<PeerRecord> {
+        Some(PeerRecord {
+            address: self.address,
+            listener: Arc::clone(self.listener.as_ref()?),
         })
     }
 
     /// As the store kept it.
-    pub(crate) fn from_owner(owner: &OwnerRecord) -> Self {
+    pub(crate) fn from_record(record: &SessionRecord) -> Self {
+        let peer = record.peer.as_ref();
+        Self {
+            address: peer.and_then(|peer| peer.address),
+            listener: peer.map(|peer| Arc::clone(&peer.listener)),
+            ..record
+                .owner
+                .as_ref()
+                .map(Self::from_owner)
+                .unwrap_or_default()
+        }
+    }
+
+    fn from_owner(owner: &OwnerRecord) -> Self {
         let attributes = owner.attributes.chunks_exact(2);
         Self {
             user: Some(Arc::clone(&owner.user)),
@@ -50,6 +79,11 @@ impl Principal {
             attributes: attributes
                 .filter_map(|pair| Some((pair.first()?.clone(), pair.get(1)?.clone())))
                 .collect(),
+            own_rules: owner
+                .rules
+                .as_deref()
+                .map(|texts| Arc::new(Rules::from_texts(texts))),
+            is_listed: owner.is_listed,
             ..Self::default()
         }
     }

@@ -39,8 +39,14 @@ impl Engine {
         self.count_retained();
         // In the order in which they began, so that the last one of a Client has its name.
         sessions.sort_by_key(|found| found.session.session);
+        let mut principal = Arc::default();
         for found in sessions {
-            self.restore_session(found, now);
+            // Many are of one user, or of nobody from one place.
+            let of_this_one = Principal::from_record(&found.session);
+            if *principal != of_this_one {
+                principal = Arc::new(of_this_one);
+            }
+            self.restore_session(found, &principal, now);
             if self.batch.len() >= RECORDS_PER_BATCH_MAX {
                 self.cut_batch();
             }
@@ -102,7 +108,12 @@ impl Engine {
         drop(self.retained.apply(&Arc::new(message), stamp));
     }
 
-    fn restore_session(&mut self, found: RestoredSession, now: Instant) {
+    fn restore_session(
+        &mut self,
+        found: RestoredSession,
+        principal: &Arc<Principal>,
+        now: Instant,
+    ) {
         let record = &found.session;
         // An older Session of the same Client has ended, but for its Will.
         let older = self.sessions.find(&record.client_id);
@@ -112,9 +123,7 @@ impl Engine {
             record.expiry_seconds,
         );
         session.is_stored = true;
-        if let Some(owner) = &record.owner {
-            session.principal = Arc::new(Principal::from_owner(owner));
-        }
+        session.principal = Arc::clone(principal);
         let sent_max = u64::from(self.limits.maximum_inflight_messages);
         let spilled = found.queue.map(|queue| {
             self.counters.spilled_messages += queue.count;

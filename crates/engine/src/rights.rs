@@ -55,7 +55,7 @@ impl Rights {
     }
 
     /// What the rules say to `request` of the Client of `session`. See [`Rules::decide`] for the cost.
-    pub(crate) fn decide(&self, session: &Session, request: Request<'_>) -> Decision<'_> {
+    pub(crate) fn decide<'a>(&'a self, session: &'a Session, request: Request<'_>) -> Decision<'a> {
         let subject = session.subject();
         if session.applying.epoch == self.epoch {
             let applying = &session.applying.numbers;
@@ -118,8 +118,10 @@ impl Engine {
             return;
         };
         let before = std::mem::replace(&mut session.principal, Arc::clone(principal));
-        let is_named_alike =
-            before.user == principal.user && before.attributes == principal.attributes;
+        // What is asked at each decision, and not once in `applying`.
+        let is_named_alike = before.user == principal.user
+            && before.attributes == principal.attributes
+            && before.own_rules == principal.own_rules;
         let applying = Applying {
             numbers: rights.rules.applying(session.subject()),
             epoch: rights.epoch,
@@ -147,8 +149,35 @@ impl Engine {
         if user != Some(&principal.user) {
             return false;
         }
-        self.set_principal(key, principal);
+        self.change_principal(key, principal);
         true
+    }
+
+    /// What is known of users has changed: `known` says what it is now of each Client that has a Session, or
+    /// `None` where it is the same. O(Sessions).
+    pub fn on_users_changed(
+        &mut self,
+        mut known: impl FnMut(&crate::Principal) -> Option<crate::Principal>,
+    ) {
+        for key in self.sessions.keys() {
+            let session = self.sessions.get(key);
+            if let Some(principal) = session.and_then(|session| known(&session.principal)) {
+                self.change_principal(key, &Arc::new(principal));
+            }
+        }
+    }
+
+    /// The same, while its Client is connected or gone; durable where the Session is.
+    fn change_principal(&mut self, key: SessionKey, principal: &Arc<crate::Principal>) {
+        let session = self.sessions.get(key);
+        let before = session.map(|session| Arc::clone(&session.principal));
+        self.set_principal(key, principal);
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
+        if session.is_stored && before.as_ref() != Some(principal) {
+            self.record_session(key, session.disconnected_at);
+        }
     }
 
     /// Whether this Session may be sent `message`; if not, that is told.

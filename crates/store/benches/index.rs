@@ -154,6 +154,7 @@ fn batches(records: Vec<Record>) -> Vec<Batch> {
 fn put(id: u64) -> Record {
     Record::SessionPut(Box::new(SessionRecord {
         owner: None,
+        peer: None,
         session: SessionId(id),
         client_id: "client".into(),
         expiry_seconds: 60,

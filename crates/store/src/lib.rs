@@ -29,7 +29,7 @@ pub use log::{
 };
 pub use memory::{HeldStore, MemoryStore};
 pub use record::{
-    Expiry, MessageRecord, Origin, OwnerRecord, Record, SessionId, SessionRecord,
+    Expiry, MessageRecord, Origin, OwnerRecord, PeerRecord, Record, SessionId, SessionRecord,
     SubscriptionRecord, Target, UnixMillis, WillRecord,
 };
 pub use recovered::{QueueExtent, RestoredSession};

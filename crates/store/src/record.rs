@@ -3,6 +3,7 @@
 //! Owns: [`Record`] and the plain values in it. Does not own: how they are written (see `codec`).
 //! Start reading at [`Record`]. Invariant: nothing here knows a packet, a socket or a clock.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -113,6 +114,17 @@ pub struct SessionRecord {
     pub inbound_number: u64,
     /// Whose it is; `None` where its Client is anonymous.
     pub owner: Option<OwnerRecord>,
+    /// Where its Client connected from, for rules that ask; `None` in a log from before that was kept.
+    pub peer: Option<PeerRecord>,
+}
+
+/// Where a Client connected from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerRecord {
+    /// Its address; `None` if that is none of IP.
+    pub address: Option<IpAddr>,
+    /// The name of the listener.
+    pub listener: Arc<str>,
 }
 
 /// The user that a Session belongs to, as it was when its Client connected last.
@@ -126,6 +138,10 @@ pub struct OwnerRecord {
     pub groups: Vec<Arc<str>>,
     /// Names and values of what else is known of it, in turn.
     pub attributes: Vec<Arc<str>>,
+    /// Whether all that stands in the Server's own list of users, which may say something else by now.
+    pub is_listed: bool,
+    /// Rules that have come with its proof, in the form the engine gives them.
+    pub rules: Option<Vec<Arc<str>>>,
 }
 
 /// An Application Message as plain values.

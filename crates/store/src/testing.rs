@@ -3,6 +3,7 @@
 //! Owns: strategies for proptest. Does not own: what is tested. Start reading at [`record`].
 //! Invariant: every kind of record, every optional field and every flag comes up.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use crate::{
-    Expiry, MessageRecord, Origin, OwnerRecord, Record, SessionId, SessionRecord,
+    Expiry, MessageRecord, Origin, OwnerRecord, PeerRecord, Record, SessionId, SessionRecord,
     SubscriptionRecord, Target, UnixMillis, WillRecord,
 };
 
@@ -134,14 +135,24 @@ fn owner_record() -> impl Strategy<Value = OwnerRecord> {
     let texts = || vec(text().prop_map(Arc::from), 0..3);
     let attribute = (text(), text()).prop_map(|(name, value)| [name.into(), value.into()]);
     let attributes = vec(attribute, 0..3);
-    (text(), any::<bool>(), texts(), attributes).prop_map(
-        |(user, is_administrator, groups, attributes)| OwnerRecord {
+    let flags = (any::<bool>(), any::<bool>());
+    (text(), flags, texts(), attributes, option::of(texts())).prop_map(
+        |(user, (is_administrator, is_listed), groups, attributes, rules)| OwnerRecord {
             user: user.into(),
             is_administrator,
             groups,
             attributes: attributes.concat(),
+            is_listed,
+            rules,
         },
     )
+}
+
+fn peer_record() -> impl Strategy<Value = PeerRecord> {
+    (option::of(any::<IpAddr>()), text()).prop_map(|(address, listener)| PeerRecord {
+        address,
+        listener: listener.into(),
+    })
 }
 
 fn session_record() -> impl Strategy<Value = SessionRecord> {
@@ -151,7 +162,7 @@ fn session_record() -> impl Strategy<Value = SessionRecord> {
         any::<u32>(),
         option::of(number().prop_map(UnixMillis)),
         (number(), number()),
-        option::of(owner_record()),
+        (option::of(owner_record()), option::of(peer_record())),
     )
         .prop_map(
             |(
@@ -160,10 +171,11 @@ fn session_record() -> impl Strategy<Value = SessionRecord> {
                 expiry_seconds,
                 disconnected_at,
                 (queue_seq, inbound_number),
-                owner,
+                (owner, peer),
             )| {
                 SessionRecord {
                     owner,
+                    peer,
                     session,
                     client_id: client_id.into(),
                     expiry_seconds,

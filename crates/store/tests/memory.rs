@@ -56,6 +56,7 @@ impl Filler {
         for id in 1..=count {
             self.apply(&Record::SessionPut(Box::new(SessionRecord {
                 owner: None,
+                peer: None,
                 session: SessionId(id),
                 client_id: "client".into(),
                 expiry_seconds: 60,

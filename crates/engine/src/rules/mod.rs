@@ -4,6 +4,7 @@
 //! `rule`), when it is asked (see `rights`). Start reading at [`Rules::decide`].
 //! Invariant: what no rule matches is denied.
 
+mod own;
 mod pattern;
 mod rule;
 #[cfg(test)]
@@ -81,10 +82,13 @@ impl Decision<'_> {
     }
 }
 
-/// Rules, ready to be asked. Shared by all Clients: what differs between them is who they are.
+/// Rules, ready to be asked. Shared by all Clients: what differs between them is who they are, and the rules that
+/// have come with their proof, which stand behind those that are `first` here and before all others.
 #[derive(Debug)]
 pub struct Rules {
     rules: Vec<Rule>,
+    /// So many at the front are `first`.
+    first: u32,
     tree: Tree,
     /// Rules about every topic, ascending.
     everywhere: Vec<u32>,
@@ -95,17 +99,20 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// `rules` in their order. O(their length).
+    /// `rules` in their order, but for those that are `first`, which go to the front. O(their length).
     #[must_use]
-    pub fn new(rules: Vec<Rule>) -> Self {
+    pub fn new(mut rules: Vec<Rule>) -> Self {
+        rules.sort_by_key(|rule| !rule.is_first);
         let mut made = Self {
             rules: Vec::new(),
+            first: 0,
             tree: Tree::default(),
             everywhere: Vec::new(),
             by_user: HashMap::new(),
             by_condition: Vec::new(),
         };
         for (number, rule) in (0..).zip(&rules) {
+            made.first += u32::from(rule.is_first);
             match &rule.topics {
                 Topics::Every => made.everywhere.push(number),
                 Topics::Matching(patterns) => {
@@ -154,27 +161,44 @@ impl Rules {
     /// What the rules say to `request`; `applying` is what [`Self::applying`] says of the same `subject`.
     /// O(levels of the topic * rules that could match), for a Subscription O(rules).
     #[must_use]
-    pub fn decide(
+    pub fn decide<'a>(
+        &'a self,
+        applying: &[u32],
+        subject: Subject<'a>,
+        request: Request<'_>,
+    ) -> Decision<'a> {
+        let found = self.find(applying, subject, request);
+        if let Some(own) = &subject.principal.own_rules
+            && found.is_none_or(|(number, _)| number >= self.first)
+            && let Some((_, rule)) = own.find(&[], subject, request)
+        {
+            return decided(Some(rule));
+        }
+        decided(found.map(|(_, rule)| rule))
+    }
+
+    /// The first of them that says something to `request`.
+    fn find(
         &self,
         applying: &[u32],
         subject: Subject<'_>,
         request: Request<'_>,
-    ) -> Decision<'_> {
+    ) -> Option<(u32, &Rule)> {
         match request {
-            Request::Subscribe { filter } => self.decide_subscribe(applying, subject, filter),
+            Request::Subscribe { filter } => self.find_by_filter(applying, subject, filter),
             Request::Publish { topic, .. } | Request::Receive { topic } => {
-                self.decide_topic(applying, subject, topic, request)
+                self.find_by_topic(applying, subject, topic, request)
             }
         }
     }
 
-    fn decide_topic(
+    fn find_by_topic(
         &self,
         applying: &[u32],
         subject: Subject<'_>,
         topic: &str,
         request: Request<'_>,
-    ) -> Decision<'_> {
+    ) -> Option<(u32, &Rule)> {
         let mut first: Option<(u32, &Rule)> = None;
         let mut look_at = |numbers: &[u32]| {
             for number in numbers {
@@ -192,30 +216,37 @@ impl Rules {
         };
         look_at(&self.everywhere);
         self.tree.visit(topic, subject, &mut look_at);
-        decided(first.map(|(_, rule)| rule))
+        first
     }
 
     /// An allowing rule has to allow all that `filter` can match. A denying one counts if it denies all of
     /// that; what it denies of it is denied again whenever something is sent.
-    fn decide_subscribe(
+    fn find_by_filter(
         &self,
         applying: &[u32],
         subject: Subject<'_>,
         filter: &str,
-    ) -> Decision<'_> {
+    ) -> Option<(u32, &Rule)> {
         let filter = split_shared(filter).map_or(filter, |(_, inner)| inner);
-        let first = (0..).zip(&self.rules).find(|(number, rule)| {
+        (0..).zip(&self.rules).find(|(number, rule)| {
             rule.actions.contains(Actions::SUBSCRIBE)
                 && (rule.who.is_everyone() || applying.binary_search(number).is_ok())
                 && rule.topics.cover(filter, subject, rule.effect)
-        });
-        decided(first.map(|(_, rule)| rule))
+        })
     }
 
     fn rule(&self, number: u32) -> Option<&Rule> {
         self.rules.get(usize::try_from(number).ok()?)
     }
 }
+
+impl PartialEq for Rules {
+    fn eq(&self, other: &Self) -> bool {
+        self.rules == other.rules
+    }
+}
+
+impl Eq for Rules {}
 
 fn decided(rule: Option<&Rule>) -> Decision<'_> {
     Decision {

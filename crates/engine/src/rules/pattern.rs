@@ -107,6 +107,35 @@ impl TopicPattern {
         }
     }
 
+    /// The text that [`Self::parse`] reads as this, with places in braces.
+    #[must_use]
+    pub fn to_braces(&self) -> String {
+        let mut text = String::new();
+        for (number, level) in self.levels.iter().enumerate() {
+            if number > 0 {
+                text.push('/');
+            }
+            match level {
+                Level::Literal(part) => text.push_str(part),
+                Level::Single => text.push('+'),
+                Level::Multi => text.push('#'),
+                Level::Template(Template(parts)) => {
+                    for part in parts {
+                        match part {
+                            Part::Text(part) => text.push_str(part),
+                            Part::User => text.push_str("${username}"),
+                            Part::ClientId => text.push_str("${clientid}"),
+                            Part::Attribute(name) => {
+                                text.push_str(&format!("${{attribute.{name}}}"));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        text
+    }
+
     pub(super) fn levels(&self) -> &[Level] {
         &self.levels
     }

@@ -35,6 +35,17 @@ impl Actions {
     /// All of them.
     pub const ALL: Self = Self(7);
 
+    /// As a number from 0 to 7.
+    pub(super) const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// Those that [`Self::bits`] has given this number.
+    pub(super) fn from_bits(bits: u32) -> Option<Self> {
+        let bits = u8::try_from(bits).ok()?;
+        (bits <= Self::ALL.0).then_some(Self(bits))
+    }
+
     /// Those of both.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
@@ -65,6 +76,8 @@ pub struct Rule {
     pub qos_max: Option<Qos>,
     /// It matches PUBLISH packets with RETAIN, or without it, only.
     pub retain: Option<bool>,
+    /// It is asked before the rules that have come with the proof of a Client, which come before all others.
+    pub is_first: bool,
 }
 
 impl Rule {
@@ -79,6 +92,7 @@ impl Rule {
             topics: Topics::Every,
             qos_max: None,
             retain: None,
+            is_first: false,
         }
     }
 
@@ -149,6 +163,8 @@ pub struct Who {
     pub attributes: BTreeMap<Arc<str>, Arc<str>>,
     /// Whether neither its user name nor its Client Identifier may hold `+` or `#`.
     pub plain_names: bool,
+    /// Whether rules have come with its proof.
+    pub own_rules: Option<bool>,
 }
 
 impl Who {
@@ -168,6 +184,7 @@ impl Who {
             && self.administrator.is_none()
             && self.attributes.is_empty()
             && !self.plain_names
+            && self.own_rules.is_none()
     }
 
     /// Whether this Client is meant.
@@ -201,6 +218,9 @@ impl Who {
                 .attributes
                 .iter()
                 .all(|(name, value)| who.attributes.get(name) == Some(value))
+            && self
+                .own_rules
+                .is_none_or(|wanted| wanted == who.own_rules.is_some())
             && !(self.plain_names
                 && (user.is_some_and(is_dangerous) || is_dangerous(subject.client_id)))
     }

@@ -14,6 +14,11 @@ fn at(filter: &str) -> Topics {
     Topics::Matching(vec![pattern])
 }
 
+fn at_both(one: &str, other: &str) -> Topics {
+    let patterns = [one, other].map(|filter| TopicPattern::parse(filter, Notation::Braces));
+    Topics::Matching(patterns.map(|found| found.expect("a pattern")).into())
+}
+
 fn user(name: &str) -> Principal {
     Principal {
         user: Some(name.into()),
@@ -21,7 +26,7 @@ fn user(name: &str) -> Principal {
     }
 }
 
-fn ask<'a>(rules: &'a Rules, principal: &Principal, request: Request<'_>) -> Decision<'a> {
+fn ask<'a>(rules: &'a Rules, principal: &'a Principal, request: Request<'_>) -> Decision<'a> {
     let subject = Subject {
         principal,
         client_id: "c1",
@@ -196,6 +201,8 @@ fn every_condition_on_who_has_to_hold() {
         is_administrator: true,
         address: Some([10, 1, 2, 3].into()),
         listener: Some("internal".into()),
+        own_rules: Some(Arc::new(Rules::of_client(Vec::new()))),
+        is_listed: true,
     };
     let who = Who {
         users: strings(&["ann", "bob"]),
@@ -208,6 +215,7 @@ fn every_condition_on_who_has_to_hold() {
         administrator: Some(true),
         attributes: [("site".into(), "north".into())].into(),
         plain_names: true,
+        own_rules: Some(true),
     };
     let is_meant = |who: &Who, principal: &Principal| {
         let rule = Rule {
@@ -217,7 +225,7 @@ fn every_condition_on_who_has_to_hold() {
         may(&Rules::new(vec![rule]), principal, to_publish("a"))
     };
     assert!(is_meant(&who, &full));
-    let changes: [fn(&mut Who); 9] = [
+    let changes: [fn(&mut Who); 10] = [
         |who| who.users = ["eve".into()].into(),
         |who| who.groups = ["sales".into()].into(),
         |who| who.client_ids = ["c2".into()].into(),
@@ -227,6 +235,7 @@ fn every_condition_on_who_has_to_hold() {
         |who| who.loopback = Some(true),
         |who| who.administrator = Some(false),
         |who| who.attributes = [("site".into(), "south".into())].into(),
+        |who| who.own_rules = Some(false),
     ];
     for change in changes {
         let mut other = who.clone();
@@ -398,6 +407,7 @@ fn rule(number: usize, written: &Written) -> Rule {
         },
         qos_max: written.qos_max.and_then(Qos::from_level),
         retain: None,
+        is_first: false,
     }
 }
 
@@ -504,4 +514,94 @@ proptest! {
             prop_assert!(is_there, "{} by {:?}", filter, one);
         }
     }
+}
+
+/// A local rule of each kind, and one that is first.
+fn local_rules() -> Rules {
+    let topics = |name: &str, filter| Rule {
+        topics: at(filter),
+        ..Rule::allow(name)
+    };
+    let no_own_rules = Who {
+        own_rules: Some(false),
+        ..Who::default()
+    };
+    Rules::new(vec![
+        Rule {
+            effect: Effect::Deny,
+            ..topics("local deny", "a/x")
+        },
+        topics("local allow", "c/#"),
+        topics("local allow of a secret", "a/secret"),
+        Rule {
+            effect: Effect::Deny,
+            is_first: true,
+            ..topics("first", "b/locked/#")
+        },
+        Rule {
+            who: no_own_rules,
+            ..Rule::allow("who has no own rules")
+        },
+    ])
+}
+
+/// Who has rights of its own.
+fn with_own_rules() -> Principal {
+    let own = Rules::of_client(vec![
+        Rule {
+            topics: at("a/secret"),
+            ..Rule::deny("own deny")
+        },
+        Rule {
+            topics: at_both("a/#", "b/#"),
+            qos_max: Some(Qos::AtLeastOnce),
+            ..Rule::allow("own allow")
+        },
+    ]);
+    Principal {
+        own_rules: Some(own.into()),
+        ..Principal::default()
+    }
+}
+
+/// Rights of a proof stand behind the rules that are `first`, and before all others; what none of them says
+/// anything to is denied.
+#[test]
+fn own_rules_stand_behind_the_first_ones_and_before_all_others() {
+    let rules = local_rules();
+    for (topic, with_own, without_own) in [
+        ("a/x", "own allow", "local deny"),
+        ("a/secret", "own deny", "local allow of a secret"),
+        ("b/locked/x", "first", "first"),
+        ("c/x", "local allow", "local allow"),
+        ("d", "no rule allows it", "who has no own rules"),
+    ] {
+        for (principal, expected) in [
+            (with_own_rules(), with_own),
+            (Principal::default(), without_own),
+        ] {
+            for request in [
+                to_publish(topic),
+                Request::Receive { topic },
+                Request::Subscribe { filter: topic },
+            ] {
+                let said = ask(&rules, &principal, request).reason();
+                assert_eq!(&*said, expected, "{request:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn own_rules_limit_the_qos_as_others_do() {
+    let (rules, principal) = (local_rules(), with_own_rules());
+    let filter = "$share/g/b/#";
+    let granted = ask(&rules, &principal, Request::Subscribe { filter });
+    assert!(granted.is_allowed && granted.qos_max() == Qos::AtLeastOnce);
+    let publish = Request::Publish {
+        topic: "b",
+        qos: Qos::ExactlyOnce,
+        retain: false,
+    };
+    assert!(!may(&rules, &principal, publish));
 }

@@ -3,9 +3,9 @@
 use proto::Version;
 use proto::connection::Outgoing;
 use proto::packet::ReasonCode;
-use vencejo_engine::{Denied, DeniedAction, Limits, Rules};
+use vencejo_engine::{Actions, Denied, DeniedAction, Effect, Limits, Principal, Rule, Rules, Who};
 
-use crate::world::{LIMITED, World, durable, limited, with_will_at};
+use crate::world::{Client, LIMITED, World, at, durable, limited, with_will_at};
 
 /// A limited user that may receive `a/#` only, and may publish everything.
 fn reader() -> Rules {
@@ -134,11 +134,11 @@ fn retained_message_is_not_replayed_without_the_right() {
     assert_eq!(world.payloads(client), ["a/1", "a/3"]);
     // A part of what the filter matches is denied, so the Subscription is not.
     world.set_rules(Rules::new(vec![
-        vencejo_engine::Rule {
-            topics: crate::world::at("b/#"),
-            ..vencejo_engine::Rule::deny("b")
+        Rule {
+            topics: at("b/#"),
+            ..Rule::deny("b")
         },
-        vencejo_engine::Rule::allow("everything else"),
+        Rule::allow("everything else"),
     ]));
     assert_eq!(world.subscribe(client, "#", 1), [ReasonCode::GrantedQos1]);
     assert_eq!(world.payloads(client), ["a/1", "a/3"]);
@@ -209,26 +209,26 @@ fn rights_of_the_new_connection_count_for_what_waits() {
     let mut world = World::new();
     let publisher = world.connect("publisher");
     world.set_rules(Rules::new(vec![
-        vencejo_engine::Rule {
-            who: vencejo_engine::Who {
+        Rule {
+            who: Who {
                 groups: ["cleared".into()].into(),
-                ..vencejo_engine::Who::default()
+                ..Who::default()
             },
-            ..vencejo_engine::Rule::allow("cleared")
+            ..Rule::allow("cleared")
         },
-        vencejo_engine::Rule {
-            topics: crate::world::at("a/#"),
-            ..vencejo_engine::Rule::allow("all")
+        Rule {
+            topics: at("a/#"),
+            ..Rule::allow("all")
         },
-        vencejo_engine::Rule {
-            actions: vencejo_engine::Actions::PUBLISH,
-            ..vencejo_engine::Rule::allow("publish")
+        Rule {
+            actions: Actions::PUBLISH,
+            ..Rule::allow("publish")
         },
     ]));
-    let mut principal = vencejo_engine::Principal {
+    let mut principal = Principal {
         user: Some("ann".into()),
         groups: ["cleared".into()].into(),
-        ..vencejo_engine::Principal::default()
+        ..Principal::default()
     };
     world.principal = principal.clone().into();
     let client = world.connect("ann");
@@ -292,4 +292,188 @@ fn refused_subscription_gets_nothing_in_any_version() {
                 .any(|packet| matches!(packet, Outgoing::Publish(_)))
         );
     }
+}
+
+/// What a Client is sent, which acknowledges all of it.
+fn payloads(world: &mut World, client: Client) -> Vec<String> {
+    let drained = world.drain(client);
+    drained.iter().map(crate::world::payload).collect()
+}
+
+/// Rights of `ann` that have come with its proof: to receive what these filters match.
+fn ann_with(filters: &[&str]) -> std::sync::Arc<Principal> {
+    let own = filters.iter().map(|filter| Rule {
+        actions: Actions::SUBSCRIBE.and(Actions::RECEIVE),
+        topics: at(filter),
+        ..Rule::allow("token")
+    });
+    std::sync::Arc::new(Principal {
+        user: Some("ann".into()),
+        own_rules: Some(Rules::of_client(own.collect()).into()),
+        ..Principal::default()
+    })
+}
+
+/// P11: rights that are renewed by a re-authentication end the old ones at once: for what is live, for what
+/// waits, for what is retained, and after a restart.
+#[test]
+fn rights_of_a_renewed_proof_take_the_place_of_the_old_ones_everywhere() {
+    let mut world = World::new();
+    world.set_rules(Rules::new(vec![Rule {
+        who: Who {
+            users: ["publisher".into()].into(),
+            ..Who::default()
+        },
+        ..Rule::allow("publisher")
+    }]));
+    world.log_in("publisher");
+    let publisher = world.connect("publisher");
+    world.publish_retained(publisher, "a/r", 1, "a/r");
+    world.publish_retained(publisher, "b/r", 1, "b/r");
+    world.principal = ann_with(&["#"]);
+    let mut connect = durable("reader");
+    // One at a time, so that the rest waits.
+    connect.properties.receive_maximum = std::num::NonZeroU16::new(1);
+    let client = world.connect_with(connect);
+    world.connack(client);
+    assert_eq!(world.subscribe(client, "#", 1), [ReasonCode::GrantedQos1]);
+    assert_eq!(payloads(&mut world, client), ["a/r", "b/r"]);
+    for topic in ["b/0", "b/1", "a/2", "b/3"] {
+        world.publish(publisher, topic, 1, topic);
+    }
+    let renewed = ann_with(&["a/#"]);
+    assert!(
+        world
+            .engine(client)
+            .on_reauthenticated(client.key, &renewed)
+    );
+    world.settle();
+    // What was sent before is sent.
+    assert_eq!(payloads(&mut world, client), ["b/0", "a/2"]);
+    world.publish(publisher, "b/4", 0, "b/4");
+    world.publish(publisher, "b/5", 1, "b/5");
+    world.publish(publisher, "a/6", 1, "a/6");
+    assert_eq!(payloads(&mut world, client), ["a/6"]);
+    assert_eq!(world.subscribe(client, "#", 1), [ReasonCode::NotAuthorized]);
+    world.subscribe(client, "a/#", 1);
+    assert_eq!(payloads(&mut world, client), ["a/r"]);
+    world.lose(client);
+    world.crash(2);
+    world.log_in("publisher");
+    let publisher = world.connect("publisher");
+    world.publish(publisher, "b/7", 1, "b/7");
+    world.publish(publisher, "a/8", 1, "a/8");
+    // What it had the right for when it came back last says nothing any more.
+    world.principal = ann_with(&["#"]);
+    let client = world.connect("reader");
+    assert_eq!(payloads(&mut world, client), ["a/8"]);
+}
+
+/// A Session that nobody has come back to after a restart is judged by where its Client was: also one of
+/// an anonymous Client.
+#[test]
+fn rules_with_addresses_and_listeners_hold_for_a_session_that_a_restart_has_found() {
+    for user in [Some("ann"), None] {
+        let inside = Principal {
+            user: user.map(Into::into),
+            address: Some([10, 0, 0, 1].into()),
+            listener: Some("inside".into()),
+            ..Principal::default()
+        };
+        let outside = Principal {
+            address: Some([192, 0, 2, 1].into()),
+            listener: Some("outside".into()),
+            ..inside.clone()
+        };
+        let by_address = Who {
+            addresses: vec!["10.0.0.0/8".parse().expect("a network")],
+            ..Who::default()
+        };
+        let by_listener = Who {
+            listeners: ["inside".into()].into(),
+            ..Who::default()
+        };
+        for who in [by_address, by_listener] {
+            let mut world = World::new();
+            let publishing = Rule {
+                actions: Actions::PUBLISH,
+                ..Rule::allow("publishing")
+            };
+            let there = Rule {
+                who,
+                ..Rule::allow("there")
+            };
+            world.set_rules(Rules::new(vec![publishing, there.clone()]));
+            world.principal = inside.clone().into();
+            let client = world.connect("client");
+            assert_eq!(world.subscribe(client, "#", 1), [ReasonCode::GrantedQos1]);
+            world.lose(client);
+            world.crash(2);
+            let publisher = world.connect("publisher");
+            world.publish(publisher, "a", 1, "allowed");
+            let not_there = Rule {
+                effect: Effect::Deny,
+                ..there
+            };
+            world.set_rules(Rules::new(vec![not_there, Rule::allow("all")]));
+            world.publish(publisher, "b", 1, "denied");
+            world.principal = outside.clone().into();
+            let client = world.connect("client");
+            assert_eq!(payloads(&mut world, client), ["allowed"], "{user:?}");
+        }
+    }
+}
+
+/// Groups that have changed count for Clients that are connected, for those that are gone, and after a restart.
+#[test]
+fn what_is_known_of_a_user_changes_without_a_login() {
+    let mut world = World::new();
+    let cleared = Who {
+        groups: ["cleared".into()].into(),
+        ..Who::default()
+    };
+    world.set_rules(Rules::new(vec![
+        Rule {
+            who: cleared,
+            ..Rule::allow("cleared")
+        },
+        Rule {
+            actions: Actions::PUBLISH,
+            ..Rule::allow("publish")
+        },
+    ]));
+    let publisher = world.connect("publisher");
+    let ann = Principal {
+        user: Some("ann".into()),
+        groups: ["cleared".into()].into(),
+        is_listed: true,
+        ..Principal::default()
+    };
+    world.principal = ann.clone().into();
+    let [here, gone] = ["here", "gone"].map(|name| world.connect(name));
+    for client in [here, gone] {
+        world.subscribe(client, "#", 1);
+    }
+    world.lose(gone);
+    world.publish(publisher, "before", 1, "before");
+    assert_eq!(payloads(&mut world, here), ["before"]);
+    for engine in &mut world.engines {
+        engine.on_users_changed(|principal| {
+            (principal.user.is_some() && principal.is_listed).then(|| Principal {
+                groups: std::collections::BTreeSet::new(),
+                ..principal.clone()
+            })
+        });
+    }
+    world.settle();
+    world.publish(publisher, "after", 1, "after");
+    assert!(payloads(&mut world, here).is_empty());
+    world.crash(1);
+    world.principal = std::sync::Arc::default();
+    let publisher = world.connect("publisher");
+    world.publish(publisher, "later", 1, "later");
+    world.principal = ann.into();
+    let gone = world.connect("gone");
+    // It may have all that again, but only what it had the right for was kept for it.
+    assert_eq!(payloads(&mut world, gone), ["before"]);
 }

@@ -484,6 +484,7 @@ fn dequeues(seq: u64, targets: u64) -> impl Iterator<Item = Record> {
 fn session_record(session: u64) -> Record {
     Record::SessionPut(Box::new(SessionRecord {
         owner: None,
+        peer: None,
         session: SessionId(session),
         client_id: format!("client-{session:08}").into(),
         expiry_seconds: 3600,

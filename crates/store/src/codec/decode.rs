@@ -3,13 +3,15 @@
 //! Owns: reading. Does not own: the layout (see the parent). Start reading at [`RecordRef::decode_body`].
 //! Invariant: every read is checked; what is returned borrows from the input, nothing is allocated.
 
+use std::net::IpAddr;
+
 use super::{
     ADMINISTRATOR, DEQUEUE, DISCONNECTED, DecodeError, ENQUEUE, EnqueueRef, INBOUND_DELETE,
-    INBOUND_PUT, Identifiers, MESSAGE_EXPIRY, MESSAGE_ORIGIN, MessageRef, NO_LOCAL, OWNER,
-    OwnerRef, QOS, RELEASE, RETAIN, RETAIN_AS_PUBLISHED, RETAINED_DELETE, RETAINED_PUT, RecordRef,
-    SESSION_DELETE, SESSION_PUT, SUBSCRIPTION_DELETE, SUBSCRIPTION_IDENTIFIER, SUBSCRIPTION_PUT,
-    SessionRef, SubscriptionRef, TARGET_IDENTIFIERS, TargetRef, Texts, WILL_DELETE, WILL_PUT,
-    WillRef,
+    INBOUND_PUT, Identifiers, LISTED, MESSAGE_EXPIRY, MESSAGE_ORIGIN, MessageRef, NO_LOCAL, OWNER,
+    OwnerRef, PEER, PeerRef, QOS, RELEASE, RETAIN, RETAIN_AS_PUBLISHED, RETAINED_DELETE,
+    RETAINED_PUT, RULES, RecordRef, SESSION_DELETE, SESSION_PUT, SUBSCRIPTION_DELETE,
+    SUBSCRIPTION_IDENTIFIER, SUBSCRIPTION_PUT, SessionRef, SubscriptionRef, TARGET_IDENTIFIERS,
+    TargetRef, Texts, WILL_DELETE, WILL_PUT, WillRef,
 };
 use crate::{Expiry, Origin, SessionId, UnixMillis};
 
@@ -264,7 +266,7 @@ impl<'a> Reader<'a> {
 
     fn session_put(&mut self) -> Result<SessionRef<'a>, DecodeError> {
         let session = self.session()?;
-        let flags = self.flags(DISCONNECTED | OWNER)?;
+        let flags = self.flags(DISCONNECTED | OWNER | PEER)?;
         let disconnected_at = if flags & DISCONNECTED == 0 {
             None
         } else {
@@ -281,17 +283,28 @@ impl<'a> Reader<'a> {
             } else {
                 Some(self.owner()?)
             },
+            peer: if flags & PEER == 0 {
+                None
+            } else {
+                Some(self.peer()?)
+            },
             client_id: self.rest_as_text("client_id")?,
         })
     }
 
     fn owner(&mut self) -> Result<OwnerRef<'a>, DecodeError> {
-        let flags = self.flags(ADMINISTRATOR)?;
+        let flags = self.flags(ADMINISTRATOR | RULES | LISTED)?;
         let owner = OwnerRef {
             is_administrator: flags & ADMINISTRATOR != 0,
             user: self.text("user")?,
             groups: self.texts("groups")?,
             attributes: self.texts("attributes")?,
+            is_listed: flags & LISTED != 0,
+            rules: if flags & RULES == 0 {
+                None
+            } else {
+                Some(self.texts("rules")?)
+            },
         };
         // A name without a value.
         if owner.attributes.iter().count() % 2 == 1 {
@@ -299,6 +312,24 @@ impl<'a> Reader<'a> {
             return Err(DecodeError::Invalid { field });
         }
         Ok(owner)
+    }
+
+    fn peer(&mut self) -> Result<PeerRef<'a>, DecodeError> {
+        let field = "address";
+        let address = self.bytes(field)?;
+        let address = if address.is_empty() {
+            None
+        } else if let Ok(octets) = <[u8; 4]>::try_from(address) {
+            Some(IpAddr::from(octets))
+        } else if let Ok(octets) = <[u8; 16]>::try_from(address) {
+            Some(IpAddr::from(octets))
+        } else {
+            return Err(DecodeError::Invalid { field });
+        };
+        Ok(PeerRef {
+            address,
+            listener: self.text("listener")?,
+        })
     }
 
     fn text(&mut self, field: &'static str) -> Result<&'a str, DecodeError> {

@@ -4,15 +4,16 @@
 //! Invariant: nothing is allocated but what the output grows by. The fields of a record are written down
 //! once, over a [`Sink`]: over a counter they give the length, over the output the bytes.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::decode::{EncodedIdentifiers, EncodedTexts};
 use super::{
-    ADMINISTRATOR, DEQUEUE, DISCONNECTED, ENQUEUE, INBOUND_DELETE, INBOUND_PUT, MESSAGE_EXPIRY,
-    MESSAGE_ORIGIN, MessageRef, NO_LOCAL, OWNER, OwnerRef, QOS, RELEASE, RETAIN,
-    RETAIN_AS_PUBLISHED, RETAINED_DELETE, RETAINED_PUT, RecordRef, SESSION_DELETE, SESSION_PUT,
-    SUBSCRIPTION_DELETE, SUBSCRIPTION_IDENTIFIER, SUBSCRIPTION_PUT, SessionRef, SubscriptionRef,
-    TARGET_IDENTIFIERS, TARGETS_MAX, WILL_DELETE, WILL_PUT, WillRef,
+    ADMINISTRATOR, DEQUEUE, DISCONNECTED, ENQUEUE, INBOUND_DELETE, INBOUND_PUT, LISTED,
+    MESSAGE_EXPIRY, MESSAGE_ORIGIN, MessageRef, NO_LOCAL, OWNER, OwnerRef, PEER, PeerRef, QOS,
+    RELEASE, RETAIN, RETAIN_AS_PUBLISHED, RETAINED_DELETE, RETAINED_PUT, RULES, RecordRef,
+    SESSION_DELETE, SESSION_PUT, SUBSCRIPTION_DELETE, SUBSCRIPTION_IDENTIFIER, SUBSCRIPTION_PUT,
+    SessionRef, SubscriptionRef, TARGET_IDENTIFIERS, TARGETS_MAX, WILL_DELETE, WILL_PUT, WillRef,
 };
 use crate::{
     MessageRecord, Origin, OwnerRecord, Record, SessionId, SessionRecord, SubscriptionRecord,
@@ -221,6 +222,11 @@ impl<'a> From<&'a OwnerRecord> for OwnerRef<'a> {
             is_administrator: owner.is_administrator,
             groups: Texts(TextsForm::Values(&owner.groups)),
             attributes: Texts(TextsForm::Values(&owner.attributes)),
+            is_listed: owner.is_listed,
+            rules: owner
+                .rules
+                .as_deref()
+                .map(|rules| Texts(TextsForm::Values(rules))),
         }
     }
 }
@@ -243,6 +249,10 @@ impl<'a> From<&'a SessionRecord> for SessionRef<'a> {
             queue_seq: session.queue_seq,
             inbound_number: session.inbound_number,
             owner: session.owner.as_ref().map(OwnerRef::from),
+            peer: session.peer.as_ref().map(|peer| PeerRef {
+                address: peer.address,
+                listener: &peer.listener,
+            }),
         }
     }
 }
@@ -405,7 +415,7 @@ fn write_session(session: &SessionRef<'_>, sink: &mut impl Sink) {
     sink.byte(SESSION_PUT);
     sink.session(session.session);
     let flags = flag(DISCONNECTED, session.disconnected_at.is_some());
-    sink.byte(flags | flag(OWNER, session.owner.is_some()));
+    sink.byte(flags | flag(OWNER, session.owner.is_some()) | flag(PEER, session.peer.is_some()));
     if let Some(at) = session.disconnected_at {
         sink.varint(at.0);
     }
@@ -413,10 +423,25 @@ fn write_session(session: &SessionRef<'_>, sink: &mut impl Sink) {
     sink.varint(session.queue_seq);
     sink.varint(session.inbound_number);
     if let Some(owner) = &session.owner {
-        sink.byte(flag(ADMINISTRATOR, owner.is_administrator));
+        sink.byte(
+            flag(ADMINISTRATOR, owner.is_administrator)
+                | flag(RULES, owner.rules.is_some())
+                | flag(LISTED, owner.is_listed),
+        );
         sink.bytes_with_length(owner.user.as_bytes());
         owner.groups.write(sink);
         owner.attributes.write(sink);
+        if let Some(rules) = &owner.rules {
+            rules.write(sink);
+        }
+    }
+    if let Some(peer) = &session.peer {
+        match peer.address {
+            None => sink.bytes_with_length(&[]),
+            Some(IpAddr::V4(address)) => sink.bytes_with_length(&address.octets()),
+            Some(IpAddr::V6(address)) => sink.bytes_with_length(&address.octets()),
+        }
+        sink.bytes_with_length(peer.listener.as_bytes());
     }
     sink.bytes(session.client_id.as_bytes());
 }

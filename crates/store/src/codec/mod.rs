@@ -13,11 +13,12 @@
 //! target  = session varint | seq varint | flags u8 (QoS 0..1, RETAIN 2, identifiers 3)
 //!           | [identifiers: count varint, each varint]
 //! texts   = length varint (of what follows) | each: length varint, UTF-8
-//! owner   = flags u8 (administrator 0) | user: length varint, UTF-8 | groups: texts
-//!           | attributes: texts (name and value in turn)
+//! owner   = flags u8 (administrator 0, listed 2, rules 3) | user: length varint, UTF-8 | groups: texts
+//!           | attributes: texts (name and value in turn) | [rules: texts]
+//! peer    = address: length varint (0, 4 or 16), bytes | listener: length varint, UTF-8
 //!
-//!  1 SessionPut         session | flags u8 (disconnected 0, owner 2) | [disconnected_at] | expiry_seconds
-//!                       | queue_seq | inbound_number | [owner] | client_id
+//!  1 SessionPut         session | flags u8 (disconnected 0, owner 2, peer 3) | [disconnected_at] | expiry_seconds
+//!                       | queue_seq | inbound_number | [owner] | [peer] | client_id
 //!  2 SessionDelete      session
 //!  3 SubscriptionPut    session | flags u8 (QoS 0..1, no_local 2, retain_as_published 3, identifier 4)
 //!                       | [subscription_identifier] | filter
@@ -38,6 +39,7 @@
 mod decode;
 mod encode;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -46,7 +48,7 @@ pub use decode::{Records, split};
 pub use encode::{Identifiers, TargetRef, Texts, encode, encode_enqueue, encode_ref};
 
 use crate::{
-    Expiry, MessageRecord, Origin, OwnerRecord, Record, SessionId, SessionRecord,
+    Expiry, MessageRecord, Origin, OwnerRecord, PeerRecord, Record, SessionId, SessionRecord,
     SubscriptionRecord, Target, UnixMillis, WillRecord,
 };
 
@@ -204,6 +206,17 @@ pub struct SessionRef<'a> {
     pub inbound_number: u64,
     /// Whose it is.
     pub owner: Option<OwnerRef<'a>>,
+    /// Where its Client connected from.
+    pub peer: Option<PeerRef<'a>>,
+}
+
+/// A [`PeerRecord`] that borrows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerRef<'a> {
+    /// Its address.
+    pub address: Option<IpAddr>,
+    /// The name of the listener.
+    pub listener: &'a str,
 }
 
 /// An [`OwnerRecord`] that borrows.
@@ -217,6 +230,10 @@ pub struct OwnerRef<'a> {
     pub groups: Texts<'a>,
     /// Names and values of what else is known of it, in turn.
     pub attributes: Texts<'a>,
+    /// Whether all that stands in the Server's own list of users.
+    pub is_listed: bool,
+    /// Rules that have come with its proof.
+    pub rules: Option<Texts<'a>>,
 }
 
 impl OwnerRef<'_> {
@@ -228,6 +245,10 @@ impl OwnerRef<'_> {
             is_administrator: self.is_administrator,
             groups: self.groups.iter().map(Arc::from).collect(),
             attributes: self.attributes.iter().map(Arc::from).collect(),
+            is_listed: self.is_listed,
+            rules: self
+                .rules
+                .map(|rules| rules.iter().map(Arc::from).collect()),
         }
     }
 }
@@ -244,6 +265,10 @@ impl SessionRef<'_> {
             queue_seq: self.queue_seq,
             inbound_number: self.inbound_number,
             owner: self.owner.map(|owner| owner.to_record()),
+            peer: self.peer.map(|peer| PeerRecord {
+                address: peer.address,
+                listener: peer.listener.into(),
+            }),
         }
     }
 }
@@ -434,7 +459,10 @@ const SUBSCRIPTION_IDENTIFIER: u8 = 1 << 4;
 const DISCONNECTED: u8 = 1;
 // Bits 0 and 1 together are taken for a QoS.
 const OWNER: u8 = 1 << 2;
+const PEER: u8 = 1 << 3;
 const ADMINISTRATOR: u8 = 1;
+const RULES: u8 = 1 << 3;
+const LISTED: u8 = 1 << 2;
 
 #[cfg(test)]
 mod tests;

@@ -208,6 +208,7 @@ fn session_without_an_owner_is_read_and_written_as_before() {
         queue_seq: 2,
         inbound_number: 3,
         owner: None,
+        peer: None,
     };
     let record = Record::SessionPut(Box::new(record));
     assert_eq!(encoded(&record), bytes);
@@ -225,4 +226,30 @@ fn attribute_without_a_value_is_no_owner() {
         RecordRef::decode_body(&body),
         Err(DecodeError::Invalid { field })
     );
+}
+
+/// A log from before rules came with a proof, and from before it was kept where a Client was: byte for byte.
+#[test]
+fn owner_without_rules_is_read_and_written_as_before() {
+    let owner = [ADMINISTRATOR, 1, b'u', 0, 0];
+    let body = [&[SESSION_PUT, 7, OWNER, 60, 2, 3][..], &owner, b"id"].concat();
+    let found = RecordRef::decode_body(&body).expect("a record").to_record();
+    let Record::SessionPut(session) = &found else {
+        panic!("{found:?}");
+    };
+    let owner = session.owner.as_ref().expect("an owner");
+    assert!(owner.is_administrator && !owner.is_listed);
+    assert_eq!((&owner.rules, &session.peer), (&None, &None));
+    assert_eq!(encoded(&found)[1..], body);
+}
+
+#[test]
+fn address_of_another_length_than_those_of_ip_is_none() {
+    for length in [1, 5, 15, 17] {
+        let peer = [&[length][..], &vec![1; usize::from(length)], &[0]].concat();
+        let body = [&[SESSION_PUT, 7, PEER, 60, 2, 3][..], &peer, b"id"].concat();
+        let field = "address";
+        let found = RecordRef::decode_body(&body);
+        assert_eq!(found, Err(DecodeError::Invalid { field }), "{length}");
+    }
 }

@@ -73,6 +73,7 @@ mod tests {
             let record = match number % 13 {
                 0 => Record::SessionPut(Box::new(SessionRecord {
                     owner: None,
+                    peer: None,
                     session,
                     client_id: "client".into(),
                     expiry_seconds: 1,

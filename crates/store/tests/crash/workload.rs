@@ -207,6 +207,7 @@ impl Writer {
         self.next_session += 1;
         Record::SessionPut(Box::new(SessionRecord {
             owner: None,
+            peer: None,
             session,
             client_id: format!("client-{}", session.0).into(),
             expiry_seconds: if ends_with_connection { 0 } else { u32::MAX },

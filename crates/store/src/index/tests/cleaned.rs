@@ -262,6 +262,7 @@ impl Model {
         let session = SessionId(self.last_session);
         let put = SessionRecord {
             owner: None,
+            peer: None,
             session,
             client_id: format!("client {}", self.last_session).into(),
             expiry_seconds: 60,

@@ -30,6 +30,7 @@ fn apply(index: &mut Index, offset: u32, record: &Record) {
 fn put(session: SessionId) -> Record {
     Record::SessionPut(Box::new(SessionRecord {
         owner: None,
+        peer: None,
         session,
         client_id: "client".into(),
         expiry_seconds: 1,

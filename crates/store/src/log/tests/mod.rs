@@ -255,6 +255,7 @@ impl Work {
         match self.below(20) {
             0 => Record::SessionPut(Box::new(SessionRecord {
                 owner: None,
+                peer: None,
                 // What an engine writes is never less than what it wrote before.
                 queue_seq: self.next_seq.get(&id).copied().unwrap_or(0),
                 inbound_number: self.next_number.get(&id).copied().unwrap_or(0),
@@ -369,6 +370,7 @@ fn release(model: &Model, session: SessionId) -> Record {
 fn session_put(id: u64) -> SessionRecord {
     SessionRecord {
         owner: None,
+        peer: None,
         session: SessionId(id),
         client_id: format!("client {id}").into(),
         expiry_seconds: 100,
