@@ -13,9 +13,9 @@ use vencejo_server::config;
 /// `data` is a token, and what follows the header of a good one.
 pub(crate) fn run(data: &[u8]) {
     static TOKENS: LazyLock<Tokens> = LazyLock::new(tokens);
-    assert!(TOKENS.identity_of(data).is_none());
+    assert!(TOKENS.identity_of(data).is_err());
     let headed = [&br"eyJ0eXAiOiJKV1QiLCJhbGciOiJIUzI1NiJ9."[..], data].concat();
-    assert!(TOKENS.identity_of(&headed).is_none());
+    assert!(TOKENS.identity_of(&headed).is_err());
 }
 
 fn tokens() -> Tokens {

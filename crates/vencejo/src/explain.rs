@@ -4,13 +4,13 @@
 //! Start reading at [`run`]. Invariant: it asks the rules that a server with this file would ask.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use proto::Qos;
 use proto::topic::{check_filter, check_name};
-use server::authentication::{Identity, Users};
+use server::authentication::{Identity, Tokens, Users};
 use server::authorization::{self, Principal, Request, Subject};
 use server::config::{self, Config};
 
@@ -27,6 +27,9 @@ pub(crate) struct ExplainArgs {
     /// Its user, as if proven [default: anonymous]
     #[arg(short = 'u', long, value_name = "NAME")]
     user: Option<String>,
+    /// A file with a JSON Web Token that it shows, which is verified: for its user, groups and rights
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["user", "group", "attribute", "administrator"])]
+    token: Option<PathBuf>,
     /// Its Client Identifier
     #[arg(short = 'i', long, value_name = "ID", default_value = "client")]
     client_id: String,
@@ -125,7 +128,11 @@ fn explain(args: &ExplainArgs, config: &Config) -> Result<(String, bool), String
     let rules = authorization::rules(config, has_users).map_err(|error| error.to_string())?;
     let known = args.user.as_deref().zip(users.as_ref());
     let known = known.and_then(|(name, users)| users.find(name));
-    let known = known.map(|account| &account.identity);
+    let shown = args.token.as_deref().map(|file| identity_of(file, config));
+    let shown = shown.transpose()?;
+    let known = shown
+        .as_ref()
+        .or_else(|| known.map(|account| &account.identity));
     let principal = principal(args, known, config)?;
     let subject = Subject {
         principal: &principal,
@@ -160,6 +167,19 @@ fn explain(args: &ExplainArgs, config: &Config) -> Result<(String, bool), String
     Ok((text, decision.is_allowed))
 }
 
+/// Whom the token in `file` names, by the keys of `config`.
+fn identity_of(file: &Path, config: &Config) -> Result<Identity, String> {
+    let Some(tokens) = &config.authentication.tokens else {
+        return Err("error: there is no [authentication.tokens] to verify it by".to_owned());
+    };
+    let [tokens, _] = Tokens::read(tokens).map_err(|error| error.to_string())?;
+    let token = std::fs::read_to_string(file)
+        .map_err(|error| format!("error: {}: {error}", file.display()))?;
+    tokens
+        .identity_of(token.trim().as_bytes())
+        .map_err(|why| format!("error: {}: {why}", file.display()))
+}
+
 /// What the flags say, and what is known of a user of the data folder.
 fn principal(
     args: &ExplainArgs,
@@ -175,23 +195,26 @@ fn principal(
         None => names.next().map(|name| name.as_str().into()),
     };
     let known = known.cloned().unwrap_or_default();
+    let is_nobody = args.user.is_none() && known.user.is_none();
     let (mut groups, mut attributes) = (known.groups, known.attributes);
     groups.extend(args.group.iter().map(|name| Arc::from(name.as_str())));
     let named = args.attribute.iter();
     attributes.extend(named.map(|(name, value)| (name.as_str().into(), value.as_str().into())));
     let is_somebody = !groups.is_empty() || !attributes.is_empty() || args.administrator;
-    if is_somebody && args.user.is_none() {
+    if is_somebody && is_nobody {
         return Err(
             "error: only a --user has groups, attributes, or is an administrator".to_owned(),
         );
     }
     Ok(Principal {
-        user: args.user.as_deref().map(Arc::from),
+        user: args.user.as_deref().map(Arc::from).or(known.user),
         groups,
         attributes,
         is_administrator: args.administrator || known.is_administrator,
         address: Some(args.address),
         listener,
+        own_rules: known.own_rules,
+        is_listed: known.is_listed,
     })
 }
 
@@ -287,6 +310,42 @@ mod tests {
             assert_eq!(said(line), Ok((text, is_allowed)), "{line}");
         }
         assert!(said("--group ops publish a").is_err());
+        assert!(said("--token none publish a").is_err());
         assert!(said("--listener nowhere publish a").is_err());
+    }
+
+    /// A token of `ann` until the year 2100, whose `acl` allows `plant/${username}/#` as `the plant`.
+    const TOKEN: [&str; 3] = [
+        "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9",
+        "eyJzdWIiOiJhbm4iLCJleHAiOjQxMDI0NDQ4MDAsImFjbCI6W3siZWZmZWN0IjoiYWxsb3ciLCJ0b3BpY3MiOlsicGxhbnQvJHt1c2VybmFtZX0vIyJdLCJuYW1lIjoidGhlIHBsYW50In1dfQ",
+        "Fp7Om64QU2eDAl4xzjO6f9hDa54uwd9X2xY1NgmdlkM",
+    ];
+
+    #[test]
+    fn rights_in_a_token_are_told_by_their_names() {
+        let name = format!("vencejo-explain-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        let [key, token, forged] = ["key", "token", "forged"].map(|name| folder.join(name));
+        std::fs::write(&key, "a secret that is long enough to be one").unwrap();
+        std::fs::write(&token, TOKEN.join(".") + "\n").unwrap();
+        std::fs::write(&forged, TOKEN.join(".").replace("fQ", "fR")).unwrap();
+        let text = format!(
+            "[authentication.tokens]\nkey = {key:?}\nalgorithms = [\"HS256\"]\nrights_claim = \"acl\"\n"
+        );
+        let config = config::parse(&text, "test.toml".as_ref()).unwrap();
+        let said = |file: &Path, wish: &str| {
+            let line = format!("explain --token {} {wish}", file.display());
+            explain(
+                &Line::try_parse_from(line.split(' ')).unwrap().args,
+                &config,
+            )
+        };
+        let allowed = said(&token, "publish plant/ann/a").unwrap();
+        assert_eq!(allowed, ("allowed: token: the plant\n".to_owned(), true));
+        assert!(!said(&token, "publish plant/otto/a").unwrap().1);
+        assert!(said(&forged, "publish plant/ann/a").is_err());
+        assert!(said(&folder, "publish plant/ann/a").is_err());
+        std::fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -558,7 +558,8 @@ mod tests {
         config.stop = defaults.stop.clone();
         assert_eq!(config, defaults);
         let authorization = parsed.next().unwrap().authorization.unwrap();
-        assert_eq!(authorization.rules.len(), 2);
+        assert_eq!(authorization.rules.len(), 3);
+        assert!(authorization.rules[1].is_first);
         assert!(authorization.acl_file.is_some());
     }
 

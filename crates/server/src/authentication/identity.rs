@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use engine::Principal;
+use engine::{Principal, Rules};
 
 /// Who a Client has proven to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,6 +23,10 @@ pub struct Identity {
     pub is_administrator: bool,
     /// When the proof ends, and with it the connection.
     pub expires_at: Option<SystemTime>,
+    /// Rules that the proof of the user has brought along, see [`crate::authorization::OwnRules`].
+    pub own_rules: Option<Arc<Rules>>,
+    /// Whether all that stands in the Server's own list of users, and changes with it.
+    pub is_listed: bool,
 }
 
 impl Identity {
@@ -41,6 +45,8 @@ impl Identity {
             is_administrator: self.is_administrator,
             address: Some(peer.ip()),
             listener: Some(listener.into()),
+            own_rules: self.own_rules,
+            is_listed: self.is_listed,
         }
     }
 

@@ -18,6 +18,7 @@ use serde_json::{Map, Value};
 
 use super::passwords::is_user_name;
 use super::{Attempt, AuthenticationError, Authenticator, Decision, Exchange, Identity, Work};
+use crate::authorization::{OwnRules, OwnRulesError, Rules};
 use crate::config::{TokenConfig, TokenKeys};
 
 /// Lets Clients in by a token: in Password, or as Authentication Data.
@@ -64,12 +65,14 @@ impl Tokens {
         }))
     }
 
-    /// Whom `token` names, if it is good. Takes as long as its signature, here and now.
-    #[must_use]
-    pub fn identity_of(&self, token: &[u8]) -> Option<Identity> {
+    /// Whom `token` names. Takes as long as its signature, here and now.
+    /// # Errors
+    /// It is not good, in words that hold nothing of it.
+    pub fn identity_of(&self, token: &[u8]) -> Result<Identity, String> {
         match self.verifier.decide(token, None) {
-            Decision::Allow { identity, .. } => Some(identity),
-            _ => None,
+            Decision::Allow { identity, .. } => Ok(identity),
+            Decision::Deny(_, why) => Err(why),
+            _ => Err("the token cannot be verified".to_owned()),
         }
     }
 }
@@ -114,9 +117,13 @@ impl Verifier {
             Ok(claims) => claims,
             Err(error) => return deny(reason(error.kind())),
         };
-        let Some(identity) = self.identity(&claims) else {
+        let Some(mut identity) = self.identity(&claims) else {
             return deny("the token names no user, or no end");
         };
+        match self.own_rules(&claims) {
+            Ok(rules) => identity.own_rules = rules,
+            Err(error) => return deny(&format!("the token: {error}")),
+        }
         if user_name.is_some() && user_name != identity.user.as_deref() {
             return deny("the token is of another user");
         }
@@ -137,6 +144,18 @@ impl Verifier {
         };
         let key = key.ok_or(ErrorKind::InvalidKeyFormat)?;
         Ok(decode(token, key, &self.validation)?.claims)
+    }
+
+    /// What the token says of what its user may do; that is nothing where it should say it and does not.
+    fn own_rules(&self, claims: &Map<String, Value>) -> Result<Option<Arc<Rules>>, OwnRulesError> {
+        let Some(claim) = &self.config.rights_claim else {
+            return Ok(None);
+        };
+        let rules = match claims.get(claim) {
+            Some(claim) => OwnRules::from_json("token", claim)?,
+            None => OwnRules::default(),
+        };
+        Ok(Some(rules.into_rules()))
     }
 
     fn identity(&self, claims: &Map<String, Value>) -> Option<Identity> {
@@ -313,6 +332,7 @@ mod tests {
                 user_claim: "sub".to_owned(),
                 groups_claim: "groups".to_owned(),
                 attributes: vec!["site".to_owned()],
+                rights_claim: None,
                 leeway: Duration::ZERO,
             };
             Self {

@@ -5,6 +5,7 @@
 //! Invariant: where rules are configured and cannot be read, there are none to serve by.
 
 mod acl_file;
+mod own_rules;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use engine::{Actions, Notation, Rule, TopicPattern, Topics, Who};
 use crate::config::Config;
 
 pub use acl_file::{AclError, parse as parse_acl};
+pub use own_rules::{OwnRule, OwnRules, OwnRulesError};
 // To ask them as a Server does.
 pub use engine::{Principal, Request, Rules, Subject};
 
@@ -48,7 +50,8 @@ pub enum AuthorizationError {
 
 /// The rules that `config` asks for: its own, then the lines of its ACL file, then that administrators may
 /// read `$SYS`. Without `[authorization]` everything is allowed but `$SYS`, which is for administrators and, as
-/// long as there are no users, so that a first start shows something, for anonymous Clients of this machine.
+/// long as there are no users, so that a first start shows something, for anonymous Clients of this machine. Whose
+/// proof has brought rules along is allowed what these say, and nothing else.
 /// # Errors
 /// The ACL file cannot be read, is empty, or says something that cannot be.
 pub fn rules(config: &Config, has_users: bool) -> Result<Rules, AuthorizationError> {
@@ -94,11 +97,21 @@ fn rules_without_configuration(has_users: bool) -> Vec<Rule> {
     let mut rules = vec![
         administrators_read_sys(),
         sys_rule(Rule::deny("$SYS is for administrators")),
-        Rule::allow("there is no [authorization]"),
     ];
     if !has_users {
         rules.insert(0, this_machine);
     }
+    // Whatever a proof has brought along.
+    for rule in &mut rules {
+        rule.is_first = true;
+    }
+    rules.push(Rule {
+        who: Who {
+            own_rules: Some(false),
+            ..Who::default()
+        },
+        ..Rule::allow("there is no [authorization]")
+    });
     rules
 }
 

@@ -21,7 +21,8 @@ use super::raw::{RawAction, RawAuthorization, RawEffect, RawRule};
 pub struct AuthorizationConfig {
     /// mosquitto's ACL file, whose lines come after the rules. Default: none.
     pub acl_file: Option<PathBuf>,
-    /// Rules in their order; the first that matches decides, and what none matches is denied. Default: none.
+    /// Rules in their order; the first that matches decides, and what none matches is denied. Those with `first` (default:
+    /// false) come before the rights that a proof has brought along, the others after them. Default: none.
     pub rules: Vec<Rule>,
 }
 
@@ -86,6 +87,7 @@ fn check_rule(number: usize, raw: RawRule, listeners: &[ListenerConfig]) -> Resu
         topics: check_topics(raw.topics)?,
         qos_max,
         retain: raw.retain,
+        is_first: raw.first,
         who: Who {
             users: names("users", raw.users)?,
             groups: names("groups", raw.groups)?,

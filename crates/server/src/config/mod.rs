@@ -302,6 +302,10 @@ mod tests {
                 "tokens = { key = \"k\", algorithms = [\"HS256\", \"RS256\"] }",
                 "algorithms must be of one family",
             ),
+            (
+                "tokens = { key = \"k\", algorithms = [\"HS256\"], rights_claim = \"\" }",
+                "2:62: rights_claim must name a claim",
+            ),
         ];
         for (text, expected) in cases {
             let said = error(&format!("[authentication]\n{text}"));

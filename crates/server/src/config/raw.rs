@@ -130,6 +130,7 @@ pub(super) struct RawTokens {
     pub(super) groups_claim: Option<String>,
     #[serde(default)]
     pub(super) attributes: Vec<String>,
+    pub(super) rights_claim: Option<Spanned<String>>,
     pub(super) leeway: Option<RawDuration>,
 }
 
@@ -225,6 +226,8 @@ pub(super) struct RawRule {
     pub(super) attributes: BTreeMap<String, String>,
     pub(super) qos_max: Option<Spanned<u8>>,
     pub(super) retain: Option<bool>,
+    #[serde(default)]
+    pub(super) first: bool,
 }
 
 #[derive(Clone, Copy, Debug, serde::Deserialize)]

@@ -30,6 +30,9 @@ pub struct TokenConfig {
     pub groups_claim: String,
     /// Claims that become attributes of the user, for rules to ask. Default: none.
     pub attributes: Vec<String>,
+    /// The claim that says what the user may do, see [`crate::authorization::OwnRules`]; a token without it then allows
+    /// nothing by itself. Default: tokens say nothing of it.
+    pub rights_claim: Option<String>,
     /// How far the clock of who signs may be away. Default: 0.
     pub leeway: Duration,
 }
@@ -74,6 +77,15 @@ pub(super) fn check(raw: Spanned<RawTokens>) -> Result<TokenConfig, Fault> {
             "algorithms must be of one family: HS, ES, RS with PS, or EdDSA",
         ));
     }
+    let rights_claim = match raw.rights_claim {
+        Some(claim) if claim.get_ref().is_empty() => {
+            return Err(Fault {
+                span: Some(claim.span()),
+                message: "rights_claim must name a claim, or be left out".to_owned(),
+            });
+        }
+        claim => claim.map(Spanned::into_inner),
+    };
     let RawDuration(leeway) = raw.leeway.unwrap_or(RawDuration(Duration::ZERO));
     Ok(TokenConfig {
         keys,
@@ -83,6 +95,7 @@ pub(super) fn check(raw: Spanned<RawTokens>) -> Result<TokenConfig, Fault> {
         user_claim: raw.user_claim.unwrap_or_else(|| "sub".to_owned()),
         groups_claim: raw.groups_claim.unwrap_or_else(|| "groups".to_owned()),
         attributes: raw.attributes,
+        rights_claim,
         leeway,
     })
 }

@@ -19,6 +19,7 @@ mod listeners;
 mod logins;
 mod open_files;
 mod operating;
+mod own_rights;
 mod proxied;
 mod reload_under_load;
 mod reloading;
