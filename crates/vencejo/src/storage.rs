@@ -14,7 +14,7 @@ use crate::inspect;
 use crate::serve::{self, EX_IOERR, EX_UNAVAILABLE};
 use crate::tools::Failure;
 
-/// Copy the log of a data folder, also while a server uses it
+/// Copy the log and the users of a data folder, also while a server uses it
 #[derive(Args, Clone, Debug)]
 #[command(disable_help_flag = true)]
 pub(crate) struct BackupArgs {
@@ -163,6 +163,7 @@ pub(crate) fn ask(data: &Path, request: &ControlRequest) -> Result<Option<Contro
     })?;
     match answer {
         Some(ControlAnswer::Refused { error }) => Err(failed(&error)),
+        Some(ControlAnswer::Unfit { error }) => Err(unfit(&error)),
         answer => Ok(answer),
     }
 }
@@ -186,6 +187,11 @@ pub(crate) fn failed(error: &dyn std::fmt::Display) -> Failure {
         text: format!("Error: {error}."),
         code: EX_IOERR,
     }
+}
+
+/// What was asked does not fit what is there, and would not the next time.
+pub(crate) fn unfit(error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(format!("Error: {error}."))
 }
 
 pub(crate) fn unexpected(answer: &ControlAnswer) -> Failure {

@@ -13,10 +13,11 @@ use server::authentication::{NewUser, StoredPassword, UserChange, Users};
 use server::persist::{ControlAnswer, ControlRequest, DataFolder};
 
 use crate::serve;
-use crate::storage::{DATA, ask, failed, in_use, unexpected};
+use crate::storage::{DATA, ask, failed, in_use, unexpected, unfit};
 use crate::tools::Failure;
 
-/// Add, change, remove and list the users of a server; it may run meanwhile
+/// Add, change, remove and list the users of a server; it may run meanwhile. Exit code 1 where a name is taken or
+/// unknown
 #[derive(Args, Clone, Debug)]
 #[command(disable_help_flag = true)]
 pub(crate) struct UserArgs {
@@ -104,7 +105,10 @@ fn apply(data: &Path, change: UserChange, done: &str) -> Result<(), Failure> {
         None => {
             let folder = DataFolder::lock(data).map_err(|error| in_use(&error))?;
             let users = Users::open(folder.path()).map_err(|error| failed(&error))?;
-            users.apply(&change).map_err(|error| failed(&error))?;
+            users.apply(&change).map_err(|error| {
+                let tell = if error.is_unfit() { unfit } else { failed };
+                tell(&error)
+            })?;
         }
     }
     serve::print(&format!("user {name} {done}\n"));
@@ -136,7 +140,7 @@ fn list(data: &Path) -> Result<(), Failure> {
 }
 
 /// Asks twice at a terminal; elsewhere it is the first line of standard input.
-fn read_password(name: &str) -> Result<StoredPassword, Failure> {
+pub(crate) fn read_password(name: &str) -> Result<StoredPassword, Failure> {
     let failure = |text: &str| Failure::new(format!("Error: {text}."));
     let password = if std::io::stdin().is_terminal() {
         let prompt = |text: String| {
@@ -182,7 +186,8 @@ mod tests {
             attributes: BTreeMap::from([parse_attribute("site=north=1").unwrap()]),
         };
         apply(&data, UserChange::Add(user.clone()), "added").unwrap();
-        assert!(apply(&data, UserChange::Add(user), "added").is_err());
+        let twice = apply(&data, UserChange::Add(user), "added").unwrap_err();
+        assert_eq!(twice.code, 1, "{}", twice.text);
         list(&data).unwrap();
         let accounts = Users::open(&data).unwrap().accounts().unwrap();
         let identity = &accounts.find("anna").unwrap().identity;
@@ -193,6 +198,7 @@ mod tests {
         let password = UserChange::Password { name, password };
         let failure = apply(&data, password, "changed").unwrap_err();
         assert!(failure.text.contains("no user"), "{}", failure.text);
+        assert_eq!(failure.code, 1);
         std::fs::remove_dir_all(data).unwrap();
         assert!(parse_attribute("site").is_err() && parse_attribute("=x").is_err());
     }

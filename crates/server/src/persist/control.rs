@@ -75,6 +75,11 @@ pub enum ControlAnswer {
     },
     /// It is done.
     Done,
+    /// It was not done, because it does not fit what is there: a name is taken, or unknown.
+    Unfit {
+        /// Why.
+        error: String,
+    },
     /// It was not done.
     Refused {
         /// Why.
@@ -201,18 +206,24 @@ impl Control {
             ControlRequest::LiftBans { address } => ControlAnswer::Lifted {
                 count: self.shared.bans.lift(address, Instant::now()),
             },
-            ControlRequest::User { change } => match self.change_user(&change) {
-                Ok(()) => ControlAnswer::Done,
-                Err(error) => refused(error),
-            },
+            ControlRequest::User { change } => self.change_user(&change),
         }
     }
 
     /// Whoever is connected by what was changed has to come again.
-    fn change_user(&self, change: &UserChange) -> Result<(), String> {
-        let users = self.shared.users.as_ref();
-        let users = users.ok_or_else(|| "this server has no users of its own".to_owned())?;
-        users.apply(change).map_err(|error| error.to_string())?;
+    fn change_user(&self, change: &UserChange) -> ControlAnswer {
+        let Some(users) = self.shared.users.as_ref() else {
+            let error = "this server has no users of its own".to_owned();
+            return ControlAnswer::Refused { error };
+        };
+        if let Err(failed) = users.apply(change) {
+            let error = failed.to_string();
+            return if failed.is_unfit() {
+                ControlAnswer::Unfit { error }
+            } else {
+                ControlAnswer::Refused { error }
+            };
+        }
         let user: Arc<str> = change.name().into();
         let (done, all_done) = mpsc::channel();
         self.shared.tell_all(|| Command::UserChanged {
@@ -223,7 +234,7 @@ impl Control {
         // A shard that ends lets go of its commands.
         all_done.iter().count();
         tracing::info!("users changed");
-        Ok(())
+        ControlAnswer::Done
     }
 
     /// Asks the persist thread, and waits for its answer.

@@ -317,7 +317,7 @@ fn users_come_change_and_go_while_the_server_runs() {
     assert_eq!(answer(&server, Some("anna"), Some("two")), 0x86);
     assert_eq!(answer(&server, Some("otto"), None), 0x86);
     let again = change(&temp, new_user("anna", "two"));
-    assert!(matches!(again, ControlAnswer::Refused { .. }), "{again:?}");
+    assert!(matches!(again, ControlAnswer::Unfit { .. }), "{again:?}");
     let mut connected = Raw::open(server.listeners()[0]);
     let mut anonymous = Raw::v311(server.listeners()[0], "anonymous");
     connected.say(&login("connected", Some("anna"), Some("one")));

@@ -95,6 +95,17 @@ pub enum UserError {
     },
 }
 
+impl UserError {
+    /// Whether the change does not fit the users that are there, and nothing else is wrong.
+    #[must_use]
+    pub const fn is_unfit(&self) -> bool {
+        match self {
+            Self::Exists { .. } | Self::Unknown { .. } | Self::Name { .. } => true,
+            Self::Write { .. } => false,
+        }
+    }
+}
+
 #[derive(Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct UsersFile {
@@ -280,7 +291,7 @@ fn write(path: &Path, accounts: &Accounts) -> io::Result<()> {
 }
 
 /// The file in the data folder.
-const FILE: &str = "users.toml";
+pub(crate) const FILE: &str = "users.toml";
 
 #[cfg(test)]
 mod tests {
