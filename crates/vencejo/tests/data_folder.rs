@@ -156,6 +156,8 @@ fn backup_of_a_folder_in_use_and_at_rest_is_restored() {
     let data = temp.path("data");
     let served = Served::start(&data);
     leave_state(&served);
+    let users = format!("{data}/users.toml");
+    std::fs::write(users, "users = []\n").expect("is written");
     let [running, resting] = [temp.path("running"), temp.path("resting")];
     let output = run(&["backup", &running, "--data", &data]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
@@ -166,6 +168,8 @@ fn backup_of_a_folder_in_use_and_at_rest_is_restored() {
         let restored = temp.path(name);
         let output = run(&["restore", &backup, "--data", &restored]);
         assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        let users = std::fs::read_to_string(format!("{restored}/users.toml"));
+        assert_eq!(users.expect("is restored, too"), "users = []\n");
         find_state(&Served::start(&restored));
         let output = run(&["restore", &backup, "--data", &restored]);
         assert_eq!(output.status.code(), Some(74));

@@ -38,6 +38,7 @@ pub use tokens::Tokens;
 pub use verifiers::Work;
 
 pub(crate) use bans::Bans;
+pub(crate) use passwords::USERS_FILE;
 pub(crate) use verifiers::{Job, Verified, Verifiers};
 
 /// Decides on Clients of one Authentication Method, or on those that name none.

@@ -1,20 +1,21 @@
-//! Copies of the log: taken from a folder that is in use or not, and laid down in a new one.
+//! Copies of the log and of the users: taken from a folder that is in use or not, and laid down in a new one.
 //!
 //! Owns: [`link_held`], [`copy_folder`], [`restore`]. Does not own: which files may be taken (see
 //! `store::Log::seal_for_backup`). Start reading at [`link_held`]. Invariant: a backup is complete when it has its last
-//! name: it is made beside the place where it is to be, and moved there.
+//! name: it is made beside the place where it is to be, and moved there; users are readable to their owner only.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::folder::{DataFolder, FolderError};
+use crate::authentication::USERS_FILE;
 
 /// What a backup holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct BackedUp {
-    /// Files of the log.
+    /// Files of the log, and that of the users.
     pub files: u64,
     /// Bytes in them.
     pub bytes: u64,
@@ -48,8 +49,9 @@ pub enum BackupError {
     },
 }
 
-/// Makes a backup in `target` of these files of a data folder, which nobody changes: by hard links, or by
-/// copies where `target` is on another disk. O(files) where it can be linked.
+/// Makes a backup in `target` of these files of a data folder, which nobody changes, and of its users, whose file
+/// is never changed but replaced: by hard links, or by copies where `target` is on another disk. O(files) where it
+/// can be linked.
 /// # Errors
 /// `target` is not empty, or the system refuses; then there is no backup.
 pub(super) fn link_held(
@@ -57,7 +59,9 @@ pub(super) fn link_held(
     names: &[String],
     target: &Path,
 ) -> Result<BackedUp, BackupError> {
-    lay_down(data, names, target, |from, to| {
+    let mut names = names.to_vec();
+    names.extend(users_of(data));
+    lay_down(data, &names, target, |from, to| {
         match fs::hard_link(from, to) {
             Ok(()) => fs::metadata(to).map(|metadata| metadata.len()),
             Err(error) if cannot_link(&error) => copy(from, to),
@@ -105,7 +109,24 @@ fn names_of(folder: &Path) -> Result<Vec<String>, BackupError> {
         names.push(FORMAT.to_owned());
     }
     names.sort_unstable();
+    names.extend(users_of(folder));
     Ok(names)
+}
+
+/// Copies the users of one folder to another one, if there are any.
+pub(super) fn copy_users(from: &Path, to: &Path) -> io::Result<()> {
+    let Some(name) = users_of(from) else {
+        return Ok(());
+    };
+    let target = to.join(&name);
+    copy(&from.join(name), &target)?;
+    fs::set_permissions(&target, Permissions::from_mode(0o600))
+}
+
+/// The file of the users, if there ever was one.
+fn users_of(folder: &Path) -> Option<String> {
+    let is_there = folder.join(USERS_FILE).exists();
+    is_there.then(|| USERS_FILE.to_owned())
 }
 
 fn lay_down(
@@ -137,6 +158,12 @@ fn lay_down(
         let source = from.join(name);
         done.bytes += put(&source, &draft.join(name)).map_err(|error| failed(&source, error))?;
         done.files += 1;
+    }
+    let users = draft.join(USERS_FILE);
+    if users.exists() {
+        // Whatever may have become of it meanwhile.
+        fs::set_permissions(&users, Permissions::from_mode(0o600))
+            .map_err(|source| failed(&users, source))?;
     }
     for dir in [&log, &draft] {
         sync_dir(dir)?;
@@ -243,6 +270,29 @@ mod tests {
         let text = fs::read_to_string(restored.join("log/0000000002.seg")).expect("is there");
         assert_eq!(text, "three");
         assert_eq!(names(temp.path()), ["backup", "data", "restored"]);
+    }
+
+    /// P13, and class F: a restored Server does not begin open because its users were left behind.
+    #[test]
+    fn backup_has_the_users_and_nobody_else_can_read_them() {
+        let temp = TempFolder::new();
+        let folder = data(&temp);
+        let users = folder.path().join(USERS_FILE);
+        fs::write(&users, "users = []").expect("is written");
+        let cold = temp.path().join("cold");
+        assert_eq!(copy_folder(&folder, &cold).expect("is made").files, 4);
+        let live = temp.path().join("live");
+        let held = ["log/0000000001.seg".to_owned()];
+        link_held(folder.path(), &held, &live).expect("is made");
+        for backup in [cold, live] {
+            let copied = backup.join(USERS_FILE);
+            assert_eq!(fs::read_to_string(&copied).expect("is there"), "users = []");
+            fs::set_permissions(&copied, Permissions::from_mode(0o644)).expect("is ours");
+            let restored = backup.with_extension("restored");
+            restore(&backup, &restored).expect("is laid down");
+            let metadata = fs::metadata(restored.join(USERS_FILE)).expect("is there");
+            assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+        }
     }
 
     #[test]

@@ -267,7 +267,7 @@ pub fn acknowledge(folder: &DataFolder) -> io::Result<Vec<String>> {
     Ok(texts(&alarms.acknowledge()?))
 }
 
-/// Writes what is intact in a folder that no Server uses to the new or empty folder `target`.
+/// Writes what is intact in a folder that no Server uses, and its users, to the new or empty folder `target`.
 /// # Errors
 /// [`SalvageError`]; what was written then is not to be used.
 pub fn salvage(folder: &DataFolder, target: &Path) -> Result<Salvaged, SalvageError> {
@@ -280,7 +280,12 @@ pub fn salvage(folder: &DataFolder, target: &Path) -> Result<Salvaged, SalvageEr
         let doing = doing(target);
         SalvageError::Write(LogError::Disk { doing, error })
     })?;
-    store::salvage(&from, &to, options(&StorageConfig::default()))
+    let salvaged = store::salvage(&from, &to, options(&StorageConfig::default()))?;
+    backup::copy_users(folder.path(), target).map_err(|error| {
+        let doing = "copy the users".to_owned();
+        SalvageError::Write(LogError::Disk { doing, error })
+    })?;
+    Ok(salvaged)
 }
 
 fn texts(alarms: &[Alarm]) -> Vec<String> {

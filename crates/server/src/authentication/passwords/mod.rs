@@ -22,6 +22,7 @@ pub use accounts::{Account, Accounts, PasswordFileError};
 
 pub(super) use accounts::is_user_name;
 pub use stored::{StoredPassword, StoredPasswordError};
+pub(crate) use users::FILE as USERS_FILE;
 pub use users::{NewUser, UserChange, UserError, Users};
 
 use cache::VerifiedPasswords;
