@@ -7,6 +7,7 @@ mod bans;
 mod demo;
 mod explain;
 mod inspect;
+mod password_file;
 mod port_owner;
 mod serve;
 mod storage;
@@ -22,6 +23,7 @@ use clap::{Parser, Subcommand};
 use bans::BanArgs;
 use demo::DemoArgs;
 use explain::ExplainArgs;
+use password_file::PasswdArgs;
 use serve::ServeArgs;
 use storage::{BackupArgs, RestoreArgs, StoreArgs};
 use tls::TlsArgs;
@@ -55,6 +57,7 @@ enum Command {
     Explain(Box<ExplainArgs>),
     Tls(TlsArgs),
     User(UserArgs),
+    Passwd(PasswdArgs),
     Ban(BanArgs),
 }
 
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => report(explain::run(&args), false),
         Command::Tls(args) => report(tls::run(&args), false),
         Command::User(args) => report(users::run(&args), false),
+        Command::Passwd(args) => report(password_file::run(&args), false),
         Command::Ban(args) => report(bans::run(&args), false),
         Command::Pub(args) => report(run(tools::publish::run(&args)), args.connection.quiet),
         Command::Sub(args) => report(run(tools::subscribe::run(&args)), args.connection.quiet),

@@ -1,0 +1,335 @@
+//! `vencejo passwd`: changes a password file as mosquitto has it, in the way of mosquitto_passwd.
+//!
+//! Owns: flags, the lines of the file, how it is replaced. Does not own: what a line means (see
+//! `server::authentication`). Start reading at [`run`]. Invariants: other lines stay as they are, comments
+//! included; the file is replaced as a whole and is for its owner only; a file that a server would refuse is not
+//! written.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use server::authentication::{Accounts, StoredPassword};
+
+use crate::serve;
+use crate::storage::{failed, unfit};
+use crate::tools::{Failure, complain};
+use crate::users::read_password;
+
+/// Set, change or delete (-D) a password in a password file, as mosquitto_passwd does; a server reads it again at
+/// SIGHUP
+#[derive(Args, Clone, Debug)]
+#[command(disable_help_flag = true)]
+pub(crate) struct PasswdArgs {
+    /// Make the file, or empty one that is there
+    #[arg(short = 'c', conflicts_with = "delete")]
+    create: bool,
+    /// The password is the last argument; others on this machine can see it
+    #[arg(short = 'b', requires = "password", conflicts_with_all = ["delete", "update"])]
+    batch: bool,
+    /// Delete the user
+    #[arg(short = 'D')]
+    delete: bool,
+    /// Hash the passwords of a file that has them in the clear
+    #[arg(short = 'U', conflicts_with_all = ["create", "delete"])]
+    update: bool,
+    /// The password file
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The user name; its password is asked for, or is the first line of standard input
+    #[arg(
+        value_name = "USER",
+        required_unless_present = "update",
+        conflicts_with = "update"
+    )]
+    user: Option<String>,
+    /// Its password, with -b
+    #[arg(
+        value_name = "PASSWORD",
+        requires = "batch",
+        allow_hyphen_values = true
+    )]
+    password: Option<String>,
+    /// Print help
+    #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help)]
+    help: Option<bool>,
+}
+
+/// `vencejo passwd ...`.
+pub(crate) fn run(args: &PasswdArgs) -> Result<(), Failure> {
+    let file = &args.file;
+    let old = if args.create { None } else { Some(read(file)?) };
+    let lines = old.as_deref().unwrap_or_default();
+    let (text, done) = match (&args.user, args.delete) {
+        (None, _) => hashed(lines)?,
+        (Some(user), true) => (without(lines, user)?, format!("user {user} deleted\n")),
+        (Some(user), false) => {
+            check_name(user)?;
+            let password = match &args.password {
+                Some(password) => hash(password)?,
+                None => read_password(user)?,
+            };
+            let text = with(lines, user, &password);
+            (text, format!("the password of {user} is set\n"))
+        }
+    };
+    check(file, &text)?;
+    write(file, &text).map_err(|error| failed(&format!("{}: {error}", file.display())))?;
+    serve::print(&done);
+    Ok(())
+}
+
+fn read(file: &Path) -> Result<String, Failure> {
+    fs::read_to_string(file).map_err(|error| {
+        let hint = match error.kind() {
+            io::ErrorKind::NotFound => ": -c makes it",
+            _ => "",
+        };
+        failed(&format!("{}: {error}{hint}", file.display()))
+    })
+}
+
+fn hash(password: &str) -> Result<StoredPassword, Failure> {
+    if password.is_empty() {
+        return Err(unfit(&"an empty password lets everyone in"));
+    }
+    StoredPassword::new(password.as_bytes()).map_err(|error| unfit(&error))
+}
+
+/// A name that would be another one, or a comment, when the file is read.
+fn check_name(user: &str) -> Result<(), Failure> {
+    let is_plain = !user.starts_with('#') && user.trim() == user && !user.is_empty();
+    if is_plain && !user.contains(':') && !user.chars().any(char::is_control) {
+        return Ok(());
+    }
+    let text = "in a password file, a user name does not begin with #, is not empty, and has no colon, no spaces \
+                around it and no control characters";
+    Err(unfit(&text))
+}
+
+/// Whose line this is, if it is anybody's.
+fn user_of(line: &str) -> Option<&str> {
+    let line = line.trim();
+    let (user, _) = line.split_once(':').filter(|_| !line.starts_with('#'))?;
+    Some(user)
+}
+
+/// `text` in which `user` has `password`.
+fn with(text: &str, user: &str, password: &StoredPassword) -> String {
+    let new = format!("{user}:{}", password.expose());
+    let mut is_there = false;
+    let mut lines: Vec<&str> = Vec::new();
+    for line in text.lines() {
+        if user_of(line) != Some(user) {
+            lines.push(line);
+        } else if !is_there {
+            is_there = true;
+            lines.push(&new);
+        }
+    }
+    if !is_there {
+        lines.push(&new);
+    }
+    joined(&lines)
+}
+
+fn without(text: &str, user: &str) -> Result<String, Failure> {
+    let lines: Vec<&str> = text.lines().collect();
+    let others: Vec<&str> = lines
+        .iter()
+        .copied()
+        .filter(|line| user_of(line) != Some(user))
+        .collect();
+    if others.len() == lines.len() {
+        return Err(unfit(&format!("there is no user {user:?} in the file")));
+    }
+    Ok(joined(&others))
+}
+
+/// `text` in which every password is hashed, and how many were not.
+fn hashed(text: &str) -> Result<(String, String), Failure> {
+    let mut count = 0;
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        let of = user_of(line).zip(line.trim().split_once(':'));
+        match of {
+            Some((user, (_, password))) if StoredPassword::parse(password).is_err() => {
+                // What looks like a hash may be a damaged one, and is not a password.
+                if password.starts_with('$') {
+                    lines.push(line.to_owned());
+                    continue;
+                }
+                lines.push(format!("{user}:{}", hash(password)?.expose()));
+                count += 1;
+            }
+            _ => lines.push(line.to_owned()),
+        }
+    }
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    Ok((joined(&lines), format!("{count} passwords hashed\n")))
+}
+
+fn joined(lines: &[&str]) -> String {
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// Whether a server would read it; that nobody is left is told, and done.
+fn check(file: &Path, text: &str) -> Result<(), Failure> {
+    if text.lines().all(|line| user_of(line).is_none()) {
+        complain("Warning: nobody is left in it; a server refuses such a file.");
+        return Ok(());
+    }
+    match Accounts::parse(text) {
+        Ok(_) => Ok(()),
+        Err((line, error)) => {
+            let file = file.display();
+            let text = format!("{file}: nothing is changed, line {line} would be wrong: {error}");
+            Err(unfit(&text))
+        }
+    }
+}
+
+/// Puts `text` in the place of the file, whose owner keeps it.
+fn write(file: &Path, text: &str) -> io::Result<()> {
+    // A link stays one.
+    let file = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+    let mut draft = file.as_os_str().to_owned();
+    draft.push(".draft");
+    let draft = PathBuf::from(draft);
+    match fs::remove_file(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut new = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&draft)?;
+    if let Ok(old) = fs::metadata(&file) {
+        // Who may not give files away leaves it as it is, if it is somebody else's.
+        let is_others = (old.uid(), old.gid()) != (new.metadata()?.uid(), new.metadata()?.gid());
+        if is_others && let Err(error) = chown(&draft, Some(old.uid()), Some(old.gid())) {
+            fs::remove_file(&draft)?;
+            return Err(error);
+        }
+    }
+    new.set_permissions(Permissions::from_mode(0o600))?;
+    new.write_all(text.as_bytes())?;
+    new.sync_all()?;
+    fs::rename(&draft, &file)?;
+    let folder = file
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OTHER: &str = "$6$HKOeX+qQWTBForBy$PfJnGHkORi6tVwcMZYwsFLg3IUsLCg9MX6rgNYyc1xuQ04xGUwfSoEP0SYKuComivN8GUmMbM/sPvsuhhRhLAg==";
+
+    fn args(line: &str, file: &Path) -> PasswdArgs {
+        use clap::Parser;
+
+        #[derive(Parser)]
+        struct Cli {
+            #[command(flatten)]
+            args: PasswdArgs,
+        }
+        let file = file.to_str().unwrap();
+        let words = line
+            .split(' ')
+            .map(|word| if word == "FILE" { file } else { word });
+        Cli::parse_from(std::iter::once("passwd").chain(words)).args
+    }
+
+    /// A file of its own, away when it is dropped.
+    struct Temp(PathBuf);
+
+    impl Temp {
+        fn new(name: &str) -> Self {
+            let name = format!("vencejo-passwd-{name}-{}", std::process::id());
+            Self(std::env::temp_dir().join(name))
+        }
+
+        fn text(&self) -> String {
+            fs::read_to_string(&self.0).unwrap()
+        }
+    }
+
+    impl Drop for Temp {
+        fn drop(&mut self) {
+            fs::remove_file(&self.0).ok();
+        }
+    }
+
+    #[test]
+    fn file_is_made_changed_and_shortened_as_by_mosquitto_passwd() {
+        let temp = Temp::new("made");
+        let file = &temp.0;
+        let run = |line: &str| run(&args(line, file));
+        assert_eq!(
+            run("-b FILE anna word").unwrap_err().code,
+            74,
+            "there is no file"
+        );
+        run("-c -b FILE anna word").unwrap();
+        fs::write(file, format!("# people\n{}\nemil:{OTHER}\n", temp.text())).unwrap();
+        run("-b FILE otto -secret").unwrap();
+        run("-b FILE anna other").unwrap();
+        let text = temp.text();
+        assert!(text.starts_with("# people\nanna:$argon2id$"), "{text}");
+        assert!(text.contains(&format!("\nemil:{OTHER}\n")), "{text}");
+        let accounts = Accounts::parse(&text).unwrap();
+        assert_eq!(accounts.len(), 3);
+        let is = |user: &str, word: &[u8]| accounts.find(user).unwrap().password.is(word);
+        assert!(is("anna", b"other") && is("otto", b"-secret") && is("emil", b"secret word"));
+        assert_eq!(
+            fs::metadata(file).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        run("-D FILE anna").unwrap();
+        let unknown = run("-D FILE anna").unwrap_err();
+        assert!(
+            unknown.code == 1 && unknown.text.contains("no user"),
+            "{}",
+            unknown.text
+        );
+        assert!(!temp.text().contains("anna"));
+        run("-c -b FILE last one").unwrap();
+        assert_eq!(Accounts::parse(&temp.text()).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn passwords_in_the_clear_are_hashed_and_hashes_stay() {
+        let temp = Temp::new("hashed");
+        fs::write(&temp.0, format!("anna:a word: two\nemil:{OTHER}\n#x:y\n")).unwrap();
+        run(&args("-U FILE", &temp.0)).unwrap();
+        let accounts = Accounts::parse(&temp.text()).unwrap();
+        assert!(accounts.find("anna").unwrap().password.is(b"a word: two"));
+        assert!(temp.text().ends_with(&format!("emil:{OTHER}\n#x:y\n")));
+    }
+
+    /// Class F: what a server would refuse, or read as something else, is not written.
+    #[test]
+    fn name_that_would_forge_a_line_and_file_that_is_wrong_change_nothing() {
+        let temp = Temp::new("wrong");
+        let good = format!("emil:{OTHER}\n");
+        fs::write(&temp.0, &good).unwrap();
+        for name in ["a:b", "#a", "a\nb", "a\tb", ""] {
+            let mut args = args("-b FILE name word", &temp.0);
+            args.user = Some(name.to_owned());
+            assert_eq!(run(&args).unwrap_err().code, 1, "{name:?}");
+        }
+        assert_eq!(run(&args("-b FILE anna ", &temp.0)).unwrap_err().code, 1);
+        assert_eq!(temp.text(), good);
+        fs::write(&temp.0, "emil:opensesame\n").unwrap();
+        let failure = run(&args("-b FILE anna word", &temp.0)).unwrap_err();
+        assert!(failure.text.contains("line 1"), "{}", failure.text);
+        assert!(!failure.text.contains("opensesame"));
+        assert_eq!(temp.text(), "emil:opensesame\n");
+    }
+}
