@@ -14,6 +14,7 @@ pub mod persist;
 mod reload;
 mod server;
 mod shard;
+mod standing;
 #[cfg(test)]
 mod testing;
 mod tls;

@@ -18,6 +18,7 @@ use crate::authentication::{
 use crate::authorization::{self, AuthorizationError};
 use crate::config::{Config, ListenerConfig, StopConfig, Transport, Versions};
 use crate::shard::{Command, Shared};
+use crate::standing::Condition;
 use crate::tls::{self, TlsError};
 
 /// What of a configuration can change while a Server runs, as the shards need it.
@@ -256,8 +257,10 @@ impl Reloader {
             policy: Arc::clone(&policy),
             done,
         })?;
-        self.set_alarm(None);
-        self.set_tls_alarm(None);
+        let standing = &self.shared.standing;
+        standing.set(Condition::Reload, None);
+        standing.set(Condition::Tls, None);
+        standing.judge(&config);
         *running = config;
         tracing::info!("configuration reloaded");
         if !left.is_empty() {
@@ -282,7 +285,7 @@ impl Reloader {
                 let error = ReloadError::from(error);
                 tracing::error!(%error, "changed files of TLS are not taken over: what was read before stays");
                 let alarm = format!("changed files of TLS are not taken over: {error}");
-                self.set_tls_alarm(Some(alarm));
+                self.shared.standing.set(Condition::Tls, Some(alarm));
                 return Err(error);
             }
         };
@@ -290,7 +293,7 @@ impl Reloader {
             listeners: Arc::clone(&listeners),
             done,
         })?;
-        self.set_tls_alarm(None);
+        self.shared.standing.set(Condition::Tls, None);
         tracing::info!("changed files of TLS are taken over");
         Ok(())
     }
@@ -318,23 +321,14 @@ impl Reloader {
         let text = error.to_string();
         let error = text.lines().next().unwrap_or_default();
         tracing::error!(error, "configuration not reloaded: the old one stays");
-        self.set_alarm(Some(format!("configuration not reloaded: {error}")));
+        let alarm = format!("configuration not reloaded: {error}");
+        self.shared.standing.set(Condition::Reload, Some(alarm));
     }
 
     fn refused(&self, error: PolicyError) -> ReloadError {
         let error = ReloadError::from(error);
         self.refuse(&error);
         error
-    }
-
-    fn set_alarm(&self, alarm: Option<String>) {
-        let refused = self.shared.reload_refused.lock();
-        *refused.unwrap_or_else(PoisonError::into_inner) = alarm;
-    }
-
-    fn set_tls_alarm(&self, alarm: Option<String>) {
-        let refused = self.shared.tls_refused.lock();
-        *refused.unwrap_or_else(PoisonError::into_inner) = alarm;
     }
 }
 

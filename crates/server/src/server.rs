@@ -289,6 +289,7 @@ impl Server {
             };
             tracing::info!(listener = %address, protocol, "listening");
         }
+        self.shared.standing.judge(config);
         Ok(())
     }
 

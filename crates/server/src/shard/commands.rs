@@ -4,7 +4,7 @@
 //! disconnected Client means (see `engine`). Start reading at [`Shard::take_commands`].
 //! Invariant: a command is answered, or the shard has ended.
 
-use std::sync::{Arc, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use engine::ConnectionKey;
@@ -126,17 +126,13 @@ impl<S: Store> Shard<S> {
         let (failures, bans) = self.shared.bans.counts(self.now);
         topics.push(("logins/failed", failures.to_string()));
         topics.push(("logins/banned", bans.to_string()));
-        for refused in [&self.shared.reload_refused, &self.shared.tls_refused] {
-            let refused = refused.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(refused) = &*refused
-                && let Some((_, alarms)) = topics.iter_mut().find(|(name, _)| *name == "alarms")
-            {
-                if alarms == NO_ALARM {
-                    alarms.clear();
-                } else {
-                    alarms.push('\n');
-                }
-                alarms.push_str(refused);
+        if let Some((_, alarms)) = topics.iter_mut().find(|(name, _)| *name == "alarms") {
+            if alarms == NO_ALARM {
+                alarms.clear();
+            }
+            self.shared.standing.append_to(alarms);
+            if alarms.is_empty() {
+                alarms.push_str(NO_ALARM);
             }
         }
         topics

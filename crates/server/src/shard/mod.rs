@@ -27,7 +27,7 @@ mod websocket;
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use engine::{ConnectionKey, Engine, ShardIndex};
@@ -52,6 +52,7 @@ pub(crate) use links::{Links, Mailbox};
 use crate::authentication::{Bans, Users, Verifiers};
 use crate::persist::Figures;
 use crate::reload::Policy;
+use crate::standing::Standing;
 
 /// What all shards of a Server see.
 #[derive(Debug)]
@@ -78,10 +79,8 @@ pub(crate) struct Shared {
     pub(crate) users: Option<Arc<Users>>,
     /// How all shards are told something, once they run.
     pub(crate) commanders: OnceLock<Vec<mpsc::Sender<Command>>>,
-    /// Why the last reload was refused; `None` once one was not.
-    pub(crate) reload_refused: Mutex<Option<String>>,
-    /// The same of files that TLS rests on and that have changed.
-    pub(crate) tls_refused: Mutex<Option<String>>,
+    /// Alarms that hold as long as what they tell of.
+    pub(crate) standing: Standing,
 }
 
 impl Shared {
@@ -107,8 +106,7 @@ impl Shared {
             figures,
             users,
             commanders: OnceLock::new(),
-            reload_refused: Mutex::new(None),
-            tls_refused: Mutex::new(None),
+            standing: Standing::default(),
         }
     }
 
