@@ -121,6 +121,7 @@ const MACROS: &[&str] = &[
 ];
 const FIELDS: &[&str] = &[
     "client_id",
+    "user",
     "peer",
     "listener",
     "protocol",

@@ -200,9 +200,11 @@ impl<S: Store> Shard<S> {
         connection.claimed_client_id = None;
         connection.principal = Some(Arc::clone(&admission.principal));
         let peer = connection.peer;
+        let user = admission.principal.user.as_deref();
         tracing::info!(
             %peer,
             client_id = printable(&admission.connect.client_id),
+            user = user.map(printable),
             protocol = %admission.connect.version,
             shard = self.links.own().0,
             "client connects"
