@@ -88,4 +88,14 @@ const SKIPPED: &[&str] = &[
 const TEXT_ENDINGS: &[&str] = &[
     "rs", "toml", "md", "py", "js", "mjs", "sh", "conf", "json", "yml",
 ];
-const TEXT_NAMES: &[&str] = &["test", "run", "install", "LICENSE-MIT", "LICENSE-APACHE"];
+const TEXT_NAMES: &[&str] = &[
+    "test",
+    "run",
+    "install",
+    "acl",
+    "bench",
+    "idle",
+    "syncs",
+    "LICENSE-MIT",
+    "LICENSE-APACHE",
+];

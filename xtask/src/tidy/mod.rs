@@ -12,6 +12,7 @@ mod length;
 mod lints;
 mod log_fields;
 mod paths;
+mod promises;
 
 use std::fmt;
 use std::path::Path;
@@ -92,6 +93,7 @@ pub(crate) fn run(root: &Path) -> Result<bool, String> {
         findings.extend(citations::check(file, &spec));
     }
     findings.extend(lints::check(&files));
+    findings.extend(promises::check(&files));
     findings.extend(paths::check(&files, &paths::personal_roots(root)));
     findings.extend(arrows::check(&arrows::load(root)?));
     findings.sort();
