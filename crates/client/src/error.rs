@@ -19,6 +19,9 @@ pub enum ConnectError {
     /// No address took the connection, or it failed before CONNACK; this is the last one's error.
     #[error("{0}")]
     Tcp(io::Error),
+    /// The Unix socket did not take the connection.
+    #[error("{0}")]
+    Unix(io::Error),
     /// The connection cannot be secured.
     #[error("{0}")]
     Tls(TlsError),

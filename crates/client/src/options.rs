@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +48,7 @@ impl fmt::Debug for PacketLog {
 pub struct Options {
     pub(crate) host: String,
     pub(crate) port: u16,
+    pub(crate) unix: Option<PathBuf>,
     pub(crate) connect: Connect,
     pub(crate) session: Option<ClientSession>,
     pub(crate) timeouts: ClientTimeouts,
@@ -64,6 +66,7 @@ impl Options {
         Self {
             host: host.into(),
             port,
+            unix: None,
             connect: Connect::new(Version::V5, ""),
             session: None,
             timeouts: ClientTimeouts::default(),
@@ -80,6 +83,19 @@ impl Options {
     #[must_use]
     pub fn address(&self) -> (&str, u16) {
         (&self.host, self.port)
+    }
+
+    /// Connects to the Unix socket at `path`; the host then only says which name TLS expects.
+    #[must_use]
+    pub fn unix(mut self, path: impl Into<PathBuf>) -> Self {
+        self.unix = Some(path.into());
+        self
+    }
+
+    /// The Unix socket to connect to, if it is one.
+    #[must_use]
+    pub fn unix_path(&self) -> Option<&Path> {
+        self.unix.as_deref()
     }
 
     /// The protocol version asked for.

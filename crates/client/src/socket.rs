@@ -1,4 +1,4 @@
-//! From options to a connection that carries bytes: TCP, with TLS or without, or QUIC.
+//! From options to a connection that carries bytes: TCP or a Unix socket, with TLS or without, or QUIC.
 //!
 //! Owns: which addresses are tried, [`Reader`] and [`Writer`]. Does not own: what is said (see `driver`), TLS (see
 //! `tls`), QUIC (see `quic`). Start reading at [`open`]. Invariant: nothing takes longer than the time to connect.
@@ -6,12 +6,13 @@
 use std::fmt::Debug;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use crate::{ConnectError, Options};
+use crate::{ConnectError, Options, Tls};
 
 /// The connection as it was asked for, for reading and for writing.
 pub(crate) async fn open(options: &Options) -> Result<(Reader, Writer), ConnectError> {
@@ -19,11 +20,32 @@ pub(crate) async fn open(options: &Options) -> Result<(Reader, Writer), ConnectE
     if options.is_quic {
         return crate::quic::open(options).await;
     }
-    let stream = open_tcp(options).await?;
-    let Some(tls) = &options.tls else {
-        let (reader, writer) = stream.into_split();
-        return Ok((Box::new(reader), Box::new(writer)));
-    };
+    match (&options.unix, &options.tls) {
+        (None, None) => {
+            let (reader, writer) = open_tcp(options).await?.into_split();
+            Ok((Box::new(reader), Box::new(writer)))
+        }
+        (Some(path), None) => {
+            let (reader, writer) = open_unix(path, options).await?.into_split();
+            Ok((Box::new(reader), Box::new(writer)))
+        }
+        (None, Some(tls)) => secure(open_tcp(options).await?, tls, options).await,
+        (Some(path), Some(tls)) => secure(open_unix(path, options).await?, tls, options).await,
+    }
+}
+
+async fn open_unix(path: &Path, options: &Options) -> Result<UnixStream, ConnectError> {
+    let stream = timeout(options.timeouts.connack, UnixStream::connect(path));
+    let stream = stream.await.map_err(|_| ConnectError::Timeout)?;
+    stream.map_err(ConnectError::Unix)
+}
+
+/// TLS over `stream`.
+async fn secure(
+    stream: impl AsyncRead + AsyncWrite + Debug + Send + Unpin + 'static,
+    tls: &Tls,
+    options: &Options,
+) -> Result<(Reader, Writer), ConnectError> {
     let secured = timeout(options.timeouts.connack, tls.secure(&options.host, stream));
     let stream = secured
         .await

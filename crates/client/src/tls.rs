@@ -18,7 +18,7 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
     SupportedProtocolVersion,
 };
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -183,11 +183,11 @@ impl Tls {
     }
 
     /// The handshake.
-    pub(crate) async fn secure(
+    pub(crate) async fn secure<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         host: &str,
-        stream: TcpStream,
-    ) -> Result<TlsStream<TcpStream>, TlsError> {
+        stream: S,
+    ) -> Result<TlsStream<S>, TlsError> {
         let (server_name, _) = self.name(host)?;
         let versions: &[&SupportedProtocolVersion] = match self.version {
             None => rustls::DEFAULT_VERSIONS,

@@ -7,20 +7,25 @@
 
 pub mod authentication;
 pub mod authorization;
+mod byte_stream;
 pub mod config;
 mod listener;
 mod open_files;
+mod peer;
 pub mod persist;
 mod reload;
 mod server;
 mod shard;
+mod socket_file;
 mod standing;
 #[cfg(test)]
 mod testing;
 mod tls;
 mod watch;
 
+pub use peer::{Origin, OriginError, Peer};
 pub use reload::{ReloadError, Reloaded, Reloader};
 pub use server::{Server, StartError, Stopped, Stopper};
+pub use socket_file::SocketFileError;
 pub use tls::TlsError;
 pub use watch::Watcher;

@@ -1,29 +1,105 @@
 //! Opening listeners: one socket for each shard on one port, or one for all.
 //!
-//! Owns: socket options, the proof that a port is ours. Does not own: accepting (see `shard::accept`).
+//! Owns: [`Listening`], socket options, the proof that a port is ours. Does not own: accepting (see
+//! `shard::accept`), files of Unix sockets (see `crate::socket_file`).
 //! Start reading at [`open`]. Invariant: a port that another program serves is never shared with it.
 
 // [MQTT-4.2-1] [v3.1.1 MQTT-7.1.1-1] TCP: an ordered, lossless stream of bytes both ways.
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
-use mio::net::{TcpListener, TcpStream};
+use mio::event::Source;
+use mio::net::{TcpListener, TcpStream, UnixListener};
+use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+use crate::byte_stream::ByteStream;
+use crate::config::{Address, ListenerConfig};
+use crate::peer::Peer;
+use crate::socket_file::{self, SocketFile, SocketFileError};
 
 /// One address, opened.
 #[derive(Debug)]
 pub(crate) struct Opened {
     /// Where it listens, with the real port.
-    pub(crate) address: SocketAddr,
+    pub(crate) address: Address,
     /// One socket for each shard, or one only.
-    pub(crate) sockets: Vec<TcpListener>,
+    pub(crate) sockets: Vec<Listening>,
+    /// What goes with it.
+    pub(crate) file: Option<SocketFile>,
+}
+
+/// A socket that connections come by.
+#[derive(Debug)]
+pub(crate) enum Listening {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listening {
+    /// The next connection, and who has made it.
+    /// # Errors
+    /// As of accepting; `WouldBlock`: there is none.
+    pub(crate) fn accept(&self) -> io::Result<(ByteStream, Peer)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, address) = listener.accept()?;
+                prepare_accepted(&stream);
+                Ok((ByteStream::Tcp(stream), address.into()))
+            }
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept()?;
+                let peer = Peer::of_unix(&stream);
+                Ok((ByteStream::Unix(stream), peer))
+            }
+        }
+    }
+
+    /// Says with `token` when there are connections.
+    /// # Errors
+    /// The system cannot watch it.
+    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        match self {
+            Self::Tcp(listener) => listener.register(registry, token, Interest::READABLE),
+            Self::Unix(listener) => listener.register(registry, token, Interest::READABLE),
+        }
+    }
+}
+
+/// Why a listener cannot be opened.
+#[derive(Debug)]
+pub(crate) enum OpenError {
+    Network(SocketAddr, io::Error),
+    Unix(PathBuf, SocketFileError),
+}
+
+/// Opens what `config` says for `shard_count` shards.
+/// # Errors
+/// The address is in use or not ours to bind.
+pub(crate) fn open(config: &ListenerConfig, shard_count: u16) -> Result<Opened, OpenError> {
+    match &config.address {
+        Address::Network(address) => {
+            open_network(*address, shard_count).map_err(|error| OpenError::Network(*address, error))
+        }
+        Address::Unix(path) => {
+            // One for all: connections of a Unix socket cannot be spread by the system.
+            let opened = socket_file::open(path, &config.file, BACKLOG);
+            let (listener, file) = opened.map_err(|error| OpenError::Unix(path.clone(), error))?;
+            Ok(Opened {
+                address: config.address.clone(),
+                sockets: vec![Listening::Unix(UnixListener::from_std(listener))],
+                file: Some(file),
+            })
+        }
+    }
 }
 
 /// Opens `address` for `shard_count` shards. Where the system does not let sockets share a port there
 /// is one socket for all of them.
 /// # Errors
 /// The address is in use or not ours to bind.
-pub(crate) fn open(address: SocketAddr, shard_count: u16) -> io::Result<Opened> {
+fn open_network(address: SocketAddr, shard_count: u16) -> io::Result<Opened> {
     // SO_REUSEPORT would share the port with a forgotten process without a word. So the first socket
     // binds without it, which succeeds only if nobody listens there, and takes it on afterwards.
     let first = bound(address, false)?;
@@ -42,11 +118,15 @@ pub(crate) fn open(address: SocketAddr, shard_count: u16) -> io::Result<Opened> 
     if !shares || sockets.len() < usize::from(shard_count) {
         sockets.truncate(1);
     }
-    Ok(Opened { address, sockets })
+    Ok(Opened {
+        address: Address::Network(address),
+        sockets,
+        file: None,
+    })
 }
 
 /// Sets what an accepted socket does not inherit from its listener.
-pub(crate) fn prepare_accepted(socket: &TcpStream) {
+fn prepare_accepted(socket: &TcpStream) {
     if cfg!(target_os = "linux") {
         return;
     }
@@ -96,9 +176,9 @@ fn keep_alive(socket: &SockRef<'_>) -> io::Result<()> {
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(TCP_KEEP_ALIVE))
 }
 
-fn listening(socket: Socket) -> io::Result<TcpListener> {
+fn listening(socket: Socket) -> io::Result<Listening> {
     socket.listen(BACKLOG)?;
-    Ok(TcpListener::from_std(socket.into()))
+    Ok(Listening::Tcp(TcpListener::from_std(socket.into())))
 }
 
 /// Connections the system holds for us before they are accepted.
@@ -112,8 +192,9 @@ mod tests {
 
     #[test]
     fn every_shard_gets_a_socket_on_one_port() {
-        let opened = open(([127, 0, 0, 1], 0).into(), 4).expect("a free port");
-        assert_ne!(opened.address.port(), 0);
+        let opened = open_network(([127, 0, 0, 1], 0).into(), 4).expect("a free port");
+        let address = opened.address.network().expect("an address");
+        assert_ne!(address.port(), 0);
         assert!(matches!(opened.sockets.len(), 1 | 4));
         if cfg!(target_os = "linux") {
             assert_eq!(opened.sockets.len(), 4);
@@ -122,8 +203,9 @@ mod tests {
 
     #[test]
     fn port_of_another_server_is_not_shared() {
-        let other = open(([127, 0, 0, 1], 0).into(), 2).expect("a free port");
-        let error = open(other.address, 2).expect_err("in use");
+        let other = open_network(([127, 0, 0, 1], 0).into(), 2).expect("a free port");
+        let address = other.address.network().expect("an address");
+        let error = open_network(address, 2).expect_err("in use");
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     }
 }

@@ -5,10 +5,9 @@
 //! Invariant: a configuration is taken over by every shard or by none; refused, the old one stays.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
-use engine::{Network, Rules};
+use engine::Rules;
 use rustls::ServerConfig;
 
 use crate::authentication::{
@@ -16,7 +15,10 @@ use crate::authentication::{
     Certificates, Challenge, Passwords, Tokens, Users, read_password_file,
 };
 use crate::authorization::{self, AuthorizationError};
-use crate::config::{Config, ListenerConfig, StopConfig, Transport, Versions};
+use crate::config::{
+    Address, Config, FileAccess, ListenerConfig, Proxies, StopConfig, Transport, Versions,
+};
+use crate::peer::Peer;
 use crate::shard::{Command, Shared};
 use crate::standing::Condition;
 use crate::tls::{self, TlsError};
@@ -45,7 +47,7 @@ pub(crate) struct ListenerPolicy {
     pub(crate) versions: Versions,
     pub(crate) connections_max: usize,
     /// From where connections are taken, each with a header of the PROXY protocol; `None` takes all, without one.
-    pub(crate) proxies: Option<Vec<Network>>,
+    pub(crate) proxies: Option<Proxies>,
 }
 
 /// What a configuration names cannot be used.
@@ -138,10 +140,10 @@ impl ListenerPolicy {
         })
     }
 
-    /// Whether a connection from `address` is taken.
-    pub(crate) fn takes_from(&self, address: IpAddr) -> bool {
+    /// Whether a connection of `peer` is taken.
+    pub(crate) fn takes_from(&self, peer: &Peer) -> bool {
         let proxies = self.proxies.as_ref();
-        proxies.is_none_or(|all| all.iter().any(|one| one.contains(address)))
+        proxies.is_none_or(|proxies| proxies.contains(peer))
     }
 }
 
@@ -338,9 +340,11 @@ fn as_opened(running: &[ListenerConfig], new: &[ListenerConfig]) -> Vec<Listener
         let is_same = |one: &&ListenerConfig| one.address == old.address;
         // Several may have asked for a free port.
         let same = new.get(place).filter(is_same);
-        same.or_else(|| new.iter().find(is_same))
-            .unwrap_or(old)
-            .clone()
+        let now = same.or_else(|| new.iter().find(is_same)).unwrap_or(old);
+        ListenerConfig {
+            file: old.file.clone(),
+            ..now.clone()
+        }
     };
     running.iter().enumerate().map(now).collect()
 }
@@ -372,8 +376,9 @@ fn fixed_parts(running: &Config, new: &Config) -> Vec<&'static str> {
     names.map(|(name, _)| name).collect()
 }
 
-fn addresses(listeners: &[ListenerConfig]) -> Vec<SocketAddr> {
-    listeners.iter().map(|listener| listener.address).collect()
+fn addresses(listeners: &[ListenerConfig]) -> Vec<(&Address, &FileAccess)> {
+    let addresses = listeners.iter();
+    addresses.map(|one| (&one.address, &one.file)).collect()
 }
 
 #[cfg(test)]

@@ -6,13 +6,13 @@
 
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::Instant;
 use std::{io, panic};
 
 use engine::ShardIndex;
-use mio::net::TcpListener;
 use mio::{Poll, Waker};
 use proto::connection::ServerLimits;
 use store::disk::{Disk, RealDisk};
@@ -20,19 +20,23 @@ use store::{MemoryStore, OpenError, Recovered, RecoveryReport, SessionId, Store}
 
 use crate::authentication::{Authentication, AuthenticationError, Users};
 use crate::authorization::AuthorizationError;
-use crate::config::{Config, ListenerConfig, Transport};
+use crate::config::{Address, Config, ListenerConfig, Transport};
+use crate::listener::OpenError as ListenError;
 use crate::persist::{self, DataFolder, Figures, FolderError, Restored};
 use crate::reload::{Policy, PolicyError, ReloadError, Reloaded, Reloader};
 use crate::shard::{
-    Acceptor, Command, Found, Links, Mailbox, Parts, Settings, Shard, Shared, WAKER,
+    Acceptor, Command, Door, Found, Links, Mailbox, Parts, Settings, Shard, Shared, WAKER,
 };
+use crate::socket_file::{SocketFile, SocketFileError};
 use crate::tls::TlsError;
 use crate::{listener, open_files};
 
 /// A running Server.
 #[derive(Debug)]
 pub struct Server {
-    listeners: Vec<SocketAddr>,
+    addresses: Vec<Address>,
+    /// Taken away when everything has ended.
+    files: Vec<SocketFile>,
     shared: Arc<Shared>,
     /// One for each shard.
     commands: Vec<mpsc::Sender<Command>>,
@@ -49,8 +53,7 @@ pub struct Server {
 /// What a shard runs on.
 struct Seat {
     poll: Poll,
-    /// Each with the number of its listener.
-    sockets: Vec<(u16, TcpListener)>,
+    doors: Vec<Door>,
 }
 
 /// What is known of the log before the first shard runs; nothing where everything is in memory.
@@ -79,6 +82,14 @@ pub enum StartError {
         addr: SocketAddr,
         /// What the system said.
         source: io::Error,
+    },
+    /// A Unix socket cannot be listened at.
+    #[error("cannot listen at unix:{}: {source}", path.display())]
+    SocketFile {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: SocketFileError,
     },
     /// A listener cannot be secured as it is configured.
     #[error("listener {listener}: {source}")]
@@ -210,15 +221,16 @@ impl Server {
         kept: Kept,
     ) -> Result<(Self, Vec<Seat>), StartError> {
         let shard_count = config.shards.get();
-        let listeners = opened.iter().map(|opened| opened.address).collect();
-        let hands_out = opened
-            .iter()
-            .any(|opened| opened.sockets.len() < usize::from(shard_count));
+        let mut opened = opened;
+        let addresses = opened.iter().map(|one| one.address.clone()).collect();
+        let files = opened.iter_mut().filter_map(|one| one.file.take());
+        let files = files.collect();
         let (polls, mailboxes) =
             polls(shard_count).map_err(|source| StartError::Shard { source })?;
-        let settings = settings(config, hands_out, kept.segments);
+        let settings = settings(config, kept.segments);
         let server = Self {
-            listeners,
+            addresses,
+            files,
             shared: Arc::new(Shared::new(mailboxes, settings, kept.figures, kept.users)),
             commands: Vec::new(),
             running: Arc::new(Mutex::new(config.clone())),
@@ -228,7 +240,7 @@ impl Server {
             restored: None,
         };
         let seats = polls.into_iter().zip(deal(opened, shard_count));
-        let seats = seats.map(|(poll, sockets)| Seat { poll, sockets });
+        let seats = seats.map(|(poll, doors)| Seat { poll, doors });
         Ok((server, seats.collect()))
     }
 
@@ -263,7 +275,7 @@ impl Server {
                 store,
                 found,
                 links,
-                acceptor: Acceptor::new(seat.sockets),
+                acceptor: Acceptor::new(seat.doors),
                 commands,
                 commander,
                 started: sender.clone(),
@@ -280,8 +292,9 @@ impl Server {
         // Set once, by the only start of this Server.
         self.shared.commanders.set(self.commands.clone()).ok();
         config.storage.log();
-        for (address, of) in self.listeners.iter().zip(&config.listeners) {
+        for (address, of) in self.addresses.iter().zip(&config.listeners) {
             let protocol = match (of.transport, of.tls.is_some()) {
+                (Transport::Stream, false) if address.network().is_none() => "MQTT",
                 (Transport::Stream, false) => "TCP",
                 (Transport::Stream, true) => "TLS",
                 (Transport::WebSocket, false) => "WebSocket",
@@ -331,8 +344,15 @@ impl Server {
 
     /// Where it listens, with real ports, in the order of the configuration.
     #[must_use]
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// The same without Unix sockets.
+    #[must_use]
     pub fn listeners(&self) -> Vec<SocketAddr> {
-        self.listeners.clone()
+        let networks = self.addresses.iter().filter_map(Address::network);
+        networks.collect()
     }
 
     /// What it found in its data folder; `None` where everything is in memory.
@@ -417,6 +437,7 @@ impl Server {
         if let Some(running) = self.persist.take() {
             running.stop();
         }
+        self.files.clear();
     }
 }
 
@@ -445,20 +466,16 @@ fn open_all(
     listeners: &[ListenerConfig],
     shard_count: u16,
 ) -> Result<Vec<listener::Opened>, StartError> {
-    let open = |address: &SocketAddr| {
-        listener::open(*address, shard_count).map_err(|source| {
-            if source.kind() == io::ErrorKind::AddrInUse {
-                StartError::PortInUse { addr: *address }
-            } else {
-                StartError::Listen {
-                    addr: *address,
-                    source,
-                }
+    let open = |listener: &ListenerConfig| {
+        listener::open(listener, shard_count).map_err(|error| match error {
+            ListenError::Network(addr, source) if source.kind() == io::ErrorKind::AddrInUse => {
+                StartError::PortInUse { addr }
             }
+            ListenError::Network(addr, source) => StartError::Listen { addr, source },
+            ListenError::Unix(path, source) => StartError::SocketFile { path, source },
         })
     };
-    let addresses = listeners.iter().map(|listener| listener.address);
-    addresses.map(|address| open(&address)).collect()
+    listeners.iter().map(open).collect()
 }
 
 impl From<PolicyError> for StartError {
@@ -484,20 +501,22 @@ fn polls(shard_count: u16) -> io::Result<(Vec<Poll>, Arc<[Mailbox]>)> {
 }
 
 /// The sockets of each shard: its own of every address, or shard 0's the only one of it.
-fn deal(
-    opened: Vec<listener::Opened>,
-    shard_count: u16,
-) -> impl Iterator<Item = Vec<(u16, TcpListener)>> {
+fn deal(opened: Vec<listener::Opened>, shard_count: u16) -> impl Iterator<Item = Vec<Door>> {
     let mut dealt: Vec<Vec<_>> = (0..shard_count).map(|_| Vec::new()).collect();
-    for (number, one) in (0..).zip(opened) {
+    for (listener, one) in (0..).zip(opened) {
+        let is_for_all = one.sockets.len() < usize::from(shard_count);
         for (shard, socket) in dealt.iter_mut().zip(one.sockets) {
-            shard.push((number, socket));
+            shard.push(Door {
+                listener,
+                socket,
+                is_for_all,
+            });
         }
     }
     dealt.into_iter()
 }
 
-fn settings(config: &Config, hands_out: bool, segments: usize) -> Settings {
+fn settings(config: &Config, segments: usize) -> Settings {
     let shard_count = config.shards.get();
     let random = || std::hash::RandomState::new().hash_one(0_u8);
     let limits = &config.limits;
@@ -520,7 +539,6 @@ fn settings(config: &Config, hands_out: bool, segments: usize) -> Settings {
         hash_seed: random(),
         shard_count,
         client_id_prefix: format!("auto-{:016x}", random()),
-        hands_out,
         login_threads: config.bounds.login_threads,
         logins_waiting_max: config.bounds.logins_waiting_max,
     }
@@ -548,7 +566,7 @@ pub(crate) fn shared_for_tests(shard_count: u16, config: &Config) -> Arc<Shared>
         ..config.clone()
     };
     let (_, mailboxes) = polls(shard_count).expect("the system has room");
-    let settings = settings(&config, false, 0);
+    let settings = settings(&config, 0);
     Arc::new(Shared::new(mailboxes, settings, None, None))
 }
 
@@ -565,10 +583,10 @@ mod tests {
             shards: std::num::NonZeroU16::new(4).expect("not zero"),
             ..Config::default()
         };
-        let opened = listener::open(([127, 0, 0, 1], 0).into(), 1).expect("a free port");
+        let of = ListenerConfig::from(([127, 0, 0, 1], 0));
+        let opened = listener::open(&of, 1).expect("a free port");
         let server = Server::start_at(vec![opened], config, None, |_| MemoryStore::new())
             .expect("the Server starts");
-        assert!(server.shared.settings.hands_out);
         let clients: Vec<TcpStream> = (b'a'..=b'p')
             .map(|name| {
                 let mut client = TcpStream::connect(server.listeners()[0]).expect("accepted");

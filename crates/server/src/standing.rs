@@ -50,7 +50,8 @@ impl Standing {
         let is_open = |listener: &&ListenerConfig| {
             let tls = listener.tls.as_ref();
             listener.anonymous.unwrap_or(default) == AnonymousPolicy::Always
-                && !listener.address.ip().to_canonical().is_loopback()
+                // A proxy brings whoever can reach it.
+                && (listener.proxy.is_some() || !listener.address.is_local())
                 && tls.is_none_or(|tls| tls.client_certificates != ClientCertificates::Required)
         };
         let open = config.listeners.iter().filter(is_open);

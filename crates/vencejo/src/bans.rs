@@ -3,10 +3,10 @@
 //! Owns: flags and what is printed. Does not own: bans (see `server::authentication`). Start reading at
 //! [`run`]. Invariant: User Names, which strangers choose, are printed escaped.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use server::Origin;
 use server::authentication::Ban;
 use server::persist::{ControlAnswer, ControlRequest};
 
@@ -32,10 +32,10 @@ pub(crate) struct BanArgs {
 enum BanCommand {
     /// The bans in force, those that end first in front
     List,
-    /// Forget the failures of an address, or of all
+    /// Forget the failures of an address, of a user of this machine (uid:1000), or of all
     Lift {
         /// Whose; all without one
-        address: Option<IpAddr>,
+        address: Option<Origin>,
     },
 }
 
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn names_that_strangers_chose_are_escaped() {
         let mut ban = Ban {
-            address: [192, 0, 2, 1].into(),
+            address: Origin::Address([192, 0, 2, 1].into()),
             user: Some("a\n10.0.0.1".to_owned()),
             ends_in_seconds: 7,
         };

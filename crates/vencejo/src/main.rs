@@ -140,7 +140,7 @@ fn hint(error: &clap::Error) -> Option<&'static str> {
         "--ciphers" | "--tls-engine" | "--tls-engine-kpass-sha1" | "--keyform" => Some(
             "the TLS in this program chooses its ciphers itself and reads keys from PEM files.",
         ),
-        "--ws" | "--unix" | "--proxy" => Some("only TCP and TLS are there yet."),
+        "--ws" | "--proxy" => Some("only TCP, TLS and Unix sockets are there yet."),
         _ => None,
     }
 }
@@ -247,7 +247,7 @@ mod tests {
             ("vencejo --port 1884", Some("--listen")),
             ("vencejo pub -t a -m b --psk x", Some("--cafile")),
             ("vencejo sub -t a --ciphers x", Some("chooses its ciphers")),
-            ("vencejo sub -t a --unix x", Some("TCP and TLS")),
+            ("vencejo sub -t a --proxy x", Some("TCP, TLS")),
             ("vencejo sub -t a --nonsense", None),
         ];
         for (line, expected) in cases {

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use server::authentication::AnonymousPolicy;
-use server::config::{self, Config, ListenerConfig, StorageConfig, Transport};
+use server::config::{self, Address, Config, ListenerConfig, StorageConfig, Transport};
 use server::persist::Restored;
-use server::{Reloader, Server, StartError, Stopped, Watcher};
+use server::{Reloader, Server, SocketFileError, StartError, Stopped, Watcher};
 use store::{Level, OpenError};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
@@ -199,9 +199,13 @@ pub(crate) fn start_failure(error: &StartError) -> Failure {
     let code = match error {
         StartError::Log(OpenError::Disk { .. }) => EX_IOERR,
         StartError::Log(_) => EX_DATAERR,
-        StartError::Authentication(_) | StartError::Authorization(_) | StartError::Tls { .. } => {
-            EX_CONFIG
-        }
+        StartError::Authentication(_)
+        | StartError::Authorization(_)
+        | StartError::Tls { .. }
+        | StartError::SocketFile {
+            source: SocketFileError::Unknown { .. } | SocketFileError::NoSocket,
+            ..
+        } => EX_CONFIG,
         _ => EX_UNAVAILABLE,
     };
     Failure { text, code }
@@ -227,13 +231,13 @@ fn greet(args: &ServeArgs, config: &Config, server: &Server, elapsed: Duration) 
     let version = env!("CARGO_PKG_VERSION");
     let title = format!("Vencejo {version} - an MQTT 3.1, 3.1.1 and 5.0 server");
     let mut text = format!("\n  {title:<60} ready in {} ms\n\n", elapsed.as_millis());
-    let listeners = server.listeners();
+    let listeners = server.addresses();
     for (address, of) in listeners.iter().zip(&config.listeners) {
-        let url = url(*address, of);
+        let url = url(address, of);
         text.push_str(&format!(
             "  MQTT        {url:<32} {}\n",
             who_gets_in(
-                address.ip(),
+                address.network().map(|address| address.ip()),
                 of.anonymous.unwrap_or(config.authentication.anonymous)
             )
         ));
@@ -248,7 +252,7 @@ fn greet(args: &ServeArgs, config: &Config, server: &Server, elapsed: Duration) 
     }
     let ours = listeners.iter().zip(&config.listeners);
     let ours = ours.filter(|(_, of)| of.transport == Transport::Stream);
-    let ours: Vec<SocketAddr> = ours.map(|(address, _)| *address).collect();
+    let ours: Vec<SocketAddr> = ours.filter_map(|(address, _)| address.network()).collect();
     if !ours.is_empty() {
         text.push_str(&what_next(&ours));
     }
@@ -256,7 +260,11 @@ fn greet(args: &ServeArgs, config: &Config, server: &Server, elapsed: Duration) 
 }
 
 /// What a client is given to reach a listener.
-fn url(address: SocketAddr, of: &ListenerConfig) -> String {
+fn url(address: &Address, of: &ListenerConfig) -> String {
+    if address.network().is_none() {
+        // No form of URL for it is known to clients.
+        return address.to_string();
+    }
     match (of.transport, of.tls.is_some()) {
         (Transport::Stream, false) => format!("mqtt://{address}"),
         (Transport::Stream, true) => format!("mqtts://{address}"),
@@ -311,11 +319,13 @@ fn what_was_found(restored: &Restored) -> String {
     text
 }
 
-fn who_gets_in(address: IpAddr, anonymous: AnonymousPolicy) -> &'static str {
+/// `None` is a Unix socket.
+fn who_gets_in(address: Option<IpAddr>, anonymous: AnonymousPolicy) -> &'static str {
+    let is_loopback = address.is_none_or(|address| address.is_loopback());
     match anonymous {
-        AnonymousPolicy::Always if address.is_loopback() => "no password, only from this machine",
+        AnonymousPolicy::Always if is_loopback => "no password, only from this machine",
         AnonymousPolicy::Always => "NO PASSWORD, open to everyone who can reach it",
-        AnonymousPolicy::Loopback if address.is_loopback() => "no password, only from this machine",
+        AnonymousPolicy::Loopback if is_loopback => "no password, only from this machine",
         AnonymousPolicy::Loopback => "no password from this machine; everyone else is refused",
         AnonymousPolicy::Never => "users with a password only (vencejo user, password_file)",
     }
@@ -476,6 +486,8 @@ const SAME_SIGNAL: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 mod tests {
+    use server::config::FileAccess;
+
     use super::*;
 
     #[test]
@@ -519,7 +531,7 @@ mod tests {
             ..ServeArgs::default()
         };
         let config = configuration(&args).unwrap();
-        assert_eq!(config.listeners[0].address, args.listen[0]);
+        assert_eq!(config.listeners[0].address, args.listen[0].into());
         assert_eq!(config.shards.get(), 3);
         assert_eq!(config.storage.data, std::path::Path::new("elsewhere"));
         assert_eq!(config.storage.level, Level::Written);
@@ -542,9 +554,15 @@ mod tests {
         let listeners = parsed.next().unwrap().listeners;
         assert!(listeners.iter().all(|of| of.tls.is_some()), "those of TLS");
         let web = parsed.next().unwrap().listeners;
-        let urls: Vec<_> = web.iter().map(|of| url(of.address, of)).collect();
+        let urls: Vec<_> = web.iter().map(|of| url(&of.address, of)).collect();
         let expected = ["ws://127.0.0.1:8083/mqtt", "wss://127.0.0.1:8084/mqtt"];
         assert_eq!(urls, expected);
+        let local = parsed.next().unwrap().listeners;
+        assert_eq!(
+            url(&local[0].address, &local[0]),
+            "unix:/run/vencejo/mqtt.sock"
+        );
+        assert_eq!(local[0].file.mode, FileAccess::default().mode);
         let mut config = parsed.next().unwrap();
         assert_eq!(config.listeners.len(), 2);
         assert_eq!(config.shards.get(), 4);
@@ -565,9 +583,9 @@ mod tests {
 
     #[test]
     fn an_open_door_is_called_one() {
-        let open = who_gets_in(IpAddr::from([0, 0, 0, 0]), AnonymousPolicy::Always);
+        let open = who_gets_in(Some([0, 0, 0, 0].into()), AnonymousPolicy::Always);
         assert!(open.contains("NO PASSWORD"));
-        let local = who_gets_in(IpAddr::from([127, 0, 0, 1]), AnonymousPolicy::Loopback);
+        let local = who_gets_in(Some([127, 0, 0, 1].into()), AnonymousPolicy::Loopback);
         assert_eq!(local, "no password, only from this machine");
     }
 }

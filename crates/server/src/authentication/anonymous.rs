@@ -72,9 +72,7 @@ impl Authenticator for Anonymous {
         let is_allowed = match attempt.anonymous.unwrap_or(self.policy) {
             AnonymousPolicy::Never => false,
             // A page of anybody's, shown by a browser here, is not this machine.
-            AnonymousPolicy::Loopback => {
-                attempt.peer.ip().to_canonical().is_loopback() && !attempt.is_of_foreign_page
-            }
+            AnonymousPolicy::Loopback => attempt.peer.is_local() && !attempt.is_of_foreign_page,
             AnonymousPolicy::Always => true,
         };
         if is_allowed {
@@ -94,6 +92,8 @@ impl Authenticator for Anonymous {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     fn is_let_in(policy: AnonymousPolicy, peer: &str) -> bool {
@@ -110,7 +110,7 @@ mod tests {
             user_name: None,
             password: None,
             data: None,
-            peer: peer.parse().expect("an address"),
+            peer: peer.parse::<SocketAddr>().expect("an address").into(),
             listener: "test",
             anonymous,
             is_of_foreign_page: false,

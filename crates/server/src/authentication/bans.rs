@@ -6,13 +6,12 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::verifiers::block_of;
+use crate::peer::Origin;
 
 /// How often is too often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +41,8 @@ impl Default for BanLimits {
 /// A ban that is in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ban {
-    /// Of which address; of an IPv6 address its /64.
-    pub address: IpAddr,
+    /// Of which address, or user of this machine; of an IPv6 address its /64.
+    pub address: Origin,
     /// Of which User Name, its first characters if it is long; `None` bans all of the address.
     pub user: Option<String>,
     /// When it ends by itself, in seconds.
@@ -64,8 +63,8 @@ struct State {
     failures: u64,
 }
 
-/// An address, and the hash of a User Name or none.
-type Key = (IpAddr, Option<u64>);
+/// An address or a user of this machine, and the hash of a User Name or none.
+type Key = (Origin, Option<u64>);
 
 #[derive(Debug)]
 struct Entry {
@@ -86,7 +85,7 @@ impl Entry {
 
 impl Bans {
     /// Whether a login of `user` from `peer` is refused at once. O(1).
-    pub(crate) fn is_banned(&self, peer: IpAddr, user: &str, now: Instant) -> bool {
+    pub(crate) fn is_banned(&self, peer: Origin, user: &str, now: Instant) -> bool {
         let state = self.lock();
         // The usual case costs no hashing.
         if state.entries.is_empty() {
@@ -102,13 +101,13 @@ impl Bans {
     /// A login of `user` from `peer` has failed. Whether that begins a ban.
     pub(crate) fn on_failure(
         &self,
-        peer: IpAddr,
+        peer: Origin,
         user: &str,
         limits: &BanLimits,
         now: Instant,
     ) -> bool {
         let [address, of_user] = self.keys(peer, user);
-        let is_local = peer.to_canonical().is_loopback();
+        let is_local = peer.is_local();
         let counted = [
             (of_user, limits.failures_max),
             (
@@ -163,8 +162,8 @@ impl Bans {
     }
 
     /// Forgets the failures of an address, or all; how many bans that has lifted.
-    pub(crate) fn lift(&self, address: Option<IpAddr>, now: Instant) -> usize {
-        let block = address.map(block_of);
+    pub(crate) fn lift(&self, address: Option<Origin>, now: Instant) -> usize {
+        let block = address.map(Origin::block);
         let mut lifted = 0;
         self.lock().entries.retain(|(of, _), entry| {
             let is_kept = block.is_some_and(|block| block != *of);
@@ -184,8 +183,8 @@ impl Bans {
         (state.failures, bans)
     }
 
-    fn keys(&self, peer: IpAddr, user: &str) -> [Key; 2] {
-        let block = block_of(peer);
+    fn keys(&self, peer: Origin, user: &str) -> [Key; 2] {
+        let block = peer.block();
         [(block, None), (block, Some(self.hasher.hash_one(user)))]
     }
 
@@ -228,8 +227,8 @@ const USER_CHARACTERS_MAX: usize = 64;
 mod tests {
     use super::*;
 
-    fn address(last: u8) -> IpAddr {
-        [192, 0, 2, last].into()
+    fn address(last: u8) -> Origin {
+        Origin::Address([192, 0, 2, last].into())
     }
 
     const LIMITS: BanLimits = BanLimits {
@@ -276,11 +275,13 @@ mod tests {
         let begun: Vec<bool> = users.iter().map(|user| fail(&bans, 1, user, now)).collect();
         assert_eq!(begun, [false, false, false, false, true]);
         assert!(bans.is_banned(address(1), "nobody yet", now));
-        let here = IpAddr::from([127, 0, 0, 1]);
-        for n in 0..20 {
-            assert!(!bans.on_failure(here, &format!("user-{n}"), &LIMITS, now));
+        for here in ["127.0.0.1", "::1", "uid:1000"] {
+            let here: Origin = here.parse().expect("an origin");
+            for n in 0..20 {
+                assert!(!bans.on_failure(here, &format!("user-{n}"), &LIMITS, now));
+            }
+            assert!(!bans.is_banned(here, "another", now));
         }
-        assert!(!bans.is_banned(here, "another", now));
         let off = BanLimits {
             failures_max: 0,
             failures_per_address_max: 0,
@@ -323,7 +324,7 @@ mod tests {
         }
         let many = u32::try_from(ENTRIES_MAX).expect("fits") + 100;
         for n in 0..many {
-            let peer = IpAddr::from(n.to_be_bytes());
+            let peer = Origin::Address(n.to_be_bytes().into());
             bans.on_failure(peer, "anna", &LIMITS, now);
         }
         assert!(bans.lock().entries.len() <= ENTRIES_MAX);

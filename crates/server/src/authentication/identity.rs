@@ -4,11 +4,12 @@
 //! `crate::authorization`). Start reading at [`Identity`]. Invariant: what stands in it was proven.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use engine::{Principal, Rules};
+
+use crate::peer::Peer;
 
 /// Who a Client has proven to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,13 +38,13 @@ impl Identity {
     }
 
     /// The same with where it comes from, as rules see it.
-    pub(crate) fn principal(self, peer: SocketAddr, listener: &str) -> Principal {
+    pub(crate) fn principal(self, peer: Peer, listener: &str) -> Principal {
         Principal {
             user: self.user,
             groups: self.groups,
             attributes: self.attributes,
             is_administrator: self.is_administrator,
-            address: Some(peer.ip()),
+            address: peer.ip(),
             listener: Some(listener.into()),
             own_rules: self.own_rules,
             is_listed: self.is_listed,

@@ -17,7 +17,6 @@ mod tokens;
 mod verifiers;
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use proto::packet::ReasonCode;
@@ -36,6 +35,8 @@ pub use passwords::{
 };
 pub use tokens::Tokens;
 pub use verifiers::Work;
+
+use crate::peer::Peer;
 
 pub(crate) use bans::Bans;
 pub(crate) use passwords::USERS_FILE;
@@ -64,7 +65,7 @@ pub struct Attempt<'a> {
     /// Authentication Data of this step.
     pub data: Option<&'a Secret>,
     /// Where it comes from.
-    pub peer: SocketAddr,
+    pub peer: Peer,
     /// The name of the listener it came by.
     pub listener: &'a str,
     /// From where Clients are let in without proof there, if not as the Server says.

@@ -6,12 +6,12 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 
 use super::Decision;
+use crate::peer::Origin;
 
 /// What is done off the shards; `None` asks the next authenticator.
 pub struct Work(Box<dyn FnOnce() -> Option<Decision> + Send>);
@@ -89,7 +89,7 @@ impl Verifiers {
 
     /// Has `job` done when its turn comes. `origin` is where its Client connects from: every origin is served
     /// in turn, and where too many wait, the one with the most waits in vain.
-    pub(crate) fn submit(&self, origin: IpAddr, job: Job) {
+    pub(crate) fn submit(&self, origin: Origin, job: Job) {
         if !self.has_threads() {
             return (job.answer)(Verified::Failed);
         }
@@ -97,7 +97,7 @@ impl Verifiers {
         let left_out = if state.is_over {
             Some(job)
         } else {
-            state.waiting.push(block_of(origin), job)
+            state.waiting.push(origin.block(), job)
         };
         drop(state);
         self.queue.is_worth_a_look.notify_one();
@@ -190,9 +190,9 @@ impl Queue {
 /// Items of many origins, of which each is served in turn.
 #[derive(Debug)]
 struct FairQueue<T> {
-    of: HashMap<IpAddr, VecDeque<T>>,
+    of: HashMap<Origin, VecDeque<T>>,
     /// Origins of which something waits, each once.
-    turns: VecDeque<IpAddr>,
+    turns: VecDeque<Origin>,
     len: usize,
     len_max: usize,
 }
@@ -209,7 +209,7 @@ impl<T> FairQueue<T> {
 
     /// Takes `item` in; returns what has no room: it, or the newest of the origin of which the most waits.
     /// O(1), or O(origins) while it is full.
-    fn push(&mut self, origin: IpAddr, item: T) -> Option<T> {
+    fn push(&mut self, origin: Origin, item: T) -> Option<T> {
         let mut left_out = None;
         if self.len >= self.len_max {
             let own = self.of.get(&origin).map_or(0, VecDeque::len);
@@ -247,25 +247,14 @@ impl<T> FairQueue<T> {
     }
 }
 
-/// Whoever has an IPv6 address has all of its /64.
-pub(crate) fn block_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let network = address.to_bits() & !u128::from(u64::MAX);
-            IpAddr::V6(network.into())
-        }
-        address => address,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
 
     use super::*;
 
-    fn address(last: u8) -> IpAddr {
-        [192, 0, 2, last].into()
+    fn address(last: u8) -> Origin {
+        Origin::Address([192, 0, 2, last].into())
     }
 
     fn drained(mut queue: FairQueue<&'static str>) -> Vec<&'static str> {
@@ -301,7 +290,7 @@ mod tests {
 
     #[test]
     fn addresses_of_one_ipv6_network_are_one_origin() {
-        let block = |text: &str| block_of(text.parse().expect("an address"));
+        let block = |text: &str| text.parse::<Origin>().expect("an address").block();
         assert_eq!(block("2001:db8::1"), block("2001:db8::ffff:1:2:3"));
         assert_ne!(block("2001:db8::1"), block("2001:db8:0:1::1"));
         assert_eq!(block("::ffff:192.0.2.1"), address(1));

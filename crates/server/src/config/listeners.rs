@@ -5,6 +5,7 @@
 //! Invariant: a listener with TLS names at least one certificate, and asks for those of Clients only if it can
 //! judge them.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -14,10 +15,11 @@ use toml::Spanned;
 
 use super::checked::{CONNECTIONS_MAX, Fault, anonymous_policy, within};
 use super::raw::{
-    RawCertificate, RawClientCertificates, RawListener, RawTls, RawTlsVersion, RawTransport,
-    RawVersion,
+    RawAddress, RawCertificate, RawClientCertificates, RawListener, RawOwner, RawTls,
+    RawTlsVersion, RawTransport, RawVersion,
 };
 use crate::authentication::AnonymousPolicy;
+use crate::peer::Peer;
 
 /// Where a Server listens, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +27,9 @@ pub struct ListenerConfig {
     /// Its name in the log. Default: its address.
     pub name: String,
     /// Where it listens. Port 0 takes a free one.
-    pub address: SocketAddr,
+    pub address: Address,
+    /// Who may connect to a Unix socket.
+    pub file: FileAccess,
     /// How connections are secured. Default: not at all.
     pub tls: Option<TlsConfig>,
     /// What carries packets. Default: `stream`.
@@ -38,7 +42,100 @@ pub struct ListenerConfig {
     pub connections_max: Option<usize>,
     /// Addresses of proxies: connections are taken from there only, and each begins with a header of the PROXY
     /// protocol (version 1 or 2) that says from where the Client comes. Default: no proxy.
-    pub proxy: Option<Vec<Network>>,
+    pub proxy: Option<Proxies>,
+}
+
+/// Where a listener is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// An address and a port.
+    Network(SocketAddr),
+    /// A socket in the file system.
+    Unix(PathBuf),
+}
+
+impl Address {
+    /// The address and the port, if it has some.
+    #[must_use]
+    pub const fn network(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Network(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+
+    /// Whether only this machine can connect to it.
+    #[must_use]
+    pub const fn is_local(&self) -> bool {
+        match self {
+            Self::Network(address) => address.ip().to_canonical().is_loopback(),
+            Self::Unix(_) => true,
+        }
+    }
+
+    /// Whether each that is written so is another one: a free port.
+    fn is_any(&self) -> bool {
+        self.network().is_some_and(|address| address.port() == 0)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Network(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        Self::Network(address)
+    }
+}
+
+/// Who may connect to a Unix socket: who may write to its file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileAccess {
+    /// Its mode. Default: 0660.
+    pub mode: u32,
+    /// Its owner, by name or number. Default: the user we run as.
+    pub owner: Option<String>,
+    /// Its group, by name or number. Default: the group we run as.
+    pub group: Option<String>,
+}
+
+impl Default for FileAccess {
+    fn default() -> Self {
+        Self {
+            mode: 0o660,
+            owner: None,
+            group: None,
+        }
+    }
+}
+
+/// Whose header of the PROXY protocol is believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proxies {
+    /// That of whoever connects from these.
+    From(Vec<Network>),
+    /// That of whoever may connect to the Unix socket.
+    Unix,
+}
+
+impl Proxies {
+    /// Whether a connection of `peer` is taken.
+    #[must_use]
+    pub fn contains(&self, peer: &Peer) -> bool {
+        match (self, peer) {
+            (Self::From(networks), Peer::Network(peer)) => {
+                networks.iter().any(|one| one.contains(peer.ip()))
+            }
+            (Self::Unix, Peer::Process { .. }) => true,
+            (Self::From(_), Peer::Process { .. }) | (Self::Unix, Peer::Network(_)) => false,
+        }
+    }
 }
 
 /// A set of versions of MQTT.
@@ -132,7 +229,8 @@ impl From<SocketAddr> for ListenerConfig {
     fn from(address: SocketAddr) -> Self {
         Self {
             name: address.to_string(),
-            address,
+            address: Address::Network(address),
+            file: FileAccess::default(),
             tls: None,
             transport: Transport::default(),
             anonymous: None,
@@ -158,8 +256,11 @@ pub(super) fn check(raw: Spanned<Vec<RawListener>>) -> Result<Vec<ListenerConfig
     };
     let mut listeners: Vec<ListenerConfig> = Vec::new();
     for listener in raw.into_inner() {
-        let address = listener.address.0;
-        let known = |other: &ListenerConfig| other.address == address && address.port() != 0;
+        let address = match listener.address {
+            RawAddress::Network(address) => Address::Network(address),
+            RawAddress::Unix(path) => Address::Unix(path),
+        };
+        let known = |other: &ListenerConfig| other.address == address && !address.is_any();
         if listeners.iter().any(known) {
             return Err(fault(format!("listener {address} is listed twice")));
         }
@@ -173,11 +274,16 @@ pub(super) fn check(raw: Spanned<Vec<RawListener>>) -> Result<Vec<ListenerConfig
             Some(name) => name.into_inner(),
             None => address.to_string(),
         };
-        if listeners.iter().any(|other| other.name == name) && address.port() != 0 {
+        if listeners.iter().any(|other| other.name == name) && !address.is_any() {
             return Err(fault(format!("two listeners have the name {name:?}")));
         }
         listeners.push(ListenerConfig {
             name,
+            file: check_file(&address, listener.mode, listener.owner, listener.group)?,
+            proxy: listener
+                .proxy
+                .map(|proxy| check_proxy(&address, proxy))
+                .transpose()?,
             address,
             tls: listener.tls.map(check_tls).transpose()?,
             transport: match listener.transport {
@@ -192,7 +298,6 @@ pub(super) fn check(raw: Spanned<Vec<RawListener>>) -> Result<Vec<ListenerConfig
                 .connections_max
                 .map(|max| within("connections_max", &max, 1..=CONNECTIONS_MAX))
                 .transpose()?,
-            proxy: listener.proxy.map(check_proxy).transpose()?,
         });
     }
     if listeners.is_empty() {
@@ -201,12 +306,68 @@ pub(super) fn check(raw: Spanned<Vec<RawListener>>) -> Result<Vec<ListenerConfig
     Ok(listeners)
 }
 
-fn check_proxy(raw: Spanned<Vec<Spanned<String>>>) -> Result<Vec<Network>, Fault> {
+fn check_file(
+    address: &Address,
+    mode: Option<Spanned<String>>,
+    owner: Option<Spanned<RawOwner>>,
+    group: Option<Spanned<RawOwner>>,
+) -> Result<FileAccess, Fault> {
+    let spans = [
+        mode.as_ref().map(Spanned::span),
+        owner.as_ref().map(Spanned::span),
+        group.as_ref().map(Spanned::span),
+    ];
+    let first = spans.into_iter().flatten().next();
+    if let Some(span) = first.filter(|_| !matches!(address, Address::Unix(_))) {
+        return Err(Fault {
+            span: Some(span),
+            message:
+                "mode, owner and group are for an address like \"unix:/run/vencejo/mqtt.sock\""
+                    .to_owned(),
+        });
+    }
+    let name = |raw: Option<Spanned<RawOwner>>| {
+        raw.map(|raw| match raw.into_inner() {
+            RawOwner::Number(number) => number.to_string(),
+            RawOwner::Name(name) => name,
+        })
+    };
+    Ok(FileAccess {
+        mode: mode.map_or_else(
+            || Ok(FileAccess::default().mode),
+            |mode| {
+                let text = mode.get_ref();
+                let digits = text.chars().all(|c| c.is_digit(8)) && matches!(text.len(), 3 | 4);
+                let parsed = u32::from_str_radix(text, 8).ok();
+                let parsed = parsed.filter(|mode| digits && *mode <= 0o777);
+                parsed.ok_or_else(|| Fault {
+                    span: Some(mode.span()),
+                    message: "mode must be three digits from 0 to 7, like \"0660\"".to_owned(),
+                })
+            },
+        )?,
+        owner: name(owner),
+        group: name(group),
+    })
+}
+
+fn check_proxy(address: &Address, raw: Spanned<Vec<Spanned<String>>>) -> Result<Proxies, Fault> {
     if raw.get_ref().is_empty() {
         return Err(Fault {
             span: Some(raw.span()),
             message: "proxy must name one address at least, or be left out".to_owned(),
         });
+    }
+    if let Address::Unix(_) = address {
+        let words = raw.get_ref().iter();
+        return match words.map(Spanned::get_ref).find(|word| *word != "unix") {
+            None => Ok(Proxies::Unix),
+            Some(_) => Err(Fault {
+                span: Some(raw.span()),
+                message: "proxy of a Unix socket is [\"unix\"]: whoever may connect to it"
+                    .to_owned(),
+            }),
+        };
     }
     let network = |text: Spanned<String>| {
         let parsed = text.get_ref().parse();
@@ -215,7 +376,8 @@ fn check_proxy(raw: Spanned<Vec<Spanned<String>>>) -> Result<Vec<Network>, Fault
             message: format!("proxy: {error}"),
         })
     };
-    raw.into_inner().into_iter().map(network).collect()
+    let networks: Result<_, _> = raw.into_inner().into_iter().map(network).collect();
+    networks.map(Proxies::From)
 }
 
 fn check_versions(raw: Spanned<Vec<RawVersion>>) -> Result<Versions, Fault> {

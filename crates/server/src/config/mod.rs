@@ -17,8 +17,8 @@ pub use authorization::AuthorizationConfig;
 pub use checked::{AuthenticationConfig, Config, ServerBounds, StopConfig};
 pub use error::{ConfigError, Problem};
 pub use listeners::{
-    CertificateFiles, ClientCertificates, ListenerConfig, TlsConfig, TlsVersion, Transport,
-    Versions,
+    Address, CertificateFiles, ClientCertificates, FileAccess, ListenerConfig, Proxies, TlsConfig,
+    TlsVersion, Transport, Versions,
 };
 pub use storage::{FilterLevel, Recovery, StorageConfig};
 pub use tokens::{TokenConfig, TokenKeys};
@@ -319,6 +319,8 @@ mod tests {
             ("transport = \"websockets\"", "did you mean `websocket`?"),
             ("versions = []", "3:12: versions must name one at least"),
             ("proxy = []", "3:9: proxy must name one address at least"),
+            ("mode = \"0660\"", "3:8: mode, owner and group are for"),
+            ("group = \"mqtt\"", "3:9: mode, owner and group are for"),
             (
                 "proxy = [\"10.0.0.0/33\"]",
                 "3:10: proxy: wanted an address",
@@ -331,6 +333,51 @@ mod tests {
         ];
         for (text, expected) in cases {
             let said = error(&format!("[[listeners]]\naddress = \"127.0.0.1:1\"\n{text}"));
+            assert!(said.contains(expected), "{text}: {said}");
+        }
+    }
+
+    #[test]
+    fn wrong_value_of_a_unix_socket_is_pointed_at() {
+        let long = format!("address = \"unix:/{}\"", "a".repeat(107));
+        let cases = [
+            ("address = \"unix:\"", "a Unix socket like"),
+            (long.as_str(), "at most 107 bytes"),
+            (
+                "address = \"unix:a\"\nmode = \"888\"",
+                "3:8: mode must be three digits from 0 to 7",
+            ),
+            (
+                "address = \"unix:a\"\nmode = \"+66\"",
+                "3:8: mode must be three digits from 0 to 7",
+            ),
+            (
+                "address = \"unix:a\"\nmode = 660",
+                "3:8: invalid type: integer `660`",
+            ),
+            (
+                "address = \"unix:a\"\nmode = \"1660\"",
+                "mode must be three digits",
+            ),
+            (
+                "address = \"unix:a\"\nowner = true",
+                "3:9: a name or a number",
+            ),
+            (
+                "address = \"unix:a\"\nproxy = [\"10.0.0.1\"]",
+                "3:9: proxy of a Unix socket is [\"unix\"]",
+            ),
+            (
+                "address = \"127.0.0.1:1\"\nproxy = [\"unix\"]",
+                "proxy: wanted an address",
+            ),
+            (
+                "address = \"unix:a\"\n[[listeners]]\naddress = \"unix:a\"",
+                "listener unix:a is listed twice",
+            ),
+        ];
+        for (text, expected) in cases {
+            let said = error(&format!("[[listeners]]\n{text}"));
             assert!(said.contains(expected), "{text}: {said}");
         }
     }
@@ -373,7 +420,18 @@ mod tests {
             [proto::Version::V5].into_iter().collect()
         );
         assert_eq!(listeners[0].connections_max, Some(500));
-        assert_eq!(listeners[0].proxy.as_ref().map(Vec::len), Some(1));
+        let proxies = listeners[0].proxy.as_ref();
+        let proxy = ([10, 0, 0, 1], 9).into();
+        assert!(proxies.is_some_and(|proxies| proxies.contains(&proxy)));
+        let address = Address::Unix("/run/vencejo/mqtt.sock".into());
+        assert_eq!(listeners[2].address, address);
+        let file = FileAccess {
+            mode: 0o600,
+            owner: Some("0".to_owned()),
+            group: Some("mqtt".to_owned()),
+        };
+        assert_eq!(listeners[2].file, file);
+        assert_eq!(listeners[2].proxy, Some(Proxies::Unix));
         let changed = format!("{config:?}").replace("listeners: [], ", "");
         let default = format!("{default:?}").replace("listeners: [], ", "");
         let words = |text: &str| text.split(", ").map(str::to_owned).collect::<Vec<_>>();

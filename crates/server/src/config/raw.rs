@@ -39,6 +39,17 @@ pub(super) struct RawListener {
     pub(super) versions: Option<Spanned<Vec<RawVersion>>>,
     pub(super) connections_max: Option<Spanned<usize>>,
     pub(super) proxy: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) mode: Option<Spanned<String>>,
+    pub(super) owner: Option<Spanned<RawOwner>>,
+    pub(super) group: Option<Spanned<RawOwner>>,
+}
+
+/// The name or the number of a user or a group.
+#[derive(Clone, Debug, serde::Deserialize)]
+#[serde(untagged, expecting = "a name or a number")]
+pub(super) enum RawOwner {
+    Number(u32),
+    Name(String),
 }
 
 #[derive(Clone, Copy, Debug, serde::Deserialize)]
@@ -285,9 +296,15 @@ pub(super) struct RawLimits {
     pub(super) server_keep_alive_max_seconds: Option<Spanned<RawDuration>>,
 }
 
-/// `"127.0.0.1:1883"` or `"[::1]:1883"`.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct RawAddress(pub(super) SocketAddr);
+/// `"127.0.0.1:1883"`, `"[::1]:1883"` or `"unix:/run/vencejo/mqtt.sock"`.
+#[derive(Clone, Debug)]
+pub(super) enum RawAddress {
+    Network(SocketAddr),
+    Unix(PathBuf),
+}
+
+/// The longest path of a Unix socket: its place in the system's structure, without the zero at its end.
+const UNIX_PATH_BYTES_MAX: usize = 107;
 
 impl<'de> Deserialize<'de> for RawAddress {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -296,12 +313,27 @@ impl<'de> Deserialize<'de> for RawAddress {
             type Value = RawAddress;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an address and port like \"127.0.0.1:1883\" or \"[::1]:1883\"")
+                f.write_str(
+                    "an address and port like \"127.0.0.1:1883\" or \"[::1]:1883\", or a Unix socket like \
+                     \"unix:/run/vencejo/mqtt.sock\" with a path of at most 107 bytes",
+                )
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<RawAddress, E> {
-                let address = text.parse().map(RawAddress);
-                address.map_err(|_| E::invalid_value(de::Unexpected::Str(text), &self))
+                let invalid = || E::invalid_value(de::Unexpected::Str(text), &self);
+                match text.strip_prefix("unix:") {
+                    Some(path)
+                        if (1..=UNIX_PATH_BYTES_MAX).contains(&path.len())
+                            && !path.contains('\0') =>
+                    {
+                        Ok(RawAddress::Unix(path.into()))
+                    }
+                    Some(_) => Err(invalid()),
+                    None => {
+                        let address = text.parse().map(RawAddress::Network);
+                        address.map_err(|_| invalid())
+                    }
+                }
             }
         }
         deserializer.deserialize_str(Address)

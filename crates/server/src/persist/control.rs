@@ -6,7 +6,6 @@
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -19,6 +18,7 @@ use super::backup::{self, BackedUp};
 use super::exchange::{Exchange, Request};
 use super::figures::{Figures, Status};
 use crate::authentication::{Ban, UserChange};
+use crate::peer::Origin;
 use crate::shard::{Command, Shared};
 
 /// What can be asked.
@@ -40,8 +40,8 @@ pub enum ControlRequest {
     Bans,
     /// To lift bans.
     LiftBans {
-        /// Of this address, or all.
-        address: Option<IpAddr>,
+        /// Of this address or user of this machine, or all.
+        address: Option<Origin>,
     },
     /// A change of the users.
     User {

@@ -8,7 +8,6 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use mio::net::TcpListener;
 use mio::{Interest, Registry, Token};
 use proto::connection::ServerConnection;
 use store::Store;
@@ -18,12 +17,22 @@ use super::links::Parcel;
 use super::socket::Socket;
 use super::stopping::Stopping;
 use super::{LISTENERS_FROM, Shard};
+use crate::listener::Listening;
+
+/// One socket that Clients come by.
+#[derive(Debug)]
+pub(crate) struct Door {
+    /// Its number among the listeners that are configured.
+    pub(crate) listener: u16,
+    pub(crate) socket: Listening,
+    /// Whether there is only this one of it, so that what comes by it is for all shards.
+    pub(crate) is_for_all: bool,
+}
 
 /// The listeners of one shard.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
-    /// Each with its number among those configured.
-    listeners: Vec<(u16, TcpListener)>,
+    doors: Vec<Door>,
     /// Whether a listener may have more without another event.
     pub(super) has_more: bool,
     /// When to try again after there was no room.
@@ -33,10 +42,10 @@ pub(crate) struct Acceptor {
 }
 
 impl Acceptor {
-    /// Of `listeners`, not watched yet.
-    pub(crate) const fn new(listeners: Vec<(u16, TcpListener)>) -> Self {
+    /// Of `doors`, not watched yet.
+    pub(crate) const fn new(doors: Vec<Door>) -> Self {
         Self {
-            listeners,
+            doors,
             has_more: false,
             resumes_at: None,
             has_said_full: false,
@@ -48,15 +57,16 @@ impl Acceptor {
     /// # Errors
     /// A listener cannot be watched.
     pub(super) fn open(&mut self, registry: &Registry) -> io::Result<()> {
-        for (index, (_, listener)) in self.listeners.iter_mut().enumerate() {
-            registry.register(listener, Token(LISTENERS_FROM + index), Interest::READABLE)?;
+        for (index, door) in self.doors.iter_mut().enumerate() {
+            door.socket
+                .register(registry, Token(LISTENERS_FROM + index))?;
         }
         Ok(())
     }
 
     /// Accepts no more.
     pub(super) fn close(&mut self) {
-        self.listeners.clear();
+        self.doors.clear();
         self.has_more = false;
         self.resumes_at = None;
     }
@@ -73,33 +83,29 @@ impl<S: Store> Shard<S> {
                 self.pause_accepting("the limit of connections is reached");
                 return;
             }
-            let Some((number, socket)) = self.acceptor.listeners.get(listener) else {
+            let Some(door) = self.acceptor.doors.get(listener) else {
                 return;
             };
-            let number = *number;
-            match socket.accept() {
-                Ok((socket, peer)) => {
-                    let (before, before_here) = self.shared.enter(number);
-                    let of = self.policy.listener(number);
-                    let max_here = of.map_or(usize::MAX, |of| of.connections_max);
-                    if before_here >= max_here.saturating_add(REFUSALS_MAX) {
-                        // Not even room to be told so.
-                        self.shared.leave(number);
-                        continue;
-                    }
-                    if of.is_some_and(|of| !of.takes_from(peer.ip())) {
+            match door.socket.accept() {
+                Ok((stream, peer)) => {
+                    let (listener, is_for_all) = (door.listener, door.is_for_all);
+                    let of = self.policy.listener(listener);
+                    if of.is_some_and(|of| !of.takes_from(&peer)) {
                         tracing::warn!(%peer, "not a proxy that is listed, closed");
-                        self.shared.leave(number);
                         continue;
                     }
-                    let is_over_limit =
-                        before >= self.shared.settings.connections_max || before_here >= max_here;
-                    self.place(Accepted {
-                        socket,
-                        listener: number,
+                    let Some(is_over_limit) = self.shared.let_in(listener, of) else {
+                        // Not even room to be told so.
+                        continue;
+                    };
+                    let accepted = Accepted {
+                        stream,
+                        listener,
                         peer,
+                        certificate: None,
                         is_over_limit,
-                    });
+                    };
+                    self.place(accepted, is_for_all);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if is_for_one_client(&error) => {}
@@ -119,7 +125,7 @@ impl<S: Store> Shard<S> {
             self.acceptor.resumes_at = None;
         }
         if std::mem::take(&mut self.acceptor.has_more) || is_over {
-            for listener in 0..self.acceptor.listeners.len() {
+            for listener in 0..self.acceptor.doors.len() {
                 self.accept(listener);
             }
         }
@@ -148,8 +154,8 @@ impl<S: Store> Shard<S> {
     }
 
     /// Gives the socket to the shard that is to serve it first.
-    fn place(&mut self, accepted: Accepted) {
-        if !self.shared.settings.hands_out {
+    fn place(&mut self, accepted: Accepted, is_for_all: bool) {
+        if !is_for_all {
             self.insert_accepted(accepted);
             return;
         }
@@ -166,16 +172,16 @@ impl<S: Store> Shard<S> {
     /// Begins to serve a socket.
     pub(super) fn insert_accepted(&mut self, accepted: Accepted) {
         let Accepted {
-            socket,
+            stream,
             listener,
             peer,
+            certificate,
             is_over_limit,
         } = accepted;
         if !matches!(self.stopping, Stopping::No) {
             self.shared.leave(listener);
             return;
         }
-        crate::listener::prepare_accepted(&socket);
         self.engine.count_socket();
         tracing::debug!(%peer, shard = self.links.own().0, "socket accepted");
         let protocol = ServerConnection::new(self.shared.settings.server_limits, self.now);
@@ -183,8 +189,8 @@ impl<S: Store> Shard<S> {
         let tls = of.and_then(|of| of.tls.as_ref());
         let is_proxied = of.is_some_and(|of| of.proxies.is_some());
         let transport = of.map(|of| of.transport).unwrap_or_default();
-        let socket = match Socket::new(socket, is_proxied, tls, transport) {
-            Ok(socket) => socket,
+        let socket = match Socket::new(stream, is_proxied, tls, transport) {
+            Ok(socket) => socket.shown_before(certificate),
             Err(error) => {
                 tracing::error!(%peer, %error, "a connection cannot be secured");
                 self.shared.leave(listener);

@@ -5,7 +5,6 @@
 //! Start reading at [`Shard::on_connect`]. Invariant: a connection moves at most once, with every
 //! byte that was read from it.
 
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -22,6 +21,7 @@ use super::links::Parcel;
 use super::parked::{banned, count_failure};
 use super::stopping::Stopping;
 use crate::authentication::{Attempt, Decision, Exchange};
+use crate::peer::Peer;
 
 impl<S: Store> Shard<S> {
     /// The first packet of a connection.
@@ -32,7 +32,7 @@ impl<S: Store> Shard<S> {
         connection.claimed_client_id = Some(connect.client_id.as_str().into());
         let is_over_limit = connection.flags.is_over_limit;
         let listener = connection.listener;
-        let peer = connection.peer.ip();
+        let origin = connection.peer.origin();
         let certificate = connection.socket.certificate();
         let is_of_foreign_page = connection.socket.is_of_foreign_page();
         let of = self.policy.listener(listener);
@@ -46,7 +46,7 @@ impl<S: Store> Shard<S> {
             return self.refuse(key, &error);
         }
         let user = connect.user_name.as_deref().unwrap_or_default();
-        if self.shared.bans.is_banned(peer, user, self.now) {
+        if self.shared.bans.is_banned(origin, user, self.now) {
             return self.refuse(key, &banned());
         }
         let data = connect.properties.authentication_data.clone();
@@ -149,7 +149,7 @@ impl<S: Store> Shard<S> {
     }
 
     /// Counts a proof that was wrong; that nothing was shown is none.
-    fn count_failure(&self, pending: &Pending, peer: SocketAddr, reason: ReasonCode) {
+    fn count_failure(&self, pending: &Pending, peer: Peer, reason: ReasonCode) {
         let connect = &pending.connect;
         let has_shown = connect.user_name.is_some()
             || connect.password.is_some()
@@ -215,7 +215,7 @@ impl<S: Store> Shard<S> {
             assigned_client_id: admission.is_assigned_client_id,
             authentication_data: admission.data,
             principal: admission.principal,
-            is_local_peer: peer.ip().to_canonical().is_loopback(),
+            is_local_peer: peer.is_local(),
         };
         self.has_news = true;
         self.engine.on_connect(request, self.now);

@@ -4,12 +4,10 @@
 //! Does not own: what its packets mean (see `proto::connection` and `engine`).
 //! Start reading at [`Connection`]. Invariant: it holds no buffer while it is idle.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use engine::{ConnectionKey, Principal};
-use mio::net::TcpStream;
 use proto::Secret;
 use proto::connection::ServerConnection;
 use proto::packet::Connect;
@@ -19,6 +17,8 @@ use super::deadlines::Tick;
 use super::socket::Socket;
 use super::unsent::Unsent;
 use crate::authentication::{Attempt, ClientCertificate, Exchange};
+use crate::byte_stream::ByteStream;
+use crate::peer::Peer;
 use crate::reload::Policy;
 
 /// How far a connection is.
@@ -67,7 +67,7 @@ pub(super) struct Pending {
 
 impl Pending {
     /// What is asked, and what was noted about it before.
-    pub(super) fn attempt(&mut self, peer: SocketAddr) -> (Attempt<'_>, &mut Exchange) {
+    pub(super) fn attempt(&mut self, peer: Peer) -> (Attempt<'_>, &mut Exchange) {
         let attempt = Attempt {
             client_id: &self.connect.client_id,
             user_name: self.connect.user_name.as_deref(),
@@ -93,7 +93,7 @@ pub(super) struct Connection {
     pub(super) listener: u16,
     pub(super) protocol: ServerConnection,
     pub(super) stage: Stage,
-    pub(super) peer: SocketAddr,
+    pub(super) peer: Peer,
     /// Who it is, once it is served.
     pub(super) principal: Option<Arc<Principal>>,
     /// The Client Identifier of a CONNECT the engine has not seen yet, for the log.
@@ -154,7 +154,7 @@ impl Connection {
         socket: Socket,
         listener: u16,
         protocol: ServerConnection,
-        peer: SocketAddr,
+        peer: Peer,
         now: Instant,
     ) -> Self {
         Self {
@@ -199,9 +199,11 @@ impl Connection {
 /// A socket that was accepted.
 #[derive(Debug)]
 pub(super) struct Accepted {
-    pub(super) socket: TcpStream,
+    pub(super) stream: ByteStream,
     pub(super) listener: u16,
-    pub(super) peer: SocketAddr,
+    pub(super) peer: Peer,
+    /// The certificate it has shown to what was in front of us.
+    pub(super) certificate: Option<Box<ClientCertificate>>,
     pub(super) is_over_limit: bool,
 }
 
@@ -211,7 +213,7 @@ pub(super) struct Moving {
     pub(super) socket: Socket,
     pub(super) listener: u16,
     pub(super) protocol: ServerConnection,
-    pub(super) peer: SocketAddr,
+    pub(super) peer: Peer,
     pub(super) admission: Admission,
     /// What an authentication exchange has still to send.
     pub(super) unsent: Unsent,

@@ -45,13 +45,13 @@ use stopping::{Barriers, Stopping};
 use storing::Stored;
 use unsent::BufferPool;
 
-pub(crate) use accept::{Acceptor, REFUSALS_MAX};
+pub(crate) use accept::{Acceptor, Door, REFUSALS_MAX};
 pub(crate) use commands::Command;
 pub(crate) use links::{Links, Mailbox};
 
 use crate::authentication::{Bans, Users, Verifiers};
 use crate::persist::Figures;
-use crate::reload::Policy;
+use crate::reload::{ListenerPolicy, Policy};
 use crate::standing::Standing;
 
 /// What all shards of a Server see.
@@ -110,13 +110,18 @@ impl Shared {
         }
     }
 
-    /// Counts a socket that came in by a listener; returns how many were open before, in all and there.
-    fn enter(&self, listener: u16) -> (usize, usize) {
+    /// Counts a socket that came in by a listener; returns whether it is over the limit and is to be told so, or
+    /// nothing if there is not even room for that.
+    pub(crate) fn let_in(&self, listener: u16, of: Option<&ListenerPolicy>) -> Option<bool> {
+        let before = self.connections.fetch_add(1, Ordering::Relaxed);
         let there = self.entered.get(usize::from(listener));
-        (
-            self.connections.fetch_add(1, Ordering::Relaxed),
-            there.map_or(0, |there| there.fetch_add(1, Ordering::Relaxed)),
-        )
+        let before_there = there.map_or(0, |there| there.fetch_add(1, Ordering::Relaxed));
+        let max_there = of.map_or(usize::MAX, |of| of.connections_max);
+        if before_there >= max_there.saturating_add(REFUSALS_MAX) {
+            self.leave(listener);
+            return None;
+        }
+        Some(before >= self.settings.connections_max || before_there >= max_there)
     }
 
     /// Counts the end of such a socket.
@@ -175,8 +180,6 @@ pub(crate) struct Settings {
     pub(crate) shard_count: u16,
     /// What Client Identifiers given by this process begin with.
     pub(crate) client_id_prefix: String,
-    /// Whether shard 0 accepts for all.
-    pub(crate) hands_out: bool,
     /// Threads that verify logins.
     pub(crate) login_threads: usize,
     /// Logins that wait for them.

@@ -5,7 +5,6 @@
 //! [`Shard::park`]. Invariant: of a parked connection nothing is read, the engine knows nothing, and its
 //! time to connect runs.
 
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,6 +17,7 @@ use store::Store;
 use super::connection::{Pending, Stage};
 use super::{Command, Shard};
 use crate::authentication::{BanLimits, Bans, Decision, Exchange, Job, Verified, Work};
+use crate::peer::Peer;
 
 impl<S: Store> Shard<S> {
     /// Lets the connection wait until `work` is done.
@@ -44,7 +44,7 @@ impl<S: Store> Shard<S> {
         // Many may be asked at once: each is counted before the next is verified.
         let is_banned = {
             let (shared, user) = (Arc::clone(&self.shared), Arc::clone(&user));
-            move || shared.bans.is_banned(peer.ip(), &user, Instant::now())
+            move || shared.bans.is_banned(peer.origin(), &user, Instant::now())
         };
         let (counting, policy) = (Arc::clone(&self.shared), Arc::clone(&pending.policy));
         let work = Work::new(move || {
@@ -64,7 +64,7 @@ impl<S: Store> Shard<S> {
             return;
         };
         connection.stage = Stage::Parked(Box::new(pending));
-        self.shared.verifiers.submit(peer.ip(), job);
+        self.shared.verifiers.submit(peer.origin(), job);
     }
 
     /// The verification has come to an end; the connection may have ended before.
@@ -165,7 +165,7 @@ impl<S: Store> Shard<S> {
 pub(super) fn count_failure(
     bans: &Bans,
     limits: &BanLimits,
-    peer: SocketAddr,
+    peer: Peer,
     user: &str,
     reason: ReasonCode,
 ) {
@@ -173,7 +173,7 @@ pub(super) fn count_failure(
         reason,
         ReasonCode::BadUserNameOrPassword | ReasonCode::NotAuthorized
     );
-    if is_wrong && bans.on_failure(peer.ip(), user, limits, Instant::now()) {
+    if is_wrong && bans.on_failure(peer.origin(), user, limits, Instant::now()) {
         tracing::warn!(%peer, "logins are refused for a while: too many have failed");
     }
 }

@@ -6,8 +6,9 @@
 use std::io::{self, ErrorKind, Read};
 use std::net::SocketAddr;
 
-use mio::net::TcpStream;
 use ppp::{PartialResult, v1, v2};
+
+use crate::byte_stream::ByteStream;
 
 /// What a header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,12 +19,12 @@ pub(super) enum Source {
     Proxy,
 }
 
-/// Takes the header at the front of what `tcp` has to read.
+/// Takes the header at the front of what `stream` has to read.
 /// # Errors
 /// `WouldBlock`: it is not complete. `InvalidData`: it is none. `UnexpectedEof`: nothing follows.
-pub(super) fn take(tcp: &mut TcpStream) -> io::Result<Source> {
+pub(super) fn take(stream: &mut ByteStream) -> io::Result<Source> {
     let mut bytes = [0; HEADER_BYTES_MAX];
-    let len = tcp.peek(&mut bytes)?;
+    let len = stream.peek(&mut bytes)?;
     if len == 0 {
         return Err(ErrorKind::UnexpectedEof.into());
     }
@@ -36,7 +37,7 @@ pub(super) fn take(tcp: &mut TcpStream) -> io::Result<Source> {
         Err(what) => return Err(fault(what)),
     };
     let header = bytes.get_mut(..header_len).unwrap_or_default();
-    tcp.read_exact(header)?;
+    stream.read_exact(header)?;
     Ok(source)
 }
 

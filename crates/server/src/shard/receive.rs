@@ -72,7 +72,7 @@ impl<S: Store> Shard<S> {
         if let Some(connection) = self.connection_mut(key)
             && let Some(source) = connection.socket.take_source()
         {
-            let proxy = std::mem::replace(&mut connection.peer, source);
+            let proxy = std::mem::replace(&mut connection.peer, source.into());
             tracing::debug!(peer = %source, reason = %format_args!("through {proxy}"), "client comes through a proxy");
         }
         if let Some(read) = read {

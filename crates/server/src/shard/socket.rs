@@ -1,22 +1,22 @@
-//! The bytes of a connection: of TCP, of TLS over TCP, or of WebSocket over either.
+//! The bytes of a connection: of TCP or a Unix socket, of TLS over it, or of WebSocket over either.
 //!
-//! Owns: [`Socket`], what TLS keeps between two calls. Does not own: when it is read or written (see `receive`,
-//! `deliver`), what handshakes are made with (see `crate::tls`), frames (see `websocket`). Start reading at [`Socket`].
+//! Owns: [`Socket`], what TLS keeps between two calls. Does not own: what is below (see `ByteStream`), when it is read or
+//! written (see `receive`, `deliver`), what handshakes are made with (see `crate::tls`), frames (see `websocket`). Start reading at [`Socket`].
 //! Invariants: a read that returns fewer bytes than there is room for leaves nothing behind that brings no event,
 //! or says so ([`Socket::has_more`]); one read takes a bounded number of bytes from TCP; what TLS has taken to be
 //! sent and TCP has not is pending ([`Socket::push`]) until it is gone.
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use mio::net::TcpStream;
 use rustls::{ServerConfig, ServerConnection};
 
 use super::proxied::{self, Source};
 use super::unsent::Written;
 use super::websocket::WebSocket;
 use crate::authentication::ClientCertificate;
+use crate::byte_stream::ByteStream;
 use crate::config::Transport;
 
 /// One connection's bytes.
@@ -25,6 +25,8 @@ pub(super) struct Socket {
     stream: Stream,
     websocket: Option<Box<WebSocket>>,
     proxied: Proxied,
+    /// What the Client has shown to who is in front of us.
+    certificate: Option<Box<ClientCertificate>>,
 }
 
 /// Whether a proxy says who is there.
@@ -41,7 +43,7 @@ enum Proxied {
 /// The same without WebSocket.
 #[derive(Debug)]
 struct Stream {
-    tcp: TcpStream,
+    lower: ByteStream,
     tls: Option<Box<Tls>>,
 }
 
@@ -62,7 +64,7 @@ impl Socket {
     /// # Errors
     /// TLS cannot be used as it is configured.
     pub(super) fn new(
-        tcp: TcpStream,
+        lower: ByteStream,
         is_proxied: bool,
         tls: Option<&Arc<ServerConfig>>,
         transport: Transport,
@@ -84,19 +86,26 @@ impl Socket {
             Transport::WebSocket => Some(Box::new(WebSocket::new())),
         };
         Ok(Self {
-            stream: Stream { tcp, tls },
+            stream: Stream { lower, tls },
             websocket,
             proxied: if is_proxied {
                 Proxied::Awaited
             } else {
                 Proxied::No
             },
+            certificate: None,
         })
     }
 
+    /// The same of a Client that has shown `certificate` to who has taken TLS off.
+    pub(super) fn shown_before(mut self, certificate: Option<Box<ClientCertificate>>) -> Self {
+        self.certificate = certificate;
+        self
+    }
+
     /// What brings events.
-    pub(super) const fn source(&mut self) -> &mut TcpStream {
-        &mut self.stream.tcp
+    pub(super) const fn source(&mut self) -> &mut ByteStream {
+        &mut self.stream.lower
     }
 
     /// From where the Client comes, once a proxy has said so.
@@ -131,6 +140,9 @@ impl Socket {
 
     /// Whom the certificate names that the peer has shown, once the handshake has ended.
     pub(super) fn certificate(&self) -> Option<ClientCertificate> {
+        if let Some(certificate) = &self.certificate {
+            return Some(ClientCertificate::clone(certificate));
+        }
         let tls = self.stream.tls.as_ref()?;
         let shown = tls.session.peer_certificates()?.first()?;
         ClientCertificate::parse(shown)
@@ -169,16 +181,16 @@ impl Socket {
                 return Ok(Written::Blocked);
             }
         }
-        let Stream { tcp, tls } = &mut self.stream;
+        let Stream { lower, tls } = &mut self.stream;
         if let Some(tls) = tls {
             if !std::mem::replace(&mut tls.is_closing, true) {
                 tls.session.send_close_notify();
             }
-            if tls.push(tcp)? == Written::Blocked {
+            if tls.push(lower)? == Written::Blocked {
                 return Ok(Written::Blocked);
             }
         }
-        tcp.shutdown(Shutdown::Write)?;
+        lower.shutdown_write()?;
         Ok(Written::All)
     }
 
@@ -186,14 +198,14 @@ impl Socket {
     /// # Errors
     /// As of any read.
     pub(super) fn discard(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.stream.tcp.read(buffer)
+        self.stream.lower.read(buffer)
     }
 }
 
 impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.proxied == Proxied::Awaited {
-            self.proxied = match proxied::take(&mut self.stream.tcp)? {
+            self.proxied = match proxied::take(&mut self.stream.lower)? {
                 Source::Client(source) => Proxied::By(source),
                 Source::Proxy => Proxied::No,
             };
@@ -229,7 +241,7 @@ impl Stream {
     fn push(&mut self) -> io::Result<Written> {
         match &mut self.tls {
             None => Ok(Written::All),
-            Some(tls) => tls.push(&mut self.tcp),
+            Some(tls) => tls.push(&mut self.lower),
         }
     }
 }
@@ -237,8 +249,8 @@ impl Stream {
 impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.tls {
-            None => self.tcp.read(buffer),
-            Some(tls) => tls.read(&mut self.tcp, buffer),
+            None => self.lower.read(buffer),
+            Some(tls) => tls.read(&mut self.lower, buffer),
         }
     }
 }
@@ -246,15 +258,15 @@ impl Read for Stream {
 impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.tls {
-            None => self.tcp.write(bytes),
-            Some(tls) => tls.write(&mut self.tcp, &[IoSlice::new(bytes)]),
+            None => self.lower.write(bytes),
+            Some(tls) => tls.write(&mut self.lower, &[IoSlice::new(bytes)]),
         }
     }
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         match &mut self.tls {
-            None => self.tcp.write_vectored(slices),
-            Some(tls) => tls.write(&mut self.tcp, slices),
+            None => self.lower.write_vectored(slices),
+            Some(tls) => tls.write(&mut self.lower, slices),
         }
     }
 

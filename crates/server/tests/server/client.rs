@@ -5,11 +5,13 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 /// One Network Connection of a test.
-pub(crate) struct Raw {
-    pub(crate) stream: TcpStream,
+pub(crate) struct Raw<S = TcpStream> {
+    pub(crate) stream: S,
 }
 
 impl Raw {
@@ -45,7 +47,22 @@ impl Raw {
         );
         client
     }
+}
 
+impl Raw<UnixStream> {
+    pub(crate) fn unix(path: &Path) -> Self {
+        let stream = UnixStream::connect(path).expect("the Server accepts");
+        stream
+            .set_read_timeout(Some(PATIENCE))
+            .expect("a socket option");
+        stream
+            .set_write_timeout(Some(PATIENCE))
+            .expect("a socket option");
+        Self { stream }
+    }
+}
+
+impl<S: Read + Write> Raw<S> {
     pub(crate) fn say(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).expect("the Server reads");
     }

@@ -11,7 +11,7 @@ use vencejo_server::authentication::{
 };
 use vencejo_server::config::{Config, StorageConfig};
 use vencejo_server::persist::{self, ControlAnswer, ControlRequest};
-use vencejo_server::{ReloadError, Server, StartError};
+use vencejo_server::{Origin, ReloadError, Server, StartError};
 
 use crate::client::{Raw, connect_flags_v5, packet, publish, string, subscribe_v5};
 use crate::config;
@@ -382,8 +382,9 @@ fn who_fails_too_often_is_refused_at_once_until_the_ban_is_lifted() {
         .iter()
         .map(|ban| (ban.address, ban.user.as_deref()))
         .collect();
-    assert_eq!(found, [([127, 0, 0, 1].into(), Some("anna"))]);
-    let address = Some([127, 0, 0, 1].into());
+    let here = Origin::Address([127, 0, 0, 1].into());
+    assert_eq!(found, [(here, Some("anna"))]);
+    let address = Some(here);
     let lifted = ask(ControlRequest::LiftBans { address });
     assert_eq!(lifted, Some(ControlAnswer::Lifted { count: 1 }));
     assert_eq!(answer(&server, Some("anna"), Some("word")), 0);

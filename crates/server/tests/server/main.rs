@@ -26,6 +26,7 @@ mod reloading;
 mod stopping;
 mod storage;
 mod tls;
+mod unix;
 mod vulnerabilities;
 mod watching;
 mod websocket;

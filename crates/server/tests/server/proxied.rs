@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use vencejo_server::Server;
-use vencejo_server::config::Config;
+use vencejo_server::config::{Config, Proxies};
 
 use crate::authority::Authority;
 use crate::canary::Canary;
@@ -24,7 +24,7 @@ fn proxied(proxy: &str) -> Config {
     let mut config = config(2);
     config.listeners.push(([127, 0, 0, 1], 0).into());
     config.listeners[1].name = "proxied".to_owned();
-    config.listeners[1].proxy = Some(vec![proxy.parse().expect("a network")]);
+    config.listeners[1].proxy = Some(Proxies::From(vec![proxy.parse().expect("a network")]));
     config
 }
 

@@ -125,6 +125,9 @@ pub(crate) struct ConnectionArgs {
     /// Port to connect to [default: 1883, with TLS 8883, over QUIC 14567]
     #[arg(short = 'p', long)]
     pub(crate) port: Option<String>,
+    /// Unix socket to connect to, instead of a host and a port
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["port", "bind_address"])]
+    pub(crate) unix: Option<PathBuf>,
     /// Everything at once: `mqtt://user:password@host:port/topic`, with TLS `mqtts://`, over QUIC `quic://`; all but the host may be left out
     #[arg(short = 'L', long)]
     pub(crate) url: Option<String>,
@@ -209,18 +212,9 @@ impl ConnectionArgs {
         properties: Properties,
     ) -> Result<Connection, Failure> {
         let usage = |text: &str| Failure::usage(tool, text);
-        let version = match &self.protocol_version {
-            Some(text) => parse_version(text)
-                .ok_or_else(|| usage("Invalid protocol version argument given."))?,
-            None => Version::V5,
-        };
-        let url = self
-            .url
-            .as_deref()
-            .map(parse_url)
-            .transpose()
-            .map_err(|text| usage(&text))?;
-        let url = url.unwrap_or_default();
+        let version = self.version(tool)?;
+        let url = self.url.as_deref().map(parse_url).transpose();
+        let url = url.map_err(|text| usage(&text))?.unwrap_or_default();
         let tls = self.tls.tls(tool, url.scheme != Scheme::Mqtt)?;
         let usual = url.scheme.usual_port(tls.is_some());
         let port = self.port(tool, url.port, usual)?;
@@ -260,6 +254,9 @@ impl ConnectionArgs {
         if let Some(will) = self.will(tool, &properties)? {
             options = options.will(will);
         }
+        if let Some(path) = &self.unix {
+            options = options.unix(path);
+        }
         if let Some(address) = self.bind_address {
             options = options.bind_address(address);
         }
@@ -267,6 +264,9 @@ impl ConnectionArgs {
             options = options.tls(tls);
         }
         if url.scheme == Scheme::Quic {
+            if self.unix.is_some() {
+                return Err(usage("QUIC does not run over a Unix socket."));
+            }
             options = over_quic(options).map_err(usage)?;
         }
         if self.debug {
@@ -279,6 +279,14 @@ impl ConnectionArgs {
             properties,
             url_topic: url.topic,
         })
+    }
+
+    fn version(&self, tool: &str) -> Result<Version, Failure> {
+        let Some(text) = &self.protocol_version else {
+            return Ok(Version::V5);
+        };
+        let wrong = "Invalid protocol version argument given.";
+        parse_version(text).ok_or_else(|| Failure::usage(tool, wrong))
     }
 
     fn port(&self, tool: &str, of_url: Option<u16>, usual: u16) -> Result<u16, Failure> {

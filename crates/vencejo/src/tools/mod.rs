@@ -12,7 +12,8 @@ pub(crate) mod publish;
 pub(crate) mod subscribe;
 pub(crate) mod tls;
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::path::Path;
 
 use client::{Client, ConnectError, Events, Options};
 use proto::Version;
@@ -75,6 +76,17 @@ pub(crate) async fn connect(
 fn failure_of(error: &ConnectError, options: &Options, version: Version) -> Failure {
     let (host, port) = options.address();
     match error {
+        ConnectError::Unix(error) => {
+            let path = options.unix_path().unwrap_or_else(|| Path::new(""));
+            let path = path.display();
+            let hint = match error.kind() {
+                ErrorKind::ConnectionRefused => " Nothing listens there; is the server running?",
+                ErrorKind::NotFound => " There is no such file; is the server running?",
+                _ => "",
+            };
+            let words = os_text(error);
+            Failure::new(format!("Error: {words} (unix:{path}).{hint}"))
+        }
         ConnectError::Refused(connack) => refused(connack, version),
         ConnectError::Resolve(_) => {
             let hint = if host.contains(':') {
@@ -85,7 +97,7 @@ fn failure_of(error: &ConnectError, options: &Options, version: Version) -> Fail
             let words = "Unable to connect (Lookup error.).";
             Failure::new(format!("{words} There is no host \"{host}\".{hint}"))
         }
-        ConnectError::Tcp(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+        ConnectError::Tcp(error) if error.kind() == ErrorKind::ConnectionRefused => {
             Failure::new(format!(
                 "Error: Connection refused. Nothing listens at {host} port {port}; is the server running?"
             ))

@@ -1,0 +1,195 @@
+//! The doors of a server that only processes can show: Unix sockets.
+//!
+//! Owns: what server and tools do together there. Does not own: the doors (see `server`). Start reading at
+//! [`Served`]. Invariant: every wait has a deadline, every process ends with its test.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// How long anything may take.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A folder that goes with its test.
+struct TempFolder(PathBuf);
+
+impl TempFolder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("vencejo-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).expect("a temporary folder");
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::write(&path, text).expect("is written");
+        path
+    }
+}
+
+impl Drop for TempFolder {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+/// A process whose standard output is read, and that ends with its owner.
+struct Running {
+    child: Child,
+    out: BufReader<ChildStdout>,
+    /// Dropped with it; until then a thread waits to kill a process that takes too long.
+    _watchdog: mpsc::Sender<()>,
+}
+
+impl Running {
+    fn start(mut command: Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let out = BufReader::new(child.stdout.take().expect("standard output is a pipe"));
+        let (watchdog, ended) = mpsc::channel::<()>();
+        let pid = child.id().to_string();
+        std::thread::spawn(move || {
+            if ended.recv_timeout(DEADLINE) == Err(mpsc::RecvTimeoutError::Timeout) {
+                Command::new("kill").args(["-9", &pid]).status().ok();
+            }
+        });
+        Self {
+            child,
+            out,
+            _watchdog: watchdog,
+        }
+    }
+
+    /// The first line that holds `text`; the last one if none does.
+    fn line_with(&mut self, text: &str) -> String {
+        loop {
+            let mut line = String::new();
+            let read = self.out.read_line(&mut line).expect("a line of text");
+            if read == 0 || line.contains(text) {
+                return line.trim_end().to_owned();
+            }
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args(["-s", name, &pid]).status();
+        assert!(status.is_ok_and(|status| status.success()), "kill");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// A server with this configuration.
+fn serve(config: &Path) -> Command {
+    let mut command = vencejo(&["serve", "--level", "memory", "--shards", "2", "-c"]);
+    command.arg(config);
+    command
+}
+
+fn vencejo(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vencejo"));
+    command.args(args);
+    command
+}
+
+fn output(mut command: Command) -> Output {
+    command
+        .stdin(Stdio::null())
+        .output()
+        .expect("the tool runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn start_at_socket(folder: &TempFolder) -> (Running, PathBuf, String) {
+    let socket = folder.path("mqtt.sock");
+    let config = folder.write(
+        "vencejo.toml",
+        &format!(
+            "[[listeners]]\naddress = \"unix:{}\"\nmode = \"0600\"\n",
+            socket.display()
+        ),
+    );
+    let log = fs::File::create(folder.path("log")).expect("is made");
+    let mut command = serve(&config);
+    command.stderr(log);
+    let mut server = Running::start(command);
+    let line = server.line_with("unix:");
+    (server, socket, line)
+}
+
+/// `--unix` is mosquitto's flag; the log says which user and process the Client is.
+#[test]
+fn tools_and_server_meet_at_a_unix_socket() {
+    let folder = TempFolder::new("unix-socket");
+    let (mut server, socket, line) = start_at_socket(&folder);
+    assert!(
+        line.contains("no password, only from this machine"),
+        "{line}"
+    );
+    let unix = socket.to_str().expect("text");
+    let mut command = vencejo(&["sub", "--unix", unix, "-t", "#", "-d"]);
+    command.stderr(Stdio::null());
+    let mut subscriber = Running::start(command);
+    subscriber.line_with("Subscribed");
+    let published = output(vencejo(&[
+        "pub", "--unix", unix, "-t", "a", "-m", "through", "-q", "1",
+    ]));
+    assert!(published.status.success(), "{}", text(&published.stderr));
+    assert_eq!(subscriber.line_with("through"), "through");
+    let log = fs::read_to_string(folder.path("log")).expect("is there");
+    let pid = format!("pid={}", subscriber.child.id());
+    assert!(
+        log.contains("peer=unix:uid=") && log.contains(&pid),
+        "{log}"
+    );
+    server.signal("TERM");
+    assert!(server.child.wait().expect("it ends").success());
+    assert!(!socket.exists());
+    let refused = output(vencejo(&["pub", "--unix", unix, "-t", "a", "-m", "b"]));
+    let said = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(said.contains("There is no such file"), "{said}");
+}
+
+#[test]
+fn a_socket_that_is_left_of_a_killed_server_is_replaced_and_a_file_is_not() {
+    let folder = TempFolder::new("stale-socket");
+    let (server, socket, _) = start_at_socket(&folder);
+    server.signal("KILL");
+    drop(server);
+    assert!(socket.exists());
+    let (_server, socket, _) = start_at_socket(&folder);
+    let unix = socket.to_str().expect("text");
+    let published = output(vencejo(&["pub", "--unix", unix, "-t", "a", "-m", "b"]));
+    assert!(published.status.success(), "{}", text(&published.stderr));
+    // While it answers, nobody takes its place.
+    let config = folder.path("vencejo.toml");
+    let second = output(serve(&config));
+    assert_eq!(second.status.code(), Some(69));
+    assert!(text(&second.stderr).contains("another program answers there"));
+    let path = folder.write("precious", "file").display().to_string();
+    let config = format!("[[listeners]]\naddress = \"unix:{path}\"\n");
+    let wrong = output(serve(&folder.write("wrong.toml", &config)));
+    assert_eq!(wrong.status.code(), Some(78), "{}", text(&wrong.stderr));
+    assert_eq!(fs::read_to_string(path).expect("is there"), "file");
+}
