@@ -11,6 +11,7 @@ mod byte_stream;
 pub mod config;
 mod listener;
 mod open_files;
+pub mod outbound;
 mod peer;
 pub mod persist;
 mod reload;

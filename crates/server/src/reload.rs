@@ -18,6 +18,7 @@ use crate::authorization::{self, AuthorizationError};
 use crate::config::{
     Address, Config, FileAccess, ListenerConfig, Proxies, StopConfig, Transport, Versions,
 };
+use crate::outbound::Outbound;
 use crate::peer::Peer;
 use crate::shard::{Command, Shared};
 use crate::standing::Condition;
@@ -73,10 +74,11 @@ impl Policy {
         config: &Config,
         given: Option<&Authentication>,
         users: Option<&Arc<Users>>,
+        outbound: &Outbound,
     ) -> Result<Self, PolicyError> {
         let authentication = match given {
             Some(given) => given.clone(),
-            None => authenticators(config, users)?,
+            None => authenticators(config, users, outbound)?,
         };
         let has_users = config.authentication.password_file.is_some()
             || config.authentication.tokens.is_some()
@@ -151,6 +153,7 @@ impl ListenerPolicy {
 fn authenticators(
     config: &Config,
     users: Option<&Arc<Users>>,
+    _outbound: &Outbound,
 ) -> Result<Authentication, AuthenticationError> {
     let wanted = &config.authentication;
     let file = wanted.password_file.as_deref();
@@ -253,7 +256,12 @@ impl Reloader {
             stop: config.stop,
             ..running.clone()
         };
-        let policy = Policy::new(&config, self.given.as_ref(), self.shared.users.as_ref());
+        let policy = Policy::new(
+            &config,
+            self.given.as_ref(),
+            self.shared.users.as_ref(),
+            &self.shared.outbound,
+        );
         let policy = Arc::new(policy.map_err(|error| self.refused(error))?);
         self.tell_all(|done| Command::Reload {
             policy: Arc::clone(&policy),

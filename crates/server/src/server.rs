@@ -22,6 +22,7 @@ use crate::authentication::{Authentication, AuthenticationError, Users};
 use crate::authorization::AuthorizationError;
 use crate::config::{Address, Config, ListenerConfig, Transport};
 use crate::listener::OpenError as ListenError;
+use crate::outbound::Outbound;
 use crate::persist::{self, DataFolder, Figures, FolderError, Restored};
 use crate::reload::{Policy, PolicyError, ReloadError, Reloaded, Reloader};
 use crate::shard::{
@@ -56,14 +57,25 @@ struct Seat {
     doors: Vec<Door>,
 }
 
-/// What is known of the log before the first shard runs; nothing where everything is in memory.
-#[derive(Default)]
-struct Kept {
-    figures: Option<Arc<Figures>>,
+/// What is there before the first shard runs; of the log and its folder nothing where everything is in memory.
+pub(crate) struct Kept {
+    pub(crate) figures: Option<Arc<Figures>>,
     /// Each has a file open.
     segments: usize,
     /// Those of the data folder.
-    users: Option<Arc<Users>>,
+    pub(crate) users: Option<Arc<Users>>,
+    pub(crate) outbound: Arc<Outbound>,
+}
+
+impl Kept {
+    fn with(outbound: Arc<Outbound>) -> Self {
+        Self {
+            figures: None,
+            segments: 0,
+            users: None,
+            outbound,
+        }
+    }
 }
 
 /// Why a Server did not start.
@@ -170,12 +182,13 @@ impl Server {
         given: Option<Authentication>,
         store: impl FnMut(ShardIndex) -> S,
     ) -> Result<Self, StartError> {
-        let policy = Policy::new(&config, given.as_ref(), None)?;
+        let outbound = Arc::new(Outbound::default());
+        let policy = Policy::new(&config, given.as_ref(), None, &outbound)?;
         let stores = (0..config.shards.get())
             .map(ShardIndex)
             .map(store)
             .collect();
-        let (mut server, seats) = Self::prepare(opened, &config, given, Kept::default())?;
+        let (mut server, seats) = Self::prepare(opened, &config, given, Kept::with(outbound))?;
         let nothing = Recovered {
             sessions: Vec::new(),
             retained: Vec::new(),
@@ -194,7 +207,8 @@ impl Server {
         // Before anything is touched.
         let users = folder.as_ref().map(|folder| Users::open(folder.path()));
         let users = users.transpose().map_err(PolicyError::from)?.map(Arc::new);
-        let policy = Policy::new(&config, None, users.as_ref())?;
+        let outbound = Arc::new(Outbound::default());
+        let policy = Policy::new(&config, None, users.as_ref(), &outbound)?;
         // A log may have more segments than the limit that we were started with allows files.
         open_files::raise();
         let (log, recovered, restored) = persist::Opened::open(disk, folder, &config.storage)?;
@@ -203,6 +217,7 @@ impl Server {
             figures: Some(log.figures()),
             segments: log.segment_count(),
             users,
+            ..Kept::with(outbound)
         };
         let (mut server, seats) = Self::prepare(opened, &config, None, kept)?;
         let started = log.start(&server.shared);
@@ -228,10 +243,11 @@ impl Server {
         let (polls, mailboxes) =
             polls(shard_count).map_err(|source| StartError::Shard { source })?;
         let settings = settings(config, kept.segments);
+        let shared = Shared::new(mailboxes, settings, kept);
         let server = Self {
             addresses,
             files,
-            shared: Arc::new(Shared::new(mailboxes, settings, kept.figures, kept.users)),
+            shared: Arc::new(shared),
             commands: Vec::new(),
             running: Arc::new(Mutex::new(config.clone())),
             given,
@@ -434,6 +450,7 @@ impl Server {
             }
         }
         self.shared.verifiers.stop();
+        self.shared.outbound.stop();
         if let Some(running) = self.persist.take() {
             running.stop();
         }
@@ -567,7 +584,8 @@ pub(crate) fn shared_for_tests(shard_count: u16, config: &Config) -> Arc<Shared>
     };
     let (_, mailboxes) = polls(shard_count).expect("the system has room");
     let settings = settings(&config, 0);
-    Arc::new(Shared::new(mailboxes, settings, None, None))
+    let kept = Kept::with(Arc::default());
+    Arc::new(Shared::new(mailboxes, settings, kept))
 }
 
 #[cfg(test)]

@@ -11,10 +11,13 @@ mod certificate;
 mod certificates;
 mod challenge;
 mod error;
+mod fair_queue;
 mod identity;
 mod passwords;
+mod ticket;
 mod tokens;
 mod verifiers;
+mod work;
 
 use std::fmt;
 use std::sync::Arc;
@@ -34,13 +37,16 @@ pub use passwords::{
     UserChange, UserError, Users, read_password_file,
 };
 pub use tokens::Tokens;
-pub use verifiers::Work;
+pub use work::Work;
 
 use crate::peer::Peer;
 
 pub(crate) use bans::Bans;
+pub(crate) use fair_queue::FairQueue;
 pub(crate) use passwords::USERS_FILE;
-pub(crate) use verifiers::{Job, Verified, Verifiers};
+pub(crate) use ticket::{Stub, Ticket};
+pub(crate) use verifiers::{Job, Verifiers};
+pub(crate) use work::{Kind, Verified};
 
 /// Decides on Clients of one Authentication Method, or on those that name none.
 pub trait Authenticator: Send + Sync + fmt::Debug {

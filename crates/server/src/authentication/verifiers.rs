@@ -4,56 +4,23 @@
 //! authenticators), the connection that waits (see `shard::admit`). Start reading at [`Verifiers::submit`].
 //! Invariant: every job that was taken is answered or its connection is gone; at most `waiting_max` wait.
 
-use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use super::Decision;
+use super::fair_queue::FairQueue;
+use super::ticket::Stub;
+use super::work::{Computation, Verified};
 use crate::peer::Origin;
-
-/// What is done off the shards; `None` asks the next authenticator.
-pub struct Work(Box<dyn FnOnce() -> Option<Decision> + Send>);
-
-impl Work {
-    /// Decides by `work`, which may take long.
-    pub fn new(work: impl FnOnce() -> Option<Decision> + Send + 'static) -> Self {
-        Self(Box::new(work))
-    }
-
-    /// Does it, here and now.
-    pub(crate) fn run(self) -> Option<Decision> {
-        (self.0)()
-    }
-}
-
-impl fmt::Debug for Work {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Work")
-    }
-}
-
-/// What a connection that waits is told.
-#[derive(Debug)]
-pub(crate) enum Verified {
-    /// It was verified; `None` asks the next authenticator.
-    Done(Option<Decision>),
-    /// Too many wait.
-    Busy,
-    /// It is not wanted any more: others have failed too often.
-    Banned,
-    /// The verification has failed on it, which says nothing of the Client.
-    Failed,
-}
 
 /// One attempt that waits.
 pub(crate) struct Job {
-    /// Dropped with the connection.
-    pub(crate) connection: Weak<()>,
+    /// Whether its connection is still there.
+    pub(crate) stub: Stub,
     /// Asked when its turn comes.
     pub(crate) is_banned: Box<dyn Fn() -> bool + Send>,
-    pub(crate) work: Work,
+    pub(crate) work: Computation,
     pub(crate) answer: Box<dyn FnOnce(Verified) + Send>,
 }
 
@@ -159,14 +126,14 @@ impl Queue {
     fn run(&self) {
         while let Some(job) = self.next() {
             // A connection that is gone is owed no work.
-            if job.connection.strong_count() == 0 {
+            if job.stub.is_gone() {
                 continue;
             }
             if (job.is_banned)() {
                 (job.answer)(Verified::Banned);
                 continue;
             }
-            let done = catch_unwind(AssertUnwindSafe(|| job.work.run()));
+            let done = catch_unwind(AssertUnwindSafe(job.work));
             (job.answer)(done.map_or(Verified::Failed, Verified::Done));
         }
     }
@@ -187,126 +154,29 @@ impl Queue {
     }
 }
 
-/// Items of many origins, of which each is served in turn.
-#[derive(Debug)]
-struct FairQueue<T> {
-    of: HashMap<Origin, VecDeque<T>>,
-    /// Origins of which something waits, each once.
-    turns: VecDeque<Origin>,
-    len: usize,
-    len_max: usize,
-}
-
-impl<T> FairQueue<T> {
-    fn new(len_max: usize) -> Self {
-        Self {
-            of: HashMap::new(),
-            turns: VecDeque::new(),
-            len: 0,
-            len_max,
-        }
-    }
-
-    /// Takes `item` in; returns what has no room: it, or the newest of the origin of which the most waits.
-    /// O(1), or O(origins) while it is full.
-    fn push(&mut self, origin: Origin, item: T) -> Option<T> {
-        let mut left_out = None;
-        if self.len >= self.len_max {
-            let own = self.of.get(&origin).map_or(0, VecDeque::len);
-            let longest = self.of.iter().max_by_key(|(_, items)| items.len());
-            let Some(greedy) = longest
-                .filter(|(_, items)| items.len() > own + 1)
-                .map(|(address, _)| *address)
-            else {
-                return Some(item);
-            };
-            // At least one of it stays, so its turn does.
-            left_out = self.of.get_mut(&greedy).and_then(VecDeque::pop_back);
-            self.len -= usize::from(left_out.is_some());
-        }
-        let items = self.of.entry(origin).or_default();
-        if items.is_empty() {
-            self.turns.push_back(origin);
-        }
-        items.push_back(item);
-        self.len += 1;
-        left_out
-    }
-
-    fn pop(&mut self) -> Option<T> {
-        let origin = self.turns.pop_front()?;
-        let items = self.of.get_mut(&origin)?;
-        let item = items.pop_front();
-        if items.is_empty() {
-            self.of.remove(&origin);
-        } else {
-            self.turns.push_back(origin);
-        }
-        self.len -= usize::from(item.is_some());
-        item
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
 
+    use super::super::Decision;
+    use super::super::ticket::Ticket;
     use super::*;
 
     fn address(last: u8) -> Origin {
         Origin::Address([192, 0, 2, last].into())
     }
 
-    fn drained(mut queue: FairQueue<&'static str>) -> Vec<&'static str> {
-        std::iter::from_fn(|| queue.pop()).collect()
-    }
-
-    #[test]
-    fn every_origin_is_served_in_turn() {
-        let mut queue = FairQueue::new(100);
-        for item in ["a1", "a2", "a3"] {
-            assert_eq!(queue.push(address(1), item), None);
-        }
-        queue.push(address(2), "b1");
-        queue.push(address(3), "c1");
-        queue.push(address(2), "b2");
-        assert_eq!(drained(queue), ["a1", "b1", "c1", "a2", "b2", "a3"]);
-    }
-
-    #[test]
-    fn where_too_many_wait_the_greediest_origin_waits_in_vain() {
-        let mut queue = FairQueue::new(3);
-        for item in ["a1", "a2", "a3"] {
-            assert_eq!(queue.push(address(1), item), None);
-        }
-        assert_eq!(queue.push(address(1), "a4"), Some("a4"));
-        assert_eq!(queue.push(address(2), "b1"), Some("a3"));
-        // Nobody else has more than one more.
-        assert_eq!(queue.push(address(2), "b2"), Some("b2"));
-        assert_eq!(queue.push(address(3), "c1"), Some("a2"));
-        assert_eq!(drained(queue), ["a1", "b1", "c1"]);
-        assert_eq!(FairQueue::new(0).push(address(1), "none"), Some("none"));
-    }
-
-    #[test]
-    fn addresses_of_one_ipv6_network_are_one_origin() {
-        let block = |text: &str| text.parse::<Origin>().expect("an address").block();
-        assert_eq!(block("2001:db8::1"), block("2001:db8::ffff:1:2:3"));
-        assert_ne!(block("2001:db8::1"), block("2001:db8:0:1::1"));
-        assert_eq!(block("::ffff:192.0.2.1"), address(1));
-    }
-
     /// Submits `work`; the answer comes out of what is returned, if it comes.
     fn submit(
         verifiers: &Verifiers,
-        connection: &Arc<()>,
+        ticket: &Ticket,
         work: impl FnOnce() -> Option<Decision> + Send + 'static,
     ) -> mpsc::Receiver<Verified> {
         let (answer, answered) = mpsc::channel();
         let job = Job {
-            connection: Arc::downgrade(connection),
+            stub: ticket.stub(),
             is_banned: Box::new(|| false),
-            work: Work::new(work),
+            work: Box::new(work),
             answer: Box::new(move |verified| answer.send(verified).expect("is awaited")),
         };
         verifiers.submit(address(1), job);
@@ -317,12 +187,12 @@ mod tests {
     fn connection_that_is_gone_costs_no_work_and_a_panic_no_thread() {
         let verifiers = Verifiers::new(1, 8);
         let (open, gate) = mpsc::channel::<()>();
-        let here = Arc::new(());
+        let here = Ticket::new();
         let first = submit(&verifiers, &here, move || {
             gate.recv().expect("is opened");
             None
         });
-        let gone = Arc::new(());
+        let gone = Ticket::new();
         let never = submit(&verifiers, &gone, || panic!("worked for nobody"));
         drop(gone);
         let broken = submit(&verifiers, &here, || panic!("on purpose"));
@@ -340,7 +210,7 @@ mod tests {
     #[test]
     fn one_too_many_is_told_at_once() {
         let verifiers = Verifiers::new(1, 0);
-        let here = Arc::new(());
+        let here = Ticket::new();
         let refused = submit(&verifiers, &here, || None);
         assert!(matches!(refused.recv(), Ok(Verified::Busy)));
         verifiers.stop();

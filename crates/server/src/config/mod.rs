@@ -3,6 +3,7 @@
 //! Owns: [`load`], [`parse`]. Does not own: what a limit does. Start reading at [`load`].
 //! Invariant: a [`Config`] from a file is valid; a file that is not does not start a Server.
 
+mod asking;
 mod authorization;
 mod checked;
 mod error;
@@ -13,6 +14,7 @@ mod tokens;
 
 use std::path::Path;
 
+pub use asking::{AskConfig, OnError};
 pub use authorization::AuthorizationConfig;
 pub use checked::{AuthenticationConfig, Config, ServerBounds, StopConfig};
 pub use error::{ConfigError, Problem};

@@ -20,7 +20,7 @@ use super::connection::{Admission, Connection, Moving, Pending, Stage, index_of,
 use super::links::Parcel;
 use super::parked::{banned, count_failure};
 use super::stopping::Stopping;
-use crate::authentication::{Attempt, Decision, Exchange};
+use crate::authentication::{Attempt, Decision, Exchange, Ticket};
 use crate::peer::Peer;
 
 impl<S: Store> Shard<S> {
@@ -57,7 +57,7 @@ impl<S: Store> Shard<S> {
                 data,
                 exchange: Exchange::default(),
                 policy: Arc::clone(&self.policy),
-                ticket: Arc::new(()),
+                ticket: Ticket::new(),
                 listener,
                 is_stale: false,
                 certificate,

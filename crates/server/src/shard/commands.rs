@@ -126,11 +126,19 @@ impl<S: Store> Shard<S> {
         let (failures, bans) = self.shared.bans.counts(self.now);
         topics.push(("logins/failed", failures.to_string()));
         topics.push(("logins/banned", bans.to_string()));
+        let (asked, silent) = self.shared.outbound.topics();
+        topics.extend(asked);
         if let Some((_, alarms)) = topics.iter_mut().find(|(name, _)| *name == "alarms") {
             if alarms == NO_ALARM {
                 alarms.clear();
             }
             self.shared.standing.append_to(alarms);
+            for alarm in silent {
+                if !alarms.is_empty() {
+                    alarms.push('\n');
+                }
+                alarms.push_str(&alarm);
+            }
             if alarms.is_empty() {
                 alarms.push_str(NO_ALARM);
             }

@@ -16,7 +16,7 @@ use slab::Slab;
 use super::deadlines::Tick;
 use super::socket::Socket;
 use super::unsent::Unsent;
-use crate::authentication::{Attempt, ClientCertificate, Exchange};
+use crate::authentication::{Attempt, ClientCertificate, Exchange, Ticket};
 use crate::byte_stream::ByteStream;
 use crate::peer::Peer;
 use crate::reload::Policy;
@@ -54,7 +54,7 @@ pub(super) struct Pending {
     /// Who is asked: the rules of one exchange are those it began with.
     pub(super) policy: Arc<Policy>,
     /// Tells a thread that verifies whether this connection is still there.
-    pub(super) ticket: Arc<()>,
+    pub(super) ticket: Ticket,
     /// By which of the configured listeners it came.
     pub(super) listener: u16,
     /// Whether what is verified does not count any more.

@@ -50,8 +50,10 @@ pub(crate) use commands::Command;
 pub(crate) use links::{Links, Mailbox};
 
 use crate::authentication::{Bans, Users, Verifiers};
+use crate::outbound::Outbound;
 use crate::persist::Figures;
 use crate::reload::{ListenerPolicy, Policy};
+use crate::server::Kept;
 use crate::standing::Standing;
 
 /// What all shards of a Server see.
@@ -71,6 +73,8 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     /// Where logins are verified.
     pub(crate) verifiers: Verifiers,
+    /// Where other machines are asked.
+    pub(crate) outbound: Arc<Outbound>,
     /// Who has failed too often.
     pub(crate) bans: Bans,
     /// What the store says of itself; `None` where everything is in memory.
@@ -84,12 +88,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(
-        mailboxes: Arc<[Mailbox]>,
-        settings: Settings,
-        figures: Option<Arc<Figures>>,
-        users: Option<Arc<Users>>,
-    ) -> Self {
+    pub(crate) fn new(mailboxes: Arc<[Mailbox]>, settings: Settings, kept: Kept) -> Self {
         Self {
             is_stop_requested: AtomicBool::new(false),
             is_failed: AtomicBool::new(false),
@@ -101,10 +100,11 @@ impl Shared {
                 .collect(),
             mailboxes,
             verifiers: Verifiers::new(settings.login_threads, settings.logins_waiting_max),
+            outbound: kept.outbound,
             settings,
             bans: Bans::default(),
-            figures,
-            users,
+            figures: kept.figures,
+            users: kept.users,
             commanders: OnceLock::new(),
             standing: Standing::default(),
         }

@@ -1,7 +1,7 @@
 //! Connections whose CONNECT is verified on another thread.
 //!
 //! Owns: when a connection is parked, and how it goes on. Does not own: the threads and who is served first
-//! (see `crate::authentication::Verifiers`), what is decided (see the authenticators). Start reading at
+//! (see `crate::authentication::Verifiers` and `crate::outbound`), what is decided (see the authenticators). Start reading at
 //! [`Shard::park`]. Invariant: of a parked connection nothing is read, the engine knows nothing, and its
 //! time to connect runs.
 
@@ -16,55 +16,81 @@ use store::Store;
 
 use super::connection::{Pending, Stage};
 use super::{Command, Shard};
-use crate::authentication::{BanLimits, Bans, Decision, Exchange, Job, Verified, Work};
+use crate::authentication::{BanLimits, Bans, Decision, Exchange, Job, Kind, Verified, Work};
+use crate::outbound::{Errand, Unmet};
 use crate::peer::Peer;
 
 impl<S: Store> Shard<S> {
     /// Lets the connection wait until `work` is done.
     pub(super) fn park(&mut self, key: ConnectionKey, pending: Pending, work: Work) {
+        let Some(peer) = self.connection_mut(key).map(|found| found.peer) else {
+            return;
+        };
+        let user = pending.connect.user_name.as_deref().unwrap_or_default();
+        let user: Arc<str> = user.into();
+        let is_banned = {
+            let (shared, user) = (Arc::clone(&self.shared), Arc::clone(&user));
+            move || shared.bans.is_banned(peer.origin(), &user, Instant::now())
+        };
+        let answer = self.on_answer(key, peer, user, pending.policy.ban_limits);
+        let stub = pending.ticket.stub();
+        let Some(connection) = self.connection_mut(key) else {
+            return;
+        };
+        connection.stage = Stage::Parked(Box::new(pending));
+        match work.0 {
+            Kind::Computing(work) => {
+                let job = Job {
+                    stub,
+                    is_banned: Box::new(is_banned),
+                    work,
+                    answer,
+                };
+                self.shared.verifiers.submit(peer.origin(), job);
+            }
+            Kind::Asking(lane, question) => {
+                let errand = Errand {
+                    stub,
+                    question: Box::pin(async move {
+                        if is_banned() {
+                            return Verified::Banned;
+                        }
+                        Verified::Done(question.await)
+                    }),
+                    answer: Box::new(|answered| {
+                        answer(answered.unwrap_or_else(|unmet| match unmet {
+                            Unmet::Busy => Verified::Busy,
+                            Unmet::Failed => Verified::Failed,
+                        }));
+                    }),
+                };
+                self.shared.outbound.submit(&lane, peer.origin(), errand);
+            }
+        }
+    }
+
+    /// What is done, on another thread, with what a verification has come to.
+    fn on_answer(
+        &self,
+        key: ConnectionKey,
+        peer: Peer,
+        user: Arc<str>,
+        ban_limits: BanLimits,
+    ) -> Box<dyn FnOnce(Verified) + Send> {
         let own = usize::from(self.links.own().0);
         let (commander, shared) = (self.commander.clone(), Arc::clone(&self.shared));
-        let answer = move |verified| {
+        Box::new(move |verified| {
+            // Many may be asked at once: each is counted before the next is verified.
+            if let Verified::Done(Some(Decision::Deny(reason, _))) = verified {
+                count_failure(&shared.bans, &ban_limits, peer, &user, reason);
+            }
             // A shard that has ended serves nobody.
             if commander.send(Command::Verified { key, verified }).is_ok()
                 && let Some(mailbox) = shared.mailboxes.get(own)
             {
                 mailbox.wake();
             }
-        };
-        let Some(peer) = self.connection_mut(key).map(|found| found.peer) else {
-            return;
-        };
-        let user: Arc<str> = pending
-            .connect
-            .user_name
-            .as_deref()
-            .unwrap_or_default()
-            .into();
-        // Many may be asked at once: each is counted before the next is verified.
-        let is_banned = {
-            let (shared, user) = (Arc::clone(&self.shared), Arc::clone(&user));
-            move || shared.bans.is_banned(peer.origin(), &user, Instant::now())
-        };
-        let (counting, policy) = (Arc::clone(&self.shared), Arc::clone(&pending.policy));
-        let work = Work::new(move || {
-            let decision = work.run();
-            if let Some(Decision::Deny(reason, _)) = decision {
-                count_failure(&counting.bans, &policy.ban_limits, peer, &user, reason);
-            }
-            decision
-        });
-        let job = Job {
-            connection: Arc::downgrade(&pending.ticket),
-            is_banned: Box::new(is_banned),
-            work,
-            answer: Box::new(answer),
-        };
-        let Some(connection) = self.connection_mut(key) else {
-            return;
-        };
-        connection.stage = Stage::Parked(Box::new(pending));
-        self.shared.verifiers.submit(peer.origin(), job);
+        })
     }
 
     /// The verification has come to an end; the connection may have ended before.

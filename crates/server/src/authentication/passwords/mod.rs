@@ -164,6 +164,7 @@ pub fn read_password_file(path: &Path) -> Result<Accounts, AuthenticationError> 
 
 #[cfg(test)]
 mod tests {
+    use super::super::Kind;
     use proto::Version;
 
     use super::*;
@@ -202,7 +203,7 @@ mod tests {
             other => panic!("{other:?}"),
         };
         match ask(passwords, Some(name), password) {
-            Some(Decision::Wait(work)) => (word(work.run()), true),
+            Some(Decision::Wait(Work(Kind::Computing(work)))) => (word(work()), true),
             decision => (word(decision), false),
         }
     }
