@@ -5,6 +5,7 @@
 //! (see `store`). Start reading at [`Server::start`], then `shard`. Invariant: no lock but the one around the
 //! open group of the log, and no allocation by a claimed length, on the way of a message.
 
+mod activation;
 pub mod authentication;
 pub mod authorization;
 mod byte_stream;
@@ -24,6 +25,7 @@ mod testing;
 mod tls;
 mod watch;
 
+pub use activation::ActivationError;
 pub use peer::{Origin, OriginError, Peer};
 pub use reload::{ReloadError, Reloaded, Reloader};
 pub use server::{Server, StartError, Stopped, Stopper};

@@ -7,13 +7,14 @@
 // [MQTT-4.2-1] [v3.1.1 MQTT-7.1.1-1] TCP: an ordered, lossless stream of bytes both ways.
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use mio::event::Source;
 use mio::net::{TcpListener, TcpStream, UnixListener};
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
+use crate::activation::{self, ActivationError, Inherited};
 use crate::byte_stream::ByteStream;
 use crate::config::{Address, ListenerConfig};
 use crate::peer::Peer;
@@ -72,6 +73,7 @@ impl Listening {
 pub(crate) enum OpenError {
     Network(SocketAddr, io::Error),
     Unix(PathBuf, SocketFileError),
+    Inherited(String, ActivationError),
 }
 
 /// Opens what `config` says for `shard_count` shards.
@@ -92,7 +94,38 @@ pub(crate) fn open(config: &ListenerConfig, shard_count: u16) -> Result<Opened, 
                 file: Some(file),
             })
         }
+        Address::Inherited(name) => {
+            let opened = activation::take(name).and_then(inherited);
+            opened.map_err(|error| OpenError::Inherited(name.clone(), error))
+        }
     }
+}
+
+/// What the service manager has opened: one socket for all shards, and its file is not ours to take away.
+fn inherited(socket: Inherited) -> Result<Opened, ActivationError> {
+    let unusable = |source| ActivationError::Unusable { source };
+    let (address, socket) = match socket {
+        Inherited::Tcp(tcp) => {
+            let address = Address::Network(tcp.local_addr().map_err(unusable)?);
+            let socket = SockRef::from(&tcp);
+            socket
+                .set_tcp_nodelay(true)
+                .and_then(|()| keep_alive(&socket))
+                .map_err(unusable)?;
+            (address, Listening::Tcp(TcpListener::from_std(tcp)))
+        }
+        Inherited::Unix(unix) => {
+            let address = unix.local_addr().map_err(unusable)?;
+            let path = address.as_pathname().unwrap_or_else(|| Path::new(""));
+            let address = Address::Unix(path.to_owned());
+            (address, Listening::Unix(UnixListener::from_std(unix)))
+        }
+    };
+    Ok(Opened {
+        address,
+        sockets: vec![socket],
+        file: None,
+    })
 }
 
 /// Opens `address` for `shard_count` shards. Where the system does not let sockets share a port there

@@ -18,6 +18,7 @@ use proto::connection::ServerLimits;
 use store::disk::{Disk, RealDisk};
 use store::{MemoryStore, OpenError, Recovered, RecoveryReport, SessionId, Store};
 
+use crate::activation::ActivationError;
 use crate::authentication::{Authentication, AuthenticationError, Users};
 use crate::authorization::AuthorizationError;
 use crate::config::{Address, Config, ListenerConfig, Transport};
@@ -102,6 +103,14 @@ pub enum StartError {
         path: PathBuf,
         /// Why.
         source: SocketFileError,
+    },
+    /// What the service manager was to open for us is not there.
+    #[error("listener with activation = {name:?}: {source}")]
+    Activation {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: ActivationError,
     },
     /// A listener cannot be secured as it is configured.
     #[error("listener {listener}: {source}")]
@@ -490,6 +499,7 @@ fn open_all(
             }
             ListenError::Network(addr, source) => StartError::Listen { addr, source },
             ListenError::Unix(path, source) => StartError::SocketFile { path, source },
+            ListenError::Inherited(name, source) => StartError::Activation { name, source },
         })
     };
     listeners.iter().map(open).collect()

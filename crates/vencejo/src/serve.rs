@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
+use sd_notify::NotifyState;
 use server::authentication::AnonymousPolicy;
 use server::config::{self, Address, Config, ListenerConfig, StorageConfig, Transport};
 use server::persist::Restored;
@@ -112,6 +113,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
         let mut signals = Signals::new()?;
         let server = Server::start(config.clone()).map_err(|error| start_failure(&error))?;
         greet(args, &config, &server, started.elapsed());
+        tell_service_manager(NotifyState::Ready);
         until_stopped(server, &mut signals, Some(args)).await
     })
 }
@@ -202,6 +204,7 @@ pub(crate) fn start_failure(error: &StartError) -> Failure {
         StartError::Authentication(_)
         | StartError::Authorization(_)
         | StartError::Tls { .. }
+        | StartError::Activation { .. }
         | StartError::SocketFile {
             source: SocketFileError::Unknown { .. } | SocketFileError::NoSocket,
             ..
@@ -459,11 +462,19 @@ pub(crate) async fn until_stopped(
             }
         }
     }
+    tell_service_manager(NotifyState::Stopping);
     tokio::select! {
         stopped = stopped => judge(stopped),
         () = signals.next_stop_after(SAME_SIGNAL) => {
             Err(Failure::new("stopped at once, at the second signal"))
         }
+    }
+}
+
+/// systemd's `Type=notify`: whoever has started us may wait for this.
+fn tell_service_manager(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "the service manager was not told");
     }
 }
 
@@ -563,6 +574,8 @@ mod tests {
             "unix:/run/vencejo/mqtt.sock"
         );
         assert_eq!(local[0].file.mode, FileAccess::default().mode);
+        let opened = parsed.next().unwrap().listeners;
+        assert_eq!(opened[0].address.to_string(), "activation:mqtt");
         let mut config = parsed.next().unwrap();
         assert_eq!(config.listeners.len(), 2);
         assert_eq!(config.shards.get(), 4);

@@ -1,10 +1,11 @@
-//! The doors of a server that only processes can show: Unix sockets.
+//! The doors of a server that only processes can show: Unix sockets, sockets that another process has opened.
 //!
 //! Owns: what server and tools do together there. Does not own: the doors (see `server`). Start reading at
 //! [`Served`]. Invariant: every wait has a deadline, every process ends with its test.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::mpsc;
@@ -192,4 +193,121 @@ fn a_socket_that_is_left_of_a_killed_server_is_replaced_and_a_file_is_not() {
     let wrong = output(serve(&folder.write("wrong.toml", &config)));
     assert_eq!(wrong.status.code(), Some(78), "{}", text(&wrong.stderr));
     assert_eq!(fs::read_to_string(path).expect("is there"), "file");
+}
+
+/// Runs the server with sockets open as systemd would: `script` makes a list `sockets` of (name, socket).
+fn activated(config: &Path, script: &str) -> Command {
+    const HAND_OVER: &str = r#"
+import os, socket, sys
+def tcp(name, family, host):
+    s = socket.socket(family, socket.SOCK_STREAM)
+    s.bind((host, 0))
+    s.listen(16)
+    return name, s
+def unix(name, path):
+    s = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    s.bind(path)
+    s.listen(16)
+    return name, s
+exec(sys.argv[1])
+# Out of the way first: 3 may be one of them.
+high = [os.dup2(s.fileno(), 100 + i) for i, (_, s) in enumerate(sockets)]
+for i, fd in enumerate(high):
+    os.dup2(fd, 3 + i, inheritable=True)
+os.environ["LISTEN_FDS"] = str(len(sockets))
+os.environ["LISTEN_FDNAMES"] = ":".join(name for name, _ in sockets)
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execv(sys.argv[2], sys.argv[2:])
+"#;
+    let mut command = Command::new("python3");
+    command.args(["-c", HAND_OVER, script]);
+    command.arg(env!("CARGO_BIN_EXE_vencejo"));
+    command.args(["serve", "--level", "memory", "--shards", "2", "-c"]);
+    command.arg(config);
+    command
+}
+
+const ALL_KINDS: &str = r#"
+[[listeners]]
+activation = "six"
+[[listeners]]
+activation = "local"
+[[listeners]]
+activation = "four"
+name = "fourth"
+"#;
+
+/// Verifies that each listener takes the socket of its name, whatever their order, and leaves its file.
+#[test]
+fn sockets_that_systemd_has_opened_are_taken_by_their_names() {
+    let folder = TempFolder::new("activation");
+    let socket = folder.path("mqtt.sock");
+    let unix = socket.to_str().expect("text");
+    let config = folder.write("vencejo.toml", ALL_KINDS);
+    let manager = UnixDatagram::bind(folder.path("notify")).expect("a socket");
+    manager
+        .set_read_timeout(Some(DEADLINE))
+        .expect("a socket option");
+    let script = format!(
+        "sockets = [tcp('four', socket.AF_INET, '127.0.0.1'), unix('local', {unix:?}), \
+         tcp('other', socket.AF_INET, '127.0.0.1'), tcp('six', socket.AF_INET6, '::1')]"
+    );
+    let mut command = activated(&config, &script);
+    command.env("NOTIFY_SOCKET", folder.path("notify"));
+    let mut server = Running::start(command);
+    let port = |line: &str| {
+        let rest = line.rsplit_once(':').map_or("", |(_, rest)| rest);
+        rest.split(' ').next().unwrap_or_default().to_owned()
+    };
+    let six = port(&server.line_with("mqtt://[::1]:"));
+    assert!(server.line_with("unix:").contains(unix));
+    let four = port(&server.line_with("mqtt://127.0.0.1:"));
+    let mut heard = [0; 64];
+    let len = manager.recv(&mut heard).expect("it is told");
+    assert!(text(&heard[..len]).contains("READY=1"));
+    let doors: [&[&str]; 3] = [
+        &["-h", "::1", "-p", &six],
+        &["-h", "127.0.0.1", "-p", &four],
+        &["--unix", unix],
+    ];
+    for door in doors {
+        let message = ["pub", "-t", "a", "-m", "b", "-q", "1"];
+        let published = output(vencejo(&[&message[..], door].concat()));
+        let said = text(&published.stderr);
+        assert!(published.status.success(), "{door:?}: {said}");
+    }
+    server.signal("TERM");
+    let len = manager.recv(&mut heard).expect("it is told");
+    assert!(text(&heard[..len]).contains("STOPPING=1"));
+    assert!(server.child.wait().expect("it ends").success());
+    // systemd has made it, and keeps it.
+    assert!(socket.exists());
+}
+
+#[test]
+fn a_socket_that_is_not_there_or_does_not_listen_starts_nothing() {
+    let folder = TempFolder::new("no-activation");
+    let config = folder.write("vencejo.toml", "[[listeners]]\nactivation = \"mqtt\"\n");
+    let two = "sockets = [tcp('mqtt', socket.AF_INET, '127.0.0.1')] * 2";
+    let datagrams = "sockets = [('mqtt', socket.socket(socket.AF_INET, socket.SOCK_DGRAM))]";
+    let closed = "sockets = [('mqtt', socket.socket(socket.AF_INET, socket.SOCK_STREAM))]";
+    let cases = [
+        (serve(&config), "it has given: none"),
+        (
+            activated(
+                &config,
+                "sockets = [tcp('web', socket.AF_INET, '127.0.0.1')]",
+            ),
+            "it has given: web",
+        ),
+        (activated(&config, two), "several sockets of this name"),
+        (activated(&config, datagrams), "no TCP or Unix socket"),
+        (activated(&config, closed), "it does not listen"),
+    ];
+    for (command, expected) in cases {
+        let failed = output(command);
+        let said = text(&failed.stderr);
+        assert_eq!(failed.status.code(), Some(78), "{expected}: {said}");
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
 }

@@ -52,6 +52,8 @@ pub enum Address {
     Network(SocketAddr),
     /// A socket in the file system.
     Unix(PathBuf),
+    /// Whatever the service manager has opened for us under this name (`activation`).
+    Inherited(String),
 }
 
 impl Address {
@@ -60,7 +62,7 @@ impl Address {
     pub const fn network(&self) -> Option<SocketAddr> {
         match self {
             Self::Network(address) => Some(*address),
-            Self::Unix(_) => None,
+            Self::Unix(_) | Self::Inherited(_) => None,
         }
     }
 
@@ -70,6 +72,8 @@ impl Address {
         match self {
             Self::Network(address) => address.ip().to_canonical().is_loopback(),
             Self::Unix(_) => true,
+            // It is not known here.
+            Self::Inherited(_) => false,
         }
     }
 
@@ -84,6 +88,7 @@ impl fmt::Display for Address {
         match self {
             Self::Network(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Inherited(name) => write!(f, "activation:{name}"),
         }
     }
 }
@@ -256,9 +261,21 @@ pub(super) fn check(raw: Spanned<Vec<RawListener>>) -> Result<Vec<ListenerConfig
     };
     let mut listeners: Vec<ListenerConfig> = Vec::new();
     for listener in raw.into_inner() {
-        let address = match listener.address {
-            RawAddress::Network(address) => Address::Network(address),
-            RawAddress::Unix(path) => Address::Unix(path),
+        let address = match (listener.address, listener.activation) {
+            (Some(RawAddress::Network(address)), None) => Address::Network(address),
+            (Some(RawAddress::Unix(path)), None) => Address::Unix(path),
+            (None, Some(name)) => Address::Inherited(check_activation(name)?),
+            (None, None) => {
+                return Err(fault(
+                    "a listener needs an address, or the activation of a socket".to_owned(),
+                ));
+            }
+            (Some(_), Some(name)) => {
+                return Err(Fault {
+                    span: Some(name.span()),
+                    message: "activation takes the place of address: one of the two".to_owned(),
+                });
+            }
         };
         let known = |other: &ListenerConfig| other.address == address && !address.is_any();
         if listeners.iter().any(known) {
@@ -304,6 +321,18 @@ pub(super) fn check(raw: Spanned<Vec<RawListener>>) -> Result<Vec<ListenerConfig
         return Err(fault("at least one listener is needed".to_owned()));
     }
     Ok(listeners)
+}
+
+fn check_activation(name: Spanned<String>) -> Result<String, Fault> {
+    let text = name.get_ref();
+    // sd_listen_fds_with_names(3): what a name may be.
+    if text.is_empty() || text.contains(|c: char| c == ':' || c.is_control()) {
+        return Err(Fault {
+            span: Some(name.span()),
+            message: "activation must be the FileDescriptorName= of a socket unit".to_owned(),
+        });
+    }
+    Ok(name.into_inner())
 }
 
 fn check_file(
@@ -357,6 +386,10 @@ fn check_proxy(address: &Address, raw: Spanned<Vec<Spanned<String>>>) -> Result<
             span: Some(raw.span()),
             message: "proxy must name one address at least, or be left out".to_owned(),
         });
+    }
+    let is_unix = raw.get_ref().iter().all(|word| word.get_ref() == "unix");
+    if matches!(address, Address::Inherited(_)) && is_unix {
+        return Ok(Proxies::Unix);
     }
     if let Address::Unix(_) = address {
         let words = raw.get_ref().iter();

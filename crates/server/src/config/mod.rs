@@ -323,6 +323,7 @@ mod tests {
             ("proxy = []", "3:9: proxy must name one address at least"),
             ("mode = \"0660\"", "3:8: mode, owner and group are for"),
             ("group = \"mqtt\"", "3:9: mode, owner and group are for"),
+            ("activation = \"mqtt\"", "3:14: activation takes the place"),
             (
                 "proxy = [\"10.0.0.0/33\"]",
                 "3:10: proxy: wanted an address",
@@ -376,6 +377,13 @@ mod tests {
             (
                 "address = \"unix:a\"\n[[listeners]]\naddress = \"unix:a\"",
                 "listener unix:a is listed twice",
+            ),
+            ("name = \"a\"", "a listener needs an address, or"),
+            ("activation = \"\"", "2:14: activation must be the"),
+            ("activation = \"a:b\"", "2:14: activation must be the"),
+            (
+                "activation = \"a\"\n[[listeners]]\nactivation = \"a\"",
+                "listener activation:a is listed twice",
             ),
         ];
         for (text, expected) in cases {
@@ -434,6 +442,7 @@ mod tests {
         };
         assert_eq!(listeners[2].file, file);
         assert_eq!(listeners[2].proxy, Some(Proxies::Unix));
+        assert_eq!(listeners[3].address, Address::Inherited("mqtt".to_owned()));
         let changed = format!("{config:?}").replace("listeners: [], ", "");
         let default = format!("{default:?}").replace("listeners: [], ", "");
         let words = |text: &str| text.split(", ").map(str::to_owned).collect::<Vec<_>>();

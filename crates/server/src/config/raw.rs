@@ -32,7 +32,7 @@ pub(super) struct RawConfig {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawListener {
     pub(super) name: Option<Spanned<String>>,
-    pub(super) address: RawAddress,
+    pub(super) address: Option<RawAddress>,
     pub(super) tls: Option<Spanned<RawTls>>,
     pub(super) transport: Option<RawTransport>,
     pub(super) anonymous: Option<RawAnonymous>,
@@ -42,6 +42,7 @@ pub(super) struct RawListener {
     pub(super) mode: Option<Spanned<String>>,
     pub(super) owner: Option<Spanned<RawOwner>>,
     pub(super) group: Option<Spanned<RawOwner>>,
+    pub(super) activation: Option<Spanned<String>>,
 }
 
 /// The name or the number of a user or a group.
