@@ -15,6 +15,8 @@ mod open_files;
 pub mod outbound;
 mod peer;
 pub mod persist;
+#[cfg(feature = "quic")]
+mod quic;
 mod reload;
 mod server;
 mod shard;

@@ -6,7 +6,7 @@
 
 // [MQTT-4.2-1] [v3.1.1 MQTT-7.1.1-1] TCP: an ordered, lossless stream of bytes both ways.
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 
 use mio::event::Source;
@@ -16,7 +16,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::activation::{self, ActivationError, Inherited};
 use crate::byte_stream::ByteStream;
-use crate::config::{Address, ListenerConfig};
+use crate::config::{Address, ListenerConfig, Transport};
 use crate::peer::Peer;
 use crate::socket_file::{self, SocketFile, SocketFileError};
 
@@ -27,6 +27,8 @@ pub(crate) struct Opened {
     pub(crate) address: Address,
     /// One socket for each shard, or one only.
     pub(crate) sockets: Vec<Listening>,
+    /// That of QUIC, which has no other.
+    pub(crate) datagrams: Option<UdpSocket>,
     /// What goes with it.
     pub(crate) file: Option<SocketFile>,
 }
@@ -81,6 +83,9 @@ pub(crate) enum OpenError {
 /// The address is in use or not ours to bind.
 pub(crate) fn open(config: &ListenerConfig, shard_count: u16) -> Result<Opened, OpenError> {
     match &config.address {
+        Address::Network(address) if config.transport == Transport::Quic => {
+            open_datagrams(*address).map_err(|error| OpenError::Network(*address, error))
+        }
         Address::Network(address) => {
             open_network(*address, shard_count).map_err(|error| OpenError::Network(*address, error))
         }
@@ -91,6 +96,7 @@ pub(crate) fn open(config: &ListenerConfig, shard_count: u16) -> Result<Opened, 
             Ok(Opened {
                 address: config.address.clone(),
                 sockets: vec![Listening::Unix(UnixListener::from_std(listener))],
+                datagrams: None,
                 file: Some(file),
             })
         }
@@ -124,8 +130,26 @@ fn inherited(socket: Inherited) -> Result<Opened, ActivationError> {
     Ok(Opened {
         address,
         sockets: vec![socket],
+        datagrams: None,
         file: None,
     })
+}
+
+#[cfg(feature = "quic")]
+fn open_datagrams(address: SocketAddr) -> io::Result<Opened> {
+    let socket = crate::quic::bind(address)?;
+    Ok(Opened {
+        address: Address::Network(socket.local_addr()?),
+        sockets: Vec::new(),
+        datagrams: Some(socket),
+        file: None,
+    })
+}
+
+/// The configuration has no such listener then.
+#[cfg(not(feature = "quic"))]
+fn open_datagrams(_: SocketAddr) -> io::Result<Opened> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Opens `address` for `shard_count` shards. Where the system does not let sockets share a port there
@@ -154,6 +178,7 @@ fn open_network(address: SocketAddr, shard_count: u16) -> io::Result<Opened> {
     Ok(Opened {
         address: Address::Network(address),
         sockets,
+        datagrams: None,
         file: None,
     })
 }

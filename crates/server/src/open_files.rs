@@ -12,11 +12,16 @@ pub(crate) fn raise() -> usize {
     usize::try_from(open_files).unwrap_or(usize::MAX)
 }
 
-/// As many connections as configured, as far as the limit has room for them, for those that are only told that
-/// there is no room, and for the log, which has `segments` files open now.
-pub(crate) fn connections_max(configured: usize, shard_count: u16, segments: usize) -> usize {
+/// As many connections as configured, as far as the limit has room for them, of which each may take `files_each`, for
+/// those that are only told that there is no room, and for the log, which has `segments` files open now.
+pub(crate) fn connections_max(
+    configured: usize,
+    shard_count: u16,
+    segments: usize,
+    files_each: usize,
+) -> usize {
     let open_files = raise();
-    let room = room(open_files, shard_count, segments);
+    let room = room(open_files, shard_count, segments, files_each);
     if segments > open_files / 2 {
         tracing::warn!(
             reason = %format_args!("{segments} of {open_files}"),
@@ -32,15 +37,17 @@ pub(crate) fn connections_max(configured: usize, shard_count: u16, segments: usi
     configured.min(room)
 }
 
-fn room(open_files: usize, shard_count: u16, segments: usize) -> usize {
+fn room(open_files: usize, shard_count: u16, segments: usize, files_each: usize) -> usize {
     // A log that has no file for its next segment ends the Server; a connection too many is refused.
     let of_log = match segments {
         0 => 0,
         segments => segments.max(SEGMENTS_MORE),
     };
-    let reserved = OPEN_FILES_RESERVED + 4 * usize::from(shard_count) + REFUSALS_MAX + of_log;
+    let refusals = REFUSALS_MAX * files_each;
+    let reserved = OPEN_FILES_RESERVED + 4 * usize::from(shard_count) + refusals + of_log;
     let left = open_files.saturating_sub(segments);
-    left.saturating_sub(reserved.min(left / 2)).max(1)
+    let files = left.saturating_sub(reserved.min(left / 2));
+    (files / files_each.max(1)).max(1)
 }
 
 /// Assumed where the system does not say.
@@ -58,11 +65,19 @@ mod tests {
 
     #[test]
     fn connections_leave_the_log_the_files_it_has_and_room_to_grow() {
-        let without = room(100_000, 4, 0);
-        assert_eq!(room(100_000, 4, 1), without - 1 - SEGMENTS_MORE);
-        assert_eq!(room(100_000, 4, 3000), without - 6000);
+        let without = room(100_000, 4, 0, 1);
+        assert_eq!(room(100_000, 4, 1, 1), without - 1 - SEGMENTS_MORE);
+        assert_eq!(room(100_000, 4, 3000, 1), without - 6000);
         // However little there is, some connections are served.
-        assert_eq!(room(1024, 4, 1000), 12);
-        assert_eq!(room(1024, 4, 2000), 1);
+        assert_eq!(room(1024, 4, 1000, 1), 12);
+        assert_eq!(room(1024, 4, 2000, 1), 1);
+    }
+
+    #[test]
+    fn connections_that_take_two_files_are_half_as_many() {
+        let one = room(100_000, 4, 3000, 1);
+        let two = room(100_000, 4, 3000, 2);
+        assert_eq!(two, (one - REFUSALS_MAX) / 2);
+        assert_eq!(room(1024, 4, 2000, 2), 1);
     }
 }

@@ -40,8 +40,11 @@ pub(crate) struct Policy {
 #[derive(Debug)]
 pub(crate) struct ListenerPolicy {
     pub(crate) name: Arc<str>,
-    /// What TLS handshakes are made with; `None` for plain TCP.
+    /// What TLS handshakes over TCP are made with; `None` for plain TCP.
     pub(crate) tls: Option<Arc<ServerConfig>>,
+    /// What connections over QUIC are made with.
+    #[cfg(feature = "quic")]
+    pub(crate) quic: Option<crate::quic::Terms>,
     pub(crate) transport: Transport,
     /// From where Clients are let in without proof, if not as the Server says.
     pub(crate) anonymous: Option<AnonymousPolicy>,
@@ -126,14 +129,26 @@ impl Policy {
 
 impl ListenerPolicy {
     fn new(config: &ListenerConfig) -> Result<Self, PolicyError> {
+        let failed = |source| PolicyError::Tls {
+            listener: config.name.clone(),
+            source,
+        };
         let tls = config.tls.as_ref();
         let tls = tls.map(|tls| tls::load(tls, config.transport)).transpose();
+        let tls = tls.map_err(failed)?;
+        #[cfg(feature = "quic")]
+        let (tls, quic) = match tls {
+            Some(tls) if config.transport == Transport::Quic => {
+                let terms = crate::quic::Terms::new(tls, config.quic);
+                (None, Some(terms.map_err(failed)?))
+            }
+            tls => (tls, None),
+        };
         Ok(Self {
             name: config.name.as_str().into(),
-            tls: tls.map_err(|source| PolicyError::Tls {
-                listener: config.name.clone(),
-                source,
-            })?,
+            tls: tls.map(Arc::new),
+            #[cfg(feature = "quic")]
+            quic,
             transport: config.transport,
             anonymous: config.anonymous,
             versions: config.versions,
@@ -267,6 +282,7 @@ impl Reloader {
             policy: Arc::clone(&policy),
             done,
         })?;
+        self.tell_endpoints(&policy.listeners);
         let standing = &self.shared.standing;
         standing.set(Condition::Reload, None);
         standing.set(Condition::Tls, None);
@@ -303,6 +319,7 @@ impl Reloader {
             listeners: Arc::clone(&listeners),
             done,
         })?;
+        self.tell_endpoints(&listeners);
         self.shared.standing.set(Condition::Tls, None);
         tracing::info!("changed files of TLS are taken over");
         Ok(())
@@ -323,6 +340,17 @@ impl Reloader {
         }
         Ok(())
     }
+
+    #[cfg(feature = "quic")]
+    fn tell_endpoints(&self, listeners: &Arc<[ListenerPolicy]>) {
+        if let Some(quic) = self.shared.quic.get() {
+            quic.take_over(listeners);
+        }
+    }
+
+    #[cfg(not(feature = "quic"))]
+    #[expect(clippy::unused_self, reason = "there are none")]
+    fn tell_endpoints(&self, _: &Arc<[ListenerPolicy]>) {}
 
     /// Says that a configuration was not even read, in the log and as an alarm in `$SYS` until one is: the
     /// old one stays.
@@ -345,7 +373,8 @@ impl Reloader {
 /// The listeners that are open, each as `new` has it now.
 fn as_opened(running: &[ListenerConfig], new: &[ListenerConfig]) -> Vec<ListenerConfig> {
     let now = |(place, old): (usize, &ListenerConfig)| {
-        let is_same = |one: &&ListenerConfig| one.address == old.address;
+        let is_quic = old.transport == Transport::Quic;
+        let is_same = |one: &&ListenerConfig| one.is_at(&old.address, is_quic);
         // Several may have asked for a free port.
         let same = new.get(place).filter(is_same);
         let now = same.or_else(|| new.iter().find(is_same)).unwrap_or(old);
@@ -384,9 +413,12 @@ fn fixed_parts(running: &Config, new: &Config) -> Vec<&'static str> {
     names.map(|(name, _)| name).collect()
 }
 
-fn addresses(listeners: &[ListenerConfig]) -> Vec<(&Address, &FileAccess)> {
-    let addresses = listeners.iter();
-    addresses.map(|one| (&one.address, &one.file)).collect()
+fn addresses(listeners: &[ListenerConfig]) -> Vec<(&Address, &FileAccess, bool)> {
+    let is_quic = |one: &ListenerConfig| one.transport == Transport::Quic;
+    let places = listeners.iter();
+    places
+        .map(|one| (&one.address, &one.file, is_quic(one)))
+        .collect()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! Invariant: when [`Server::join`] returns, every thread of it has ended.
 
 use std::hash::BuildHasher;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
@@ -47,6 +47,10 @@ pub struct Server {
     /// Authenticators that were given and not configured: a reload leaves them.
     given: Option<Authentication>,
     threads: Vec<JoinHandle<()>>,
+    /// Sockets of QUIC that nobody serves yet, each with the number of its listener.
+    datagrams: Vec<(u16, UdpSocket)>,
+    #[cfg(feature = "quic")]
+    quic: Option<crate::quic::Running>,
     /// What keeps state on disk.
     persist: Option<persist::Running>,
     restored: Option<Restored>,
@@ -132,6 +136,12 @@ pub enum StartError {
     /// What Clients may do cannot be read.
     #[error(transparent)]
     Authorization(AuthorizationError),
+    /// The system gives too little for QUIC.
+    #[error("cannot start QUIC: {source}")]
+    Quic {
+        /// What the system said.
+        source: io::Error,
+    },
     /// The system has no thread or event queue for us.
     #[error("cannot start a shard: {source}")]
     Shard {
@@ -249,6 +259,9 @@ impl Server {
         let addresses = opened.iter().map(|one| one.address.clone()).collect();
         let files = opened.iter_mut().filter_map(|one| one.file.take());
         let files = files.collect();
+        let datagrams = (0..).zip(&mut opened);
+        let datagrams = datagrams.filter_map(|(number, one)| Some((number, one.datagrams.take()?)));
+        let datagrams = datagrams.collect();
         let (polls, mailboxes) =
             polls(shard_count).map_err(|source| StartError::Shard { source })?;
         let settings = settings(config, kept.segments);
@@ -261,6 +274,9 @@ impl Server {
             running: Arc::new(Mutex::new(config.clone())),
             given,
             threads: Vec::new(),
+            datagrams,
+            #[cfg(feature = "quic")]
+            quic: None,
             persist: None,
             restored: None,
         };
@@ -316,6 +332,7 @@ impl Server {
         }
         // Set once, by the only start of this Server.
         self.shared.commanders.set(self.commands.clone()).ok();
+        self.start_endpoints(&policy)?;
         config.storage.log();
         for (address, of) in self.addresses.iter().zip(&config.listeners) {
             let protocol = match (of.transport, of.tls.is_some()) {
@@ -324,10 +341,35 @@ impl Server {
                 (Transport::Stream, true) => "TLS",
                 (Transport::WebSocket, false) => "WebSocket",
                 (Transport::WebSocket, true) => "WebSocket over TLS",
+                (Transport::Quic, _) => "QUIC",
             };
             tracing::info!(listener = %address, protocol, "listening");
         }
         self.shared.standing.judge(config);
+        Ok(())
+    }
+
+    /// Begins to serve QUIC, if a listener speaks it, when all shards can be given what comes.
+    #[cfg(feature = "quic")]
+    fn start_endpoints(&mut self, policy: &Policy) -> Result<(), StartError> {
+        let sockets = std::mem::take(&mut self.datagrams);
+        if sockets.is_empty() {
+            return Ok(());
+        }
+        let running = crate::quic::Running::start(sockets, &policy.listeners, &self.shared);
+        let running = running.map_err(|source| StartError::Quic { source })?;
+        self.shared.quic.set(running.handle()).ok();
+        self.quic = Some(running);
+        Ok(())
+    }
+
+    #[cfg(not(feature = "quic"))]
+    #[expect(clippy::unnecessary_wraps, reason = "nothing is started")]
+    fn start_endpoints(&self, _: &Policy) -> Result<(), StartError> {
+        assert!(
+            self.datagrams.is_empty(),
+            "a listener that a build without QUIC has refused"
+        );
         Ok(())
     }
 
@@ -458,6 +500,10 @@ impl Server {
                 self.shared.stop_because("a shard's thread has panicked");
             }
         }
+        #[cfg(feature = "quic")]
+        if let Some(running) = self.quic.take() {
+            running.finish();
+        }
         self.shared.verifiers.stop();
         self.shared.outbound.stop();
         if let Some(running) = self.persist.take() {
@@ -494,7 +540,7 @@ fn open_all(
 ) -> Result<Vec<listener::Opened>, StartError> {
     let open = |listener: &ListenerConfig| {
         listener::open(listener, shard_count).map_err(|error| match error {
-            ListenError::Network(addr, source) if source.kind() == io::ErrorKind::AddrInUse => {
+            ListenError::Network(addr, source) if is_of_tcp(listener, &source) => {
                 StartError::PortInUse { addr }
             }
             ListenError::Network(addr, source) => StartError::Listen { addr, source },
@@ -503,6 +549,22 @@ fn open_all(
         })
     };
     listeners.iter().map(open).collect()
+}
+
+/// Open files of one connection, at most.
+fn files_of_a_connection(config: &Config) -> usize {
+    let is_quic = |of: &ListenerConfig| of.transport == Transport::Quic;
+    // Behind QUIC stands a pair of sockets.
+    if config.listeners.iter().any(is_quic) {
+        2
+    } else {
+        1
+    }
+}
+
+/// Whether another program has a port of TCP, which it can be asked for.
+fn is_of_tcp(listener: &ListenerConfig, error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrInUse && listener.transport != Transport::Quic
 }
 
 impl From<PolicyError> for StartError {
@@ -560,6 +622,7 @@ fn settings(config: &Config, segments: usize) -> Settings {
             config.bounds.connections_max,
             shard_count,
             segments,
+            files_of_a_connection(config),
         ),
         congested_bytes: config.bounds.congested_bytes,
         unsent_bytes_max: config.bounds.unsent_bytes_max,

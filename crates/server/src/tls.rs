@@ -44,18 +44,15 @@ pub enum TlsError {
     Other(String),
 }
 
-/// Reads everything that `config` names, for a listener that speaks `transport` inside.
+/// Reads everything that `config` names, for a listener that speaks `transport` inside. QUIC has TLS 1.3 only.
 /// # Errors
 /// A file cannot be read, or what is in it cannot be used.
-pub(crate) fn load(
-    config: &TlsConfig,
-    transport: Transport,
-) -> Result<Arc<ServerConfig>, TlsError> {
+pub(crate) fn load(config: &TlsConfig, transport: Transport) -> Result<ServerConfig, TlsError> {
     let other = |error: rustls::Error| TlsError::Other(error.to_string());
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let versions: &[&SupportedProtocolVersion] = match config.min_version {
-        TlsVersion::Tls12 => rustls::DEFAULT_VERSIONS,
-        TlsVersion::Tls13 => &[&rustls::version::TLS13],
+        TlsVersion::Tls12 if transport != Transport::Quic => rustls::DEFAULT_VERSIONS,
+        TlsVersion::Tls12 | TlsVersion::Tls13 => &[&rustls::version::TLS13],
     };
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(versions)
@@ -68,12 +65,12 @@ pub(crate) fn load(
     let shown: Result<_, _> = shown.map(|files| Shown::load(files, &provider)).collect();
     let mut server = builder.with_cert_resolver(Arc::new(Certificates(shown?)));
     server.alpn_protocols = match transport {
-        Transport::Stream => vec![ALPN.to_vec()],
+        Transport::Stream | Transport::Quic => vec![ALPN.to_vec()],
         Transport::WebSocket => vec![ALPN_HTTP.to_vec()],
     };
     // What is known of a Client travels with it, so that one that comes again costs less, and nothing here.
     server.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(other)?;
-    Ok(Arc::new(server))
+    Ok(server)
 }
 
 fn client_verifier(

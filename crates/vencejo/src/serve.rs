@@ -273,6 +273,7 @@ fn url(address: &Address, of: &ListenerConfig) -> String {
         (Transport::Stream, true) => format!("mqtts://{address}"),
         (Transport::WebSocket, false) => format!("ws://{address}/mqtt"),
         (Transport::WebSocket, true) => format!("wss://{address}/mqtt"),
+        (Transport::Quic, _) => format!("quic://{address}"),
     }
 }
 
@@ -497,7 +498,7 @@ const SAME_SIGNAL: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 mod tests {
-    use server::config::FileAccess;
+    use server::config::{FileAccess, QuicConfig};
 
     use super::*;
 
@@ -568,6 +569,9 @@ mod tests {
         let urls: Vec<_> = web.iter().map(|of| url(&of.address, of)).collect();
         let expected = ["ws://127.0.0.1:8083/mqtt", "wss://127.0.0.1:8084/mqtt"];
         assert_eq!(urls, expected);
+        let quic = parsed.next().unwrap().listeners;
+        assert_eq!(url(&quic[0].address, &quic[0]), "quic://127.0.0.1:14567");
+        assert_eq!(quic[0].quic, QuicConfig::default());
         let local = parsed.next().unwrap().listeners;
         assert_eq!(
             url(&local[0].address, &local[0]),

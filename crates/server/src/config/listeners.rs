@@ -14,6 +14,7 @@ use proto::Version;
 use toml::Spanned;
 
 use super::checked::{CONNECTIONS_MAX, Fault, anonymous_policy, within};
+use super::quic::{self, QuicConfig};
 use super::raw::{
     RawAddress, RawCertificate, RawClientCertificates, RawListener, RawOwner, RawTls,
     RawTlsVersion, RawTransport, RawVersion,
@@ -43,6 +44,8 @@ pub struct ListenerConfig {
     /// Addresses of proxies: connections are taken from there only, and each begins with a header of the PROXY
     /// protocol (version 1 or 2) that says from where the Client comes. Default: no proxy.
     pub proxy: Option<Proxies>,
+    /// How QUIC keeps connections alive.
+    pub quic: QuicConfig,
 }
 
 /// Where a listener is.
@@ -173,7 +176,7 @@ impl FromIterator<Version> for Versions {
     }
 }
 
-/// What carries packets inside TCP or TLS.
+/// What carries packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Transport {
     /// Nothing more: packets follow one another.
@@ -181,6 +184,8 @@ pub enum Transport {
     Stream,
     /// WebSocket, at the paths `/mqtt`, `/` and `/ws`.
     WebSocket,
+    /// Packets follow one another in a stream of QUIC, so the port is one of UDP. Secured by TLS 1.3 always.
+    Quic,
 }
 
 /// TLS on a listener.
@@ -229,6 +234,13 @@ pub enum TlsVersion {
     Tls13,
 }
 
+impl ListenerConfig {
+    /// Whether it takes this place.
+    pub(crate) fn is_at(&self, address: &Address, is_quic: bool) -> bool {
+        self.address == *address && (self.transport == Transport::Quic) == is_quic
+    }
+}
+
 impl From<SocketAddr> for ListenerConfig {
     /// Plain TCP.
     fn from(address: SocketAddr) -> Self {
@@ -242,6 +254,7 @@ impl From<SocketAddr> for ListenerConfig {
             versions: Versions::ALL,
             connections_max: None,
             proxy: None,
+            quic: QuicConfig::default(),
         }
     }
 }
@@ -260,8 +273,8 @@ pub(super) fn check(raw: Spanned<Vec<RawListener>>) -> Result<Vec<ListenerConfig
         message,
     };
     let mut listeners: Vec<ListenerConfig> = Vec::new();
-    for listener in raw.into_inner() {
-        let address = match (listener.address, listener.activation) {
+    for mut listener in raw.into_inner() {
+        let address = match (listener.address.take(), listener.activation.take()) {
             (Some(RawAddress::Network(address)), None) => Address::Network(address),
             (Some(RawAddress::Unix(path)), None) => Address::Unix(path),
             (None, Some(name)) => Address::Inherited(check_activation(name)?),
@@ -277,7 +290,10 @@ pub(super) fn check(raw: Spanned<Vec<RawListener>>) -> Result<Vec<ListenerConfig
                 });
             }
         };
-        let known = |other: &ListenerConfig| other.address == address && !address.is_any();
+        let transport = check_transport(&address, &listener)?;
+        // Ports of UDP are others than those of TCP.
+        let is_quic = transport == Transport::Quic;
+        let known = |other: &ListenerConfig| other.is_at(&address, is_quic) && !address.is_any();
         if listeners.iter().any(known) {
             return Err(fault(format!("listener {address} is listed twice")));
         }
@@ -303,10 +319,8 @@ pub(super) fn check(raw: Spanned<Vec<RawListener>>) -> Result<Vec<ListenerConfig
                 .transpose()?,
             address,
             tls: listener.tls.map(check_tls).transpose()?,
-            transport: match listener.transport {
-                None | Some(RawTransport::Stream) => Transport::Stream,
-                Some(RawTransport::WebSocket) => Transport::WebSocket,
-            },
+            transport,
+            quic: quic::check(listener.quic, is_quic)?,
             anonymous: listener.anonymous.map(anonymous_policy),
             versions: listener
                 .versions
@@ -333,6 +347,38 @@ fn check_activation(name: Spanned<String>) -> Result<String, Fault> {
         });
     }
     Ok(name.into_inner())
+}
+
+fn check_transport(address: &Address, listener: &RawListener) -> Result<Transport, Fault> {
+    let Some(raw) = &listener.transport else {
+        return Ok(Transport::Stream);
+    };
+    let fault = |span, message: &str| Fault {
+        span: Some(span),
+        message: message.to_owned(),
+    };
+    match raw.get_ref() {
+        RawTransport::Stream => return Ok(Transport::Stream),
+        RawTransport::WebSocket => return Ok(Transport::WebSocket),
+        RawTransport::Quic => {}
+    }
+    if !cfg!(feature = "quic") {
+        return Err(fault(raw.span(), "this build has no QUIC"));
+    }
+    if listener.tls.is_none() {
+        return Err(fault(
+            raw.span(),
+            "QUIC is always secured: the listener needs tls",
+        ));
+    }
+    if address.network().is_none() {
+        return Err(fault(raw.span(), "QUIC needs an address and a port of UDP"));
+    }
+    if let Some(proxy) = &listener.proxy {
+        let message = "there is no header of the PROXY protocol before QUIC";
+        return Err(fault(proxy.span(), message));
+    }
+    Ok(Transport::Quic)
 }
 
 fn check_file(

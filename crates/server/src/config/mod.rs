@@ -8,6 +8,7 @@ mod authorization;
 mod checked;
 mod error;
 mod listeners;
+mod quic;
 mod raw;
 mod storage;
 mod tokens;
@@ -22,6 +23,7 @@ pub use listeners::{
     Address, CertificateFiles, ClientCertificates, FileAccess, ListenerConfig, Proxies, TlsConfig,
     TlsVersion, Transport, Versions,
 };
+pub use quic::QuicConfig;
 pub use storage::{FilterLevel, Recovery, StorageConfig};
 pub use tokens::{TokenConfig, TokenKeys};
 
@@ -321,6 +323,14 @@ mod tests {
             ("transport = \"websockets\"", "did you mean `websocket`?"),
             ("versions = []", "3:12: versions must name one at least"),
             ("proxy = []", "3:9: proxy must name one address at least"),
+            (
+                "transport = \"quic\"",
+                "3:13: QUIC is always secured: the listener needs tls",
+            ),
+            (
+                "quic = { keep_alive = 10 }",
+                "3:8: quic is for a transport = \"quic\"",
+            ),
             ("mode = \"0660\"", "3:8: mode, owner and group are for"),
             ("group = \"mqtt\"", "3:9: mode, owner and group are for"),
             ("activation = \"mqtt\"", "3:14: activation takes the place"),
@@ -393,6 +403,54 @@ mod tests {
     }
 
     #[test]
+    fn wrong_value_of_a_listener_of_quic_is_pointed_at() {
+        let tls = "tls = { certificate = \"a\", key = \"b\" }\ntransport = \"quic\"";
+        let cases = [
+            (
+                "quic = { idle_timeout = \"10ms\" }",
+                "5:25: idle_timeout must be from 1s to 1d",
+            ),
+            (
+                "quic = { idle_timeout = \"2d\" }",
+                "5:25: idle_timeout must be from 1s to 1d",
+            ),
+            (
+                "quic = { keep_alive = \"10ms\" }",
+                "5:23: keep_alive must be 0 (never) or 100ms",
+            ),
+            (
+                "quic = { keep_alive = 60 }",
+                "5:23: keep_alive must be shorter than idle_timeout",
+            ),
+            (
+                "quic = { idle_timeout = 10 }",
+                "5:25: keep_alive must be shorter than idle_timeout",
+            ),
+            ("quic = { keepalive = 1 }", "did you mean `keep_alive`?"),
+            (
+                "proxy = [\"10.0.0.1\"]",
+                "5:9: there is no header of the PROXY protocol before QUIC",
+            ),
+        ];
+        for (text, expected) in cases {
+            let listener = "[[listeners]]\naddress = \"127.0.0.1:1\"\n";
+            let said = error(&format!("{listener}{tls}\n{text}"));
+            assert!(said.contains(expected), "{text}: {said}");
+        }
+        let said = error(&format!("[[listeners]]\naddress = \"unix:a\"\n{tls}"));
+        assert!(said.contains("QUIC needs an address and a port"), "{said}");
+        let listener = |address| format!("[[listeners]]\naddress = \"{address}\"\n{tls}\n");
+        let one = listener("127.0.0.1:1");
+        let said = error(&format!("{one}{one}"));
+        assert!(said.contains("127.0.0.1:1 is listed twice"), "{said}");
+        // The ports of UDP are others than those of TCP.
+        let both = format!("{one}name = \"q\"\n[[listeners]]\naddress = \"127.0.0.1:1\"");
+        let both = parse(&both, "t".as_ref()).expect("is valid");
+        assert_eq!(both.listeners[0].transport, Transport::Quic);
+        assert_eq!(both.listeners[0].quic, QuicConfig::default());
+    }
+
+    #[test]
     fn unreadable_file_is_named() {
         let error = load(Path::new("/nowhere/vencejo.toml"))
             .expect_err("is not there")
@@ -443,6 +501,12 @@ mod tests {
         assert_eq!(listeners[2].file, file);
         assert_eq!(listeners[2].proxy, Some(Proxies::Unix));
         assert_eq!(listeners[3].address, Address::Inherited("mqtt".to_owned()));
+        assert_eq!(listeners[4].transport, Transport::Quic);
+        let quic = QuicConfig {
+            idle_timeout: std::time::Duration::from_secs(40),
+            keep_alive: std::time::Duration::from_secs(10),
+        };
+        assert_eq!(listeners[4].quic, quic);
         let changed = format!("{config:?}").replace("listeners: [], ", "");
         let default = format!("{default:?}").replace("listeners: [], ", "");
         let words = |text: &str| text.split(", ").map(str::to_owned).collect::<Vec<_>>();

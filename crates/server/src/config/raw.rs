@@ -34,7 +34,7 @@ pub(super) struct RawListener {
     pub(super) name: Option<Spanned<String>>,
     pub(super) address: Option<RawAddress>,
     pub(super) tls: Option<Spanned<RawTls>>,
-    pub(super) transport: Option<RawTransport>,
+    pub(super) transport: Option<Spanned<RawTransport>>,
     pub(super) anonymous: Option<RawAnonymous>,
     pub(super) versions: Option<Spanned<Vec<RawVersion>>>,
     pub(super) connections_max: Option<Spanned<usize>>,
@@ -43,6 +43,7 @@ pub(super) struct RawListener {
     pub(super) owner: Option<Spanned<RawOwner>>,
     pub(super) group: Option<Spanned<RawOwner>>,
     pub(super) activation: Option<Spanned<String>>,
+    pub(super) quic: Option<Spanned<RawQuic>>,
 }
 
 /// The name or the number of a user or a group.
@@ -68,6 +69,14 @@ pub(super) enum RawVersion {
 pub(super) enum RawTransport {
     Stream,
     WebSocket,
+    Quic,
+}
+
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawQuic {
+    pub(super) idle_timeout: Option<Spanned<RawDuration>>,
+    pub(super) keep_alive: Option<Spanned<RawDuration>>,
 }
 
 #[derive(Debug, Default, serde::Deserialize)]

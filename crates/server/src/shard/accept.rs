@@ -104,6 +104,7 @@ impl<S: Store> Shard<S> {
                         peer,
                         certificate: None,
                         is_over_limit,
+                        since: self.now,
                     };
                     self.place(accepted, is_for_all);
                 }
@@ -177,6 +178,7 @@ impl<S: Store> Shard<S> {
             peer,
             certificate,
             is_over_limit,
+            since,
         } = accepted;
         if !matches!(self.stopping, Stopping::No) {
             self.shared.leave(listener);
@@ -184,7 +186,7 @@ impl<S: Store> Shard<S> {
         }
         self.engine.count_socket();
         tracing::debug!(%peer, shard = self.links.own().0, "socket accepted");
-        let protocol = ServerConnection::new(self.shared.settings.server_limits, self.now);
+        let protocol = ServerConnection::new(self.shared.settings.server_limits, since);
         let of = self.policy.listener(listener);
         let tls = of.and_then(|of| of.tls.as_ref());
         let is_proxied = of.is_some_and(|of| of.proxies.is_some());

@@ -11,6 +11,8 @@ use engine::ConnectionKey;
 use proto::packet::ReasonCode;
 use store::Store;
 
+#[cfg(feature = "quic")]
+use super::Accepted;
 use super::Shard;
 use crate::authentication::Verified;
 use crate::persist::unix_millis;
@@ -40,6 +42,9 @@ pub(crate) enum Command {
         /// What has come out.
         verified: Verified,
     },
+    /// Serve a connection that came by another way than a listener of the shards.
+    #[cfg(feature = "quic")]
+    Accepted(Accepted),
     /// Go by another policy from now on.
     Reload {
         /// By which.
@@ -75,6 +80,8 @@ impl<S: Store> Shard<S> {
                     self.on_user_changed(&user);
                     done.send(()).ok();
                 }
+                #[cfg(feature = "quic")]
+                Command::Accepted(accepted) => self.insert_accepted(accepted),
                 Command::Verified { key, verified } => self.on_verified(key, verified),
                 Command::Reload { policy, done } => {
                     self.has_news = true;

@@ -198,13 +198,15 @@ impl Connection {
 
 /// A socket that was accepted.
 #[derive(Debug)]
-pub(super) struct Accepted {
-    pub(super) stream: ByteStream,
-    pub(super) listener: u16,
-    pub(super) peer: Peer,
+pub(crate) struct Accepted {
+    pub(crate) stream: ByteStream,
+    pub(crate) listener: u16,
+    pub(crate) peer: Peer,
     /// The certificate it has shown to what was in front of us.
-    pub(super) certificate: Option<Box<ClientCertificate>>,
-    pub(super) is_over_limit: bool,
+    pub(crate) certificate: Option<Box<ClientCertificate>>,
+    pub(crate) is_over_limit: bool,
+    /// When it began: the time for CONNECT runs from there.
+    pub(crate) since: Instant,
 }
 
 /// A connection on its way to its home shard, with everything read from it so far.

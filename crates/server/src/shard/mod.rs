@@ -47,6 +47,8 @@ use unsent::BufferPool;
 
 pub(crate) use accept::{Acceptor, Door, REFUSALS_MAX};
 pub(crate) use commands::Command;
+#[cfg(feature = "quic")]
+pub(crate) use connection::Accepted;
 pub(crate) use links::{Links, Mailbox};
 
 use crate::authentication::{Bans, Users, Verifiers};
@@ -85,6 +87,9 @@ pub(crate) struct Shared {
     pub(crate) commanders: OnceLock<Vec<mpsc::Sender<Command>>>,
     /// Alarms that hold as long as what they tell of.
     pub(crate) standing: Standing,
+    /// The endpoints of QUIC, if there are some.
+    #[cfg(feature = "quic")]
+    pub(crate) quic: OnceLock<crate::quic::Handle>,
 }
 
 impl Shared {
@@ -107,6 +112,8 @@ impl Shared {
             users: kept.users,
             commanders: OnceLock::new(),
             standing: Standing::default(),
+            #[cfg(feature = "quic")]
+            quic: OnceLock::new(),
         }
     }
 
@@ -117,7 +124,8 @@ impl Shared {
         let there = self.entered.get(usize::from(listener));
         let before_there = there.map_or(0, |there| there.fetch_add(1, Ordering::Relaxed));
         let max_there = of.map_or(usize::MAX, |of| of.connections_max);
-        if before_there >= max_there.saturating_add(REFUSALS_MAX) {
+        let is_full = |before: usize, max: usize| before >= max.saturating_add(REFUSALS_MAX);
+        if is_full(before_there, max_there) || is_full(before, self.settings.connections_max) {
             self.leave(listener);
             return None;
         }
@@ -125,10 +133,28 @@ impl Shared {
     }
 
     /// Counts the end of such a socket.
-    fn leave(&self, listener: u16) {
+    pub(crate) fn leave(&self, listener: u16) {
         self.connections.fetch_sub(1, Ordering::Relaxed);
         if let Some(there) = self.entered.get(usize::from(listener)) {
             there.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Gives a connection that was let in to a shard; `turn` goes round all of them.
+    #[cfg(feature = "quic")]
+    pub(crate) fn hand_over(&self, turn: usize, accepted: Accepted) {
+        let listener = accepted.listener;
+        let place = turn % self.mailboxes.len().max(1);
+        let commanders = self.commanders.get();
+        let commander = commanders.and_then(|all| all.get(place));
+        let is_sent = commander.is_some_and(|commander| {
+            let command = Command::Accepted(accepted);
+            commander.send(command).is_ok()
+        });
+        match self.mailboxes.get(place) {
+            Some(mailbox) if is_sent => mailbox.wake(),
+            // It has ended, and what was given to it is closed.
+            _ => self.leave(listener),
         }
     }
 
@@ -159,6 +185,10 @@ impl Shared {
     /// Asks all shards to stop.
     pub(crate) fn request_stop(&self) {
         self.is_stop_requested.store(true, Ordering::SeqCst);
+        #[cfg(feature = "quic")]
+        if let Some(quic) = self.quic.get() {
+            quic.stop();
+        }
         for mailbox in self.mailboxes.iter() {
             mailbox.wake();
         }

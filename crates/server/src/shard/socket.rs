@@ -82,7 +82,7 @@ impl Socket {
             })
         });
         let websocket = match transport {
-            Transport::Stream => None,
+            Transport::Stream | Transport::Quic => None,
             Transport::WebSocket => Some(Box::new(WebSocket::new())),
         };
         Ok(Self {

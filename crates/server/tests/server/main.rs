@@ -22,6 +22,8 @@ mod open_files;
 mod operating;
 mod own_rights;
 mod proxied;
+#[cfg(feature = "quic")]
+mod quic;
 mod reload_under_load;
 mod reloading;
 mod stopping;

@@ -1,0 +1,117 @@
+//! The bytes of one connection, between its QUIC stream and the socket that a shard serves.
+//!
+//! Owns: copying both ways, how either end learns that the other is gone. Does not own: what the bytes mean. Start
+//! reading at [`run`]. Invariants: nothing is read that the other side has no room for; nothing is kept while nothing
+//! moves; what the shard has said last reaches the Client before the connection is closed.
+
+use std::cell::RefCell;
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio::net::unix::{ReadHalf, WriteHalf};
+use tokio::time::timeout;
+
+use super::{NO_ERROR, RECEIVE_WINDOW_BYTES};
+
+/// Copies until one side has ended, and closes the connection.
+pub(super) async fn run(
+    connection: Connection,
+    (mut writer, mut reader): (SendStream, RecvStream),
+    mut shard: UnixStream,
+) {
+    let (from_shard, mut to_shard) = shard.split();
+    tokio::select! {
+        () = receive(&connection, &mut reader, &mut to_shard) => {}
+        () = vanished(&connection) => {}
+        () = send(&connection, &from_shard, &mut writer) => {}
+    }
+    // The shard sees the end of its socket when this side of it is dropped.
+    connection.close(NO_ERROR, b"");
+}
+
+/// What the Client says, until it is gone. Bytes that came before the end of its connection are handed on first: among
+/// them may be a DISCONNECT.
+async fn receive(connection: &Connection, reader: &mut RecvStream, to_shard: &mut WriteHalf<'_>) {
+    loop {
+        match reader.read_chunk(CHUNK_BYTES_MAX, true).await {
+            Ok(Some(chunk)) => {
+                if to_shard.write_all(&chunk.bytes).await.is_err() {
+                    // The shard has closed. What it said before may still be on its way.
+                    reader.stop(NO_ERROR).ok();
+                    return std::future::pending().await;
+                }
+            }
+            Ok(None) => {
+                // The Client has said everything, and may still listen.
+                to_shard.shutdown().await.ok();
+                connection.closed().await;
+                return;
+            }
+            // It has given the stream up, or is gone.
+            Err(_) => return,
+        }
+    }
+}
+
+/// Waits until the Client is gone without a word. The shard is told so at once, also while it takes nothing.
+async fn vanished(connection: &Connection) {
+    match connection.closed().await {
+        // What was said before still counts.
+        ConnectionError::ApplicationClosed(_) | ConnectionError::ConnectionClosed(_) => {
+            std::future::pending::<()>().await;
+        }
+        _ => {}
+    }
+}
+
+/// What the shard says, until it has said everything and the Client has it, or cannot have it any more.
+async fn send(connection: &Connection, from_shard: &ReadHalf<'_>, writer: &mut SendStream) {
+    let mut is_answered = false;
+    loop {
+        let bytes = match next(from_shard).await {
+            Some(bytes) if !bytes.is_empty() => bytes,
+            _ => break,
+        };
+        if !std::mem::replace(&mut is_answered, true) {
+            // From here on the limits of the shard hold.
+            connection.set_receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES));
+        }
+        if writer.write_chunk(bytes).await.is_err() {
+            return;
+        }
+    }
+    if writer.finish().is_ok() {
+        // Until all of it is acknowledged.
+        timeout(FAREWELL_MAX, writer.stopped()).await.ok();
+    }
+}
+
+/// The next bytes of the shard, none at the end.
+async fn next(from_shard: &ReadHalf<'_>) -> Option<Bytes> {
+    loop {
+        from_shard.readable().await.ok()?;
+        let read = SCRATCH.with_borrow_mut(|scratch| {
+            let read = from_shard.try_read(scratch);
+            read.map(|len| Bytes::copy_from_slice(scratch.get(..len).unwrap_or_default()))
+        });
+        match read {
+            Ok(bytes) => return Some(bytes),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+thread_local! {
+    /// One of each thread, so that a connection has none while it is idle.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; CHUNK_BYTES_MAX].into_boxed_slice());
+}
+
+/// Bytes that are handed on at once.
+const CHUNK_BYTES_MAX: usize = 64 * 1024;
+/// How long a Client may take to acknowledge the last words.
+const FAREWELL_MAX: Duration = Duration::from_secs(2);
