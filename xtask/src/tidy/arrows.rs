@@ -142,6 +142,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "killtest",
         &["vencejo-proto", "vencejo-server", "vencejo-store"],
     ),
+    ("siege", &[]),
     ("xtask", &[]),
     // Real clients against the real broker: only its tests use ours.
     ("interop", &[]),
