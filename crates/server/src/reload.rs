@@ -12,7 +12,7 @@ use rustls::ServerConfig;
 
 use crate::authentication::{
     Anonymous, AnonymousPolicy, Authentication, AuthenticationError, Authenticator, BanLimits,
-    Certificates, Challenge, Passwords, Tokens, Users, read_password_file,
+    Certificates, Challenge, Http, Passwords, Tokens, Users, read_password_file,
 };
 use crate::authorization::{self, AuthorizationError};
 use crate::config::{
@@ -86,6 +86,7 @@ impl Policy {
         let has_users = config.authentication.password_file.is_some()
             || config.authentication.tokens.is_some()
             || config.authentication.certificate_user.is_some()
+            || config.authentication.http.is_some()
             || users.is_some_and(|users| users.has_file());
         let rules = |has_users| {
             let rules = authorization::rules(config, has_users);
@@ -168,7 +169,7 @@ impl ListenerPolicy {
 fn authenticators(
     config: &Config,
     users: Option<&Arc<Users>>,
-    _outbound: &Outbound,
+    outbound: &Outbound,
 ) -> Result<Authentication, AuthenticationError> {
     let wanted = &config.authentication;
     let file = wanted.password_file.as_deref();
@@ -188,7 +189,12 @@ fn authenticators(
         authenticators.push(Arc::new(by_password));
     }
     authenticators.push(Arc::clone(&passwords) as Arc<dyn Authenticator>);
-    let has_names = wanted.tokens.is_some() || wanted.certificate_user.is_some();
+    if let Some(http) = &wanted.http {
+        let waiting_max = config.bounds.logins_waiting_max;
+        authenticators.push(Arc::new(Http::new(http, waiting_max, outbound)?));
+    }
+    let has_names =
+        wanted.tokens.is_some() || wanted.certificate_user.is_some() || wanted.http.is_some();
     let anonymous = Anonymous::beside(wanted.anonymous, passwords, has_names);
     authenticators.push(Arc::new(anonymous));
     Ok(Authentication::new(authenticators))

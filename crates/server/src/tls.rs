@@ -16,7 +16,7 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKey
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use crate::config::{CertificateFiles, ClientCertificates, TlsConfig, TlsVersion, Transport};
 
@@ -71,6 +71,53 @@ pub(crate) fn load(config: &TlsConfig, transport: Transport) -> Result<ServerCon
     // What is known of a Client travels with it, so that one that comes again costs less, and nothing here.
     server.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(other)?;
     Ok(server)
+}
+
+/// What another machine is asked by: judged by the certificates in `ca`, or by those that the system trusts, and
+/// shown `certificate`. Where nothing is asked by TLS (`is_needed`), nobody is trusted.
+/// # Errors
+/// A file cannot be read, or what is in it cannot be used; or there is nothing to judge by.
+pub(crate) fn client(
+    ca: Option<&Path>,
+    certificate: Option<&CertificateFiles>,
+    is_needed: bool,
+) -> Result<ClientConfig, TlsError> {
+    let other = |error: rustls::Error| TlsError::Other(error.to_string());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut roots = RootCertStore::empty();
+    match ca {
+        Some(path) => {
+            for certificate in certificates(path)? {
+                roots.add(certificate).map_err(|error| TlsError::Content {
+                    path: path.to_owned(),
+                    reason: error.to_string(),
+                })?;
+            }
+        }
+        // What cannot be read among the system's is not ours to mend; none at all is.
+        None if is_needed => {
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        }
+        None => {}
+    }
+    if is_needed && roots.is_empty() {
+        let text = "this system trusts no certificates: name those to judge by as ca";
+        return Err(TlsError::Other(text.to_owned()));
+    }
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(rustls::DEFAULT_VERSIONS)
+        .map_err(other)?
+        .with_root_certificates(roots);
+    let Some(CertificateFiles { certificate, key }) = certificate else {
+        return Ok(builder.with_no_client_auth());
+    };
+    let chain = certificates(certificate)?;
+    let private = PrivateKeyDer::from_pem_file(key).map_err(|error| of_pem(key, "key", error))?;
+    let built = builder.with_client_auth_cert(chain, private);
+    built.map_err(|error| TlsError::Content {
+        path: key.clone(),
+        reason: format!("does not go with {}: {error}", certificate.display()),
+    })
 }
 
 fn client_verifier(

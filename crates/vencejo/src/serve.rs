@@ -592,6 +592,8 @@ mod tests {
         config.storage.disk_low_bytes = None;
         config.stop = defaults.stop.clone();
         assert_eq!(config, defaults);
+        let http = parsed.next().unwrap().authentication.http.unwrap();
+        assert_eq!(http.asks, config::AskConfig::default());
         let authorization = parsed.next().unwrap().authorization.unwrap();
         assert_eq!(authorization.rules.len(), 3);
         assert!(authorization.rules[1].is_first);

@@ -7,6 +7,8 @@
 use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
 
+use crate::outbound::HttpError;
+
 /// Why a file that authentication rests on cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthenticationError {
@@ -28,6 +30,15 @@ pub enum AuthenticationError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A service cannot be asked by HTTP.
+    #[error("authentication.http: {0}")]
+    Http(HttpError),
+}
+
+impl From<HttpError> for AuthenticationError {
+    fn from(error: HttpError) -> Self {
+        Self::Http(error)
+    }
 }
 
 impl AuthenticationError {

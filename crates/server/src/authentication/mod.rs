@@ -12,6 +12,7 @@ mod certificates;
 mod challenge;
 mod error;
 mod fair_queue;
+mod http;
 mod identity;
 mod passwords;
 mod ticket;
@@ -43,6 +44,7 @@ use crate::peer::Peer;
 
 pub(crate) use bans::Bans;
 pub(crate) use fair_queue::FairQueue;
+pub(crate) use http::Http;
 pub(crate) use passwords::USERS_FILE;
 pub(crate) use ticket::{Stub, Ticket};
 pub(crate) use verifiers::{Job, Verifiers};

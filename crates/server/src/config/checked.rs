@@ -13,6 +13,7 @@ use proto::Qos;
 use toml::Spanned;
 
 use super::authorization::AuthorizationConfig;
+use super::http::{self, HttpConfig};
 use super::listeners::{self, ListenerConfig};
 use super::raw::{
     RawAnonymous, RawAuthentication, RawCertificateUser, RawConfig, RawDuration, RawLimits,
@@ -101,6 +102,8 @@ pub struct AuthenticationConfig {
     pub certificate_user: Option<CertificateUser>,
     /// Which JSON Web Tokens let a Client in. Default: none.
     pub tokens: Option<TokenConfig>,
+    /// A service that is asked by HTTP about whom none of the users here is. Default: none.
+    pub http: Option<HttpConfig>,
     /// Who is not listened to for a while.
     pub bans: BanLimits,
     /// Whether there is the Authentication Method `VENCEJO-TEST`. Default: no.
@@ -115,6 +118,7 @@ impl Default for AuthenticationConfig {
             password_cache: Duration::from_secs(600),
             certificate_user: None,
             tokens: None,
+            http: None,
             bans: BanLimits::default(),
             test_method: false,
         }
@@ -221,6 +225,7 @@ fn check_authentication(raw: RawAuthentication) -> Result<AuthenticationConfig, 
         RawCertificateUser::Uri => CertificateUser::Uri,
     });
     authentication.tokens = raw.tokens.map(tokens::check).transpose()?;
+    authentication.http = raw.http.map(http::check).transpose()?;
     let bans = &mut authentication.bans;
     set(&mut bans.failures_max, raw.failures_max);
     set(

@@ -7,6 +7,7 @@ mod asking;
 mod authorization;
 mod checked;
 mod error;
+mod http;
 mod listeners;
 mod quic;
 mod raw;
@@ -19,6 +20,7 @@ pub use asking::{AskConfig, OnError};
 pub use authorization::AuthorizationConfig;
 pub use checked::{AuthenticationConfig, Config, ServerBounds, StopConfig};
 pub use error::{ConfigError, Problem};
+pub use http::HttpConfig;
 pub use listeners::{
     Address, CertificateFiles, ClientCertificates, FileAccess, ListenerConfig, Proxies, TlsConfig,
     TlsVersion, Transport, Versions,
@@ -309,6 +311,70 @@ mod tests {
             (
                 "tokens = { key = \"k\", algorithms = [\"HS256\"], rights_claim = \"\" }",
                 "2:62: rights_claim must name a claim",
+            ),
+        ];
+        for (text, expected) in cases {
+            let said = error(&format!("[authentication]\n{text}"));
+            assert!(said.contains(expected), "{text}: {said}");
+        }
+    }
+
+    #[test]
+    fn wrong_value_of_a_service_by_http_is_pointed_at() {
+        let cases = [
+            ("http = {}", "missing field `url`"),
+            (
+                "http = { url = \"auth.example\" }",
+                "2:16: wanted a URL like",
+            ),
+            ("http = { url = \"ftp://a\" }", "2:16: wanted a URL like"),
+            (
+                "http = { url = \"https://me:secret@a/\" }",
+                "do not belong in a URL",
+            ),
+            (
+                "http = { url = \"http://auth.example/\" }",
+                "2:16: passwords would travel in plain text",
+            ),
+            (
+                "http = { url = \"http://127.0.0.1.example/\" }",
+                "passwords would travel in plain text",
+            ),
+            (
+                "http = { url = \"https://a\", headers = { \"a b\" = \"c\" } }",
+                "this is no name of a header",
+            ),
+            (
+                "http = { url = \"https://a\", headers = { Host = \"c\" } }",
+                "2:41: this header is ours to set",
+            ),
+            (
+                "http = { url = \"https://a\", headers = { X = \"a\\nb\" } }",
+                "2:45: a header cannot hold this",
+            ),
+            (
+                "http = { url = \"https://a\", key = \"k\" }",
+                "a certificate needs its key",
+            ),
+            (
+                "http = { url = \"https://a\", timeout = 0 }",
+                "2:39: timeout must be from 10ms",
+            ),
+            (
+                "http = { url = \"https://a\", at_once = 0 }",
+                "2:39: at_once must be from 1",
+            ),
+            (
+                "http = { url = \"https://a\", on_error = \"allow\" }",
+                "unknown word `allow`",
+            ),
+            (
+                "http = { url = \"https://a\", cache = { allow = \"2d\" } }",
+                "2:47: allow must be from",
+            ),
+            (
+                "http = { url = \"https://a\", breaker = { pause = 0 } }",
+                "2:49: pause must be from",
             ),
         ];
         for (text, expected) in cases {

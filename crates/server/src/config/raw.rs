@@ -126,7 +126,51 @@ pub(super) struct RawAuthentication {
     pub(super) failures_window: Option<Spanned<RawDuration>>,
     pub(super) ban: Option<Spanned<RawDuration>>,
     pub(super) tokens: Option<Spanned<RawTokens>>,
+    pub(super) http: Option<Spanned<RawHttp>>,
     pub(super) test_method: bool,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawHttp {
+    pub(super) url: Spanned<String>,
+    #[serde(default)]
+    pub(super) headers: BTreeMap<Spanned<String>, Spanned<String>>,
+    pub(super) bearer_file: Option<PathBuf>,
+    pub(super) ca: Option<PathBuf>,
+    pub(super) certificate: Option<PathBuf>,
+    pub(super) key: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) insecure: bool,
+    pub(super) timeout: Option<Spanned<RawDuration>>,
+    pub(super) at_once: Option<Spanned<usize>>,
+    pub(super) on_error: Option<RawOnError>,
+    pub(super) cache: Option<RawAnswerCache>,
+    pub(super) breaker: Option<RawBreaker>,
+}
+
+#[derive(Clone, Copy, Debug, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawOnError {
+    Deny,
+    Next,
+}
+
+/// How long answers are good.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawAnswerCache {
+    pub(super) allow: Option<Spanned<RawDuration>>,
+    pub(super) deny: Option<Spanned<RawDuration>>,
+    pub(super) entries: Option<Spanned<usize>>,
+}
+
+/// When another machine is left in peace, and for how long.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RawBreaker {
+    pub(super) failures: Option<u32>,
+    pub(super) pause: Option<Spanned<RawDuration>>,
 }
 
 #[derive(Clone, Copy, Debug, serde::Deserialize)]

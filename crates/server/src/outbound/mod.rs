@@ -8,6 +8,7 @@
 mod back_end;
 mod breaker;
 mod cache;
+mod http;
 mod lane;
 
 use std::collections::BTreeMap;
@@ -18,9 +19,11 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Handle, Runtime};
 
 pub use back_end::{Answer, AskError, BackEnd, Kept, QuestionKey};
+pub use http::HttpError;
 
 use crate::peer::Origin;
 
+pub(crate) use http::{HttpAnswer, HttpClient};
 pub(crate) use lane::{Errand, Lane, Question, Unmet};
 
 /// Where questions of one Server are asked. The threads begin with the first one.

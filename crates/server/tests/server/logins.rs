@@ -187,7 +187,7 @@ fn time_to_connect_runs_while_a_client_is_parked_and_one_that_is_gone_is_not_ver
 }
 
 /// CONNECT of 5.0 with Clean Start and what is proven with.
-fn login(client_id: &str, user: Option<&str>, password: Option<&str>) -> Vec<u8> {
+pub(crate) fn login(client_id: &str, user: Option<&str>, password: Option<&str>) -> Vec<u8> {
     let flag = |part: Option<&str>, flag: u8| part.map_or(0, |_| flag);
     let flags = 0x02 | flag(user, 0x80) | flag(password, 0x40);
     let more: Vec<u8> = [user, password]
@@ -199,7 +199,7 @@ fn login(client_id: &str, user: Option<&str>, password: Option<&str>) -> Vec<u8>
 }
 
 /// The Reason Code in the CONNACK to a login.
-fn answer(server: &Server, user: Option<&str>, password: Option<&str>) -> u8 {
+pub(crate) fn answer(server: &Server, user: Option<&str>, password: Option<&str>) -> u8 {
     let mut client = Raw::open(server.listeners()[0]);
     client.say(&login("client", user, password));
     client.hear()[3]
