@@ -37,6 +37,12 @@ address = "127.0.0.1:0"
 name = "secure-web"
 transport = "websocket"
 tls = {{ certificate = "{tls}/server.pem", key = "{tls}/server.key" }}
+
+[[listeners]]
+address = "127.0.0.1:0"
+name = "quic"
+transport = "quic"
+tls = {{ certificate = "{tls}/server.pem", key = "{tls}/server.key" }}
 """
 CONFIGURATION_MOSQUITTO = """listener {port} 127.0.0.1
 allow_anonymous true
@@ -50,8 +56,8 @@ max_inflight_messages 0
 class Broker:
     """One broker process of ours: started, watched for its port, stopped by its process id."""
 
-    def __init__(self, command, directory):
-        self.log = pathlib.Path(directory) / "broker.log"
+    def __init__(self, command, directory, log="broker.log"):
+        self.log = pathlib.Path(directory) / log
         self.lines = []
         self.changed = threading.Condition()
         self.process = subprocess.Popen(
@@ -122,8 +128,15 @@ def start_vencejo_secured(program, directory, shards):
     command = [str(program), "serve", "-c", str(configuration), "--shards", str(shards)]
     broker = Broker([*command, "--data", str(pathlib.Path(directory) / "data")], directory)
     return broker, {"cafile": str(tls / "ca.pem")} | {
-        name: broker.port(scheme) for name, scheme in (("tcp", "mqtt"), ("tls", "mqtts"), ("ws", "ws"), ("wss", "wss"))
+        name: broker.port(scheme)
+        for name, scheme in (("tcp", "mqtt"), ("tls", "mqtts"), ("ws", "ws"), ("wss", "wss"), ("udp", "quic"))
     }
+
+
+def start_quic_relay(python, ports, directory):
+    """What carries TCP over QUIC to the broker with these ports; `port("tcp")` is where it takes TCP."""
+    command = [python, str(pathlib.Path(__file__).resolve().parent / "quic_relay.py"), str(ports["udp"]), ports["cafile"]]
+    return Broker(command, directory, "relay.log")
 
 
 def start_mosquitto(directory, prefix=(), more=""):
