@@ -154,6 +154,10 @@ impl Driver {
                     }
                     Ok(Some(_)) => return Err(ConnectError::AuthenticationExchange),
                     Ok(None) => (Err(()), 0),
+                    // It has answered our CONNECT by an alert.
+                    Err(_) if self.input.starts_with(&TLS_ALERT) => {
+                        return Err(ConnectError::SpeaksTls);
+                    }
                     Err(error) => return Err(self.refuse_server(error).await),
                 }
             };
@@ -615,6 +619,8 @@ async fn write_out(writer: &mut Writer, bytes: &[u8]) -> io::Result<()> {
     writer.flush().await
 }
 
+/// How an alert of TLS begins: RFC 8446, section 5.1.
+const TLS_ALERT: [u8; 2] = [0x15, 3];
 /// Messages the application has not taken that are kept while it waits for an answer.
 const UNDELIVERED_MAX: usize = 1024;
 /// The same in bytes of their payloads.

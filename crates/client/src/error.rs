@@ -25,6 +25,9 @@ pub enum ConnectError {
     /// The connection cannot be secured.
     #[error("{0}")]
     Tls(TlsError),
+    /// The Server wants TLS, and was asked in the clear.
+    #[error("the server speaks TLS there")]
+    SpeaksTls,
     /// Nobody answered in time.
     #[error("nobody answered in time")]
     Timeout,

@@ -46,6 +46,8 @@ pub(crate) struct ListenerPolicy {
     #[cfg(feature = "quic")]
     pub(crate) quic: Option<crate::quic::Terms>,
     pub(crate) transport: Transport,
+    /// Whether the first bytes say what carries packets.
+    pub(crate) sniffs: bool,
     /// From where Clients are let in without proof, if not as the Server says.
     pub(crate) anonymous: Option<AnonymousPolicy>,
     pub(crate) versions: Versions,
@@ -135,11 +137,12 @@ impl ListenerPolicy {
             source,
         };
         let tls = config.tls.as_ref();
-        let tls = tls.map(|tls| tls::load(tls, config.transport)).transpose();
+        let (transport, sniffs) = (config.transport, config.sniff);
+        let tls = tls.map(|tls| tls::load(tls, transport, sniffs)).transpose();
         let tls = tls.map_err(failed)?;
         #[cfg(feature = "quic")]
         let (tls, quic) = match tls {
-            Some(tls) if config.transport == Transport::Quic => {
+            Some(tls) if transport == Transport::Quic => {
                 let terms = crate::quic::Terms::new(tls, config.quic);
                 (None, Some(terms.map_err(failed)?))
             }
@@ -151,6 +154,7 @@ impl ListenerPolicy {
             #[cfg(feature = "quic")]
             quic,
             transport: config.transport,
+            sniffs: config.sniff,
             anonymous: config.anonymous,
             versions: config.versions,
             connections_max: config.connections_max.unwrap_or(usize::MAX),

@@ -336,6 +336,8 @@ impl Server {
         config.storage.log();
         for (address, of) in self.addresses.iter().zip(&config.listeners) {
             let protocol = match (of.transport, of.tls.is_some()) {
+                (_, false) if of.sniff => "MQTT or WebSocket",
+                (_, true) if of.sniff => "MQTT or WebSocket, with TLS or without",
                 (Transport::Stream, false) if address.network().is_none() => "MQTT",
                 (Transport::Stream, false) => "TCP",
                 (Transport::Stream, true) => "TLS",

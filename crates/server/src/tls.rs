@@ -44,10 +44,15 @@ pub enum TlsError {
     Other(String),
 }
 
-/// Reads everything that `config` names, for a listener that speaks `transport` inside. QUIC has TLS 1.3 only.
+/// Reads everything that `config` names, for a listener that speaks `transport` inside, or both where it `sniffs`.
+/// QUIC has TLS 1.3 only.
 /// # Errors
 /// A file cannot be read, or what is in it cannot be used.
-pub(crate) fn load(config: &TlsConfig, transport: Transport) -> Result<ServerConfig, TlsError> {
+pub(crate) fn load(
+    config: &TlsConfig,
+    transport: Transport,
+    sniffs: bool,
+) -> Result<ServerConfig, TlsError> {
     let other = |error: rustls::Error| TlsError::Other(error.to_string());
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let versions: &[&SupportedProtocolVersion] = match config.min_version {
@@ -65,6 +70,7 @@ pub(crate) fn load(config: &TlsConfig, transport: Transport) -> Result<ServerCon
     let shown: Result<_, _> = shown.map(|files| Shown::load(files, &provider)).collect();
     let mut server = builder.with_cert_resolver(Arc::new(Certificates(shown?)));
     server.alpn_protocols = match transport {
+        _ if sniffs => vec![ALPN.to_vec(), ALPN_HTTP.to_vec()],
         Transport::Stream | Transport::Quic => vec![ALPN.to_vec()],
         Transport::WebSocket => vec![ALPN_HTTP.to_vec()],
     };

@@ -269,6 +269,8 @@ fn url(address: &Address, of: &ListenerConfig) -> String {
         return address.to_string();
     }
     match (of.transport, of.tls.is_some()) {
+        (_, false) if of.sniff => format!("mqtt, ws://{address}"),
+        (_, true) if of.sniff => format!("mqtt, mqtts, ws, wss://{address}"),
         (Transport::Stream, false) => format!("mqtt://{address}"),
         (Transport::Stream, true) => format!("mqtts://{address}"),
         (Transport::WebSocket, false) => format!("ws://{address}/mqtt"),
@@ -572,6 +574,8 @@ mod tests {
         let quic = parsed.next().unwrap().listeners;
         assert_eq!(url(&quic[0].address, &quic[0]), "quic://127.0.0.1:14567");
         assert_eq!(quic[0].quic, QuicConfig::default());
+        let all = parsed.next().unwrap().listeners;
+        assert!(all[0].sniff && all[0].tls.is_some());
         let local = parsed.next().unwrap().listeners;
         assert_eq!(
             url(&local[0].address, &local[0]),

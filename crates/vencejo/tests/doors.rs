@@ -4,7 +4,8 @@
 //! [`Served`]. Invariant: every wait has a deadline, every process ends with its test.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
@@ -310,4 +311,106 @@ fn a_socket_that_is_not_there_or_does_not_listen_starts_nothing() {
         assert_eq!(failed.status.code(), Some(78), "{expected}: {said}");
         assert!(said.contains(expected), "{expected}: {said}");
     }
+}
+
+const ONE_OF_EACH: &str = r#"
+[[listeners]]
+address = "127.0.0.1:0"
+[[listeners]]
+address = "127.0.0.1:0"
+tls = { certificate = "tls/server.pem", key = "tls/server.key" }
+[[listeners]]
+address = "127.0.0.1:0"
+transport = "websocket"
+[[listeners]]
+address = "127.0.0.1:0"
+sniff = true
+[[listeners]]
+address = "127.0.0.1:0"
+proxy = ["127.0.0.1"]
+"#;
+
+/// A server with a listener of each kind, and their addresses.
+fn start_one_of_each(folder: &TempFolder) -> (Running, [String; 5]) {
+    let made = vencejo(&["tls", "init"]).current_dir(&folder.0).output();
+    assert!(made.expect("the tool runs").status.success());
+    let config = folder.write("vencejo.toml", ONE_OF_EACH);
+    let mut command = serve(&config);
+    let log = fs::File::create(folder.path("log")).expect("is made");
+    command.stderr(log).current_dir(&folder.0);
+    let mut server = Running::start(command);
+    let schemes = ["mqtt://", "mqtts://", "ws://", "mqtt, ws://", "mqtt://"];
+    let addresses = schemes.map(|scheme| {
+        let line = server.line_with(scheme);
+        let (_, address) = line.split_once("://").expect("a URL");
+        let address = address.split(['/', ' ']).next();
+        address.unwrap_or_default().to_owned()
+    });
+    (server, addresses)
+}
+
+const CONNECT: &[u8] = b"\x10\x0C\0\x04MQTT\x04\x02\0\0\0\0";
+const HANDSHAKE: &[u8] = b"\x16\x03\x01\x02\0\x01\0\x01\xFC\x03\x03";
+
+/// Which listener, what it is told, and what the log says.
+const WRONG: [(usize, &[u8], &str); 6] = [
+    (
+        0,
+        HANDSHAKE,
+        "this listener speaks MQTT; the Client began with a handshake of TLS",
+    ),
+    (
+        1,
+        CONNECT,
+        "this listener speaks TLS; the Client began with a CONNECT in the clear",
+    ),
+    (
+        1,
+        b"GET /mqtt HTTP/1.1\r\n",
+        "this listener speaks TLS; the Client began with a request of HTTP in the clear",
+    ),
+    (
+        2,
+        CONNECT,
+        "this listener speaks WebSocket; the Client began with a CONNECT",
+    ),
+    (
+        3,
+        b"SSH-2.0-OpenSSH_9.2p1\r\n",
+        "the Client began with \"SSH-2.0-Open\"",
+    ),
+    (4, CONNECT, "the header of the PROXY protocol is wrong"),
+];
+
+/// What an operator reads when a Client knocks at the wrong door.
+#[test]
+fn the_log_says_what_a_client_began_with() {
+    let folder = TempFolder::new("wrong-door");
+    let (_server, addresses) = start_one_of_each(&folder);
+    for (listener, bytes, expected) in WRONG {
+        let mut client = TcpStream::connect(&addresses[listener]).expect("it listens");
+        client.write_all(bytes).expect("is read");
+        client.set_read_timeout(Some(DEADLINE)).expect("an option");
+        // Until the server closes: then the log has it.
+        let mut said = Vec::new();
+        client.read_to_end(&mut said).ok();
+        let log = fs::read_to_string(folder.path("log")).expect("is there");
+        assert!(log.contains(expected), "{expected}: {log}");
+    }
+}
+
+/// Who asks a port with TLS in the clear is told so, and the other way round.
+#[test]
+fn the_tools_say_that_tls_is_there_or_is_not() {
+    let folder = TempFolder::new("wrong-tool");
+    let (_server, addresses) = start_one_of_each(&folder);
+    let (_, plain) = addresses[0].split_once(':').expect("a port");
+    let (_, secure) = addresses[1].split_once(':').expect("a port");
+    let in_the_clear = output(vencejo(&["pub", "-p", secure, "-t", "a", "-m", "b"]));
+    let said = text(&in_the_clear.stderr);
+    assert!(said.contains("the server speaks TLS there"), "{said}");
+    let mut command = vencejo(&["pub", "-p", plain, "-t", "a", "-m", "b", "--cafile"]);
+    command.arg(folder.path("tls/ca.pem"));
+    let said = text(&output(command).stderr);
+    assert!(said.contains("does it speak TLS at that port?"), "{said}");
 }

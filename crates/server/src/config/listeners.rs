@@ -35,6 +35,9 @@ pub struct ListenerConfig {
     pub tls: Option<TlsConfig>,
     /// What carries packets. Default: `stream`.
     pub transport: Transport,
+    /// Whether each connection says by its first bytes whether it speaks MQTT, WebSocket, or either inside of TLS
+    /// (if there is a certificate). Default: no.
+    pub sniff: bool,
     /// From where Clients are let in without proof here. Default: as `[authentication]` has it.
     pub anonymous: Option<AnonymousPolicy>,
     /// Which versions of MQTT are spoken here. Default: all.
@@ -250,6 +253,7 @@ impl From<SocketAddr> for ListenerConfig {
             file: FileAccess::default(),
             tls: None,
             transport: Transport::default(),
+            sniff: false,
             anonymous: None,
             versions: Versions::ALL,
             connections_max: None,
@@ -310,15 +314,18 @@ pub(super) fn check(raw: Spanned<Vec<RawListener>>) -> Result<Vec<ListenerConfig
         if listeners.iter().any(|other| other.name == name) && !address.is_any() {
             return Err(fault(format!("two listeners have the name {name:?}")));
         }
+        let tls = listener.tls.map(check_tls).transpose()?;
+        let has_transport = listener.transport.is_some();
         listeners.push(ListenerConfig {
             name,
+            sniff: check_sniff(listener.sniff, tls.as_ref(), has_transport)?,
             file: check_file(&address, listener.mode, listener.owner, listener.group)?,
             proxy: listener
                 .proxy
                 .map(|proxy| check_proxy(&address, proxy))
                 .transpose()?,
             address,
-            tls: listener.tls.map(check_tls).transpose()?,
+            tls,
             transport,
             quic: quic::check(listener.quic, is_quic)?,
             anonymous: listener.anonymous.map(anonymous_policy),
@@ -335,6 +342,27 @@ pub(super) fn check(raw: Spanned<Vec<RawListener>>) -> Result<Vec<ListenerConfig
         return Err(fault("at least one listener is needed".to_owned()));
     }
     Ok(listeners)
+}
+
+fn check_sniff(
+    raw: Option<Spanned<bool>>,
+    tls: Option<&TlsConfig>,
+    has_transport: bool,
+) -> Result<bool, Fault> {
+    let Some(raw) = raw.filter(|raw| *raw.get_ref()) else {
+        return Ok(false);
+    };
+    let message = if has_transport {
+        "sniff finds the transport out: leave it out"
+    } else if tls.is_some_and(|tls| tls.client_certificates == ClientCertificates::Required) {
+        "sniff lets clients in without TLS, so that a certificate can be \"optional\" only"
+    } else {
+        return Ok(true);
+    };
+    Err(Fault {
+        span: Some(raw.span()),
+        message: message.to_owned(),
+    })
 }
 
 fn check_activation(name: Spanned<String>) -> Result<String, Fault> {

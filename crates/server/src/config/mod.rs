@@ -401,6 +401,14 @@ mod tests {
             ("group = \"mqtt\"", "3:9: mode, owner and group are for"),
             ("activation = \"mqtt\"", "3:14: activation takes the place"),
             (
+                "sniff = true\ntransport = \"stream\"",
+                "3:9: sniff finds the transport out",
+            ),
+            (
+                "sniff = true\ntls = { certificate = \"a\", key = \"b\", client_ca = \"c\" }",
+                "3:9: sniff lets clients in without TLS",
+            ),
+            (
                 "proxy = [\"10.0.0.0/33\"]",
                 "3:10: proxy: wanted an address",
             ),
@@ -566,6 +574,7 @@ mod tests {
         };
         assert_eq!(listeners[2].file, file);
         assert_eq!(listeners[2].proxy, Some(Proxies::Unix));
+        assert!(listeners[3].sniff);
         assert_eq!(listeners[3].address, Address::Inherited("mqtt".to_owned()));
         assert_eq!(listeners[4].transport, Transport::Quic);
         let quic = QuicConfig {

@@ -44,6 +44,7 @@ pub(super) struct RawListener {
     pub(super) group: Option<Spanned<RawOwner>>,
     pub(super) activation: Option<Spanned<String>>,
     pub(super) quic: Option<Spanned<RawQuic>>,
+    pub(super) sniff: Option<Spanned<bool>>,
 }
 
 /// The name or the number of a user or a group.

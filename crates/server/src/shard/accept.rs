@@ -191,7 +191,8 @@ impl<S: Store> Shard<S> {
         let tls = of.and_then(|of| of.tls.as_ref());
         let is_proxied = of.is_some_and(|of| of.proxies.is_some());
         let transport = of.map(|of| of.transport).unwrap_or_default();
-        let socket = match Socket::new(stream, is_proxied, tls, transport) {
+        let sniffs = of.is_some_and(|of| of.sniffs);
+        let socket = match Socket::new(stream, is_proxied, tls, transport, sniffs) {
             Ok(socket) => socket.shown_before(certificate),
             Err(error) => {
                 tracing::error!(%peer, %error, "a connection cannot be secured");

@@ -16,6 +16,7 @@ use proto::packet::{Ack, Disconnect, ReasonCode};
 use store::Store;
 
 use super::Shard;
+use super::beginning::Fault;
 use super::connection::{Connection, Stage, find_mut, index_of, printable};
 use super::unsent::Written;
 
@@ -291,14 +292,18 @@ impl<S: Store> Shard<S> {
         // What TLS or WebSocket has to say to that, if it was not said before.
         let is_owed =
             connection.is_open() && (is_fault || error.is_none() && connection.socket.is_pending());
+        let fault = error.and_then(Fault::in_error);
         match error {
-            Some(error) if is_handshaking => {
+            Some(error) if is_handshaking && fault.is_none() => {
                 tracing::warn!(%peer, %error, "TLS handshake failed");
             }
-            Some(error) if is_fault => {
+            Some(error) if is_fault && fault.is_none() => {
                 tracing::warn!(%peer, client_id, %error, "a rule of TLS or WebSocket is broken");
             }
-            Some(error) => tracing::info!(%peer, client_id, %error, "connection lost"),
+            Some(error) => match fault {
+                Some(fault) => fault.log(peer),
+                None => tracing::info!(%peer, client_id, %error, "connection lost"),
+            },
             None => tracing::info!(%peer, client_id, "connection ended by the peer"),
         }
         self.forget(key);

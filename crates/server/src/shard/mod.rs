@@ -7,6 +7,7 @@
 
 mod accept;
 mod admit;
+mod beginning;
 mod commands;
 mod connection;
 mod deadlines;

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 
 use ppp::{PartialResult, v1, v2};
 
+use super::beginning::Fault;
 use crate::byte_stream::ByteStream;
 
 /// What a header says.
@@ -33,8 +34,8 @@ pub(super) fn take(stream: &mut ByteStream) -> io::Result<Source> {
         Ok(Some(found)) => found,
         // What has still to come brings an event.
         Ok(None) if len < HEADER_BYTES_MAX => return Err(ErrorKind::WouldBlock.into()),
-        Ok(None) => return Err(fault("it is too long")),
-        Err(what) => return Err(fault(what)),
+        Ok(None) => return Err(Fault::Proxy("it is too long").into()),
+        Err(what) => return Err(Fault::Proxy(what).into()),
     };
     let header = bytes.get_mut(..header_len).unwrap_or_default();
     stream.read_exact(header)?;
@@ -99,13 +100,6 @@ fn parse_v2(bytes: &[u8]) -> Result<Option<(Source, usize)>, &'static str> {
         }
     };
     Ok(Some((Source::Client(source), len)))
-}
-
-fn fault(what: &str) -> io::Error {
-    io::Error::new(
-        ErrorKind::InvalidData,
-        format!("the header of the proxy: {what}"),
-    )
 }
 
 /// The longest line of version 1, with its end.

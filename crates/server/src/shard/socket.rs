@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use rustls::{ServerConfig, ServerConnection};
 
+use super::beginning::{self, Expected, Fault, Kind, TOLD_BY_BYTES};
 use super::proxied::{self, Source};
 use super::unsent::Written;
 use super::websocket::WebSocket;
@@ -25,6 +26,10 @@ pub(super) struct Socket {
     stream: Stream,
     websocket: Option<Box<WebSocket>>,
     proxied: Proxied,
+    /// What it may begin with.
+    expected: Expected,
+    /// The first bytes inside of TLS, while it is to be found out what they are.
+    inside: Option<Vec<u8>>,
     /// What the Client has shown to who is in front of us.
     certificate: Option<Box<ClientCertificate>>,
 }
@@ -61,6 +66,7 @@ struct Tls {
 
 impl Socket {
     /// Plain, or with a handshake before it if there is something to make one with; and what `transport` says inside.
+    /// If it `sniffs`, its first bytes choose among all of them.
     /// # Errors
     /// TLS cannot be used as it is configured.
     pub(super) fn new(
@@ -68,19 +74,15 @@ impl Socket {
         is_proxied: bool,
         tls: Option<&Arc<ServerConfig>>,
         transport: Transport,
+        sniffs: bool,
     ) -> io::Result<Self> {
-        let tls = tls
-            .map(|config| ServerConnection::new(Arc::clone(config)))
-            .transpose()
-            .map_err(io::Error::other)?;
-        let tls = tls.map(|session| {
-            Box::new(Tls {
-                session,
-                has_more: false,
-                failure: None,
-                is_closing: false,
-            })
-        });
+        let expected = match (tls, transport) {
+            _ if sniffs => Expected::Any(tls.cloned()),
+            (Some(_), _) => Expected::Only(Kind::Tls),
+            (None, Transport::WebSocket) => Expected::Only(Kind::Request),
+            (None, Transport::Stream | Transport::Quic) => Expected::Only(Kind::Connect),
+        };
+        let tls = tls.filter(|_| !sniffs).map(Tls::new).transpose()?;
         let websocket = match transport {
             Transport::Stream | Transport::Quic => None,
             Transport::WebSocket => Some(Box::new(WebSocket::new())),
@@ -93,8 +95,75 @@ impl Socket {
             } else {
                 Proxied::No
             },
+            expected,
+            inside: None,
             certificate: None,
         })
+    }
+
+    /// Looks at what the Client begins with, once.
+    fn begin(&mut self) -> io::Result<()> {
+        let mut first = [0; TOLD_BY_BYTES];
+        let len = self.stream.lower.peek(&mut first)?;
+        let first = first.get(..len).unwrap_or_default();
+        // What has still to come brings an event.
+        let kind = self.expected.judge(first)?;
+        let kind = kind.ok_or(ErrorKind::WouldBlock)?;
+        let Expected::Any(tls) = std::mem::replace(&mut self.expected, Expected::Nothing) else {
+            return Ok(());
+        };
+        match (kind, tls) {
+            (Kind::Tls, Some(config)) => {
+                self.stream.tls = Some(Tls::new(&config)?);
+                self.inside = Some(Vec::new());
+                // A step of a handshake is counted by who reads next.
+                Err(ErrorKind::Interrupted.into())
+            }
+            (Kind::Request, _) => {
+                self.websocket = Some(Box::new(WebSocket::new()));
+                Ok(())
+            }
+            (Kind::Connect | Kind::Tls, _) => Ok(()),
+        }
+    }
+
+    /// The same inside of TLS, where bytes cannot be looked at and left: `kept` has those that were read before.
+    fn begin_inside(&mut self, mut kept: Vec<u8>, buffer: &mut [u8]) -> io::Result<usize> {
+        // With those kept it still fits.
+        let room = buffer.len().saturating_sub(kept.len());
+        let room = buffer.get_mut(..room).unwrap_or_default();
+        let read = self.stream.read(room);
+        let fresh = match &read {
+            Ok(len) => room.get(..*len).unwrap_or_default(),
+            Err(_) => &[],
+        };
+        kept.extend_from_slice(fresh);
+        match (read, Kind::of(&kept)) {
+            (Ok(0), _) => Ok(0),
+            (Err(error), _) => {
+                self.inside = Some(kept);
+                Err(error)
+            }
+            (Ok(_), Err(fault)) => Err(fault.into()),
+            (Ok(_), Ok(None)) => {
+                self.inside = Some(kept);
+                let has_more = self.stream.tls.as_ref().is_some_and(|tls| tls.has_more);
+                let then = if has_more {
+                    ErrorKind::Interrupted
+                } else {
+                    ErrorKind::WouldBlock
+                };
+                Err(then.into())
+            }
+            // It is one by its first byte, so nothing was kept before.
+            (Ok(len), Ok(Some(Kind::Connect))) => Ok(len),
+            (Ok(_), Ok(Some(Kind::Request))) => {
+                let websocket = self.websocket.insert(Box::new(WebSocket::new()));
+                let mut all = io::Cursor::new(kept).chain(&mut self.stream);
+                websocket.read(&mut all, buffer)
+            }
+            (Ok(_), Ok(Some(Kind::Tls))) => Err(Fault::Unknown(beginning::seen(&kept)).into()),
+        }
     }
 
     /// The same of a Client that has shown `certificate` to who has taken TLS off.
@@ -210,6 +279,12 @@ impl Read for Socket {
                 Source::Proxy => Proxied::No,
             };
         }
+        if !matches!(self.expected, Expected::Nothing) {
+            self.begin()?;
+        }
+        if let Some(kept) = self.inside.take() {
+            return self.begin_inside(kept, buffer);
+        }
         match &mut self.websocket {
             None => self.stream.read(buffer),
             Some(websocket) => websocket.read(&mut self.stream, buffer),
@@ -276,6 +351,16 @@ impl Write for Stream {
 }
 
 impl Tls {
+    fn new(config: &Arc<ServerConfig>) -> io::Result<Box<Self>> {
+        let session = ServerConnection::new(Arc::clone(config)).map_err(io::Error::other)?;
+        Ok(Box::new(Self {
+            session,
+            has_more: false,
+            failure: None,
+            is_closing: false,
+        }))
+    }
+
     /// Fills the buffer as far as there are bytes, and takes what TLS says among them.
     fn read(&mut self, tcp: &mut impl ReadWrite, buffer: &mut [u8]) -> io::Result<usize> {
         if let Some(failure) = self.failure.take() {

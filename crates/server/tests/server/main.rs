@@ -28,6 +28,7 @@ mod quic;
 mod reload_under_load;
 mod reloading;
 mod service;
+mod sniffing;
 mod stopping;
 mod storage;
 mod tls;

@@ -28,7 +28,7 @@ fn opened(shards: u16) -> Config {
 }
 
 /// A Client that someone else has written.
-struct Web<S: Read + Write> {
+pub(crate) struct Web<S: Read + Write> {
     socket: WebSocket<S>,
     /// Bytes of packets that nobody has asked for yet.
     heard: Vec<u8>,
@@ -41,7 +41,7 @@ impl Web<TcpStream> {
 }
 
 impl<S: Read + Write> Web<S> {
-    fn over(stream: S, path: &str) -> Self {
+    pub(crate) fn over(stream: S, path: &str) -> Self {
         Self::from_page(stream, path, None)
     }
 
@@ -69,13 +69,13 @@ impl<S: Read + Write> Web<S> {
         }
     }
 
-    fn say(&mut self, bytes: &[u8]) {
+    pub(crate) fn say(&mut self, bytes: &[u8]) {
         let message = Message::binary(bytes.to_vec());
         self.socket.send(message).expect("the Server reads");
     }
 
     /// The next bytes of packets, whatever messages they came in.
-    fn hear(&mut self, len: usize) -> Vec<u8> {
+    pub(crate) fn hear(&mut self, len: usize) -> Vec<u8> {
         while self.heard.len() < len {
             match self.socket.read().expect("the Server says") {
                 Message::Binary(payload) => self.heard.extend_from_slice(&payload),

@@ -15,7 +15,7 @@ pub(crate) mod tls;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
-use client::{Client, ConnectError, Events, Options};
+use client::{Client, ConnectError, Events, Options, TlsError};
 use proto::Version;
 use proto::packet::{ConnAck, ReasonCode};
 
@@ -107,9 +107,20 @@ fn failure_of(error: &ConnectError, options: &Options, version: Version) -> Fail
             Failure::new(format!("Error: {words} ({host} port {port})"))
         }
         ConnectError::Closed => Failure::new("Error: The connection was lost."),
-        ConnectError::Tls(error) => Failure::new(format!(
-            "Error: A TLS error occurred: {error} ({host} port {port})"
+        ConnectError::SpeaksTls => Failure::new(format!(
+            "Error: {error} ({host} port {port}). Use --cafile, --tls-use-os-certs or mqtts://."
         )),
+        ConnectError::Tls(error) => {
+            let is_cut = matches!(error, TlsError::Handshake(error)
+                if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset));
+            let hint = if is_cut {
+                "; does it speak TLS at that port?"
+            } else {
+                ""
+            };
+            let words = "Error: A TLS error occurred";
+            Failure::new(format!("{words}: {error} ({host} port {port}){hint}"))
+        }
         other => Failure::new(format!("Error: {other}.")),
     }
 }
