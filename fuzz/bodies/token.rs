@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 
 use vencejo_server::authentication::Tokens;
 use vencejo_server::config;
+use vencejo_server::outbound::Outbound;
 
 /// `data` is a token, and what follows the header of a good one.
 pub(crate) fn run(data: &[u8]) {
@@ -27,7 +28,7 @@ fn tokens() -> Tokens {
     let text = format!("[authentication.tokens]\nkey = {file:?}\nalgorithms = [\"HS256\"]\n");
     let config = config::parse(&text, "tokens.toml".as_ref()).expect("is valid");
     let config = config.authentication.tokens.expect("is there");
-    let [tokens, _] = Tokens::read(&config).expect("there is a key");
+    let [tokens, _] = Tokens::read(&config, 1, &Outbound::default()).expect("there is a key");
     std::fs::remove_file(file).ok();
     tokens
 }

@@ -188,7 +188,8 @@ fn authenticators(
         authenticators.push(Arc::new(Certificates::new(user)));
     }
     if let Some(tokens) = &wanted.tokens {
-        let [by_password, by_method] = Tokens::read(tokens)?;
+        let [by_password, by_method] =
+            Tokens::read(tokens, config.bounds.logins_waiting_max, outbound)?;
         authenticators.push(Arc::new(by_method));
         authenticators.push(Arc::new(by_password));
     }

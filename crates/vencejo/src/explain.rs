@@ -13,6 +13,7 @@ use proto::topic::{check_filter, check_name};
 use server::authentication::{Identity, Tokens, Users};
 use server::authorization::{self, Principal, Request, Subject};
 use server::config::{self, Config};
+use server::outbound::Outbound;
 
 use crate::serve::{self, EX_CONFIG};
 use crate::tools::Failure;
@@ -172,7 +173,9 @@ fn identity_of(file: &Path, config: &Config) -> Result<Identity, String> {
     let Some(tokens) = &config.authentication.tokens else {
         return Err("error: there is no [authentication.tokens] to verify it by".to_owned());
     };
-    let [tokens, _] = Tokens::read(tokens).map_err(|error| error.to_string())?;
+    // Keys that are published are fetched for it.
+    let outbound = Outbound::default();
+    let [tokens, _] = Tokens::read(tokens, 1, &outbound).map_err(|error| error.to_string())?;
     let token = std::fs::read_to_string(file)
         .map_err(|error| format!("error: {}: {error}", file.display()))?;
     tokens

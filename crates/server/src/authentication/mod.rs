@@ -12,6 +12,7 @@ mod certificates;
 mod challenge;
 mod error;
 mod fair_queue;
+mod fetched_keys;
 mod http;
 mod identity;
 mod passwords;
@@ -44,6 +45,7 @@ use crate::peer::Peer;
 
 pub(crate) use bans::Bans;
 pub(crate) use fair_queue::FairQueue;
+pub(crate) use fetched_keys::FetchedKeys;
 pub(crate) use http::Http;
 pub(crate) use passwords::USERS_FILE;
 pub(crate) use ticket::{Stub, Ticket};

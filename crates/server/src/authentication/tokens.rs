@@ -5,7 +5,6 @@
 //! [`Tokens::authenticate`]. Invariants: the algorithm is one that was configured, and never chosen by the
 //! token; a token without an end lets nobody in.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -16,10 +15,12 @@ use proto::Secret;
 use proto::packet::ReasonCode;
 use serde_json::{Map, Value};
 
+use super::fetched_keys::{FetchedKeys, KeySet, keys_of};
 use super::passwords::is_user_name;
 use super::{Attempt, AuthenticationError, Authenticator, Decision, Exchange, Identity, Work};
 use crate::authorization::{OwnRules, OwnRulesError, Rules};
 use crate::config::{TokenConfig, TokenKeys};
+use crate::outbound::Outbound;
 
 /// Lets Clients in by a token: in Password, or as Authentication Data.
 #[derive(Debug)]
@@ -37,7 +38,24 @@ struct Verifier {
 
 enum Keys {
     One(DecodingKey),
-    Set(BTreeMap<String, DecodingKey>),
+    Set(KeySet),
+    Fetched(Arc<FetchedKeys>),
+}
+
+/// Why a token says nothing.
+enum Unread {
+    /// There are no keys at all.
+    NoKeys,
+    /// It is signed with a key that is not among them.
+    UnknownKey,
+    /// It is not good.
+    Bad(ErrorKind),
+}
+
+impl From<jsonwebtoken::errors::Error> for Unread {
+    fn from(error: jsonwebtoken::errors::Error) -> Self {
+        Self::Bad(error.into_kind())
+    }
 }
 
 impl std::fmt::Debug for Verifier {
@@ -50,12 +68,17 @@ impl Tokens {
     /// The Authentication Method of a token as Authentication Data.
     pub const METHOD: &'static str = "JWT";
 
-    /// Reads the keys that `config` names; returns who asks for a token in Password, and who for one by AUTH.
+    /// Reads the keys that `config` names, or begins to fetch them, for which at most `waiting_max` logins
+    /// wait; returns who asks for a token in Password, and who for one by AUTH.
     /// # Errors
     /// There is no key there that fits the algorithms.
-    pub fn read(config: &TokenConfig) -> Result<[Self; 2], AuthenticationError> {
+    pub fn read(
+        config: &TokenConfig,
+        waiting_max: usize,
+        outbound: &Outbound,
+    ) -> Result<[Self; 2], AuthenticationError> {
         let verifier = Arc::new(Verifier {
-            keys: read_keys(config)?,
+            keys: read_keys(config, waiting_max, outbound)?,
             validation: validation(config),
             config: config.clone(),
         });
@@ -65,11 +88,22 @@ impl Tokens {
         }))
     }
 
-    /// Whom `token` names. Takes as long as its signature, here and now.
+    /// Whom `token` names. Takes as long as its signature, here and now; where its key may still be fetched, as long as
+    /// that, too.
     /// # Errors
     /// It is not good, in words that hold nothing of it.
+    /// # Panics
+    /// It is called on a runtime of tokio, and has to wait.
     pub fn identity_of(&self, token: &[u8]) -> Result<Identity, String> {
-        match self.verifier.decide(token, None) {
+        let (mut decision, missing) = self.verifier.decide(token, None);
+        if let Some(keys) = missing {
+            let rounds = keys.rounds();
+            if keys.want() {
+                keys.wait(rounds);
+            }
+            decision = self.verifier.decide(token, None).0;
+        }
+        match decision {
             Decision::Allow { identity, .. } => Ok(identity),
             Decision::Deny(_, why) => Err(why),
             _ => Err("the token cannot be verified".to_owned()),
@@ -98,29 +132,73 @@ impl Authenticator for Tokens {
         let token = token.cloned().unwrap_or_else(|| Secret::new(Vec::new()));
         let user_name = attempt.user_name.map(str::to_owned);
         let verifier = Arc::clone(&self.verifier);
-        let work = move || Some(verifier.decide(token.expose(), user_name.as_deref()));
         // A Client that is served cannot wait; a signature costs less than a handshake.
         if exchange.is_again {
-            return work();
+            let (decision, missing) = verifier.decide(token.expose(), user_name.as_deref());
+            if let Some(keys) = missing {
+                keys.want();
+            }
+            return Some(decision);
         }
-        Some(Decision::Wait(Work::new(work)))
+        Some(Decision::Wait(Work::new(move || {
+            Some(verifier.decide_patiently(token, user_name))
+        })))
     }
 }
 
 impl Verifier {
-    fn decide(&self, token: &[u8], user_name: Option<&str>) -> Decision {
+    /// The same, and where a key is missing that may be there soon, once it was looked for.
+    fn decide_patiently(self: Arc<Self>, token: Secret, user_name: Option<String>) -> Decision {
+        let (decision, missing) = self.decide(token.expose(), user_name.as_deref());
+        let Some(keys) = missing else {
+            return decision;
+        };
+        // Before it is asked for, so that its end is not missed.
+        let mut rounds = keys.rounds();
+        if !keys.want() {
+            return decision;
+        }
+        let lane = keys.lane();
+        Decision::Wait(Work::asking(lane, async move {
+            // It ends: a fetch has its time.
+            rounds.changed().await.ok();
+            let again = move || Some(self.decide(token.expose(), user_name.as_deref()).0);
+            Some(Decision::Wait(Work::new(again)))
+        }))
+    }
+
+    /// Whom `token` names; and if its key is not there, where that might come from.
+    fn decide(
+        &self,
+        token: &[u8],
+        user_name: Option<&str>,
+    ) -> (Decision, Option<&Arc<FetchedKeys>>) {
         let deny = |text: &str| Decision::Deny(ReasonCode::NotAuthorized, text.to_owned());
         if token.len() > TOKEN_BYTES_MAX {
-            return deny("the token is too long");
+            return (deny("the token is too long"), None);
         }
-        let claims = match self.claims(token) {
-            Ok(claims) => claims,
-            Err(error) => return deny(reason(error.kind())),
+        let fetched = match &self.keys {
+            Keys::Fetched(keys) => Some(keys),
+            _ => None,
         };
-        let Some(mut identity) = self.identity(&claims) else {
+        match self.claims(token) {
+            Ok(claims) => (self.judge(&claims, user_name), None),
+            Err(Unread::Bad(kind)) => (deny(reason(&kind)), None),
+            Err(Unread::UnknownKey) => (deny(reason(&ErrorKind::InvalidKeyFormat)), fetched),
+            Err(Unread::NoKeys) => {
+                let text = "the keys of tokens are not there".to_owned();
+                let decision = Decision::Deny(ReasonCode::ServerUnavailable, text);
+                (decision, fetched)
+            }
+        }
+    }
+
+    fn judge(&self, claims: &Map<String, Value>, user_name: Option<&str>) -> Decision {
+        let deny = |text: &str| Decision::Deny(ReasonCode::NotAuthorized, text.to_owned());
+        let Some(mut identity) = self.identity(claims) else {
             return deny("the token names no user, or no end");
         };
-        match self.own_rules(&claims) {
+        match self.own_rules(claims) {
             Ok(rules) => identity.own_rules = rules,
             Err(error) => return deny(&format!("the token: {error}")),
         }
@@ -133,16 +211,24 @@ impl Verifier {
         }
     }
 
-    fn claims(&self, token: &[u8]) -> Result<Map<String, Value>, jsonwebtoken::errors::Error> {
-        let key = match &self.keys {
-            Keys::One(key) => Some(key),
-            Keys::Set(keys) => match decode_header(token)?.kid {
-                Some(kid) => keys.get(&kid),
-                None if keys.len() == 1 => keys.values().next(),
-                None => None,
-            },
+    fn claims(&self, token: &[u8]) -> Result<Map<String, Value>, Unread> {
+        let current;
+        let keys = match &self.keys {
+            Keys::One(key) => return Ok(decode(token, key, &self.validation)?.claims),
+            Keys::Set(keys) => keys,
+            Keys::Fetched(keys) => {
+                // What is no token is no reason to wait for keys.
+                decode_header(token)?;
+                current = keys.current().ok_or(Unread::NoKeys)?;
+                &current
+            }
         };
-        let key = key.ok_or(ErrorKind::InvalidKeyFormat)?;
+        let key = match decode_header(token)?.kid {
+            Some(kid) => keys.get(&kid),
+            None if keys.len() == 1 => keys.values().next(),
+            None => None,
+        };
+        let key = key.ok_or(Unread::UnknownKey)?;
         Ok(decode(token, key, &self.validation)?.claims)
     }
 
@@ -224,19 +310,21 @@ fn validation(config: &TokenConfig) -> Validation {
     validation
 }
 
-fn read_keys(config: &TokenConfig) -> Result<Keys, AuthenticationError> {
-    let family = config
-        .algorithms
-        .first()
-        .map(|algorithm| algorithm.family());
+fn read_keys(
+    config: &TokenConfig,
+    waiting_max: usize,
+    outbound: &Outbound,
+) -> Result<Keys, AuthenticationError> {
+    let first = config.algorithms.first();
+    let family = first.map_or(AlgorithmFamily::Hmac, |algorithm| algorithm.family());
     match &config.keys {
         TokenKeys::Key(path) => {
             let text = AuthenticationError::read(path)?;
             let key = match family {
-                Some(AlgorithmFamily::Hmac) | None => secret(&text),
-                Some(AlgorithmFamily::Rsa) => DecodingKey::from_rsa_pem(text.as_bytes()).ok(),
-                Some(AlgorithmFamily::Ec) => DecodingKey::from_ec_pem(text.as_bytes()).ok(),
-                Some(AlgorithmFamily::Ed) => DecodingKey::from_ed_pem(text.as_bytes()).ok(),
+                AlgorithmFamily::Hmac => secret(&text),
+                AlgorithmFamily::Rsa => DecodingKey::from_rsa_pem(text.as_bytes()).ok(),
+                AlgorithmFamily::Ec => DecodingKey::from_ec_pem(text.as_bytes()).ok(),
+                AlgorithmFamily::Ed => DecodingKey::from_ed_pem(text.as_bytes()).ok(),
             };
             let problem =
                 "no public key (PEM) of the family of the algorithms, or no secret of 32 bytes";
@@ -248,22 +336,15 @@ fn read_keys(config: &TokenConfig) -> Result<Keys, AuthenticationError> {
             let wrong = |line, problem: &str| AuthenticationError::wrong(path, line, problem);
             let set: JwkSet = serde_json::from_str(&text)
                 .map_err(|error| wrong(error.line().max(1), "no JSON Web Key Set"))?;
-            let mut keys = BTreeMap::new();
-            for jwk in &set.keys {
-                let key = DecodingKey::from_jwk(jwk).ok();
-                // A set holds keys for other uses, too.
-                let Some(key) = key.filter(|key| Some(key.family()) == family) else {
-                    continue;
-                };
-                let kid = jwk.common.key_id.clone().unwrap_or_default();
-                if keys.insert(kid, key).is_some() {
-                    return Err(wrong(1, "two keys have the same kid"));
-                }
-            }
+            let keys = keys_of(&set, family).map_err(|problem| wrong(1, problem))?;
             if keys.is_empty() {
                 return Err(wrong(1, "no key of the family of the algorithms"));
             }
             Ok(Keys::Set(keys))
+        }
+        TokenKeys::Fetched(config) => {
+            let keys = FetchedKeys::start(config, family, waiting_max, outbound)?;
+            Ok(Keys::Fetched(keys))
         }
     }
 }
@@ -348,8 +429,9 @@ mod tests {
         }
 
         fn judge(&self, token: &str, user_name: Option<&str>) -> Result<Identity, String> {
-            let [tokens, _] = Tokens::read(&self.config).expect("there is a key");
-            match tokens.verifier.decide(token.as_bytes(), user_name) {
+            let [tokens, _] =
+                Tokens::read(&self.config, 1, &Outbound::default()).expect("there is a key");
+            match tokens.verifier.decide(token.as_bytes(), user_name).0 {
                 Decision::Allow { identity, .. } => Ok(identity),
                 Decision::Deny(ReasonCode::NotAuthorized, text) => Err(text),
                 other => panic!("{other:?}"),
@@ -481,7 +563,7 @@ mod tests {
             algorithms: vec![Algorithm::HS256],
             ..issuer.config.clone()
         };
-        assert!(Tokens::read(&config).is_err());
+        assert!(Tokens::read(&config, 1, &Outbound::default()).is_err());
     }
 
     #[test]
@@ -524,11 +606,11 @@ mod tests {
         ];
         for keys in wrong {
             write(keys);
-            assert!(Tokens::read(&issuer.config).is_err());
+            assert!(Tokens::read(&issuer.config, 1, &Outbound::default()).is_err());
         }
         for text in ["", "{", "a secret that is in the wrong file", "[]"] {
             std::fs::write(&file, text).expect("is written");
-            let said = Tokens::read(&issuer.config)
+            let said = Tokens::read(&issuer.config, 1, &Outbound::default())
                 .expect_err("is refused")
                 .to_string();
             assert!(
@@ -538,15 +620,16 @@ mod tests {
         }
         issuer.config.keys = TokenKeys::Key(file.clone());
         std::fs::write(&file, "too short").expect("is written");
-        assert!(Tokens::read(&issuer.config).is_err());
+        assert!(Tokens::read(&issuer.config, 1, &Outbound::default()).is_err());
         std::fs::remove_file(&file).expect("is there");
-        assert!(Tokens::read(&issuer.config).is_err());
+        assert!(Tokens::read(&issuer.config, 1, &Outbound::default()).is_err());
     }
 
     #[test]
     fn password_that_is_no_token_is_left_to_others() {
         let issuer = Issuer::new(Algorithm::HS256);
-        let [tokens, by_method] = Tokens::read(&issuer.config).expect("there is a key");
+        let [tokens, by_method] =
+            Tokens::read(&issuer.config, 1, &Outbound::default()).expect("there is a key");
         let ask = |one: &Tokens, password: Option<&str>| {
             let password = password.map(|password| Secret::new(password.to_owned()));
             let attempt = Attempt {

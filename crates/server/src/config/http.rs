@@ -90,7 +90,7 @@ pub(super) fn check_url(raw: &Spanned<String>, is_insecure: bool) -> Result<Uri,
         "https" => Ok(url),
         "http" if is_insecure || is_here(authority) => Ok(url),
         "http" => Err(fault(
-            "passwords would travel in plain text: use https, or say insecure = true",
+            "this would travel in plain text, for everybody to read and change: use https, or say insecure = true",
         )),
         _ => Err(fault(wanted)),
     }

@@ -27,7 +27,7 @@ pub use listeners::{
 };
 pub use quic::QuicConfig;
 pub use storage::{FilterLevel, Recovery, StorageConfig};
-pub use tokens::{TokenConfig, TokenKeys};
+pub use tokens::{FetchConfig, TokenConfig, TokenKeys};
 
 /// Reads and checks the configuration file at `path` (TOML).
 /// # Errors
@@ -297,6 +297,22 @@ mod tests {
                 "one of the two",
             ),
             (
+                "tokens = { key = \"k\", refresh = \"1h\", algorithms = [\"ES256\"] }",
+                "are for a jwks that is a URL",
+            ),
+            (
+                "tokens = { jwks = \"http://id.example/keys\", algorithms = [\"ES256\"] }",
+                "2:19: this would travel in plain text",
+            ),
+            (
+                "tokens = { jwks = \"https://id.example/\", algorithms = [\"HS256\"] }",
+                "what is published is no secret",
+            ),
+            (
+                "tokens = { jwks = \"https://id.example/\", stale_max = 0, algorithms = [\"ES256\"] }",
+                "stale_max must be from",
+            ),
+            (
                 "tokens = { key = \"k\", algorithms = [] }",
                 "must name one at least",
             ),
@@ -334,11 +350,11 @@ mod tests {
             ),
             (
                 "http = { url = \"http://auth.example/\" }",
-                "2:16: passwords would travel in plain text",
+                "2:16: this would travel in plain text",
             ),
             (
                 "http = { url = \"http://127.0.0.1.example/\" }",
-                "passwords would travel in plain text",
+                "this would travel in plain text",
             ),
             (
                 "http = { url = \"https://a\", headers = { \"a b\" = \"c\" } }",

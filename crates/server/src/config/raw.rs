@@ -188,7 +188,14 @@ pub(super) enum RawCertificateUser {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawTokens {
     pub(super) key: Option<String>,
-    pub(super) jwks: Option<String>,
+    pub(super) jwks: Option<Spanned<String>>,
+    pub(super) ca: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) insecure: bool,
+    pub(super) timeout: Option<Spanned<RawDuration>>,
+    pub(super) refresh: Option<Spanned<RawDuration>>,
+    pub(super) refresh_min: Option<Spanned<RawDuration>>,
+    pub(super) stale_max: Option<Spanned<RawDuration>>,
     pub(super) algorithms: Spanned<Vec<String>>,
     pub(super) issuer: Option<String>,
     pub(super) audience: Option<String>,

@@ -7,10 +7,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use jsonwebtoken::Algorithm;
+use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use toml::Spanned;
 
+use super::asking::{self, RawAsks, between};
 use super::checked::Fault;
+use super::http::{HttpConfig, check_url};
 use super::raw::{RawDuration, RawTokens};
 
 /// Which JSON Web Tokens let a Client in.
@@ -44,6 +46,21 @@ pub enum TokenKeys {
     Key(PathBuf),
     /// A JSON Web Key Set.
     Jwks(PathBuf),
+    /// The same, fetched from where it is published.
+    Fetched(Box<FetchConfig>),
+}
+
+/// How a JSON Web Key Set is fetched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchConfig {
+    /// From where, and how.
+    pub http: HttpConfig,
+    /// How often. Default: every 10 minutes.
+    pub refresh: Duration,
+    /// How often at most, where a token names a key that is not there. Default: every 10 s.
+    pub refresh_min: Duration,
+    /// For so long the last keys count while none can be fetched. Default: 1 day.
+    pub stale_max: Duration,
 }
 
 pub(super) fn check(raw: Spanned<RawTokens>) -> Result<TokenConfig, Fault> {
@@ -53,11 +70,10 @@ pub(super) fn check(raw: Spanned<RawTokens>) -> Result<TokenConfig, Fault> {
         message: message.to_owned(),
     };
     let raw = raw.into_inner();
-    let keys = match (raw.key, raw.jwks) {
-        (Some(path), None) if !path.is_empty() => TokenKeys::Key(path.into()),
-        (None, Some(path)) if !path.is_empty() => TokenKeys::Jwks(path.into()),
-        _ => return Err(fault("tokens need a key or a jwks: a file, one of the two")),
-    };
+    let keys = check_keys(&raw).map_err(|found| match found {
+        Ok(found) => found,
+        Err(message) => fault(message),
+    })?;
     let algorithms_span = raw.algorithms.span();
     let algorithms = raw.algorithms.into_inner();
     let wrong = |message: &str| Fault {
@@ -75,6 +91,11 @@ pub(super) fn check(raw: Spanned<RawTokens>) -> Result<TokenConfig, Fault> {
     if algorithms.iter().any(|one| one.family() != first.family()) {
         return Err(wrong(
             "algorithms must be of one family: HS, ES, RS with PS, or EdDSA",
+        ));
+    }
+    if matches!(keys, TokenKeys::Fetched(_)) && first.family() == AlgorithmFamily::Hmac {
+        return Err(wrong(
+            "what is published is no secret: HS algorithms need a file",
         ));
     }
     let rights_claim = match raw.rights_claim {
@@ -99,3 +120,74 @@ pub(super) fn check(raw: Spanned<RawTokens>) -> Result<TokenConfig, Fault> {
         leeway,
     })
 }
+
+/// Where keys are, if that is said once; what is wrong, in its place or in the whole.
+fn check_keys(raw: &RawTokens) -> Result<TokenKeys, Result<Fault, &'static str>> {
+    let url = raw
+        .jwks
+        .as_ref()
+        .filter(|jwks| jwks.get_ref().contains("://"));
+    let fetched = url
+        .map(|url| check_fetch(url, raw))
+        .transpose()
+        .map_err(Ok)?;
+    if fetched.is_none() && raw.says_how_to_fetch() {
+        return Err(Err(
+            "ca, insecure, timeout, refresh, refresh_min and stale_max are for a jwks that is a URL",
+        ));
+    }
+    let jwks = raw.jwks.as_ref().map(Spanned::get_ref);
+    match (&raw.key, jwks, fetched) {
+        (None, Some(_), Some(fetched)) => Ok(TokenKeys::Fetched(Box::new(fetched))),
+        (Some(path), None, None) if !path.is_empty() => Ok(TokenKeys::Key(path.into())),
+        (None, Some(path), None) if !path.is_empty() => Ok(TokenKeys::Jwks(path.into())),
+        _ => Err(Err(
+            "tokens need a key or a jwks: a file, one of the two; or a URL as jwks",
+        )),
+    }
+}
+
+impl RawTokens {
+    const fn says_how_to_fetch(&self) -> bool {
+        self.ca.is_some()
+            || self.insecure
+            || self.timeout.is_some()
+            || self.refresh.is_some()
+            || self.refresh_min.is_some()
+            || self.stale_max.is_some()
+    }
+}
+
+fn check_fetch(url: &Spanned<String>, raw: &RawTokens) -> Result<FetchConfig, Fault> {
+    let asks = RawAsks {
+        timeout: raw.timeout.clone(),
+        ..RawAsks::default()
+    };
+    let mut config = FetchConfig {
+        http: HttpConfig {
+            url: check_url(url, raw.insecure)?,
+            headers: Vec::new(),
+            bearer_file: None,
+            ca: raw.ca.clone(),
+            certificate: None,
+            insecure: raw.insecure,
+            asks: asking::check(asks)?,
+        },
+        refresh: Duration::from_secs(600),
+        refresh_min: Duration::from_secs(10),
+        stale_max: Duration::from_secs(24 * 3600),
+    };
+    for (name, value, set) in [
+        ("refresh", &raw.refresh, &mut config.refresh),
+        ("refresh_min", &raw.refresh_min, &mut config.refresh_min),
+        ("stale_max", &raw.stale_max, &mut config.stale_max),
+    ] {
+        if let Some(value) = value {
+            *set = between(name, value, FETCH_MIN..=FETCH_MAX)?;
+        }
+    }
+    Ok(config)
+}
+
+const FETCH_MIN: Duration = Duration::from_millis(100);
+const FETCH_MAX: Duration = Duration::from_secs(30 * 24 * 3600);

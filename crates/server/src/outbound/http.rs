@@ -96,6 +96,11 @@ impl HttpClient {
         })
     }
 
+    /// Asks for what is there.
+    pub(crate) async fn get(&self) -> Result<HttpAnswer, AskError> {
+        self.ask(Method::GET, Bytes::new()).await
+    }
+
     /// Asks with `body`, which is JSON.
     pub(crate) async fn post(&self, body: Bytes) -> Result<HttpAnswer, AskError> {
         self.ask(Method::POST, body).await

@@ -140,7 +140,7 @@ async fn ask<T>(errand: Errand<T>) {
 }
 
 /// What `future` comes to; `None` if it panics.
-async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
+pub(crate) async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
     let mut future = Box::pin(future);
     poll_fn(|context| {
         let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));

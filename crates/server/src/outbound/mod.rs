@@ -13,7 +13,7 @@ mod lane;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -21,10 +21,11 @@ use tokio::runtime::{Builder, Handle, Runtime};
 pub use back_end::{Answer, AskError, BackEnd, Kept, QuestionKey};
 pub use http::HttpError;
 
+use crate::authentication::FetchedKeys;
 use crate::peer::Origin;
 
 pub(crate) use http::{HttpAnswer, HttpClient};
-pub(crate) use lane::{Errand, Lane, Question, Unmet};
+pub(crate) use lane::{Errand, Lane, Question, Unmet, caught};
 
 /// Where questions of one Server are asked. The threads begin with the first one.
 #[derive(Debug, Default)]
@@ -39,7 +40,11 @@ struct State {
     /// Empties the lanes, of those that are still there.
     enders: Vec<Ender>,
     figures: BTreeMap<&'static str, Arc<Figures>>,
+    key_sets: KeySets,
 }
+
+/// Keys of tokens that are fetched.
+type KeySets = Arc<Mutex<Vec<Weak<FetchedKeys>>>>;
 
 /// Ends a lane; `false` if it is gone.
 type Ender = Box<dyn Fn(bool) -> bool + Send>;
@@ -109,12 +114,17 @@ impl Outbound {
     }
 
     /// What is counted of the back end of this name.
-    fn figures(&self, name: &'static str) -> Arc<Figures> {
+    pub(crate) fn figures(&self, name: &'static str) -> Arc<Figures> {
         Arc::clone(self.lock().figures.entry(name).or_default())
     }
 
+    /// The keys that are fetched now, for others that need the same.
+    pub(crate) fn key_sets(&self) -> KeySets {
+        Arc::clone(&self.lock().key_sets)
+    }
+
     /// Sees to it that what waits in `lane` is forgotten when it is over.
-    fn ends<T: Send + 'static>(&self, lane: &Arc<Lane<T>>) {
+    pub(crate) fn ends<T: Send + 'static>(&self, lane: &Arc<Lane<T>>) {
         let lane = Arc::downgrade(lane);
         let ender = move |is_over: bool| {
             let Some(lane) = lane.upgrade() else {

@@ -316,7 +316,7 @@ fn local_users_are_not_asked_about_and_come_in_while_the_service_is_away() {
     assert_eq!(answer(&server, Some("emil"), Some("word")), BAD);
 }
 
-fn tls_of(files: &CertificateFiles) -> Arc<ServerConfig> {
+pub(crate) fn tls_of(files: &CertificateFiles) -> Arc<ServerConfig> {
     let chain = CertificateDer::pem_file_iter(&files.certificate).expect("a file");
     let chain = chain.map(|one| one.expect("a certificate")).collect();
     let key = PrivateKeyDer::from_pem_file(&files.key).expect("a key");

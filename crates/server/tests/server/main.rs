@@ -17,6 +17,7 @@ mod delivery;
 mod durable;
 mod expiring;
 mod http_logins;
+mod key_rotation;
 mod listeners;
 mod logins;
 mod open_files;
