@@ -86,9 +86,7 @@ impl Policy {
             None => authenticators(config, users, outbound)?,
         };
         let has_users = config.authentication.password_file.is_some()
-            || config.authentication.tokens.is_some()
-            || config.authentication.certificate_user.is_some()
-            || config.authentication.http.is_some()
+            || config.authentication.knows_names()
             || users.is_some_and(|users| users.has_file());
         let rules = |has_users| {
             let rules = authorization::rules(config, has_users);
@@ -198,8 +196,13 @@ fn authenticators(
         let waiting_max = config.bounds.logins_waiting_max;
         authenticators.push(Arc::new(Http::new(http, waiting_max, outbound)?));
     }
-    let has_names =
-        wanted.tokens.is_some() || wanted.certificate_user.is_some() || wanted.http.is_some();
+    #[cfg(feature = "_directories")]
+    authenticators.extend(crate::authentication::directories::links(
+        wanted,
+        config.bounds.logins_waiting_max,
+        outbound,
+    )?);
+    let has_names = wanted.knows_names();
     let anonymous = Anonymous::beside(wanted.anonymous, passwords, has_names);
     authenticators.push(Arc::new(anonymous));
     Ok(Authentication::new(authenticators))

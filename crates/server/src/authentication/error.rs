@@ -30,6 +30,14 @@ pub enum AuthenticationError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A database that knows users cannot be asked as it is configured.
+    #[error("{name}: {problem}")]
+    Server {
+        /// Which.
+        name: &'static str,
+        /// Why not.
+        problem: String,
+    },
     /// A service cannot be asked by HTTP.
     #[error("authentication.http: {0}")]
     Http(HttpError),

@@ -10,6 +10,8 @@ mod bans;
 mod certificate;
 mod certificates;
 mod challenge;
+#[cfg(feature = "_directories")]
+pub(crate) mod directories;
 mod error;
 mod fair_queue;
 mod fetched_keys;

@@ -13,6 +13,7 @@ use proto::Qos;
 use toml::Spanned;
 
 use super::authorization::AuthorizationConfig;
+use super::directories::{self, LdapConfig, RedisConfig, SqlConfig};
 use super::http::{self, HttpConfig};
 use super::listeners::{self, ListenerConfig};
 use super::raw::{
@@ -104,10 +105,31 @@ pub struct AuthenticationConfig {
     pub tokens: Option<TokenConfig>,
     /// A service that is asked by HTTP about whom none of the users here is. Default: none.
     pub http: Option<HttpConfig>,
+    /// Users in PostgreSQL, behind the Cargo feature of that name. Default: none.
+    pub postgres: Option<SqlConfig>,
+    /// Users in MySQL or MariaDB, behind the Cargo feature `mysql`. Default: none.
+    pub mysql: Option<SqlConfig>,
+    /// Users in Redis, behind the Cargo feature of that name. Default: none.
+    pub redis: Option<RedisConfig>,
+    /// Users in an LDAP directory, behind the Cargo feature of that name. Default: none.
+    pub ldap: Option<LdapConfig>,
     /// Who is not listened to for a while.
     pub bans: BanLimits,
     /// Whether there is the Authentication Method `VENCEJO-TEST`. Default: no.
     pub test_method: bool,
+}
+
+impl AuthenticationConfig {
+    /// Whether a User Name may stand for a user whom neither a file nor the data folder knows.
+    pub(crate) const fn knows_names(&self) -> bool {
+        self.tokens.is_some()
+            || self.certificate_user.is_some()
+            || self.http.is_some()
+            || self.postgres.is_some()
+            || self.mysql.is_some()
+            || self.redis.is_some()
+            || self.ldap.is_some()
+    }
 }
 
 impl Default for AuthenticationConfig {
@@ -119,6 +141,10 @@ impl Default for AuthenticationConfig {
             certificate_user: None,
             tokens: None,
             http: None,
+            postgres: None,
+            mysql: None,
+            redis: None,
+            ldap: None,
             bans: BanLimits::default(),
             test_method: false,
         }
@@ -226,6 +252,10 @@ fn check_authentication(raw: RawAuthentication) -> Result<AuthenticationConfig, 
     });
     authentication.tokens = raw.tokens.map(tokens::check).transpose()?;
     authentication.http = raw.http.map(http::check).transpose()?;
+    authentication.postgres = raw.postgres.map(directories::check_postgres).transpose()?;
+    authentication.mysql = raw.mysql.map(directories::check_mysql).transpose()?;
+    authentication.redis = raw.redis.map(directories::check_redis).transpose()?;
+    authentication.ldap = raw.ldap.map(directories::check_ldap).transpose()?;
     let bans = &mut authentication.bans;
     set(&mut bans.failures_max, raw.failures_max);
     set(

@@ -9,6 +9,8 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use super::directories::without_passwords;
+
 /// Why a configuration was refused. Prints as `file:line:column: what`, the line, a caret, a hint.
 #[derive(Debug)]
 pub enum ConfigError {
@@ -82,7 +84,8 @@ impl Problem {
         Self {
             line: before.matches('\n').count() + 1,
             column: before.get(line_start..).unwrap_or_default().chars().count() + 1,
-            source_line,
+            // What is shown on a terminal, or in the log, is no secret.
+            source_line: without_passwords(&source_line),
             width: meant
                 .lines()
                 .next()
@@ -103,6 +106,7 @@ impl Problem {
             nearest,
             hint,
         } = reword(error.message());
+        let message = without_passwords(&message);
         let span = error.span().map(|span| narrow(text, span, error.message()));
         Self {
             nearest,

@@ -6,12 +6,14 @@
 mod asking;
 mod authorization;
 mod checked;
+mod directories;
 mod error;
 mod http;
 mod listeners;
 mod quic;
 mod raw;
 mod storage;
+mod template;
 mod tokens;
 
 use std::path::Path;
@@ -19,6 +21,9 @@ use std::path::Path;
 pub use asking::{AskConfig, OnError};
 pub use authorization::AuthorizationConfig;
 pub use checked::{AuthenticationConfig, Config, ServerBounds, StopConfig};
+pub use directories::{
+    DirectoryServer, DirectoryUrl, LdapConfig, LdapSearch, LdapUser, RedisConfig, SqlConfig,
+};
 pub use error::{ConfigError, Problem};
 pub use http::HttpConfig;
 pub use listeners::{
@@ -27,6 +32,7 @@ pub use listeners::{
 };
 pub use quic::QuicConfig;
 pub use storage::{FilterLevel, Recovery, StorageConfig};
+pub use template::{Placeholder, Template};
 pub use tokens::{FetchConfig, TokenConfig, TokenKeys};
 
 /// Reads and checks the configuration file at `path` (TOML).

@@ -4,6 +4,8 @@
 //! Does not own: defaults and what fits together (see `checked`). Start reading at [`RawConfig`].
 //! Invariant: a key that is not listed here is an error.
 
+mod directories;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,6 +14,8 @@ use std::time::Duration;
 
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use toml::Spanned;
+
+pub(super) use directories::{RawDirectoryTls, RawLdap, RawRedis, RawSearch, RawSql};
 
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -128,6 +132,10 @@ pub(super) struct RawAuthentication {
     pub(super) ban: Option<Spanned<RawDuration>>,
     pub(super) tokens: Option<Spanned<RawTokens>>,
     pub(super) http: Option<Spanned<RawHttp>>,
+    pub(super) postgres: Option<Spanned<RawSql>>,
+    pub(super) mysql: Option<Spanned<RawSql>>,
+    pub(super) redis: Option<Spanned<RawRedis>>,
+    pub(super) ldap: Option<Spanned<RawLdap>>,
     pub(super) test_method: bool,
 }
 

@@ -14,6 +14,13 @@ mod canary;
 mod client;
 mod connections;
 mod delivery;
+#[cfg(all(
+    feature = "postgres",
+    feature = "mysql",
+    feature = "redis",
+    feature = "ldap"
+))]
+mod directories;
 mod durable;
 mod expiring;
 mod http_logins;

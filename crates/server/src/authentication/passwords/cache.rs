@@ -14,10 +14,10 @@ use aws_lc_rs::{hmac, rand};
 use super::stored::StoredPassword;
 
 /// What is remembered of a verified login.
-pub(super) type Mark = [u8; 32];
+pub(in crate::authentication) type Mark = [u8; 32];
 
 /// Which passwords were verified, and when.
-pub(super) struct VerifiedPasswords {
+pub(in crate::authentication) struct VerifiedPasswords {
     /// `None` where the system has no randomness: then nothing is remembered.
     key: Option<hmac::Key>,
     lifetime: Duration,
@@ -33,7 +33,7 @@ struct State {
 
 impl VerifiedPasswords {
     /// Remembers each for `lifetime`.
-    pub(super) fn new(lifetime: Duration) -> Self {
+    pub(in crate::authentication) fn new(lifetime: Duration) -> Self {
         let mut secret = [0; 32];
         let key = rand::fill(&mut secret)
             .ok()
@@ -46,7 +46,7 @@ impl VerifiedPasswords {
     }
 
     /// What stands for this `password` of `user`, as long as it is `stored` like that.
-    pub(super) fn mark(
+    pub(in crate::authentication) fn mark(
         &self,
         user: &str,
         password: &[u8],
@@ -61,14 +61,14 @@ impl VerifiedPasswords {
     }
 
     /// Whether that was verified lately. O(1), under a lock that is held for as long.
-    pub(super) fn knows(&self, mark: &Mark, now: Instant) -> bool {
+    pub(in crate::authentication) fn knows(&self, mark: &Mark, now: Instant) -> bool {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let verified_at = state.verified.get(mark);
         verified_at.is_some_and(|at| now.saturating_duration_since(*at) < self.lifetime)
     }
 
     /// That is verified now. The oldest gives way where there are too many.
-    pub(super) fn remember(&self, mark: Mark, now: Instant) {
+    pub(in crate::authentication) fn remember(&self, mark: Mark, now: Instant) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.verified.insert(mark, now).is_none() {
             state.order.push_back(mark);

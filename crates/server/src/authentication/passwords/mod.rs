@@ -25,7 +25,7 @@ pub use stored::{StoredPassword, StoredPasswordError};
 pub(crate) use users::FILE as USERS_FILE;
 pub use users::{NewUser, UserChange, UserError, Users};
 
-use cache::VerifiedPasswords;
+pub(super) use cache::VerifiedPasswords;
 
 use super::AuthenticationError;
 use super::{Attempt, Authenticator, Decision, Exchange, Work};
