@@ -119,11 +119,17 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("vencejo-proto", &[]),
     ("vencejo-store", &[]),
     ("vencejo-engine", &["vencejo-proto", "vencejo-store"]),
+    ("vencejo-scram", &[]),
     (
         "vencejo-server",
-        &["vencejo-proto", "vencejo-store", "vencejo-engine"],
+        &[
+            "vencejo-proto",
+            "vencejo-store",
+            "vencejo-engine",
+            "vencejo-scram",
+        ],
     ),
-    ("vencejo-client", &["vencejo-proto"]),
+    ("vencejo-client", &["vencejo-proto", "vencejo-scram"]),
     (
         "vencejo",
         &[
@@ -153,6 +159,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("vencejo-proto", RUNTIME),
     ("vencejo-store", RUNTIME),
     ("vencejo-engine", RUNTIME),
+    ("vencejo-scram", RUNTIME),
     ("vencejo-server", &["clap"]),
     ("vencejo-client", &["clap", "mio"]),
 ];
