@@ -11,6 +11,7 @@ use crate::message::{
 };
 
 /// A server that has answered the first message and waits for the last.
+#[derive(Clone)]
 pub struct ServerExchange {
     client_first: ClientFirst,
     server_first: String,

@@ -12,7 +12,8 @@ use rustls::ServerConfig;
 
 use crate::authentication::{
     Anonymous, AnonymousPolicy, Authentication, AuthenticationError, Authenticator, BanLimits,
-    Certificates, Challenge, Http, Passwords, Tokens, Users, read_password_file,
+    Certificates, Challenge, Http, Passwords, ScramKeys, ScramSha256, Tokens, Users,
+    read_password_file,
 };
 use crate::authorization::{self, AuthorizationError};
 use crate::config::{
@@ -176,8 +177,9 @@ fn authenticators(
     let wanted = &config.authentication;
     let file = wanted.password_file.as_deref();
     let file = file.map(read_password_file).transpose()?;
+    let keys = wanted.scram.then(|| scram_keys(users)).flatten();
     let passwords = Passwords::new(file, users.cloned(), wanted.password_cache);
-    let passwords = Arc::new(passwords);
+    let passwords = Arc::new(passwords.leaving(keys.clone()));
     let mut authenticators: Vec<Arc<dyn Authenticator>> = Vec::new();
     if wanted.test_method {
         authenticators.push(Arc::new(Challenge));
@@ -190,6 +192,9 @@ fn authenticators(
             Tokens::read(tokens, config.bounds.logins_waiting_max, outbound)?;
         authenticators.push(Arc::new(by_method));
         authenticators.push(Arc::new(by_password));
+    }
+    if let Some(keys) = keys {
+        authenticators.push(Arc::new(ScramSha256::new(Arc::clone(&passwords), keys)));
     }
     authenticators.push(Arc::clone(&passwords) as Arc<dyn Authenticator>);
     if let Some(http) = &wanted.http {
@@ -206,6 +211,14 @@ fn authenticators(
     let anonymous = Anonymous::beside(wanted.anonymous, passwords, has_names);
     authenticators.push(Arc::new(anonymous));
     Ok(Authentication::new(authenticators))
+}
+
+/// Where logins leave keys for SCRAM.
+fn scram_keys(users: Option<&Arc<Users>>) -> Option<Arc<ScramKeys>> {
+    match users.and_then(|users| users.scram()) {
+        Some(kept) => Some(Arc::clone(kept)),
+        None => ScramKeys::in_memory().map(Arc::new),
+    }
 }
 
 /// What a reload has come to.

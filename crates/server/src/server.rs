@@ -224,7 +224,7 @@ impl Server {
         folder: Option<DataFolder>,
     ) -> Result<Self, StartError> {
         // Before anything is touched.
-        let users = folder.as_ref().map(|folder| Users::open(folder.path()));
+        let users = folder.as_ref().map(|folder| Users::serve(folder.path()));
         let users = users.transpose().map_err(PolicyError::from)?.map(Arc::new);
         let outbound = Arc::new(Outbound::default());
         let policy = Policy::new(&config, None, users.as_ref(), &outbound)?;

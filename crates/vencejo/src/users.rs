@@ -9,7 +9,7 @@ use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use server::authentication::{NewUser, StoredPassword, UserChange, Users};
+use server::authentication::{BoundKeys, NewUser, ScramKeys, StoredPassword, UserChange, Users};
 use server::persist::{ControlAnswer, ControlRequest, DataFolder};
 
 use crate::serve;
@@ -36,7 +36,7 @@ enum UserCommand {
     /// A new user; its password is asked for, or is the first line of standard input
     Add(AddArgs),
     /// Another password for a user; those who are connected with the old one are disconnected
-    Passwd(NameArgs),
+    Passwd(PasswdArgs),
     /// No such user any more; those who are connected as this user are disconnected
     Rm(NameArgs),
     /// All users, their groups, and who is an administrator
@@ -56,6 +56,18 @@ struct AddArgs {
     /// What else is known of it, for rules to ask; may be repeated
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_attribute)]
     attribute: Vec<(String, String)>,
+    /// Keep no keys for SCRAM-SHA-256 beside the hash of the password
+    #[arg(long)]
+    no_scram: bool,
+}
+
+#[derive(Args, Clone, Debug)]
+struct PasswdArgs {
+    /// The user name
+    name: String,
+    /// Keep no keys for SCRAM-SHA-256 beside the hash of the password
+    #[arg(long)]
+    no_scram: bool,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -69,20 +81,25 @@ pub(crate) fn run(args: &UserArgs) -> Result<(), Failure> {
     let data = &args.data;
     match &args.command {
         UserCommand::Add(add) => {
-            let password = read_password(&add.name)?;
+            let (password, scram) = read_keys(data, &add.name, add.no_scram)?;
             let user = NewUser {
                 name: add.name.clone(),
                 password,
+                scram,
                 administrator: add.admin,
                 groups: add.group.iter().cloned().collect::<BTreeSet<_>>(),
                 attributes: add.attribute.iter().cloned().collect::<BTreeMap<_, _>>(),
             };
             apply(data, UserChange::Add(user), "added")
         }
-        UserCommand::Passwd(NameArgs { name }) => {
-            let password = read_password(name)?;
-            let name = name.clone();
-            apply(data, UserChange::Password { name, password }, "changed")
+        UserCommand::Passwd(PasswdArgs { name, no_scram }) => {
+            let (password, scram) = read_keys(data, name, *no_scram)?;
+            let change = UserChange::Password {
+                name: name.clone(),
+                password,
+                scram,
+            };
+            apply(data, change, "changed")
         }
         UserCommand::Rm(NameArgs { name }) => {
             apply(data, UserChange::Remove { name: name.clone() }, "removed")
@@ -97,7 +114,7 @@ fn apply(data: &Path, change: UserChange, done: &str) -> Result<(), Failure> {
     match ask(
         data,
         &ControlRequest::User {
-            change: change.clone(),
+            change: Box::new(change.clone()),
         },
     )? {
         Some(ControlAnswer::Done) => {}
@@ -139,9 +156,42 @@ fn list(data: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Asks twice at a terminal; elsewhere it is the first line of standard input.
+/// Asks for a password: its hash, and its keys for SCRAM where it can have some.
+fn read_keys(
+    data: &Path,
+    name: &str,
+    no_scram: bool,
+) -> Result<(StoredPassword, Option<BoundKeys>), Failure> {
+    let password = read_plain(name)?;
+    let stored = hash(&password)?;
+    if no_scram {
+        return Ok((stored, None));
+    }
+    if ScramKeys::salt_in(data, name).is_none()
+        && let Ok(folder) = DataFolder::lock(data)
+    {
+        ScramKeys::open(folder.path()).map_err(|error| failed(&error))?;
+    }
+    let salt = ScramKeys::salt_in(data, name);
+    let scram = salt.and_then(|salt| BoundKeys::derive(password.as_bytes(), &salt, &stored));
+    Ok((stored, scram))
+}
+
+/// Asks for a password, which is hashed at once.
 pub(crate) fn read_password(name: &str) -> Result<StoredPassword, Failure> {
-    let failure = |text: &str| Failure::new(format!("Error: {text}."));
+    hash(&read_plain(name)?)
+}
+
+fn hash(password: &str) -> Result<StoredPassword, Failure> {
+    StoredPassword::new(password.as_bytes()).map_err(|error| failure(&error))
+}
+
+fn failure(text: &str) -> Failure {
+    Failure::new(format!("Error: {text}."))
+}
+
+/// Asks twice at a terminal; elsewhere it is the first line of standard input.
+fn read_plain(name: &str) -> Result<String, Failure> {
     let password = if std::io::stdin().is_terminal() {
         let prompt = |text: String| {
             rpassword::prompt_password(text).map_err(|error| failure(&error.to_string()))
@@ -160,7 +210,7 @@ pub(crate) fn read_password(name: &str) -> Result<StoredPassword, Failure> {
     if password.is_empty() {
         return Err(failure("an empty password lets everyone in"));
     }
-    StoredPassword::new(password.as_bytes()).map_err(|error| failure(&error))
+    Ok(password)
 }
 
 fn parse_attribute(text: &str) -> Result<(String, String), String> {
@@ -181,6 +231,7 @@ mod tests {
         let user = NewUser {
             name: "anna".to_owned(),
             password: password.clone(),
+            scram: None,
             administrator: true,
             groups: BTreeSet::new(),
             attributes: BTreeMap::from([parse_attribute("site=north=1").unwrap()]),
@@ -195,7 +246,11 @@ mod tests {
         assert_eq!(identity.attributes.get("site").unwrap().as_ref(), "north=1");
         let name = "anna".to_owned();
         apply(&data, UserChange::Remove { name: name.clone() }, "removed").unwrap();
-        let password = UserChange::Password { name, password };
+        let password = UserChange::Password {
+            name,
+            password,
+            scram: None,
+        };
         let failure = apply(&data, password, "changed").unwrap_err();
         assert!(failure.text.contains("no user"), "{}", failure.text);
         assert_eq!(failure.code, 1);

@@ -18,6 +18,7 @@ mod fetched_keys;
 mod http;
 mod identity;
 mod passwords;
+mod scram_sha_256;
 mod ticket;
 mod tokens;
 mod verifiers;
@@ -37,9 +38,10 @@ pub use challenge::Challenge;
 pub use error::AuthenticationError;
 pub use identity::Identity;
 pub use passwords::{
-    Account, Accounts, NewUser, PasswordFileError, Passwords, StoredPassword, StoredPasswordError,
-    UserChange, UserError, Users, read_password_file,
+    Account, Accounts, BoundKeys, BoundKeysError, NewUser, PasswordFileError, Passwords, ScramKeys,
+    StoredPassword, StoredPasswordError, UserChange, UserError, Users, read_password_file,
 };
+pub use scram_sha_256::ScramSha256;
 pub use tokens::Tokens;
 pub use work::Work;
 
@@ -49,7 +51,7 @@ pub(crate) use bans::Bans;
 pub(crate) use fair_queue::FairQueue;
 pub(crate) use fetched_keys::FetchedKeys;
 pub(crate) use http::Http;
-pub(crate) use passwords::USERS_FILE;
+pub(crate) use passwords::{SCRAM_FILE, USERS_FILE};
 pub(crate) use ticket::{Stub, Ticket};
 pub(crate) use verifiers::{Job, Verifiers};
 pub(crate) use work::{Kind, Verified};
@@ -101,6 +103,10 @@ pub struct Exchange {
     pub step: u32,
     /// The authenticator's own notes.
     pub notes: Vec<u8>,
+    /// Who the Client says it is, where that is not said by User Name.
+    pub claimed_user: Option<Arc<str>>,
+    /// Where SCRAM stands.
+    pub(crate) scram: Option<Box<scram::ServerExchange>>,
 }
 
 /// What an authenticator has decided.

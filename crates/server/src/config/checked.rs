@@ -115,6 +115,9 @@ pub struct AuthenticationConfig {
     pub ldap: Option<LdapConfig>,
     /// Who is not listened to for a while.
     pub bans: BanLimits,
+    /// Whether users with passwords may prove them by the Authentication Method `SCRAM-SHA-256`. Each login by password then
+    /// leaves keys for it in the data folder. Default: yes.
+    pub scram: bool,
     /// Whether there is the Authentication Method `VENCEJO-TEST`. Default: no.
     pub test_method: bool,
 }
@@ -146,6 +149,7 @@ impl Default for AuthenticationConfig {
             redis: None,
             ldap: None,
             bans: BanLimits::default(),
+            scram: true,
             test_method: false,
         }
     }
@@ -250,6 +254,7 @@ fn check_authentication(raw: RawAuthentication) -> Result<AuthenticationConfig, 
         RawCertificateUser::Email => CertificateUser::Email,
         RawCertificateUser::Uri => CertificateUser::Uri,
     });
+    set(&mut authentication.scram, raw.scram);
     authentication.tokens = raw.tokens.map(tokens::check).transpose()?;
     authentication.http = raw.http.map(http::check).transpose()?;
     authentication.postgres = raw.postgres.map(directories::check_postgres).transpose()?;

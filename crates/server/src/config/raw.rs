@@ -136,6 +136,7 @@ pub(super) struct RawAuthentication {
     pub(super) mysql: Option<Spanned<RawSql>>,
     pub(super) redis: Option<Spanned<RawRedis>>,
     pub(super) ldap: Option<Spanned<RawLdap>>,
+    pub(super) scram: Option<bool>,
     pub(super) test_method: bool,
 }
 

@@ -10,7 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::folder::{DataFolder, FolderError};
-use crate::authentication::USERS_FILE;
+use crate::authentication::{SCRAM_FILE, USERS_FILE};
 
 /// What a backup holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -50,7 +50,7 @@ pub enum BackupError {
 }
 
 /// Makes a backup in `target` of these files of a data folder, which nobody changes, and of its users, whose file
-/// is never changed but replaced: by hard links, or by copies where `target` is on another disk. O(files) where it
+/// is never changed but replaced, with their keys for SCRAM: by hard links, or by copies where `target` is on another disk. O(files) where it
 /// can be linked.
 /// # Errors
 /// `target` is not empty, or the system refuses; then there is no backup.
@@ -62,6 +62,10 @@ pub(super) fn link_held(
     let mut names = names.to_vec();
     names.extend(users_of(data));
     lay_down(data, &names, target, |from, to| {
+        // A file that lines are added to is not what it was, if it is linked.
+        if from.ends_with(SCRAM_FILE) {
+            return copy(from, to);
+        }
         match fs::hard_link(from, to) {
             Ok(()) => fs::metadata(to).map(|metadata| metadata.len()),
             Err(error) if cannot_link(&error) => copy(from, to),
@@ -115,18 +119,19 @@ fn names_of(folder: &Path) -> Result<Vec<String>, BackupError> {
 
 /// Copies the users of one folder to another one, if there are any.
 pub(super) fn copy_users(from: &Path, to: &Path) -> io::Result<()> {
-    let Some(name) = users_of(from) else {
-        return Ok(());
-    };
-    let target = to.join(&name);
-    copy(&from.join(name), &target)?;
-    fs::set_permissions(&target, Permissions::from_mode(0o600))
+    for name in users_of(from) {
+        let target = to.join(&name);
+        copy(&from.join(name), &target)?;
+        fs::set_permissions(&target, Permissions::from_mode(0o600))?;
+    }
+    Ok(())
 }
 
-/// The file of the users, if there ever was one.
-fn users_of(folder: &Path) -> Option<String> {
-    let is_there = folder.join(USERS_FILE).exists();
-    is_there.then(|| USERS_FILE.to_owned())
+/// The files of the users that are there.
+fn users_of(folder: &Path) -> Vec<String> {
+    let files = [USERS_FILE, SCRAM_FILE].into_iter();
+    let files = files.filter(|name| folder.join(name).exists());
+    files.map(str::to_owned).collect()
 }
 
 fn lay_down(
@@ -159,8 +164,7 @@ fn lay_down(
         done.bytes += put(&source, &draft.join(name)).map_err(|error| failed(&source, error))?;
         done.files += 1;
     }
-    let users = draft.join(USERS_FILE);
-    if users.exists() {
+    for users in users_of(&draft).iter().map(|name| draft.join(name)) {
         // Whatever may have become of it meanwhile.
         fs::set_permissions(&users, Permissions::from_mode(0o600))
             .map_err(|source| failed(&users, source))?;
@@ -293,6 +297,20 @@ mod tests {
             let metadata = fs::metadata(restored.join(USERS_FILE)).expect("is there");
             assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
         }
+    }
+
+    /// Lines are added to the keys for SCRAM while they are in use, and the backup stays what it was.
+    #[test]
+    fn backup_has_the_keys_for_scram_as_they_were() {
+        let temp = TempFolder::new();
+        let folder = data(&temp);
+        let keys = folder.path().join(SCRAM_FILE);
+        fs::write(&keys, "before").expect("is written");
+        let backup = temp.path().join("backup");
+        link_held(folder.path(), &[], &backup).expect("is made");
+        fs::write(&keys, "before, and after").expect("is written");
+        let copied = fs::read_to_string(backup.join(SCRAM_FILE)).expect("is there");
+        assert_eq!(copied, "before");
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub enum ControlRequest {
     /// A change of the users.
     User {
         /// Which.
-        change: UserChange,
+        change: Box<UserChange>,
     },
 }
 

@@ -12,7 +12,7 @@ use std::time::{Instant, SystemTime};
 use engine::{ConnectRequest, ConnectionKey, ShardIndex, home_shard};
 use proto::Version;
 use proto::connection::{ConnectionError, Outgoing};
-use proto::packet::{Auth, Connect, PacketType, ReasonCode};
+use proto::packet::{Auth, Connect, ReasonCode};
 use store::Store;
 
 use super::Shard;
@@ -20,7 +20,7 @@ use super::connection::{Admission, Connection, Moving, Pending, Stage, index_of,
 use super::links::Parcel;
 use super::parked::{banned, count_failure};
 use super::stopping::Stopping;
-use crate::authentication::{Attempt, Decision, Exchange, Ticket};
+use crate::authentication::{Decision, Exchange, Ticket};
 use crate::peer::Peer;
 
 impl<S: Store> Shard<S> {
@@ -101,6 +101,8 @@ impl<S: Store> Shard<S> {
             .authenticate(method.as_deref(), &attempt, exchange);
         if let Decision::Deny(reason, _) = decision {
             self.count_failure(&pending, peer, reason);
+        } else if self.is_claim_banned(&pending.exchange, peer) {
+            return self.refuse(key, &banned());
         }
         self.on_decision(key, pending, decision);
     }
@@ -155,15 +157,22 @@ impl<S: Store> Shard<S> {
             || connect.password.is_some()
             || connect.properties.authentication_method.is_some();
         if has_shown {
-            let user = connect.user_name.as_deref().unwrap_or_default();
+            let user = connect.user_name.as_deref();
+            let user = user.or(pending.exchange.claimed_user.as_deref());
             count_failure(
                 &self.shared.bans,
                 &pending.policy.ban_limits,
                 peer,
-                user,
+                user.unwrap_or_default(),
                 reason,
             );
         }
+    }
+
+    /// Whether too many have failed to be who this Client says it is, in an exchange that has just told us.
+    pub(super) fn is_claim_banned(&self, exchange: &Exchange, peer: Peer) -> bool {
+        let user = exchange.claimed_user.as_deref();
+        user.is_some_and(|user| self.shared.bans.is_banned(peer.origin(), user, self.now))
     }
 
     /// [MQTT-3.1.3-6] [MQTT-3.1.3-7] [v3.1.1 MQTT-3.1.3-6] A Client Identifier no other Client has.
@@ -310,85 +319,10 @@ impl<S: Store> Shard<S> {
             }
         }
     }
-
-    /// [MQTT-4.12.1-1] [MQTT-4.12.1-2] The Client proves itself again while it is served.
-    fn reauthenticate(&mut self, key: ConnectionKey, auth: &Auth) {
-        let client_id = self.engine.client_id_of(key).unwrap_or_default().to_owned();
-        let Some(connection) = self.connection_mut(key) else {
-            return;
-        };
-        let mut exchange = match connection.reauthentication.take() {
-            Some(exchange) if auth.reason == ReasonCode::ContinueAuthentication => exchange,
-            _ => Box::default(),
-        };
-        let (peer, listener) = (connection.peer, connection.listener);
-        let version = connection.protocol.version();
-        let certificate = connection.socket.certificate();
-        let is_of_foreign_page = connection.socket.is_of_foreign_page();
-        exchange.is_again = true;
-        let attempt = Attempt {
-            client_id: &client_id,
-            user_name: None,
-            password: None,
-            data: auth.data.as_ref(),
-            peer,
-            listener: self.policy.listener_name(listener),
-            anonymous: self.policy.anonymous(listener),
-            is_of_foreign_page,
-            certificate: certificate.as_ref(),
-            version,
-        };
-        let method = auth.method.as_deref();
-        let authentication = &self.policy.authentication;
-        let answer = |reason, data| {
-            let method = method.unwrap_or_default();
-            Outgoing::Auth(Box::new(Auth::new(reason, method, data)))
-        };
-        match authentication.authenticate(method, &attempt, &mut exchange) {
-            Decision::Allow { identity, data } => {
-                let expires_at = identity.expires_at.map(|at| instant_of(at, self.now));
-                let listener = self.policy.listener_name(listener);
-                let principal = Arc::new(identity.principal(peer, listener));
-                if !self.engine.on_reauthenticated(key, &principal) {
-                    let text = "the Client has shown that it is another user";
-                    let error = ConnectionError::refused(ReasonCode::NotAuthorized, text);
-                    return self.refuse(key, &error);
-                }
-                if let Some(connection) = self.connection_mut(key) {
-                    connection.expires_at = expires_at;
-                }
-                self.arm(key);
-                self.send(key, &answer(ReasonCode::Success, data));
-            }
-            Decision::Continue(data) => {
-                if let Some(connection) = self.connection_mut(key) {
-                    connection.reauthentication = Some(exchange);
-                }
-                self.send(key, &answer(ReasonCode::ContinueAuthentication, data));
-            }
-            Decision::Wait(_) => {
-                let text = "a re-authentication cannot wait";
-                self.refuse(
-                    key,
-                    &ConnectionError::refused(ReasonCode::NotAuthorized, text),
-                );
-            }
-            // [MQTT-4.12.1-2]
-            Decision::Deny(reason, text) => {
-                let fits = reason.is_allowed_in(PacketType::Disconnect);
-                let reason = if fits {
-                    reason
-                } else {
-                    ReasonCode::NotAuthorized
-                };
-                self.refuse(key, &ConnectionError::refused(reason, text));
-            }
-        }
-    }
 }
 
 /// When the calendar will say `at`; now, if it has.
-fn instant_of(at: SystemTime, now: Instant) -> Instant {
+pub(super) fn instant_of(at: SystemTime, now: Instant) -> Instant {
     let after = at.duration_since(SystemTime::now()).unwrap_or_default();
     now.checked_add(after).unwrap_or(now)
 }

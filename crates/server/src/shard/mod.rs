@@ -16,6 +16,7 @@ mod denied;
 mod links;
 mod parked;
 mod proxied;
+mod reauthentication;
 mod receive;
 mod socket;
 mod stalled;

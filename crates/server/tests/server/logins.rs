@@ -287,7 +287,9 @@ fn wrong_password_file_starts_nothing_and_changes_nothing() {
 }
 
 fn change(temp: &TempFolder, change: UserChange) -> ControlAnswer {
-    let request = ControlRequest::User { change };
+    let request = ControlRequest::User {
+        change: Box::new(change),
+    };
     let answer = persist::ask(temp.path(), &request).expect("an answer");
     answer.expect("the Server is there")
 }
@@ -296,6 +298,7 @@ fn new_user(name: &str, password: &str) -> UserChange {
     UserChange::Add(NewUser {
         name: name.to_owned(),
         password: StoredPassword::new(password.as_bytes()).expect("is hashed"),
+        scram: None,
         administrator: false,
         groups: ["people".to_owned()].into(),
         attributes: std::collections::BTreeMap::new(),
@@ -324,7 +327,14 @@ fn users_come_change_and_go_while_the_server_runs() {
     assert_eq!(connected.hear()[3], 0);
     let password = StoredPassword::new(b"two").expect("is hashed");
     let name = "anna".to_owned();
-    let changed = change(&temp, UserChange::Password { name, password });
+    let changed = change(
+        &temp,
+        UserChange::Password {
+            name,
+            password,
+            scram: None,
+        },
+    );
     assert_eq!(changed, ControlAnswer::Done);
     // Who was let in by what does not count any more has to come again.
     let disconnect = connected.hear();

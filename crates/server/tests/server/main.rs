@@ -35,6 +35,7 @@ mod proxied;
 mod quic;
 mod reload_under_load;
 mod reloading;
+mod scram;
 mod service;
 mod sniffing;
 mod stopping;

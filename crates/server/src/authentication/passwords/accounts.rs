@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::scram_keys::BoundKeys;
 use super::stored::{StoredPassword, StoredPasswordError};
 use crate::authentication::Identity;
 
@@ -16,6 +17,8 @@ pub struct Account {
     pub identity: Identity,
     /// What it proves that with.
     pub password: StoredPassword,
+    /// Keys of the same for SCRAM.
+    pub scram: Option<BoundKeys>,
 }
 
 /// Users by their names.
@@ -152,6 +155,7 @@ fn account(line: &str) -> Result<Account, PasswordFileError> {
     Ok(Account {
         identity: Identity::of_user(name),
         password,
+        scram: None,
     })
 }
 

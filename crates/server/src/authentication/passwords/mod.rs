@@ -7,6 +7,7 @@
 
 mod accounts;
 mod cache;
+mod scram_keys;
 mod stored;
 mod users;
 
@@ -17,10 +18,13 @@ use std::time::{Duration, Instant};
 
 use proto::Secret;
 use proto::packet::ReasonCode;
+use scram::Keys;
 
 pub use accounts::{Account, Accounts, PasswordFileError};
 
 pub(super) use accounts::is_user_name;
+pub(crate) use scram_keys::FILE as SCRAM_FILE;
+pub use scram_keys::{BoundKeys, BoundKeysError, ScramKeys};
 pub use stored::{StoredPassword, StoredPasswordError};
 pub(crate) use users::FILE as USERS_FILE;
 pub use users::{NewUser, UserChange, UserError, Users};
@@ -28,7 +32,7 @@ pub use users::{NewUser, UserChange, UserError, Users};
 pub(super) use cache::VerifiedPasswords;
 
 use super::AuthenticationError;
-use super::{Attempt, Authenticator, Decision, Exchange, Work};
+use super::{Attempt, Authenticator, Decision, Exchange, Identity, Work};
 
 /// Knows users with passwords. One that it does not know is left to the next authenticator, after as much
 /// work as a wrong password costs.
@@ -39,6 +43,8 @@ pub struct Passwords {
     /// Those of the data folder; they come first.
     users: Option<Arc<Users>>,
     verified: Arc<VerifiedPasswords>,
+    /// Where a login leaves keys for SCRAM; `None` if there is no SCRAM.
+    scram: Option<Arc<ScramKeys>>,
     /// Chooses whose hash an unknown user is measured by.
     decoys: RandomState,
 }
@@ -55,8 +61,28 @@ impl Passwords {
             file: file.map(Arc::new),
             users,
             verified: Arc::new(VerifiedPasswords::new(lifetime)),
+            scram: None,
             decoys: RandomState::new(),
         }
+    }
+
+    /// The same, and each login leaves keys for SCRAM in `keys`.
+    pub(crate) fn leaving(mut self, keys: Option<Arc<ScramKeys>>) -> Self {
+        self.scram = keys;
+        self
+    }
+
+    /// The keys by which the user `name` is judged, and who that is; for an unknown user, or one that has none yet, keys
+    /// that no proof fits.
+    pub(super) fn scram_keys(&self, keys: &ScramKeys, name: &str) -> (Keys, Option<Identity>) {
+        let account = self.known().find(name);
+        let account = account.as_ref();
+        let found = account.map(|account| (&account.password, account.scram.as_ref()));
+        let (keys, is_known) = keys.of(name, found);
+        let identity = account
+            .filter(|_| is_known)
+            .map(|account| account.identity.clone());
+        (keys, identity)
     }
 
     fn known(&self) -> Known {
@@ -120,6 +146,7 @@ impl Authenticator for Passwords {
             return Some(allow(&account));
         }
         let verified = Arc::clone(&self.verified);
+        let keys = self.scram.clone();
         Some(Decision::Wait(Work::new(move || {
             let fits = account.password.is(bytes(password.as_ref()));
             // No password is not an empty one.
@@ -129,8 +156,20 @@ impl Authenticator for Passwords {
             if let Some(mark) = mark {
                 verified.remember(mark, Instant::now());
             }
+            if let (Some(keys), Some(password)) = (keys, &password) {
+                learn(&keys, &account, password);
+            }
             Some(allow(&account))
         })))
+    }
+}
+
+/// Leaves keys for SCRAM, unless there are some. After this the user proves what it has sent up to now.
+fn learn(keys: &ScramKeys, account: &Account, password: &Secret) {
+    let name = account.identity.user.as_deref().unwrap_or_default();
+    let found = Some((&account.password, account.scram.as_ref()));
+    if !keys.of(name, found).1 {
+        keys.learn(name, password.expose(), &account.password);
     }
 }
 

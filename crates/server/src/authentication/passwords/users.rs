@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::accounts::{Account, Accounts, is_user_name};
+use super::scram_keys::{BoundKeys, ScramKeys};
 use super::stored::StoredPassword;
 use crate::authentication::{AuthenticationError, Identity};
 
@@ -21,6 +22,8 @@ use crate::authentication::{AuthenticationError, Identity};
 #[derive(Debug)]
 pub struct Users {
     path: PathBuf,
+    /// Keys for SCRAM that logins have left; `None` if nobody is to log in.
+    scram: Option<Arc<ScramKeys>>,
     /// `None` as long as there never was a user.
     accounts: Mutex<Option<Arc<Accounts>>>,
 }
@@ -37,6 +40,9 @@ pub enum UserChange {
         name: String,
         /// The new one.
         password: StoredPassword,
+        /// Keys of it for SCRAM.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        scram: Option<BoundKeys>,
     },
     /// No such user any more.
     Remove {
@@ -53,6 +59,9 @@ pub struct NewUser {
     pub name: String,
     /// Its password.
     pub password: StoredPassword,
+    /// Keys of it for SCRAM; without any, the first login by password leaves some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scram: Option<BoundKeys>,
     /// Whether it is an administrator.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub administrator: bool,
@@ -133,8 +142,24 @@ impl Users {
         let accounts = read(&path)?;
         Ok(Self {
             path,
+            scram: None,
             accounts: Mutex::new(accounts),
         })
+    }
+
+    /// The same, to let them log in. Nobody else may use the folder.
+    /// # Errors
+    /// As with [`Self::open`], and of [`ScramKeys::open`].
+    pub(crate) fn serve(data: &Path) -> Result<Self, AuthenticationError> {
+        Ok(Self {
+            scram: Some(Arc::new(ScramKeys::open(data)?)),
+            ..Self::open(data)?
+        })
+    }
+
+    /// Keys for SCRAM that logins have left.
+    pub(crate) const fn scram(&self) -> Option<&Arc<ScramKeys>> {
+        self.scram.as_ref()
     }
 
     /// Reads the file again. A wrong one changes nothing.
@@ -169,11 +194,16 @@ impl Users {
                 });
             }
             UserChange::Add(user) => changed.add(user.clone().into()),
-            UserChange::Password { password, .. } => {
+            UserChange::Password {
+                password, scram, ..
+            } => {
                 let account = changed.find(name).ok_or_else(unknown)?;
                 let identity = account.identity.clone();
-                let password = password.clone();
-                changed.add(Account { identity, password });
+                changed.add(Account {
+                    identity,
+                    password: password.clone(),
+                    scram: scram.clone(),
+                });
             }
             UserChange::Remove { .. } => {
                 changed.find(name).ok_or_else(unknown)?;
@@ -214,6 +244,7 @@ impl From<NewUser> for Account {
                 ..Identity::of_user(&user.name)
             },
             password: user.password,
+            scram: user.scram,
         }
     }
 }
@@ -225,6 +256,7 @@ impl From<&Account> for NewUser {
         Self {
             name: identity.user.as_deref().unwrap_or_default().to_owned(),
             password: account.password.clone(),
+            scram: account.scram.clone(),
             administrator: identity.is_administrator,
             groups: identity
                 .groups
@@ -270,6 +302,11 @@ fn write(path: &Path, accounts: &Accounts) -> io::Result<()> {
         users: accounts.iter().map(NewUser::from).collect(),
     };
     let text = toml::to_string(&file).map_err(io::Error::other)?;
+    replace_file(path, text.as_bytes())
+}
+
+/// Puts a file with this text in the place of `path`, for its owner only. A crash leaves the old one or the new one.
+pub(super) fn replace_file(path: &Path, text: &[u8]) -> io::Result<()> {
     let draft = path.with_extension("draft");
     // What a crash has left has the wrong mode, perhaps.
     match fs::remove_file(&draft) {
@@ -281,7 +318,7 @@ fn write(path: &Path, accounts: &Accounts) -> io::Result<()> {
         .create_new(true)
         .mode(0o600)
         .open(&draft)?;
-    file.write_all(text.as_bytes())?;
+    file.write_all(text)?;
     file.sync_all()?;
     fs::rename(&draft, path)?;
     let folder = path
@@ -304,6 +341,7 @@ mod tests {
         NewUser {
             name: name.to_owned(),
             password: StoredPassword::dummy(),
+            scram: None,
             administrator: name == "root",
             groups: ["ops".to_owned()].into(),
             attributes: [("room".to_owned(), "7".to_owned())].into(),
@@ -338,6 +376,7 @@ mod tests {
         let change = UserChange::Password {
             name,
             password: password.clone(),
+            scram: None,
         };
         assert!(matches!(
             users.apply(&change),
@@ -345,7 +384,11 @@ mod tests {
         ));
         let name = "otto".to_owned();
         users
-            .apply(&UserChange::Password { name, password })
+            .apply(&UserChange::Password {
+                name,
+                password,
+                scram: None,
+            })
             .expect("is there");
         let again = Users::open(temp.path()).expect("is whole");
         assert_eq!(again.accounts(), users.accounts());
