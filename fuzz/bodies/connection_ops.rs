@@ -10,6 +10,8 @@ use vencejo_proto::packet::{Ack, Auth, ConnAck, Disconnect, ReasonCode, SubAck, 
 use vencejo_proto::{Message, PacketIdentifier, Qos};
 
 const LIMITS: ServerLimits = ServerLimits {
+    user_properties_max: 8,
+    properties_bytes_max: 1024,
     maximum_packet_size_bytes: 4096,
     receive_maximum: 8,
     topic_alias_maximum: 4,

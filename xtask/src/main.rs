@@ -1,4 +1,5 @@
-//! The house's own checks, run as `cargo xtask tidy`, `cargo xtask compliance [--check]` and `cargo xtask sim`.
+//! The house's own checks, run as `cargo xtask tidy`, `cargo xtask compliance [--check]`, `cargo xtask limits [--check]` and
+//! `cargo xtask sim`.
 //!
 //! Owns: the command line of these checks and their exit codes.
 //! Does not own: formatting, lints and tests (cargo has them), the order of stages (`./test`).
@@ -7,6 +8,7 @@
 mod compliance;
 mod files;
 mod lexer;
+mod limits;
 mod spec;
 mod tidy;
 
@@ -22,8 +24,13 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(root),
         ["compliance"] => compliance::run(root, compliance::Mode::Write),
         ["compliance", "--check"] => compliance::run(root, compliance::Mode::Check),
+        ["limits"] => limits::run(root, limits::Mode::Write),
+        ["limits", "--check"] => limits::run(root, limits::Mode::Check),
         ["sim", rest @ ..] => simulate(root, rest),
-        _ => Err("usage: cargo xtask tidy | compliance [--check] | sim [--help]".to_owned()),
+        _ => Err(
+            "usage: cargo xtask tidy | compliance [--check] | limits [--check] | sim [--help]"
+                .to_owned(),
+        ),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

@@ -12,7 +12,6 @@ use std::time::Instant;
 
 use proto::connection::Outgoing;
 use proto::packet::{ConnAck, ConnAckProperties, Connect, Disconnect, ReasonCode};
-use proto::topic::level_count;
 use proto::{Secret, Version};
 use store::Level;
 
@@ -41,12 +40,15 @@ pub struct ConnectRequest {
     pub principal: Arc<Principal>,
     /// Whether it connects from this machine.
     pub is_local_peer: bool,
+    /// Maximum Packet Size of its listener, if that is not the Server's.
+    pub maximum_packet_size_bytes: Option<u32>,
 }
 
 impl Engine {
     /// A Client has connected and been authenticated; answers with CONNACK.
     pub fn on_connect(&mut self, request: ConnectRequest, now: Instant) {
         if let Err(reason) = self.check_connect(&request) {
+            self.counters.refused_sessions += u64::from(reason == ReasonCode::QuotaExceeded);
             self.refuse(request.connection, reason);
             return;
         }
@@ -114,7 +116,7 @@ impl Engine {
         if will.retain && !self.limits.retain_available {
             return Err(ReasonCode::RetainNotSupported);
         }
-        if level_count(&will.topic) > self.limits.topic_levels_max {
+        if self.limits.exceeds_topic(&will.topic) {
             return Err(ReasonCode::TopicNameInvalid);
         }
         if is_server_topic(&will.topic) {
@@ -276,7 +278,11 @@ impl Engine {
             // [MQTT-3.2.2-9] Not written where it is 2.
             maximum_qos: Some(limits.maximum_qos),
             retain_available: unavailable(limits.retain_available),
-            maximum_packet_size_bytes: NonZeroU32::new(limits.maximum_packet_size_bytes),
+            maximum_packet_size_bytes: NonZeroU32::new(
+                request
+                    .maximum_packet_size_bytes
+                    .unwrap_or(limits.maximum_packet_size_bytes),
+            ),
             // [MQTT-3.1.3-7] [MQTT-3.2.2-16]
             assigned_client_id: request
                 .assigned_client_id

@@ -38,6 +38,12 @@ pub struct Counters {
     pub dropped_retained_full: u64,
     /// Of those, messages that would have been stored while the disk was low.
     pub dropped_storage_low: u64,
+    /// Clients refused because there are as many Sessions as there may be.
+    pub refused_sessions: u64,
+    /// Subscriptions refused because their Session, or the Server, has as many as there may be.
+    pub refused_subscriptions: u64,
+    /// Topic Names and Topic Filters refused because they are too long or too deep.
+    pub refused_topics: u64,
     /// Messages whose Message Expiry Interval passed before they were sent.
     pub messages_expired: u64,
     /// Payload bytes received in PUBLISH packets.
@@ -99,6 +105,9 @@ impl Counters {
         self.dropped_not_authorized += other.dropped_not_authorized;
         self.dropped_retained_full += other.dropped_retained_full;
         self.dropped_storage_low += other.dropped_storage_low;
+        self.refused_sessions += other.refused_sessions;
+        self.refused_subscriptions += other.refused_subscriptions;
+        self.refused_topics += other.refused_topics;
         self.messages_expired += other.messages_expired;
         self.publish_bytes_received += other.publish_bytes_received;
         self.publish_bytes_sent += other.publish_bytes_sent;

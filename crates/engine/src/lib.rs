@@ -143,6 +143,9 @@ impl Engine {
         let retained_limits = RetainedLimits {
             retained_messages_max: limits.retained_messages_max,
             retained_bytes_max: limits.retained_bytes_max,
+            age_max: limits
+                .retained_age_max_seconds
+                .map(|seconds| Duration::from_secs(u64::from(seconds))),
         };
         let (shard, shard_count) = (config.shard, config.shard_count);
         let mut timers = Timers::new(now);
@@ -311,6 +314,19 @@ impl Engine {
         self.sessions
             .get(session)
             .map(|session| &*session.client_id)
+    }
+
+    /// Whether there is a Session of this Client Identifier.
+    #[must_use]
+    pub fn has_session(&self, client_id: &str) -> bool {
+        self.sessions.find(client_id).is_some()
+    }
+
+    /// Whether the Client of such a Session is connected.
+    #[must_use]
+    pub fn is_connected(&self, client_id: &str) -> bool {
+        let session = self.sessions.find(client_id);
+        session.is_some_and(|key| self.sessions.link(key).is_some())
     }
 
     /// A packet arrived: the Session of its connection, if the connection is still ours.

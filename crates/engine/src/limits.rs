@@ -5,6 +5,7 @@
 //! Start reading at [`Limits`]. Invariant: what is announced in CONNACK comes from here.
 
 use proto::Qos;
+use proto::topic::level_count;
 
 /// What happens to a message for a Session whose queue is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,8 +32,11 @@ pub struct Limits {
     pub topic_alias_maximum: u16,
     /// Topic Aliases used towards a Client; its own maximum may be lower. Default 16.
     pub topic_alias_maximum_out: u16,
-    /// Levels of a Topic Name or Topic Filter. Default 128.
+    /// Levels of a Topic Name or Topic Filter; more are refused with 0x90 or 0x8F. Default 128.
     pub topic_levels_max: usize,
+    /// Bytes of a Topic Name or Topic Filter; more are refused with 0x90 or 0x8F. Default 65,535, the most there
+    /// can be.
+    pub topic_length_max: usize,
     /// Messages that wait for one Session, in memory or only on disk. Default 1,000,000.
     pub queued_messages_max: usize,
     /// Bytes of messages that wait or are in flight for one Session, in memory or only on disk.
@@ -52,6 +56,9 @@ pub struct Limits {
     pub overflow_policy: OverflowPolicy,
     /// Subscriptions of one Session; more are refused with 0x97. Default 10,000.
     pub subscriptions_per_session_max: usize,
+    /// Subscriptions of all Sessions; more are refused with 0x97. Each shard has an equal part of them.
+    /// Default 10,000,000.
+    pub subscriptions_max: usize,
     /// Sessions of the process, connected or not; a new one beyond that is refused with 0x97.
     /// Default 1,000,000.
     pub sessions_max: usize,
@@ -64,6 +71,8 @@ pub struct Limits {
     pub retained_messages_max: usize,
     /// Bytes of retained messages kept; beyond that as with their number. Default 1 GiB.
     pub retained_bytes_max: usize,
+    /// A retained message goes after so many seconds, if it has no shorter Message Expiry Interval. Default: never.
+    pub retained_age_max_seconds: Option<u32>,
     /// Retained messages sent in one turn for new Subscriptions. Default 256.
     pub retained_replay_per_turn: usize,
     /// Longest Client Identifier, in bytes; longer is refused with 0x85. Default 1024.
@@ -82,6 +91,13 @@ pub struct Limits {
     pub server_keep_alive_max_seconds: Option<u16>,
 }
 
+impl Limits {
+    /// Whether a Topic Name or Topic Filter is longer or deeper than is taken.
+    pub(crate) fn exceeds_topic(&self, text: &str) -> bool {
+        text.len() > self.topic_length_max || level_count(text) > self.topic_levels_max
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -91,6 +107,7 @@ impl Default for Limits {
             topic_alias_maximum: 16,
             topic_alias_maximum_out: 16,
             topic_levels_max: 128,
+            topic_length_max: 65_535,
             queued_messages_max: 1_000_000,
             queued_bytes_max: 1024 * MIB,
             queued_bytes_memory_max: 64 * MIB,
@@ -99,11 +116,13 @@ impl Default for Limits {
             window_bytes_max: MIB / 4,
             overflow_policy: OverflowPolicy::DropNewest,
             subscriptions_per_session_max: 10_000,
+            subscriptions_max: 10_000_000,
             sessions_max: 1_000_000,
             session_expiry_max_seconds: u32::MAX,
             session_expiry_3x_seconds: 7 * 24 * 3600,
             retained_messages_max: 1_000_000,
             retained_bytes_max: 1024 * MIB,
+            retained_age_max_seconds: None,
             retained_replay_per_turn: 256,
             client_id_length_max: 1024,
             maximum_qos: Qos::ExactlyOnce,

@@ -12,7 +12,6 @@ use std::time::Instant;
 use bytes::Bytes;
 use proto::connection::Outgoing;
 use proto::packet::{Ack, Publish, ReasonCode};
-use proto::topic::level_count;
 use proto::{Message, PacketIdentifier, Qos, Version};
 use store::{Expiry, Level, MessageRecord, Record};
 
@@ -72,6 +71,7 @@ impl Engine {
         match self.check_publish(connection, publish) {
             Ok(()) => {}
             Err(Refusal::Answer(reason)) => {
+                self.counters.refused_topics += 1;
                 self.refuse_publish(connection, key, publish, (reason, None), now);
                 return;
             }
@@ -83,6 +83,8 @@ impl Engine {
                 return;
             }
             Err(Refusal::Close(reason)) => {
+                let is_topic = reason == ReasonCode::TopicNameInvalid;
+                self.counters.refused_topics += u64::from(is_topic);
                 self.close(connection, reason, now);
                 return;
             }
@@ -220,7 +222,7 @@ impl Engine {
         if publish.retain && !self.limits.retain_available {
             return Err(Refusal::Close(ReasonCode::RetainNotSupported));
         }
-        if level_count(publish.topic) > self.limits.topic_levels_max {
+        if self.limits.exceeds_topic(publish.topic) {
             let is_answered = connection.version == Version::V5 && publish.qos != Qos::AtMostOnce;
             let reason = ReasonCode::TopicNameInvalid;
             return Err(if is_answered {

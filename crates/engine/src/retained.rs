@@ -11,7 +11,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 use proto::Message;
@@ -34,6 +34,8 @@ pub struct RetainedLimits {
     pub retained_messages_max: usize,
     /// Most bytes they may take, with their topics and bookkeeping.
     pub retained_bytes_max: usize,
+    /// After so long one goes, if it does not expire before.
+    pub age_max: Option<Duration>,
 }
 
 /// Why a Retained Message was refused; Quota exceeded (0x97) says so to the publisher.
@@ -142,7 +144,7 @@ impl Retained {
         // QoS of either, [v3.1.1 MQTT-3.3.1-7].
         self.tombstones.remove(topic);
         self.bytes += cost_bytes(message);
-        if let Some(at) = message.expires_at() {
+        if let Some(at) = self.ends_at(message) {
             self.expiries.insert((at, stamp), Arc::clone(message));
         }
         self.arrivals += 1;
@@ -227,10 +229,17 @@ impl Retained {
     fn remove(&mut self, topic: &str) -> Option<Arc<Message>> {
         let (TopicKey(message), Entry { stamp, .. }) = self.messages.remove_entry(topic)?;
         self.bytes -= cost_bytes(&message);
-        if let Some(at) = message.expires_at() {
+        if let Some(at) = self.ends_at(&message) {
             self.expiries.remove(&(at, stamp));
         }
         Some(message)
+    }
+
+    /// When it goes by itself. The same for the same message, or it would stay among `expiries`.
+    fn ends_at(&self, message: &Message) -> Option<Instant> {
+        let aged = self.limits.age_max;
+        let aged = aged.and_then(|age| message.accepted_at().checked_add(age));
+        message.expires_at().into_iter().chain(aged).min()
     }
 
     /// The first message whose topic is not below `from`.
@@ -525,7 +534,6 @@ const AFTER_DOLLAR: &str = "%";
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::time::Duration;
 
     use bytes::Bytes;
     use proptest::prelude::*;
@@ -539,6 +547,7 @@ mod tests {
     const LIMITS: RetainedLimits = RetainedLimits {
         retained_messages_max: 100_000,
         retained_bytes_max: 1 << 30,
+        age_max: None,
     };
 
     fn retained_on(shard: u16) -> Retained {
@@ -684,12 +693,38 @@ mod tests {
     }
 
     #[test]
+    fn message_without_an_expiry_goes_at_the_greatest_age() {
+        let limits = RetainedLimits {
+            age_max: Some(Duration::from_secs(8)),
+            ..LIMITS
+        };
+        let (mut retained, start) = (
+            Retained::new(limits, ShardIndex(0), 1, keyed_state(1)),
+            now(),
+        );
+        retained.publish(&expiring("long", 10, start)).unwrap();
+        retained.publish(&expiring("short", 5, start)).unwrap();
+        retained.publish(&message("none", "x", start)).unwrap();
+        let mut gone: Vec<Vec<String>> = Vec::new();
+        for seconds in [4, 5, 7, 8] {
+            let later = start + Duration::from_secs(seconds);
+            let removed = retained.remove_expired(later, 9);
+            gone.push(removed.iter().map(|one| one.topic().to_owned()).collect());
+        }
+        let expected: [Vec<&str>; 4] = [vec![], vec!["short"], vec![], vec!["long", "none"]];
+        assert_eq!(gone, expected);
+        assert_eq!((retained.len(), retained.next_expiry()), (0, None));
+        assert!(retained.expiries.is_empty());
+    }
+
+    #[test]
     fn limits_refuse_one_more_but_not_a_replacement_or_a_removal() {
         let now = now();
         let one = cost_bytes(&message("a", "1", now));
         let limits = RetainedLimits {
             retained_messages_max: 2,
             retained_bytes_max: 3 * one,
+            age_max: None,
         };
         let mut retained = Retained::new(limits, ShardIndex(0), 1, keyed_state(1));
         retained.publish(&expiring("a", 1, now)).unwrap();

@@ -14,7 +14,7 @@ use proto::connection::Outgoing;
 use proto::packet::{
     ReasonCode, RetainHandling, SubAck, Subscribe, SubscriptionRequest, UnsubAck, Unsubscribe,
 };
-use proto::topic::{level_count, split_shared};
+use proto::topic::split_shared;
 use store::{Record, SubscriptionRecord};
 
 use crate::keys::SessionKey;
@@ -84,7 +84,8 @@ impl Engine {
             return Err(ReasonCode::SharedSubscriptionsNotSupported);
         }
         let inner = shared.map_or(filter, |(_, inner)| inner);
-        if level_count(inner) > limits.topic_levels_max {
+        if limits.exceeds_topic(inner) {
+            self.counters.refused_topics += 1;
             return Err(ReasonCode::TopicFilterInvalid);
         }
         if inner.contains(['+', '#']) && !limits.wildcard_subscription_available {
@@ -101,11 +102,16 @@ impl Engine {
             self.tell_denied(key, asked, rule, now);
             return Err(ReasonCode::NotAuthorized);
         }
+        let shard_max = limits
+            .subscriptions_max
+            .div_ceil(usize::from(self.config.shard_count));
+        let is_shard_full = self.counters.subscriptions >= shard_max as u64;
         let is_full = self.sessions.get(key).is_none_or(|session| {
-            session.filters.len() >= limits.subscriptions_per_session_max
+            (is_shard_full || session.filters.len() >= limits.subscriptions_per_session_max)
                 && !session.filters.contains(filter)
         });
         if is_full {
+            self.counters.refused_subscriptions += 1;
             return Err(ReasonCode::QuotaExceeded);
         }
         // [MQTT-3.2.2-10]

@@ -158,7 +158,7 @@ impl Engine {
     }
 }
 
-const fn gauges(total: &Counters) -> [(&'static str, u64); 29] {
+const fn gauges(total: &Counters) -> [(&'static str, u64); 32] {
     let disconnected = total.sessions.saturating_sub(total.clients_connected);
     [
         ("clients/total", total.sessions),
@@ -179,6 +179,9 @@ const fn gauges(total: &Counters) -> [(&'static str, u64); 29] {
         ("publish/messages/dropped", total.publishes_dropped),
         ("publish/messages/denied", total.dropped_not_authorized),
         ("store/refused", total.dropped_storage_low),
+        ("limits/sessions/refused", total.refused_sessions),
+        ("limits/subscriptions/refused", total.refused_subscriptions),
+        ("limits/topics/refused", total.refused_topics),
         ("publish/bytes/received", total.publish_bytes_received),
         ("publish/bytes/sent", total.publish_bytes_sent),
         ("bytes/received", total.bytes_received),

@@ -106,5 +106,7 @@ const LIMITS: ServerLimits = ServerLimits {
     receive_maximum: 10,
     topic_alias_maximum: 0,
     topic_alias_maximum_out: 0,
+    user_properties_max: 1024,
+    properties_bytes_max: 262_144,
     connect_timeout: Duration::from_secs(10),
 };

@@ -189,6 +189,12 @@ impl Message {
         size_of::<Self>() + self.body.len() + shared
     }
 
+    /// When it was accepted.
+    #[must_use]
+    pub const fn accepted_at(&self) -> Instant {
+        self.accepted_at
+    }
+
     /// When it was accepted and its Message Expiry Interval in seconds, if it has one.
     #[must_use]
     pub fn expiry(&self) -> Option<(Instant, u32)> {

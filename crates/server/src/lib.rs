@@ -25,6 +25,7 @@ mod standing;
 #[cfg(test)]
 mod testing;
 mod tls;
+mod turnstile;
 mod watch;
 
 pub use activation::ActivationError;

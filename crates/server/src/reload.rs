@@ -17,7 +17,8 @@ use crate::authentication::{
 };
 use crate::authorization::{self, AuthorizationError};
 use crate::config::{
-    Address, Config, FileAccess, ListenerConfig, Proxies, StopConfig, Transport, Versions,
+    Address, Config, FileAccess, ListenerConfig, ListenerLimits, Proxies, StopConfig, Transport,
+    Versions,
 };
 use crate::outbound::Outbound;
 use crate::peer::Peer;
@@ -53,6 +54,7 @@ pub(crate) struct ListenerPolicy {
     pub(crate) anonymous: Option<AnonymousPolicy>,
     pub(crate) versions: Versions,
     pub(crate) connections_max: usize,
+    pub(crate) limits: ListenerLimits,
     /// From where connections are taken, each with a header of the PROXY protocol; `None` takes all, without one.
     pub(crate) proxies: Option<Proxies>,
 }
@@ -157,6 +159,7 @@ impl ListenerPolicy {
             anonymous: config.anonymous,
             versions: config.versions,
             connections_max: config.connections_max.unwrap_or(usize::MAX),
+            limits: config.limits,
             proxies: config.proxy.clone(),
         })
     }

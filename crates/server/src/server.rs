@@ -19,15 +19,16 @@ use store::disk::{Disk, RealDisk};
 use store::{MemoryStore, OpenError, Recovered, RecoveryReport, SessionId, Store};
 
 use crate::activation::ActivationError;
-use crate::authentication::{Authentication, AuthenticationError, Users};
+use crate::authentication::{Authentication, AuthenticationError, BanLimits, Users};
 use crate::authorization::AuthorizationError;
-use crate::config::{Address, Config, ListenerConfig, Transport};
+use crate::config::{Address, Config, FlappingLimits, ListenerConfig, Transport};
 use crate::listener::OpenError as ListenError;
 use crate::outbound::Outbound;
 use crate::persist::{self, DataFolder, Figures, FolderError, Restored};
 use crate::reload::{Policy, PolicyError, ReloadError, Reloaded, Reloader};
 use crate::shard::{
-    Acceptor, Command, Door, Found, Links, Mailbox, Parts, Settings, Shard, Shared, WAKER,
+    Acceptor, Command, Door, Found, Links, Mailbox, PaceLimits, Parts, Settings, Shard, Shared,
+    WAKER,
 };
 use crate::socket_file::{SocketFile, SocketFileError};
 use crate::tls::TlsError;
@@ -618,6 +619,8 @@ fn settings(config: &Config, segments: usize) -> Settings {
             receive_maximum: limits.receive_maximum,
             topic_alias_maximum: limits.topic_alias_maximum,
             topic_alias_maximum_out: limits.topic_alias_maximum_out,
+            user_properties_max: config.bounds.user_properties_max,
+            properties_bytes_max: config.bounds.properties_bytes_max,
             connect_timeout: config.bounds.connect_timeout,
         },
         connections_max: open_files::connections_max(
@@ -633,6 +636,24 @@ fn settings(config: &Config, segments: usize) -> Settings {
         client_id_prefix: format!("auto-{:016x}", random()),
         login_threads: config.bounds.login_threads,
         logins_waiting_max: config.bounds.logins_waiting_max,
+        crowds: (&config.bounds).into(),
+        flapping: flapping(&config.bounds.flapping),
+        pace: PaceLimits {
+            publishes: config.bounds.publish_rate_max.into(),
+            bytes: config.bounds.publish_bytes_rate_max as u64,
+            filters: config.bounds.subscribe_rate_max.into(),
+        },
+    }
+}
+
+/// The limits on coming and going, in the terms of bans: one more than is allowed begins one.
+fn flapping(limits: &FlappingLimits) -> BanLimits {
+    let one_more = |max: u32| if max == 0 { 0 } else { max.saturating_add(1) };
+    BanLimits {
+        failures_max: one_more(limits.connects_max),
+        failures_per_address_max: one_more(limits.connects_per_address_max),
+        window: limits.window,
+        lasts: limits.lasts,
     }
 }
 

@@ -14,7 +14,7 @@ use crate::serve;
 use crate::storage::{DATA, ask, unexpected};
 use crate::tools::Failure;
 
-/// Show or lift the bans of those that failed to log in too often
+/// Show or lift the bans of those that failed to log in, or connected, too often
 #[derive(Args, Clone, Debug)]
 #[command(disable_help_flag = true)]
 pub(crate) struct BanArgs {
@@ -63,10 +63,13 @@ pub(crate) fn run(args: &BanArgs) -> Result<(), Failure> {
 }
 
 fn line(ban: &Ban) -> String {
-    let user = ban.user.as_ref().map_or_else(
-        || "all users".to_owned(),
-        |user| format!("user {}", user.escape_debug()),
-    );
+    let user = match (&ban.user, &ban.client_id) {
+        (Some(user), _) => format!("user {}", user.escape_debug()),
+        (None, Some(client_id)) => {
+            format!("client {}, connects too often", client_id.escape_debug())
+        }
+        (None, None) => "all users".to_owned(),
+    };
     let (address, seconds) = (ban.address, ban.ends_in_seconds);
     format!("{address}  {user}  ends in {seconds} s\n")
 }
@@ -81,10 +84,15 @@ mod tests {
         let mut ban = Ban {
             address: Origin::Address([192, 0, 2, 1].into()),
             user: Some("a\n10.0.0.1".to_owned()),
+            client_id: None,
             ends_in_seconds: 7,
         };
         assert_eq!(line(&ban), "192.0.2.1  user a\\n10.0.0.1  ends in 7 s\n");
         ban.user = None;
+        ban.client_id = Some("c\n".to_owned());
+        let expected = "192.0.2.1  client c\\n, connects too often  ends in 7 s\n";
+        assert_eq!(line(&ban), expected);
+        ban.client_id = None;
         assert_eq!(line(&ban), "192.0.2.1  all users  ends in 7 s\n");
     }
 }

@@ -124,6 +124,58 @@ fn the_longest_client_id_is_taken_and_one_byte_more_is_not() {
     assert_eq!(world.engines[0].counters().sessions, 1);
 }
 
+/// Class M: what is refused takes nothing, what was there can be replaced, and room that is made is used.
+#[test]
+fn subscriptions_of_all_sessions_are_bounded() {
+    let limits = Limits {
+        subscriptions_max: 3,
+        ..Limits::default()
+    };
+    let mut world = World::with(1, limits);
+    let (one, other) = (world.connect("one"), world.connect("other"));
+    for (client, filter) in [(one, "a"), (one, "$share/g/a"), (other, "a")] {
+        assert_eq!(
+            world.subscribe(client, filter, 0),
+            [ReasonCode::Success],
+            "{filter}"
+        );
+    }
+    assert_eq!(world.subscribe(other, "b", 0), [ReasonCode::QuotaExceeded]);
+    assert_eq!(world.subscribe(other, "a", 1), [ReasonCode::GrantedQos1]);
+    world.unsubscribe(one, "a");
+    assert_eq!(world.subscribe(other, "b", 0), [ReasonCode::Success]);
+    assert_eq!(world.engines[0].counters().subscriptions, 3);
+    assert_eq!(world.engines[0].counters().refused_subscriptions, 1);
+}
+
+/// Class R: the length of a topic is bounded beside its depth.
+#[test]
+fn the_longest_topic_is_taken_and_one_byte_more_is_not() {
+    let limits = Limits {
+        topic_length_max: 8,
+        ..Limits::default()
+    };
+    let mut world = World::with(1, limits);
+    let (sender, receiver) = (world.connect("sender"), world.connect("receiver"));
+    assert_eq!(
+        world.subscribe(receiver, "12345678", 1),
+        [ReasonCode::GrantedQos1]
+    );
+    let refused = world.subscribe(receiver, "123456789", 1);
+    assert_eq!(refused, [ReasonCode::TopicFilterInvalid]);
+    let shared = world.subscribe(receiver, "$share/group/12345678", 1);
+    assert_eq!(shared, [ReasonCode::GrantedQos1], "the filter alone counts");
+    world.publish(sender, "123456789", 1, "x");
+    let Some(Outgoing::PubAck(ack)) = world.next(sender) else {
+        panic!("a PUBACK");
+    };
+    assert_eq!(ack.reason, ReasonCode::TopicNameInvalid);
+    world.publish(sender, "123456789", 0, "x");
+    assert_eq!(world.closed(sender), Some(ReasonCode::TopicNameInvalid));
+    assert_eq!(world.engines[0].counters().refused_topics, 3);
+    assert!(world.deliveries(receiver).is_empty());
+}
+
 /// Counters count messages and payload bytes, each once.
 #[test]
 fn counters_count_each_thing_once() {

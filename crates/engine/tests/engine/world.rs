@@ -418,6 +418,7 @@ impl World {
             authentication_data: None,
             principal: Arc::clone(&self.principal),
             is_local_peer: true,
+            maximum_packet_size_bytes: None,
         };
         self.engines[shard].on_connect(request, self.now);
         self.settle();

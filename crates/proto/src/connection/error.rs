@@ -34,6 +34,8 @@ pub enum ConnectionError {
         /// The Receive Maximum of the CONNACK.
         maximum: u16,
     },
+    /// More User Properties in a PUBLISH, or more bytes of properties, than are taken.
+    TooManyProperties,
     /// Something other than AUTH or DISCONNECT during authentication, [MQTT-3.1.2-30].
     PacketDuringAuthentication(PacketType),
     /// AUTH without an Authentication Method in CONNECT, [MQTT-4.12.0-7].
@@ -83,6 +85,7 @@ impl ConnectionError {
             Self::TopicAliasAboveMaximum { .. } => ReasonCode::TopicAliasInvalid,
             Self::ReceiveMaximumExceeded { .. } => ReasonCode::ReceiveMaximumExceeded,
             Self::KeepAliveTimeout => ReasonCode::KeepAliveTimeout,
+            Self::TooManyProperties => ReasonCode::QuotaExceeded,
             Self::ConnectTimeout => ReasonCode::MaximumConnectTime,
             Self::Refused { reason, .. } => *reason,
             Self::FirstPacketNotConnect
@@ -119,7 +122,7 @@ impl ConnectionError {
             Self::ServerReasonFromClient(_) => ("MQTT-3.14.2-1", ""),
             Self::KeepAliveTimeout => ("MQTT-3.1.2-22", "v3.1.1 MQTT-3.1.2-24"),
             Self::ConnectTimeout => ("3.1.4", "v3.1.1 3.1.4"),
-            Self::Refused { .. } => ("", ""),
+            Self::TooManyProperties | Self::Refused { .. } => ("", ""),
         };
         if version.has_properties() { v5 } else { v3 }
     }
@@ -142,6 +145,9 @@ impl fmt::Display for ConnectionError {
                     f,
                     "the Topic Alias is above the Topic Alias Maximum {maximum}"
                 )
+            }
+            Self::TooManyProperties => {
+                f.write_str("more properties in a PUBLISH than are taken here")
             }
             Self::TopicAliasUnknown => f.write_str("the Topic Alias stands for no Topic Name yet"),
             Self::ReceiveMaximumExceeded { maximum } => {

@@ -43,6 +43,8 @@ pub struct PublishProperties<'a> {
     pub message_expiry_interval_seconds: Option<u32>,
     /// Whether there is a Subscription Identifier, which a Client may not send.
     pub has_subscription_identifier: bool,
+    /// How many User Properties there are.
+    pub user_property_count: u32,
 }
 
 impl<'a> PublishProperties<'a> {
@@ -50,6 +52,12 @@ impl<'a> PublishProperties<'a> {
     #[must_use]
     pub const fn iter(&self) -> PropertyIter<'a> {
         PropertyIter::new(self.raw)
+    }
+
+    /// Bytes of all of them.
+    #[must_use]
+    pub const fn len_bytes(&self) -> usize {
+        self.raw.len()
     }
 
     /// How many bytes [`Self::put_forwarded`] appends, at most.
@@ -101,6 +109,7 @@ impl<'a> PublishProperties<'a> {
             topic_alias: read.topic_alias,
             message_expiry_interval_seconds: read.message_expiry_interval_seconds,
             has_subscription_identifier: read.has_subscription_identifier,
+            user_property_count: read.user_property_count,
         })
     }
 
@@ -108,12 +117,15 @@ impl<'a> PublishProperties<'a> {
         let mut topic_alias = None;
         let mut message_expiry_interval_seconds = None;
         let mut has_subscription_identifier = false;
+        let mut user_property_count = 0_u32;
         let raw = read_properties(reader, Allowed::PUBLISH, |property| match property {
             Property::TopicAlias(value) => topic_alias = Some(value),
             Property::MessageExpiryInterval(value) => {
                 message_expiry_interval_seconds = Some(value);
             }
             Property::SubscriptionIdentifier(_) => has_subscription_identifier = true,
+            // Each takes five bytes of a packet, so they are fewer than 2^32.
+            Property::UserProperty(..) => user_property_count += 1,
             _ => {}
         })?;
         Ok(PublishProperties {
@@ -121,6 +133,7 @@ impl<'a> PublishProperties<'a> {
             topic_alias,
             message_expiry_interval_seconds,
             has_subscription_identifier,
+            user_property_count,
         })
     }
 }

@@ -45,6 +45,9 @@ pub struct Ban {
     pub address: Origin,
     /// Of which User Name, its first characters if it is long; `None` bans all of the address.
     pub user: Option<String>,
+    /// Of which Client Identifier, because it connects too often.
+    #[serde(default)]
+    pub client_id: Option<String>,
     /// When it ends by itself, in seconds.
     pub ends_in_seconds: u64,
 }
@@ -150,6 +153,7 @@ impl Bans {
             Some(Ban {
                 address: *address,
                 user: entry.user.as_deref().map(str::to_owned),
+                client_id: None,
                 ends_in_seconds: left.as_secs(),
             })
         });
@@ -303,6 +307,7 @@ mod tests {
         let ban = |last, user: &str, ends_in_seconds| Ban {
             address: address(last),
             user: Some(user.to_owned()),
+            client_id: None,
             ends_in_seconds,
         };
         let now = now + Duration::from_secs(1);

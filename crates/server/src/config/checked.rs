@@ -8,17 +8,17 @@ use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use engine::{Limits, OverflowPolicy, SharedStrategy};
-use proto::Qos;
+use engine::{Limits, SharedStrategy};
 use toml::Spanned;
 
 use super::authorization::AuthorizationConfig;
 use super::directories::{self, LdapConfig, RedisConfig, SqlConfig};
 use super::http::{self, HttpConfig};
+use super::limits::{self, ServerBounds};
 use super::listeners::{self, ListenerConfig};
 use super::raw::{
-    RawAnonymous, RawAuthentication, RawCertificateUser, RawConfig, RawDuration, RawLimits,
-    RawOverflowPolicy, RawSharedStrategy, RawSize, RawStop,
+    RawAnonymous, RawAuthentication, RawCertificateUser, RawConfig, RawDuration, RawSharedStrategy,
+    RawSize, RawStop,
 };
 use super::storage::StorageConfig;
 use super::tokens::{self, TokenConfig};
@@ -50,43 +50,6 @@ pub struct Config {
     /// What Clients may do. Default: everything but to read `$SYS`, which is for administrators, and for
     /// anonymous Clients of this machine.
     pub authorization: Option<AuthorizationConfig>,
-}
-
-/// Bounds on connections and their buffers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ServerBounds {
-    /// Connections at once, in all; more are told 0x97. Default: 1,000,000, and never more than the
-    /// system's limit on open files has room for.
-    pub connections_max: usize,
-    /// Time from accepting a socket to its CONNACK. Default: 10 s.
-    pub connect_timeout: Duration,
-    /// Unsent bytes of one connection above which it is congested, until half of them are sent: QoS 0
-    /// messages to it are dropped, others wait in its Session's queue, and nothing is read from it. A
-    /// message is never dropped for its own size. A reader loses QoS 0 messages if, and only if, it
-    /// falls further behind its publishers than this and what the system's socket buffers hold;
-    /// publishers are not slowed down for it. Default: 8 MiB.
-    pub congested_bytes: usize,
-    /// Unsent bytes of one connection, shared payloads not counted, above which it is closed. Default:
-    /// 128 MiB, and where a file raises other limits the mark for congestion and one packet.
-    pub unsent_bytes_max: usize,
-    /// Threads that verify passwords, each with 19 MiB while it does. Default: one for every two cores.
-    pub login_threads: usize,
-    /// Logins that wait for such a thread; those of one address wait in turn with those of all others. One
-    /// more is told that the Server is busy. Default 4,096.
-    pub logins_waiting_max: usize,
-}
-
-impl Default for ServerBounds {
-    fn default() -> Self {
-        Self {
-            connections_max: 1_000_000,
-            connect_timeout: Duration::from_secs(10),
-            congested_bytes: 8 * 1024 * 1024,
-            unsent_bytes_max: 128 * 1024 * 1024,
-            login_threads: cores().div_ceil(2).min(LOGIN_THREADS_MAX),
-            logins_waiting_max: 4096,
-        }
-    }
 }
 
 /// Who is let in.
@@ -183,7 +146,7 @@ impl Default for Config {
     }
 }
 
-fn cores() -> usize {
+pub(super) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
@@ -216,8 +179,8 @@ impl Config {
             &mut config.shared_strategy,
             raw.shared_strategy.map(shared_strategy),
         );
-        config.bounds = check_bounds(&raw.limits)?;
-        config.limits = check_limits(&raw.limits)?;
+        config.bounds = limits::check_bounds(&raw.limits)?;
+        config.limits = limits::check_limits(&raw.limits)?;
         config.authentication = check_authentication(raw.authentication)?;
         config.storage = StorageConfig::check(raw.storage)?;
         config.stop = check_stop(raw.stop)?;
@@ -277,7 +240,7 @@ fn check_authentication(raw: RawAuthentication) -> Result<AuthenticationConfig, 
 }
 
 /// A time in which one can fail, or be kept out.
-fn pause(name: &str, value: &Spanned<RawDuration>) -> Result<Duration, Fault> {
+pub(super) fn pause(name: &str, value: &Spanned<RawDuration>) -> Result<Duration, Fault> {
     let RawDuration(duration) = *value.get_ref();
     if (PAUSE_MIN..=PAUSE_MAX).contains(&duration) {
         return Ok(duration);
@@ -340,130 +303,6 @@ fn check_reference(reference: Spanned<String>) -> Result<String, Fault> {
     })
 }
 
-fn check_bounds(raw: &RawLimits) -> Result<ServerBounds, Fault> {
-    let mut bounds = ServerBounds::default();
-    if let Some(value) = &raw.connections_max {
-        bounds.connections_max = within("connections_max", value, 1..=CONNECTIONS_MAX)?;
-    }
-    if let Some(value) = &raw.connect_timeout {
-        bounds.connect_timeout = value.get_ref().0;
-        if !(CONNECT_TIMEOUT_MIN..=CONNECT_TIMEOUT_MAX).contains(&bounds.connect_timeout) {
-            let message = "connect_timeout must be from 100ms to 1h".to_owned();
-            return Err(Fault {
-                span: Some(value.span()),
-                message,
-            });
-        }
-    }
-    if let Some(value) = &raw.congested_bytes {
-        bounds.congested_bytes = size_within("congested_bytes", value, 1024..=SIZE_MAX)?;
-    }
-    if let Some(value) = &raw.unsent_bytes_max {
-        let least = bounds.congested_bytes + 1;
-        bounds.unsent_bytes_max = size_within("unsent_bytes_max", value, least..=SIZE_MAX)?;
-    } else {
-        // One packet more than the mark has to fit.
-        let packet = raw.maximum_packet_size_bytes.as_ref();
-        let packet = packet.map_or(0, |size| size.get_ref().0.min(PACKET_SIZE_MAX));
-        let least = bounds.congested_bytes + packet.max(bounds.congested_bytes);
-        bounds.unsent_bytes_max = bounds.unsent_bytes_max.max(least);
-    }
-    if let Some(value) = &raw.login_threads {
-        bounds.login_threads = within("login_threads", value, 1..=LOGIN_THREADS_MAX)?;
-    }
-    if let Some(value) = &raw.logins_waiting_max {
-        bounds.logins_waiting_max = within("logins_waiting_max", value, 1..=LOGINS_WAITING_MAX)?;
-    }
-    Ok(bounds)
-}
-
-fn check_limits(raw: &RawLimits) -> Result<Limits, Fault> {
-    let mut limits = Limits::default();
-    if let Some(value) = &raw.maximum_packet_size_bytes {
-        let size = size_within("maximum_packet_size_bytes", value, 128..=PACKET_SIZE_MAX)?;
-        limits.maximum_packet_size_bytes = u32::try_from(size).unwrap_or(u32::MAX);
-    }
-    if let Some(value) = &raw.receive_maximum {
-        limits.receive_maximum = within("receive_maximum", value, 1..=u16::MAX)?;
-    }
-    if let Some(value) = &raw.maximum_inflight_messages {
-        limits.maximum_inflight_messages =
-            within("maximum_inflight_messages", value, 1..=u16::MAX)?;
-    }
-    if let Some(value) = &raw.topic_levels_max {
-        limits.topic_levels_max = within("topic_levels_max", value, 1..=TOPIC_LEVELS_MAX)?;
-    }
-    if let Some(value) = &raw.retained_replay_per_turn {
-        limits.retained_replay_per_turn =
-            within("retained_replay_per_turn", value, 1..=usize::from(u16::MAX))?;
-    }
-    if let Some(value) = &raw.maximum_qos {
-        let level = within("maximum_qos", value, 0..=2)?;
-        limits.maximum_qos = Qos::from_level(level).unwrap_or_default();
-    }
-    if let Some(value) = &raw.session_expiry_max_seconds {
-        limits.session_expiry_max_seconds = seconds("session_expiry_max_seconds", value)?;
-    }
-    if let Some(value) = &raw.session_expiry_3x_seconds {
-        limits.session_expiry_3x_seconds = seconds("session_expiry_3x_seconds", value)?;
-    }
-    if let Some(value) = &raw.server_keep_alive_max_seconds {
-        limits.server_keep_alive_max_seconds =
-            Some(seconds("server_keep_alive_max_seconds", value)?);
-    }
-    set_unranged(&mut limits, raw);
-    Ok(limits)
-}
-
-/// Limits of which every value makes sense.
-fn set_unranged(limits: &mut Limits, raw: &RawLimits) {
-    let size = |value: Option<RawSize>| value.map(|RawSize(bytes)| bytes);
-    set(&mut limits.topic_alias_maximum, raw.topic_alias_maximum);
-    set(
-        &mut limits.topic_alias_maximum_out,
-        raw.topic_alias_maximum_out,
-    );
-    set(&mut limits.queued_messages_max, raw.queued_messages_max);
-    set(&mut limits.queued_bytes_max, size(raw.queued_bytes_max));
-    set(
-        &mut limits.queued_bytes_total_max,
-        size(raw.queued_bytes_total_max),
-    );
-    set(
-        &mut limits.queued_bytes_memory_max,
-        size(raw.queued_bytes_memory_max),
-    );
-    set(&mut limits.window_messages_max, raw.window_messages_max);
-    set(&mut limits.window_bytes_max, size(raw.window_bytes_max));
-    set(
-        &mut limits.subscriptions_per_session_max,
-        raw.subscriptions_per_session_max,
-    );
-    set(&mut limits.retained_messages_max, raw.retained_messages_max);
-    set(&mut limits.retained_bytes_max, size(raw.retained_bytes_max));
-    set(&mut limits.sessions_max, raw.sessions_max);
-    set(&mut limits.client_id_length_max, raw.client_id_length_max);
-    set(&mut limits.retain_available, raw.retain_available);
-    set(
-        &mut limits.wildcard_subscription_available,
-        raw.wildcard_subscription_available,
-    );
-    set(
-        &mut limits.subscription_identifiers_available,
-        raw.subscription_identifiers_available,
-    );
-    set(
-        &mut limits.shared_subscription_available,
-        raw.shared_subscription_available,
-    );
-    let overflow_policy = raw.overflow_policy.map(|policy| match policy {
-        RawOverflowPolicy::DropNewest => OverflowPolicy::DropNewest,
-        RawOverflowPolicy::DropOldest => OverflowPolicy::DropOldest,
-        RawOverflowPolicy::Disconnect => OverflowPolicy::Disconnect,
-    });
-    set(&mut limits.overflow_policy, overflow_policy);
-}
-
 const fn shared_strategy(raw: RawSharedStrategy) -> SharedStrategy {
     match raw {
         RawSharedStrategy::RoundRobin => SharedStrategy::RoundRobin,
@@ -503,29 +342,8 @@ pub(super) fn size_within(
     within(name, &Spanned::new(value.span(), value.get_ref().0), range)
 }
 
-/// A duration as whole seconds of the type the limit has.
-fn seconds<T: TryFrom<u64>>(name: &str, value: &Spanned<RawDuration>) -> Result<T, Fault> {
-    let RawDuration(duration) = *value.get_ref();
-    let whole = (duration.subsec_nanos() == 0).then_some(duration.as_secs());
-    whole
-        .and_then(|whole| T::try_from(whole).ok())
-        .ok_or_else(|| Fault {
-            span: Some(value.span()),
-            message: format!("{name} must be a number of whole seconds that MQTT can carry"),
-        })
-}
-
 /// Most shards; the engine's summaries are sets of so many bits.
 const SHARDS_MAX: u16 = 64;
 pub(super) const CONNECTIONS_MAX: usize = 100_000_000;
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
-const LOGIN_THREADS_MAX: usize = 64;
-const LOGINS_WAITING_MAX: usize = 1_000_000;
-const CONNECT_TIMEOUT_MIN: Duration = Duration::from_millis(100);
-const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
-/// Largest packet MQTT can say, section 2.1.4: five bytes and 268,435,455 more.
-const PACKET_SIZE_MAX: usize = 268_435_460;
-const TOPIC_LEVELS_MAX: usize = 65_535;
-/// Largest size of a buffer.
-const SIZE_MAX: usize = 1 << 31;

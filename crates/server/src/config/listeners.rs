@@ -14,6 +14,7 @@ use proto::Version;
 use toml::Spanned;
 
 use super::checked::{CONNECTIONS_MAX, Fault, anonymous_policy, within};
+use super::limits::{self, ListenerLimits};
 use super::quic::{self, QuicConfig};
 use super::raw::{
     RawAddress, RawCertificate, RawClientCertificates, RawListener, RawOwner, RawTls,
@@ -44,6 +45,8 @@ pub struct ListenerConfig {
     pub versions: Versions,
     /// Connections at once here; more are told 0x97. Default: as many as the Server has room for.
     pub connections_max: Option<usize>,
+    /// What else is limited here.
+    pub limits: ListenerLimits,
     /// Addresses of proxies: connections are taken from there only, and each begins with a header of the PROXY
     /// protocol (version 1 or 2) that says from where the Client comes. Default: no proxy.
     pub proxy: Option<Proxies>,
@@ -257,6 +260,7 @@ impl From<SocketAddr> for ListenerConfig {
             anonymous: None,
             versions: Versions::ALL,
             connections_max: None,
+            limits: ListenerLimits::default(),
             proxy: None,
             quic: QuicConfig::default(),
         }
@@ -278,6 +282,7 @@ pub(super) fn check(raw: Spanned<Vec<RawListener>>) -> Result<Vec<ListenerConfig
     };
     let mut listeners: Vec<ListenerConfig> = Vec::new();
     for mut listener in raw.into_inner() {
+        let limits = limits::check_listener(&listener)?;
         let address = match (listener.address.take(), listener.activation.take()) {
             (Some(RawAddress::Network(address)), None) => Address::Network(address),
             (Some(RawAddress::Unix(path)), None) => Address::Unix(path),
@@ -301,16 +306,7 @@ pub(super) fn check(raw: Spanned<Vec<RawListener>>) -> Result<Vec<ListenerConfig
         if listeners.iter().any(known) {
             return Err(fault(format!("listener {address} is listed twice")));
         }
-        let name = match listener.name {
-            Some(name) if name.get_ref().is_empty() => {
-                return Err(Fault {
-                    span: Some(name.span()),
-                    message: "name must say something, or be left out".to_owned(),
-                });
-            }
-            Some(name) => name.into_inner(),
-            None => address.to_string(),
-        };
+        let name = check_name(listener.name, &address)?;
         if listeners.iter().any(|other| other.name == name) && !address.is_any() {
             return Err(fault(format!("two listeners have the name {name:?}")));
         }
@@ -336,12 +332,24 @@ pub(super) fn check(raw: Spanned<Vec<RawListener>>) -> Result<Vec<ListenerConfig
                 .connections_max
                 .map(|max| within("connections_max", &max, 1..=CONNECTIONS_MAX))
                 .transpose()?,
+            limits,
         });
     }
     if listeners.is_empty() {
         return Err(fault("at least one listener is needed".to_owned()));
     }
     Ok(listeners)
+}
+
+fn check_name(raw: Option<Spanned<String>>, address: &Address) -> Result<String, Fault> {
+    match raw {
+        Some(name) if name.get_ref().is_empty() => Err(Fault {
+            span: Some(name.span()),
+            message: "name must say something, or be left out".to_owned(),
+        }),
+        Some(name) => Ok(name.into_inner()),
+        None => Ok(address.to_string()),
+    }
 }
 
 fn check_sniff(

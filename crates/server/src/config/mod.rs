@@ -9,6 +9,8 @@ mod checked;
 mod directories;
 mod error;
 mod http;
+mod limit_table;
+mod limits;
 mod listeners;
 mod quic;
 mod raw;
@@ -20,12 +22,14 @@ use std::path::Path;
 
 pub use asking::{AskConfig, OnError};
 pub use authorization::AuthorizationConfig;
-pub use checked::{AuthenticationConfig, Config, ServerBounds, StopConfig};
+pub use checked::{AuthenticationConfig, Config, StopConfig};
 pub use directories::{
     DirectoryServer, DirectoryUrl, LdapConfig, LdapSearch, LdapUser, RedisConfig, SqlConfig,
 };
 pub use error::{ConfigError, Problem};
 pub use http::HttpConfig;
+pub use limit_table::page as limits_page;
+pub use limits::{FlappingLimits, ListenerLimits, ServerBounds};
 pub use listeners::{
     Address, CertificateFiles, ClientCertificates, FileAccess, ListenerConfig, Proxies, TlsConfig,
     TlsVersion, Transport, Versions,

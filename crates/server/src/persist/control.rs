@@ -201,10 +201,10 @@ impl Control {
                 Err(error) => refused(error),
             },
             ControlRequest::Bans => ControlAnswer::Bans {
-                bans: self.shared.bans.list(Instant::now()),
+                bans: self.shared.bans_in_force(Instant::now()),
             },
             ControlRequest::LiftBans { address } => ControlAnswer::Lifted {
-                count: self.shared.bans.lift(address, Instant::now()),
+                count: self.shared.lift_bans(address, Instant::now()),
             },
             ControlRequest::User { change } => self.change_user(&change),
         }

@@ -186,8 +186,12 @@ impl<S: Store> Shard<S> {
         }
         self.engine.count_socket();
         tracing::debug!(%peer, shard = self.links.own().0, "socket accepted");
-        let protocol = ServerConnection::new(self.shared.settings.server_limits, since);
         let of = self.policy.listener(listener);
+        let mut limits = self.shared.settings.server_limits;
+        if let Some(size) = of.and_then(|of| of.limits.maximum_packet_size_bytes) {
+            limits.maximum_packet_size_bytes = size;
+        }
+        let protocol = ServerConnection::new(limits, since);
         let tls = of.and_then(|of| of.tls.as_ref());
         let is_proxied = of.is_some_and(|of| of.proxies.is_some());
         let transport = of.map(|of| of.transport).unwrap_or_default();

@@ -7,7 +7,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
 
 use engine::{ConnectRequest, ConnectionKey, ShardIndex, home_shard};
 use proto::Version;
@@ -15,13 +16,15 @@ use proto::connection::{ConnectionError, Outgoing};
 use proto::packet::{Auth, Connect, ReasonCode};
 use store::Store;
 
-use super::Shard;
 use super::connection::{Admission, Connection, Moving, Pending, Stage, index_of, printable};
 use super::links::Parcel;
+use super::pace::{Pace, PaceLimits};
 use super::parked::{banned, count_failure};
 use super::stopping::Stopping;
+use super::{Shard, Shared};
 use crate::authentication::{Decision, Exchange, Ticket};
 use crate::peer::Peer;
+use crate::turnstile::{Passed, Seat};
 
 impl<S: Store> Shard<S> {
     /// The first packet of a connection.
@@ -31,6 +34,7 @@ impl<S: Store> Shard<S> {
         };
         connection.claimed_client_id = Some(connect.client_id.as_str().into());
         let is_over_limit = connection.flags.is_over_limit;
+        let queued_at = connection.flags.is_queued.then_some(connection.took_at);
         let listener = connection.listener;
         let origin = connection.peer.origin();
         let certificate = connection.socket.certificate();
@@ -43,6 +47,17 @@ impl<S: Store> Shard<S> {
             return self.refuse(key, &error);
         }
         if let Some(error) = self.refusal(is_over_limit, &connect) {
+            return self.refuse(key, &error);
+        }
+        let waited = queued_at.map_or(Duration::ZERO, |at| self.now.saturating_duration_since(at));
+        let rate_max = of.map_or(0, |of| of.limits.connect_rate_max.unwrap_or(0));
+        let (flapping, turnstile) = (&self.shared.flapping, &self.shared.turnstile);
+        if flapping.is_banned(origin, &connect.client_id, self.now) {
+            return self.refuse(key, &flaps());
+        }
+        let passed = turnstile.pass((listener, rate_max), origin, waited, self.now);
+        if passed == Passed::No {
+            let error = turnstile.put_off();
             return self.refuse(key, &error);
         }
         let user = connect.user_name.as_deref().unwrap_or_default();
@@ -60,6 +75,7 @@ impl<S: Store> Shard<S> {
                 ticket: Ticket::new(),
                 listener,
                 is_stale: false,
+                has_to_be_known: passed == Passed::IfKnown,
                 certificate,
                 is_of_foreign_page,
             },
@@ -73,6 +89,8 @@ impl<S: Store> Shard<S> {
             return refused(ReasonCode::ServerUnavailable, "the Server is shutting down");
         }
         if is_over_limit {
+            let over = &self.shared.turnstile.over_connections;
+            over.fetch_add(1, Ordering::Relaxed);
             return refused(ReasonCode::QuotaExceeded, "limit of connections reached");
         }
         // [v3.1.1 MQTT-3.1.3-8] and MQTT 3.1, section 3.1: 1 to 23 characters.
@@ -118,6 +136,7 @@ impl<S: Store> Shard<S> {
                 let listener = pending.policy.listener_name(listener);
                 let expires_at = identity.expires_at;
                 let principal = Arc::new(identity.principal(peer, listener));
+                let has_to_be_known = pending.has_to_be_known;
                 let mut connect = pending.connect;
                 let is_assigned_client_id = connect.client_id.is_empty();
                 if is_assigned_client_id {
@@ -131,6 +150,7 @@ impl<S: Store> Shard<S> {
                         data,
                         expires_at,
                         principal,
+                        has_to_be_known,
                     },
                 );
             }
@@ -201,14 +221,24 @@ impl<S: Store> Shard<S> {
     /// Tells the engine of a connection whose Session lives here.
     fn serve(&mut self, key: ConnectionKey, admission: Admission) {
         let now = self.now;
+        let Some(peer) = self.connection_mut(key).map(|found| found.peer) else {
+            return;
+        };
+        let seat = match self.take_seat(peer, &admission) {
+            Ok(seat) => seat,
+            Err(error) => return self.refuse(key, &error),
+        };
+        let pace = self.pace_limits(key);
         let Some(connection) = self.connection_mut(key) else {
             return;
         };
         connection.stage = Stage::Served;
+        connection.seat = Some(seat);
+        connection.pace = Pace::new(pace, now);
+        let packet_size = connection.protocol.maximum_packet_size_bytes();
         connection.expires_at = admission.expires_at.map(|at| instant_of(at, now));
         connection.claimed_client_id = None;
         connection.principal = Some(Arc::clone(&admission.principal));
-        let peer = connection.peer;
         let user = admission.principal.user.as_deref();
         tracing::info!(
             %peer,
@@ -224,10 +254,55 @@ impl<S: Store> Shard<S> {
             assigned_client_id: admission.is_assigned_client_id,
             authentication_data: admission.data,
             principal: admission.principal,
+            maximum_packet_size_bytes: Some(packet_size),
             is_local_peer: peer.is_local(),
         };
         self.has_news = true;
         self.engine.on_connect(request, self.now);
+    }
+
+    /// The last look at who is let in: here it is known what Session it has.
+    fn take_seat(&self, peer: Peer, admission: &Admission) -> Result<Seat, ConnectionError> {
+        let Shared {
+            turnstile,
+            flapping,
+            settings,
+            ..
+        } = &*self.shared;
+        let client_id = &admission.connect.client_id;
+        if admission.has_to_be_known
+            && !(self.engine.has_session(client_id) && turnstile.pass_known(self.now))
+        {
+            return Err(turnstile.put_off());
+        }
+        let origin = peer.origin();
+        let is_counted = !origin.is_local() && !admission.is_assigned_client_id;
+        if is_counted && flapping.on_failure(origin, client_id, &settings.flapping, self.now) {
+            let client_id = printable(client_id);
+            tracing::warn!(%peer, client_id, "a client connects too often: it is refused for a while");
+        }
+        if is_counted && flapping.is_banned(origin, client_id, self.now) {
+            return Err(flaps());
+        }
+        let takes_over = self.engine.is_connected(client_id);
+        turnstile.sit(origin, admission.principal.user.as_ref(), takes_over)
+    }
+
+    /// How fast a connection may be.
+    fn pace_limits(&mut self, key: ConnectionKey) -> PaceLimits {
+        let limits = self.shared.settings.pace;
+        let listener = self.connection_mut(key).map(|found| found.listener);
+        let Some(of) = listener.and_then(|listener| self.policy.listener(listener)) else {
+            return limits;
+        };
+        let of = &of.limits;
+        PaceLimits {
+            publishes: of.publish_rate_max.map_or(limits.publishes, u64::from),
+            bytes: of
+                .publish_bytes_rate_max
+                .map_or(limits.bytes, |bytes| bytes as u64),
+            ..limits
+        }
     }
 
     /// Takes the connection apart, to be sent to `home` once it is known what else was read.
@@ -319,6 +394,12 @@ impl<S: Store> Shard<S> {
             }
         }
     }
+}
+
+/// Why one is refused that comes and goes.
+fn flaps() -> ConnectionError {
+    let text = "this client connects too often: try again later";
+    ConnectionError::refused(ReasonCode::Banned, text)
 }
 
 /// When the calendar will say `at`; now, if it has.

@@ -131,6 +131,9 @@ impl<S: Store> Shard<S> {
             |figures| figures.topics(),
         );
         let (failures, bans) = self.shared.bans.counts(self.now);
+        let (_, flapping) = self.shared.flapping.counts(self.now);
+        topics.push(("limits/connects/flapping", flapping.to_string()));
+        topics.extend(self.shared.turnstile.topics());
         topics.push(("logins/failed", failures.to_string()));
         topics.push(("logins/banned", bans.to_string()));
         let (asked, silent) = self.shared.outbound.topics();

@@ -14,12 +14,14 @@ use proto::packet::Connect;
 use slab::Slab;
 
 use super::deadlines::Tick;
+use super::pace::Pace;
 use super::socket::Socket;
 use super::unsent::Unsent;
 use crate::authentication::{Attempt, ClientCertificate, Exchange, Ticket};
 use crate::byte_stream::ByteStream;
 use crate::peer::Peer;
 use crate::reload::Policy;
+use crate::turnstile::Seat;
 
 /// How far a connection is.
 #[derive(Debug)]
@@ -59,6 +61,8 @@ pub(super) struct Pending {
     pub(super) listener: u16,
     /// Whether what is verified does not count any more.
     pub(super) is_stale: bool,
+    /// Whether only a Client whose Session is there is let in.
+    pub(super) has_to_be_known: bool,
     /// The certificate that it has shown.
     pub(super) certificate: Option<ClientCertificate>,
     /// Whether a browser has connected for a page that is not of this machine.
@@ -111,6 +115,12 @@ pub(super) struct Connection {
     pub(super) expires_at: Option<Instant>,
     /// The exchange of a re-authentication.
     pub(super) reauthentication: Option<Box<Exchange>>,
+    /// That it is counted, while it is served.
+    pub(super) seat: Option<Seat>,
+    /// How fast it is, where that is limited.
+    pub(super) pace: Option<Box<Pace>>,
+    /// When it is read again, while it is ahead.
+    pub(super) resumes_at: Option<Instant>,
     pub(super) flags: Flags,
 }
 
@@ -133,6 +143,10 @@ pub(super) struct Flags {
     pub(super) is_leaving: bool,
     /// A PUBLISH of it waits in `partial` until the disk has room.
     pub(super) is_stalled: bool,
+    /// It waits for its turn to connect, since `took_at`.
+    pub(super) is_queued: bool,
+    /// Not read because it is ahead of its rate.
+    pub(super) is_ahead: bool,
     /// It has sent a PUBLISH.
     pub(super) is_publisher: bool,
     /// The engine knows that it is congested.
@@ -173,6 +187,9 @@ impl Connection {
             armed: None,
             expires_at: None,
             reauthentication: None,
+            seat: None,
+            pace: None,
+            resumes_at: None,
             flags: Flags::default(),
         }
     }
@@ -230,6 +247,8 @@ pub(super) struct Admission {
     pub(super) is_assigned_client_id: bool,
     pub(super) data: Option<Secret>,
     pub(super) principal: Arc<Principal>,
+    /// Whether only a Client whose Session is there is let in.
+    pub(super) has_to_be_known: bool,
     /// When what it has shown ends.
     pub(super) expires_at: Option<SystemTime>,
 }

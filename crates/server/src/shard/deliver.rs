@@ -335,6 +335,8 @@ impl<S: Store> Shard<S> {
         let Some(connection) = self.connection_mut(key) else {
             return;
         };
+        // It may come again before its socket is closed.
+        connection.seat = None;
         if matches!(connection.stage, Stage::Lingering { .. }) {
             return;
         }

@@ -14,6 +14,7 @@ mod deadlines;
 mod deliver;
 mod denied;
 mod links;
+mod pace;
 mod parked;
 mod proxied;
 mod reauthentication;
@@ -52,13 +53,16 @@ pub(crate) use commands::Command;
 #[cfg(feature = "quic")]
 pub(crate) use connection::Accepted;
 pub(crate) use links::{Links, Mailbox};
+pub(crate) use pace::PaceLimits;
 
-use crate::authentication::{Bans, Users, Verifiers};
+use crate::authentication::{Ban, BanLimits, Bans, Users, Verifiers};
 use crate::outbound::Outbound;
+use crate::peer::Origin;
 use crate::persist::Figures;
 use crate::reload::{ListenerPolicy, Policy};
 use crate::server::Kept;
 use crate::standing::Standing;
+use crate::turnstile::{CrowdLimits, Turnstile};
 
 /// What all shards of a Server see.
 #[derive(Debug)]
@@ -81,6 +85,10 @@ pub(crate) struct Shared {
     pub(crate) outbound: Arc<Outbound>,
     /// Who has failed too often.
     pub(crate) bans: Bans,
+    /// Who comes and goes too often.
+    pub(crate) flapping: Bans,
+    /// Who comes in now.
+    pub(crate) turnstile: Turnstile,
     /// What the store says of itself; `None` where everything is in memory.
     pub(crate) figures: Option<Arc<Figures>>,
     /// The users of the data folder.
@@ -108,8 +116,10 @@ impl Shared {
             mailboxes,
             verifiers: Verifiers::new(settings.login_threads, settings.logins_waiting_max),
             outbound: kept.outbound,
+            turnstile: Turnstile::new(settings.crowds, settings.listener_count, Instant::now()),
             settings,
             bans: Bans::default(),
+            flapping: Bans::default(),
             figures: kept.figures,
             users: kept.users,
             commanders: OnceLock::new(),
@@ -117,6 +127,23 @@ impl Shared {
             #[cfg(feature = "quic")]
             quic: OnceLock::new(),
         }
+    }
+
+    /// All bans: of those that have failed to log in, and of those that come and go.
+    pub(crate) fn bans_in_force(&self, now: Instant) -> Vec<Ban> {
+        let mut bans = self.bans.list(now);
+        bans.extend(self.flapping.list(now).into_iter().map(|ban| Ban {
+            client_id: ban.user,
+            user: None,
+            ..ban
+        }));
+        bans.sort_by_key(|ban| ban.ends_in_seconds);
+        bans
+    }
+
+    /// Ends those of an address, or all; how many there were.
+    pub(crate) fn lift_bans(&self, address: Option<Origin>, now: Instant) -> usize {
+        self.bans.lift(address, now) + self.flapping.lift(address, now)
     }
 
     /// Counts a socket that came in by a listener; returns whether it is over the limit and is to be told so, or
@@ -216,6 +243,12 @@ pub(crate) struct Settings {
     pub(crate) login_threads: usize,
     /// Logins that wait for them.
     pub(crate) logins_waiting_max: usize,
+    /// How many at once, and how fast.
+    pub(crate) crowds: CrowdLimits,
+    /// How often is too often to connect.
+    pub(crate) flapping: BanLimits,
+    /// How fast one connection may be, where its listener does not say.
+    pub(crate) pace: PaceLimits,
 }
 
 /// One shard.
@@ -248,6 +281,8 @@ pub(crate) struct Shard<S> {
     assigned_client_ids: u64,
     /// Steps of TLS handshakes that may still be made in this turn.
     handshake_steps: u32,
+    /// Connections without a CONNECT that may still be read in this turn.
+    connects_left: u32,
     starting: Starting,
     stopping: Stopping,
     /// Whether this shard has still to be counted at the barrier it stands at.
@@ -329,6 +364,7 @@ impl<S: Store> Shard<S> {
             has_news: true,
             assigned_client_ids: 0,
             handshake_steps: 0,
+            connects_left: 0,
             starting: Starting::new(started),
             stopping: Stopping::No,
             owes_barrier: false,
@@ -359,13 +395,15 @@ impl<S: Store> Shard<S> {
         self.wait(events)?;
         self.now = Instant::now();
         self.handshake_steps = HANDSHAKE_STEPS_MAX;
+        self.connects_left = CONNECTS_MAX;
         self.measure();
         let again = std::mem::take(&mut self.ready);
-        for event in events.iter() {
-            self.on_event(event);
-        }
+        // Who has waited goes before who comes now.
         for key in again {
             self.read_again(key);
+        }
+        for event in events.iter() {
+            self.on_event(event);
         }
         self.accept_again();
         self.take_parcels();
@@ -545,6 +583,13 @@ impl<S: Store> Shard<S> {
             self.remove(key);
             return;
         }
+        if connection.flags.is_ahead {
+            if connection.is_open() && connection.resumes_at.is_some_and(|at| at <= now) {
+                connection.flags.is_ahead = false;
+                self.mark_ready(key);
+            }
+            return self.arm(key);
+        }
         // While we do not read from it, its silence is our own doing.
         let is_ours = connection.flags.is_paused
             || connection.flags.is_stalled
@@ -574,7 +619,12 @@ impl<S: Store> Shard<S> {
             return;
         };
         let expires_at = connection.expires_at.filter(|_| connection.is_open());
-        let deadlines = [connection.protocol.poll_timeout(), expires_at];
+        // Its Keep Alive does not run while it is not read because of its rate.
+        let heard_by = match connection.resumes_at.filter(|_| connection.flags.is_ahead) {
+            Some(resumes_at) => Some(resumes_at),
+            None => connection.protocol.poll_timeout(),
+        };
+        let deadlines = [heard_by, expires_at];
         let next = deadlines.into_iter().flatten().min();
         let deadline = connection.closes_at().or(next);
         let Some(deadline) = deadline.filter(|_| connection.key == key) else {
@@ -616,6 +666,8 @@ impl<S: Store> Shard<S> {
 pub(crate) const WAKER: Token = Token(usize::MAX);
 /// Steps of TLS handshakes in one turn: less than 2 ms with ECDSA keys, in which nobody else is served.
 const HANDSHAKE_STEPS_MAX: u32 = 8;
+/// Connections without a CONNECT that are read in one turn: each is a login, and a line in the log.
+const CONNECTS_MAX: u32 = 64;
 /// Tokens from here on are listeners; below are places in the slab.
 const LISTENERS_FROM: usize = usize::MAX / 2;
 /// One read takes at most this many bytes.

@@ -6,6 +6,7 @@
 
 use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -58,12 +59,11 @@ impl<S: Store> Shard<S> {
             connection.flags.is_choked = true;
             return;
         }
-        if connection.socket.is_handshaking() {
-            if self.handshake_steps == 0 {
-                // Others first: one costs as much as some hundred packets.
-                return self.mark_ready(key);
-            }
-            self.handshake_steps -= 1;
+        if connection.flags.is_ahead {
+            return;
+        }
+        if !self.has_turn(key) {
+            return;
         }
         let mut scratch = std::mem::take(&mut self.scratch);
         let read = self
@@ -80,6 +80,56 @@ impl<S: Store> Shard<S> {
         }
         self.scratch = scratch;
         self.deliver();
+        self.judge_pace(key);
+    }
+
+    /// Whether it may go on in this turn. One without a CONNECT waits until others are served: a step of a handshake
+    /// costs as much as some hundred packets, and a CONNECT as some ten.
+    fn has_turn(&mut self, key: ConnectionKey) -> bool {
+        let now = self.now;
+        let Self {
+            connections,
+            handshake_steps,
+            connects_left,
+            ..
+        } = self;
+        let Some(connection) = find_mut(connections, key) else {
+            return false;
+        };
+        let left = if connection.socket.is_handshaking() {
+            handshake_steps
+        } else if matches!(connection.stage, Stage::AwaitingConnect) {
+            connects_left
+        } else {
+            return true;
+        };
+        if *left > 0 {
+            *left -= 1;
+            return true;
+        }
+        if !std::mem::replace(&mut connection.flags.is_queued, true) {
+            connection.took_at = now;
+        }
+        self.mark_ready(key);
+        false
+    }
+
+    /// After a read: it is not read again before what it has read is paid for.
+    fn judge_pace(&mut self, key: ConnectionKey) {
+        let now = self.now;
+        let Some(connection) = self.connection_mut(key) else {
+            return;
+        };
+        if matches!(connection.stage, Stage::AwaitingConnect) {
+            connection.flags.is_queued = false;
+        }
+        let pause = connection.pace.as_ref().and_then(|pace| pace.pause(now));
+        if pause.is_some() && !connection.flags.is_ahead {
+            connection.flags.is_ahead = true;
+            connection.resumes_at = pause;
+            self.shared.turnstile.paused.fetch_add(1, Ordering::Relaxed);
+            self.arm(key);
+        }
     }
 
     fn on_read(&mut self, key: ConnectionKey, scratch: &[u8], read: io::Result<usize>) {
@@ -246,6 +296,9 @@ impl<S: Store> Shard<S> {
             }
             engine.count_packets(1, 0);
             connection.flags.is_publisher |= matches!(event, Event::Publish(_));
+            if let Some(pace) = &mut connection.pace {
+                pace.charge(&event, len, now);
+            }
             let mut next = Next::Nothing;
             match event {
                 Event::Publish(publish) => publish_shared(engine, key, publish, buffer, now),

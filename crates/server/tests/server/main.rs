@@ -25,6 +25,7 @@ mod durable;
 mod expiring;
 mod http_logins;
 mod key_rotation;
+mod limits;
 mod listeners;
 mod logins;
 mod open_files;

@@ -387,6 +387,7 @@ impl World {
                     authentication_data: None,
                     principal: Arc::default(),
                     is_local_peer: true,
+                    maximum_packet_size_bytes: None,
                 };
                 engine.on_connect(request, now);
             }

@@ -29,6 +29,10 @@ pub struct ServerLimits {
     pub topic_alias_maximum: u16,
     /// Most Topic Aliases used towards the Client, whatever it allows.
     pub topic_alias_maximum_out: u16,
+    /// User Properties of one PUBLISH; other packets carry up to [`packet::USER_PROPERTIES_MAX`].
+    pub user_properties_max: u32,
+    /// Bytes of all properties of one PUBLISH.
+    pub properties_bytes_max: usize,
     /// Time from accepting the socket to the CONNACK.
     pub connect_timeout: Duration,
 }
@@ -116,6 +120,12 @@ impl ServerConnection {
     #[must_use]
     pub const fn version(&self) -> Version {
         self.version
+    }
+
+    /// The largest packet that is taken, in bytes.
+    #[must_use]
+    pub const fn maximum_packet_size_bytes(&self) -> u32 {
+        self.limits.maximum_packet_size_bytes
     }
 
     /// Whether a CONNACK with Success was sent and nothing has ended the Connection since.
@@ -252,6 +262,12 @@ impl ServerConnection {
         // [MQTT-3.3.4-6]
         if publish.properties.has_subscription_identifier {
             return Err(ConnectionError::SubscriptionIdentifierFromClient);
+        }
+        let properties = &publish.properties;
+        if properties.user_property_count > self.limits.user_properties_max
+            || properties.len_bytes() > self.limits.properties_bytes_max
+        {
+            return Err(ConnectionError::TooManyProperties);
         }
         self.count_open(&publish)?;
         if let Some(alias) = publish.properties.topic_alias {

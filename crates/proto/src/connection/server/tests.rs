@@ -22,6 +22,8 @@ const LIMITS: ServerLimits = ServerLimits {
     receive_maximum: 2,
     topic_alias_maximum: 2,
     topic_alias_maximum_out: 3,
+    user_properties_max: 3,
+    properties_bytes_max: 100,
     connect_timeout: Duration::from_secs(10),
 };
 
@@ -665,6 +667,27 @@ fn a_subscription_identifier_from_a_client_is_refused() {
         told(&sent),
         (PacketType::Disconnect, ReasonCode::ProtocolError)
     );
+}
+
+/// Class U: what a PUBLISH carries beside its payload is bounded by number and by bytes.
+#[test]
+fn properties_of_a_publish_beyond_their_limits_are_refused() {
+    let v5 = Version::V5;
+    let with = |count: usize, value: &str| {
+        let publish = (0..count).fold(publish("a"), |publish, _| {
+            publish.property(Property::UserProperty("n", value))
+        });
+        publish.bytes(v5)
+    };
+    Peer::v5().receive(&with(3, "")).unwrap();
+    for input in [with(4, ""), with(1, &"v".repeat(100))] {
+        let (error, sent) = Peer::v5().refused(&input);
+        assert_eq!(error, ConnectionError::TooManyProperties);
+        assert_eq!(
+            told(&sent),
+            (PacketType::Disconnect, ReasonCode::QuotaExceeded)
+        );
+    }
 }
 
 // Maximum Packet Size and Request Problem Information.
