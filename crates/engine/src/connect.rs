@@ -234,6 +234,7 @@ impl Engine {
             connected_with_expiry_zero: properties.session_expiry_interval_seconds.unwrap_or(0)
                 == 0,
             memo: PublisherMemo::default(),
+            is_slicing: false,
         });
         self.counters.connections += 1;
         self.counters.clients_connected = self.connections.len() as u64;

@@ -20,6 +20,8 @@ pub(crate) struct Connection {
     pub(crate) connected_with_expiry_zero: bool,
     /// Who gets what it publishes to its last topic.
     pub(crate) memo: PublisherMemo,
+    /// Whether a packet of it is done in slices.
+    pub(crate) is_slicing: bool,
 }
 
 /// The connections by the slab index in their key.

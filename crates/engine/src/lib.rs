@@ -30,6 +30,7 @@ mod rules;
 mod sessions;
 mod shared_delivery;
 mod shared_subscriptions;
+mod slices;
 mod stop;
 mod storage_low;
 mod subscribe;
@@ -73,6 +74,7 @@ use rights::Rights;
 use routing::Routing;
 use sessions::Sessions;
 use shared_subscriptions::SharedSubscriptions;
+use slices::Sliced;
 use subscriptions::Subscriptions;
 use sys_topics::Sys;
 use timers::{Due, Timers};
@@ -108,6 +110,10 @@ pub struct Engine {
     /// This shard's part of what the process may queue.
     queued_bytes_shard_max: usize,
     outputs: VecDeque<Output>,
+    /// Packets that are done a slice a turn.
+    sliced: VecDeque<Sliced>,
+    /// What was done so far: packets, deliveries, Subscriptions that were looked at.
+    work: u64,
     /// How often the server has taken all outputs.
     taken: u64,
     /// Sessions whose queue goes on when the outputs are taken.
@@ -171,6 +177,8 @@ impl Engine {
             counters: Counters::default(),
             queued_bytes_shard_max: limits.queued_bytes_total_max / usize::from(shard_count.max(1)),
             outputs: VecDeque::new(),
+            sliced: VecDeque::new(),
+            work: 0,
             taken: 0,
             paced: Vec::new(),
             batch: Vec::new(),
@@ -207,13 +215,17 @@ impl Engine {
         self.calendar = (now, calendar);
     }
 
-    /// Does what is due at `now`.
+    /// Does what is due at `now`, as much of it as one turn may hold; [`Self::poll_timeout`] says whether there is more.
     pub fn on_timeout(&mut self, now: Instant) {
         // What a Will reaches depends on what the other shards have announced.
         if !self.is_ready() {
             return;
         }
-        while let Some(due) = self.timers.pop(now) {
+        let enough = self.work + TIMERS_WORK_MAX;
+        while self.work < enough
+            && let Some(due) = self.timers.pop(now)
+        {
+            self.work += 1;
             match due {
                 Due::SessionExpiry(key) => self.on_session_expiry(key, now),
                 Due::WillDelay(key) => self.publish_will(key, now),
@@ -236,12 +248,13 @@ impl Engine {
     /// Whether another turn has something to do although nothing happens: replays and queues at their pace.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        !self.paced.is_empty() || self.has_runnable_replay()
+        !self.paced.is_empty() || !self.sliced.is_empty() || self.has_runnable_replay()
     }
 
     /// Ends a turn: does its share of the replays, sends the batches to other shards and to the store.
     pub fn end_turn(&mut self, now: Instant) {
         self.close_marked(now);
+        self.run_slices(now);
         self.run_paced(now);
         self.run_replays(now);
         self.close_marked(now);
@@ -316,6 +329,13 @@ impl Engine {
             .map(|session| &*session.client_id)
     }
 
+    /// What was done so far, in units that take about as long as one delivery. Only grows; how much it grew by says how
+    /// long a packet kept the others waiting.
+    #[must_use]
+    pub const fn work(&self) -> u64 {
+        self.work + self.subscriptions.visited()
+    }
+
     /// Whether there is a Session of this Client Identifier.
     #[must_use]
     pub fn has_session(&self, client_id: &str) -> bool {
@@ -358,6 +378,9 @@ impl Engine {
             .map_or(Version::V311, |connection| connection.version)
     }
 }
+
+/// What is due at once is done by so much in one turn.
+const TIMERS_WORK_MAX: u64 = 4096;
 
 /// The shard where the Session of this Client Identifier lives. The same for the same arguments.
 #[must_use]

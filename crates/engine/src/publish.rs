@@ -61,6 +61,7 @@ impl Engine {
             return;
         };
         self.counters.publishes_received += 1;
+        self.work += 1;
         self.counters.publish_bytes_received += publish.payload.len() as u64;
         // Before anything else: what was taken is not refused, or its Client would use the identifier for another
         // message, and that would be taken for this one.
@@ -438,6 +439,7 @@ impl Engine {
         gate: Option<Gate>,
         now: Instant,
     ) {
+        self.work += matches.rows.len() as u64;
         // [MQTT-4.5.0-1] [MQTT-3.3.2-3] [v3.1.1 MQTT-4.5.0-1] [v3.1.1 MQTT-3.3.2-3]
         for row in &matches.rows {
             let Some(grant) = row.for_session(publisher) else {

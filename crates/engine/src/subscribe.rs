@@ -21,6 +21,7 @@ use crate::keys::SessionKey;
 use crate::pending::Wait;
 use crate::routing::ShardItem;
 use crate::shared_subscriptions::{GroupChange, MemberCounts};
+use crate::slices::{FILTERS_PER_SLICE, Sliced};
 use crate::subscriptions::Subscription;
 use crate::{ConnectionKey, Engine, Request, ShardIndex};
 
@@ -35,23 +36,23 @@ impl Engine {
         let Some(key) = self.on_packet(connection) else {
             return;
         };
+        let identifier = subscribe.subscription_identifier;
+        if subscribe.requests.len() > FILTERS_PER_SLICE {
+            let (packet_id, requests) = (subscribe.packet_id, &subscribe.requests);
+            let sliced = Sliced::subscribe(connection, packet_id, identifier, requests);
+            return self.slice(sliced);
+        }
         self.refresh_rights(key);
         let mut reasons = Vec::with_capacity(subscribe.requests.len());
         let mut wait = Wait::default();
         let mut replays = Vec::new();
         // [MQTT-3.8.4-5] [v3.1.1 MQTT-3.8.4-4] As if each filter had come in a packet of its own.
         for request in &subscribe.requests {
-            let identifier = subscribe.subscription_identifier;
-            match self.check_subscription(key, request, identifier, now) {
-                Err(reason) => reasons.push(reason),
-                Ok(qos) => {
-                    let (existed, waits) = self.place(key, request, qos, identifier);
-                    wait = wait.and(waits);
-                    if is_replayed(request, existed) {
-                        replays.push(request.filter);
-                    }
-                    reasons.push(granted(qos));
-                }
+            let (reason, waits, is_replayed) = self.subscribe_one(key, request, identifier, now);
+            reasons.push(reason);
+            wait = wait.and(waits);
+            if is_replayed {
+                replays.push(request.filter);
             }
         }
         // [MQTT-2.2.1-6] [MQTT-3.8.4-2] [MQTT-3.8.4-6] [v3.1.1 MQTT-2.3.1-7] [v3.1.1 MQTT-3.8.4-2] [v3.1.1 MQTT-3.8.4-5]
@@ -65,6 +66,24 @@ impl Engine {
             self.start_replay(key, filter, wait);
         }
         self.begin_replays();
+    }
+
+    /// One Topic Filter of a SUBSCRIBE: its Reason Code, what SUBACK waits for, and whether what is retained is sent.
+    pub(crate) fn subscribe_one(
+        &mut self,
+        key: SessionKey,
+        request: &SubscriptionRequest<'_>,
+        identifier: Option<u32>,
+        now: Instant,
+    ) -> (ReasonCode, Wait, bool) {
+        self.work += WORK_PER_FILTER;
+        match self.check_subscription(key, request, identifier, now) {
+            Err(reason) => (reason, Wait::default(), false),
+            Ok(qos) => {
+                let (existed, wait) = self.place(key, request, qos, identifier);
+                (granted(qos), wait, is_replayed(request, existed))
+            }
+        }
     }
 
     fn check_subscription(
@@ -192,15 +211,16 @@ impl Engine {
         let Some(key) = self.on_packet(connection) else {
             return;
         };
+        if unsubscribe.filters.len() > FILTERS_PER_SLICE {
+            let (packet_id, filters) = (unsubscribe.packet_id, &unsubscribe.filters);
+            return self.slice(Sliced::unsubscribe(connection, packet_id, filters));
+        }
         let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
         let mut wait = Wait::default();
         for filter in &unsubscribe.filters {
-            if self.remove_subscription(key, filter) {
-                wait = wait.and(self.record_unsubscribed(key, filter));
-                reasons.push(ReasonCode::Success);
-            } else {
-                reasons.push(ReasonCode::NoSubscriptionExisted);
-            }
+            let (reason, waits) = self.unsubscribe_one(key, filter);
+            reasons.push(reason);
+            wait = wait.and(waits);
         }
         // [MQTT-3.10.4-4] [MQTT-3.10.4-5] [MQTT-3.10.4-6] [MQTT-3.11.3-1] [MQTT-3.11.3-2]
         // [v3.1.1 MQTT-3.10.4-6] [v3.1.1 MQTT-3.10.4-4] [v3.1.1 MQTT-3.10.4-5]
@@ -210,6 +230,16 @@ impl Engine {
             properties: None,
         };
         self.emit(key, Outgoing::UnsubAck(unsuback), wait);
+    }
+
+    /// One Topic Filter of an UNSUBSCRIBE: its Reason Code, and what UNSUBACK waits for.
+    pub(crate) fn unsubscribe_one(&mut self, key: SessionKey, filter: &str) -> (ReasonCode, Wait) {
+        self.work += WORK_PER_FILTER;
+        if self.remove_subscription(key, filter) {
+            (ReasonCode::Success, self.record_unsubscribed(key, filter))
+        } else {
+            (ReasonCode::NoSubscriptionExisted, Wait::default())
+        }
     }
 
     fn record_unsubscribed(&mut self, key: SessionKey, filter: &str) -> Wait {
@@ -254,6 +284,7 @@ impl Engine {
             return;
         };
         let filters: Vec<_> = session.filters.iter().map(Arc::clone).collect();
+        self.work += WORK_PER_FILTER * filters.len() as u64;
         for filter in filters {
             self.remove_subscription(key, &filter);
         }
@@ -320,6 +351,9 @@ impl Engine {
         });
     }
 }
+
+/// What a change of one Subscription counts as, in deliveries.
+const WORK_PER_FILTER: u64 = 4;
 
 /// [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11] [v3.1.1 MQTT-3.3.1-6]
 fn is_replayed(request: &SubscriptionRequest<'_>, existed: bool) -> bool {

@@ -158,6 +158,11 @@ pub(super) struct Collector {
 }
 
 impl Collector {
+    /// Subscriptions and groups collected.
+    pub(super) fn len(&self) -> usize {
+        self.subscriptions.len() + self.groups.len()
+    }
+
     pub(super) fn add(&mut self, interest: &Interest) {
         self.subscriptions
             .extend(interest.sessions.iter().map(|(&key, &value)| (key, value)));

@@ -56,6 +56,8 @@ pub(crate) struct Subscriptions {
     trie: Trie,
     cache: Cache,
     count: usize,
+    /// Subscriptions looked at for answers that were not known.
+    visited: u64,
 }
 
 impl Subscriptions {
@@ -69,6 +71,7 @@ impl Subscriptions {
             trie: Trie::new(hash.clone()),
             cache: Cache::new(hash, limits),
             count: 0,
+            visited: 0,
         }
     }
 
@@ -86,6 +89,7 @@ impl Subscriptions {
         }
         let mut collector = Collector::default();
         self.trie.visit(topic, |interest| collector.add(interest));
+        self.visited += collector.len() as u64;
         let matches = Rc::new(collector.finish(topic, may_receive));
         self.cache.insert(&matches);
         matches
@@ -104,6 +108,11 @@ impl Subscriptions {
         let matches = self.matches_for(topic, may_receive);
         memo.remember(&matches);
         matches
+    }
+
+    /// Subscriptions looked at so far for answers that were not known.
+    pub(crate) const fn visited(&self) -> u64 {
+        self.visited
     }
 
     /// Forgets every answer: who may be sent what has changed.

@@ -25,6 +25,7 @@ mod rights;
 mod sessions;
 mod shards;
 mod shared_property;
+mod slices;
 mod spilled;
 mod spilled_property;
 mod storage_low;

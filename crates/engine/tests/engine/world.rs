@@ -615,6 +615,13 @@ impl World {
     }
 
     /// Publishes without settling.
+    /// Carries what is in the rings, without a turn.
+    pub(crate) fn carry_all(&mut self) {
+        for link in self.loaded_links() {
+            self.carry_one(link);
+        }
+    }
+
     pub(crate) fn send_publish(&mut self, client: Client, publish: &Publish<'_>) {
         let now = self.now;
         self.engine(client)

@@ -74,6 +74,7 @@ misdeeds! {
     PropertyNotAllowed => MalformedPacket, "2.2.2.2", "v3.1.1 MQTT-4.8.0-1", "a property may not stand in this packet";
     PropertyRepeated => ProtocolError, "2.2.2.2", "v3.1.1 MQTT-4.8.0-1", "a property stands twice where it may stand once";
     PropertyValue => ProtocolError, "2.2.2.2", "v3.1.1 MQTT-4.8.0-1", "a property has a value it may not have";
+    TooManyFilters => QuotaExceeded, "4.13.2", "v3.1.1 MQTT-4.8.0-1", "the packet has more Topic Filters than this implementation accepts";
     TooManyUserProperties => QuotaExceeded, "4.13.2", "v3.1.1 MQTT-4.8.0-1", "the packet has more User Properties than this implementation accepts";
     AuthenticationDataWithoutMethod => ProtocolError, "3.1.2.11.10", "v3.1.1 MQTT-4.8.0-1", "there is Authentication Data without an Authentication Method";
     AuthenticationMethodMissing => ProtocolError, "3.15.2.2.2", "v3.1.1 MQTT-4.8.0-1", "an AUTH packet has no Authentication Method";

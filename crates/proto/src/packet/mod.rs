@@ -35,7 +35,7 @@ pub use publish::{OutgoingPublish, Publish, PublishProperties, TopicAliasUse};
 pub use reason_code::ReasonCode;
 pub use suback::{SubAck, UnsubAck};
 pub use subscribe::{
-    RetainHandling, Subscribe, SubscriptionOptions, SubscriptionRequest, Unsubscribe,
+    FILTERS_MAX, RetainHandling, Subscribe, SubscriptionOptions, SubscriptionRequest, Unsubscribe,
 };
 
 use crate::Version;

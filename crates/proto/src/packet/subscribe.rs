@@ -12,6 +12,9 @@ use super::{EncodeError, Malformed, PacketType};
 use crate::topic;
 use crate::{PacketIdentifier, Qos, Version};
 
+/// How many Topic Filters one SUBSCRIBE or UNSUBSCRIBE may carry.
+pub const FILTERS_MAX: usize = 10_000;
+
 /// SUBSCRIBE.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscribe<'a> {
@@ -116,6 +119,9 @@ impl<'a> Subscribe<'a> {
             if is_shared && options.no_local {
                 return Err(Malformed::NoLocalOnShared);
             }
+            if requests.len() >= FILTERS_MAX {
+                return Err(Malformed::TooManyFilters);
+            }
             requests.push(SubscriptionRequest { filter, options });
         }
         // [MQTT-3.8.3-2] [v3.1.1 MQTT-3.8.3-3]
@@ -178,6 +184,9 @@ impl<'a> Unsubscribe<'a> {
             // [MQTT-3.10.3-1] [v3.1.1 MQTT-3.10.3-1]
             let filter = reader.string()?;
             topic::check_filter(filter)?;
+            if filters.len() >= FILTERS_MAX {
+                return Err(Malformed::TooManyFilters);
+            }
             filters.push(filter);
         }
         // [MQTT-3.10.3-2] [v3.1.1 MQTT-3.10.3-2]

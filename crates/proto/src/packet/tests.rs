@@ -410,6 +410,24 @@ fn too_many_user_properties_are_refused() {
     }
 }
 
+/// Class U: one packet asks for so many Topic Filters and no more.
+#[test]
+fn too_many_topic_filters_are_refused() {
+    for (first_byte, filter) in [(0x82, &b"\x00\x01a\x00"[..]), (0xA2, b"\x00\x01a")] {
+        for count in [FILTERS_MAX, FILTERS_MAX + 1] {
+            let body = [b"\x00\x01\x00", &*filter.repeat(count)].concat();
+            let mut input = vec![first_byte];
+            put_variable_byte_integer(&mut input, u32::try_from(body.len()).unwrap());
+            input.extend_from_slice(&body);
+            if count > FILTERS_MAX {
+                assert_eq!(refusal(&input, V5), Malformed::TooManyFilters);
+            } else {
+                accepted(&input, V5);
+            }
+        }
+    }
+}
+
 // Reason Codes.
 
 /// Sections 3.2.2.2 to 3.15.2.1: the Reason Codes of each packet.

@@ -1,0 +1,202 @@
+//! What one Client asks for in one packet, or many at one moment, is done a part at a time.
+
+use std::time::Duration;
+
+use proto::connection::Outgoing;
+use proto::packet::{
+    Disconnect, FILTERS_MAX, ReasonCode, Subscribe, SubscriptionRequest, Unsubscribe,
+};
+use vencejo_engine::Limits;
+
+use crate::world::{Client, World, durable, options};
+
+/// What one call may add to the work of an engine: less than some milliseconds.
+const WORK_MAX: u64 = 8192;
+
+fn filters(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("many/{number}")).collect()
+}
+
+/// Asks for all of `filters`; nothing is settled.
+fn ask(world: &mut World, client: Client, filters: &[String]) -> Subscribe<'static> {
+    let requests = filters.iter().map(|filter| SubscriptionRequest {
+        filter,
+        options: options(1),
+    });
+    let subscribe = Subscribe {
+        packet_id: world.packet_id(),
+        subscription_identifier: None,
+        user_properties: Vec::new(),
+        requests: requests.collect(),
+    };
+    let now = world.now;
+    world
+        .engine(client)
+        .on_subscribe(client.key, &subscribe, now);
+    Subscribe {
+        requests: Vec::new(),
+        ..subscribe
+    }
+}
+
+/// The Reason Codes of the SUBACK that has come, if one has.
+fn granted(world: &mut World, client: Client) -> Option<Vec<ReasonCode>> {
+    world.take(client, |packet| match packet {
+        Outgoing::SubAck(suback) => Some(suback.reasons.clone()),
+        _ => None,
+    })
+}
+
+/// Promise P2, class U: a canary goes on between the slices.
+#[test]
+fn a_subscribe_of_very_many_filters_is_done_in_slices_and_answered_once() {
+    for shards in 1..=2 {
+        let mut world = World::with(shards, Limits::default());
+        let (greedy, singer) = (world.connect("greedy"), world.connect("singer"));
+        let listener = world.connect("listener");
+        world.subscribe(listener, "canary", 0);
+        let filters = filters(FILTERS_MAX);
+        ask(&mut world, greedy, &filters);
+        let mut songs = 0;
+        while granted(&mut world, greedy).is_none() {
+            assert!(world.engine(greedy).is_slicing(greedy.key) || songs > 10);
+            let before = world.engine(greedy).work();
+            world.turn();
+            let work = world.engine(greedy).work() - before;
+            assert!(work <= WORK_MAX, "{work} in one turn");
+            let publish = crate::world::publish("canary", 0, "tweet", crate::world::id(1));
+            world.send_publish(singer, &publish);
+            world.carry_all();
+            songs += 1;
+            assert!(songs < 1000, "it never ends");
+        }
+        assert!(songs >= FILTERS_MAX / 512, "{songs} turns");
+        world.settle();
+        assert_eq!(world.deliveries(listener).len(), songs);
+        assert!(!world.engine(greedy).is_slicing(greedy.key));
+        let all = world.engines.iter().map(|one| one.counters().subscriptions);
+        assert_eq!(all.sum::<u64>(), 10_001);
+        world.publish(singer, "many/9999", 0, "x");
+        assert_eq!(world.payloads(greedy), ["x"]);
+    }
+}
+
+#[test]
+fn an_unsubscribe_of_very_many_filters_is_done_in_slices_and_answered_once() {
+    let mut world = World::new();
+    let greedy = world.connect("greedy");
+    let filters = filters(2000);
+    ask(&mut world, greedy, &filters);
+    world.settle();
+    assert_eq!(
+        granted(&mut world, greedy),
+        Some(vec![ReasonCode::GrantedQos1; 2000])
+    );
+    let mut gone: Vec<&str> = filters.iter().map(String::as_str).collect();
+    gone.push("never");
+    let unsubscribe = Unsubscribe {
+        packet_id: world.packet_id(),
+        user_properties: Vec::new(),
+        filters: gone,
+    };
+    let now = world.now;
+    world
+        .engine(greedy)
+        .on_unsubscribe(greedy.key, &unsubscribe, now);
+    let before = world.engine(greedy).work();
+    world.turn();
+    assert!(world.engine(greedy).work() - before <= WORK_MAX);
+    assert!(world.engine(greedy).is_slicing(greedy.key));
+    world.settle();
+    let reasons = world.take(greedy, |packet| match packet {
+        Outgoing::UnsubAck(unsuback) => Some(unsuback.reasons.clone()),
+        _ => None,
+    });
+    let mut expected = vec![ReasonCode::Success; 2000];
+    expected.push(ReasonCode::NoSubscriptionExisted);
+    assert_eq!(reasons, Some(expected));
+    assert_eq!(world.engine(greedy).counters().subscriptions, 0);
+}
+
+/// What is retained comes behind the SUBACK, whichever slice its filter was in.
+#[test]
+fn what_is_retained_comes_behind_the_suback_of_a_sliced_packet() {
+    let mut world = World::new();
+    let (sender, greedy) = (world.connect("sender"), world.connect("greedy"));
+    for topic in ["many/0", "many/1500"] {
+        world.publish_retained(sender, topic, 1, topic);
+    }
+    let filters = filters(1600);
+    ask(&mut world, greedy, &filters);
+    world.settle();
+    let first = world.next(greedy);
+    assert!(matches!(first, Some(Outgoing::SubAck(_))), "{first:?}");
+    let mut payloads = world.payloads(greedy);
+    payloads.sort_unstable();
+    assert_eq!(payloads, ["many/0", "many/1500"]);
+}
+
+/// Class L: who vanishes in the middle leaves nothing that goes on.
+#[test]
+fn a_connection_that_vanishes_in_the_middle_of_its_slices_ends_them() {
+    let mut world = World::new();
+    let filters = filters(5000);
+    for is_taken_over in [false, true] {
+        let greedy = world.connect_clean("greedy");
+        ask(&mut world, greedy, &filters);
+        world.turn();
+        assert!(world.engine(greedy).is_slicing(greedy.key));
+        if is_taken_over {
+            world.connect_clean("greedy");
+        } else {
+            world.disconnect(greedy, &Disconnect::new(ReasonCode::Success));
+        }
+        world.settle();
+        assert!(!world.engine(greedy).has_work());
+        let counters = world.engine(greedy).counters();
+        assert_eq!(counters.subscriptions, 0);
+        assert_eq!(counters.sessions, u64::from(is_taken_over));
+    }
+}
+
+/// Promise P2: very many Sessions that end at one moment do so in many turns.
+#[test]
+fn sessions_that_expire_at_one_moment_end_a_part_at_a_time() {
+    let mut world = World::new();
+    for number in 0..20_000 {
+        let mut connect = durable(&format!("client-{number}"));
+        connect.properties.session_expiry_interval_seconds = Some(10);
+        let client = world.connect_with(connect);
+        world.lose(client);
+    }
+    world.now += Duration::from_secs(11);
+    let now = world.now;
+    let engine = &mut world.engines[0];
+    let mut calls = 0;
+    while engine.poll_timeout().is_some_and(|at| at <= now) {
+        let before = engine.work();
+        engine.on_timeout(now);
+        assert!(engine.work() - before <= WORK_MAX);
+        calls += 1;
+    }
+    assert!(calls >= 4, "{calls}");
+    assert_eq!(engine.counters().sessions, 0);
+    assert_eq!(engine.counters().sessions_expired, 20_000);
+}
+
+/// What a message costs is known, or a server could not stop in time.
+#[test]
+fn work_counts_deliveries_and_subscriptions_that_were_looked_at() {
+    let mut world = World::new();
+    let sender = world.connect("sender");
+    for number in 0..100 {
+        let receiver = world.connect(&format!("receiver-{number}"));
+        world.subscribe(receiver, "wide", 0);
+    }
+    let before = world.engines[0].work();
+    world.publish(sender, "wide", 0, "x");
+    let first = world.engines[0].work() - before;
+    world.publish(sender, "wide", 0, "x");
+    let second = world.engines[0].work() - before - first;
+    assert_eq!((first, second), (201, 101), "the second answer is known");
+}
