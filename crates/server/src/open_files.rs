@@ -37,6 +37,12 @@ pub(crate) fn connections_max(
     configured.min(room)
 }
 
+/// Clients over the limit that may be told so at the same time: where there are few files, few are spent on that.
+pub(crate) fn refusals_max(shard_count: u16, segments: usize, files_each: usize) -> usize {
+    let room = room(raise(), shard_count, segments, files_each);
+    REFUSALS_MAX.min(room.div_ceil(4))
+}
+
 fn room(open_files: usize, shard_count: u16, segments: usize, files_each: usize) -> usize {
     // A log that has no file for its next segment ends the Server; a connection too many is refused.
     let of_log = match segments {

@@ -629,6 +629,11 @@ fn settings(config: &Config, segments: usize) -> Settings {
             segments,
             files_of_a_connection(config),
         ),
+        refusals_max: open_files::refusals_max(
+            shard_count,
+            segments,
+            files_of_a_connection(config),
+        ),
         congested_bytes: config.bounds.congested_bytes,
         unsent_bytes_max: config.bounds.unsent_bytes_max,
         hash_seed: random(),

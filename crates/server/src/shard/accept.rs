@@ -37,7 +37,10 @@ pub(crate) struct Acceptor {
     pub(super) has_more: bool,
     /// When to try again after there was no room.
     pub(super) resumes_at: Option<Instant>,
-    has_said_full: bool,
+    /// Whether somebody waits for whom there is no room.
+    is_waiting: bool,
+    /// When that was said last, so that it is not said all the time.
+    said_at: Option<Instant>,
     next_shard: u16,
 }
 
@@ -48,7 +51,8 @@ impl Acceptor {
             doors,
             has_more: false,
             resumes_at: None,
-            has_said_full: false,
+            is_waiting: false,
+            said_at: None,
             next_shard: 0,
         }
     }
@@ -108,7 +112,10 @@ impl<S: Store> Shard<S> {
                     };
                     self.place(accepted, is_for_all);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.say_goes_on();
+                    return;
+                }
                 Err(error) if is_for_one_client(&error) => {}
                 Err(error) => {
                     self.pause_accepting(&error.to_string());
@@ -135,22 +142,28 @@ impl<S: Store> Shard<S> {
     /// Whether there is not even room for a Client that is only told that there is no room.
     fn is_full(&self) -> bool {
         let open = self.shared.connections.load(Ordering::Relaxed);
-        open >= self
-            .shared
-            .settings
+        let settings = &self.shared.settings;
+        open >= settings
             .connections_max
-            .saturating_add(REFUSALS_MAX)
+            .saturating_add(settings.refusals_max)
     }
 
     fn pause_accepting(&mut self, error: &str) {
         self.acceptor.resumes_at = Some(self.now + ACCEPT_PAUSE);
-        if !std::mem::replace(&mut self.acceptor.has_said_full, true) {
+        let is_recent = |at| self.now.saturating_duration_since(at) < SAID_PAUSE;
+        let was_waiting = std::mem::replace(&mut self.acceptor.is_waiting, true);
+        if !was_waiting && !self.acceptor.said_at.is_some_and(is_recent) {
+            self.acceptor.said_at = Some(self.now);
             let shard = self.links.own().0;
-            tracing::error!(
-                shard,
-                error,
-                "accepting pauses until there is room, said once"
-            );
+            tracing::error!(shard, error, "accepting pauses until there is room");
+        }
+    }
+
+    /// Everybody who waited is let in.
+    fn say_goes_on(&mut self) {
+        if std::mem::take(&mut self.acceptor.is_waiting) && self.acceptor.said_at.is_some() {
+            let shard = self.links.own().0;
+            tracing::info!(shard, "accepting goes on");
         }
     }
 
@@ -246,6 +259,8 @@ fn is_for_one_client(error: &io::Error) -> bool {
 
 /// Sockets accepted from one listener in one turn.
 const ACCEPTS_PER_TURN: usize = 256;
+/// That it pauses is said so often at most.
+const SAID_PAUSE: Duration = Duration::from_secs(60);
 /// How long accepting pauses when there is no room.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Clients over the limit that may be told so at the same time.

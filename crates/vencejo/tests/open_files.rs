@@ -1,0 +1,220 @@
+//! A server that has no file descriptor left: who is connected goes on, who comes waits, and nothing burns.
+//!
+//! Owns: EMFILE, in a process of its own whose limit the test changes. Does not own: the room that is kept (see
+//! `server::open_files`), a full disk (see the server's tests of storage). Start reading at any test.
+//! Invariant: every wait is for something that comes, but for one that shows that nothing does.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server in a folder of its own, both gone with the test.
+struct Served {
+    child: Child,
+    port: String,
+    folder: PathBuf,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        self.child.kill().ok();
+        self.child.wait().ok();
+        fs::remove_dir_all(&self.folder).ok();
+    }
+}
+
+impl Served {
+    /// With so many open files at most.
+    fn start(name: &str, open_files_max: u32) -> Self {
+        let folder = std::env::temp_dir().join(format!("vencejo-{name}-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        let log = File::create(folder.join("log")).expect("a file");
+        let mut child = Command::new("sh")
+            .args([
+                "-c",
+                &format!("ulimit -n {open_files_max} && exec \"$0\" \"$@\""),
+            ])
+            .args([
+                env!("CARGO_BIN_EXE_vencejo"),
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+            ])
+            .args(["--data", "data"])
+            .current_dir(&folder)
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .expect("a shell");
+        let mut out = BufReader::new(child.stdout.take().expect("a pipe"));
+        let mut line = String::new();
+        while !line.contains("mqtt://") {
+            line.clear();
+            assert!(out.read_line(&mut line).expect("a line") > 0, "it starts");
+        }
+        let port = line.split("127.0.0.1:").nth(1).expect("a port");
+        let port = port.split_whitespace().next().expect("a port").to_owned();
+        Self {
+            child,
+            port,
+            folder,
+        }
+    }
+
+    fn open(&self) -> TcpStream {
+        let stream = TcpStream::connect(format!("127.0.0.1:{}", self.port)).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("an option");
+        stream
+    }
+
+    /// Asks to connect, and waits for nothing.
+    fn ask(&self, client_id: &str) -> TcpStream {
+        let mut stream = self.open();
+        let len = u8::try_from(client_id.len()).expect("short");
+        let mut connect = vec![0x10, 12 + len];
+        connect.extend_from_slice(b"\x00\x04MQTT\x04\x02\x00\x00\x00");
+        connect.push(len);
+        connect.extend_from_slice(client_id.as_bytes());
+        stream.write_all(&connect).expect("the system takes it");
+        stream
+    }
+
+    fn connect(&self, client_id: &str) -> TcpStream {
+        let mut stream = self.ask(client_id);
+        expect(&mut stream, &[0x20, 2, 0, 0]);
+        stream
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).expect("a log")
+    }
+
+    /// Waits until the log says it so often.
+    fn wait_for_log(&self, text: &str) {
+        let until = Instant::now() + PATIENCE;
+        while !self.log().contains(text) {
+            assert!(
+                Instant::now() < until,
+                "not in the log: {text}\n{}",
+                self.log()
+            );
+            std::thread::yield_now();
+        }
+    }
+
+    fn limit_open_files(&self, max: usize) {
+        let pid = self.child.id().to_string();
+        let limit = format!("--nofile={max}:");
+        let status = Command::new("prlimit")
+            .args(["--pid", &pid, &limit])
+            .status();
+        assert!(status.expect("prlimit").success());
+    }
+
+    fn open_files(&self) -> usize {
+        let folder = format!("/proc/{}/fd", self.child.id());
+        fs::read_dir(folder).expect("a process").count()
+    }
+
+    /// What it has computed, in hundredths of a second.
+    fn cpu_ticks(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
+        let stat = stat.expect("a process");
+        let (_, fields) = stat.rsplit_once(") ").expect("its name ends");
+        let of_user_and_system = fields.split(' ').skip(11).take(2);
+        let ticks = of_user_and_system.map(|field| field.parse::<u64>().expect("a number"));
+        ticks.sum()
+    }
+}
+
+fn expect(stream: &mut TcpStream, expected: &[u8]) {
+    let mut heard = vec![0; expected.len()];
+    stream.read_exact(&mut heard).expect("an answer");
+    assert_eq!(heard, expected);
+}
+
+/// One QoS 1 message, which is acknowledged once it is on the disk, and arrives.
+fn sing(publisher: &mut TcpStream, subscriber: &mut TcpStream) {
+    publisher
+        .write_all(b"\x32\x08\x00\x01c\x00\x07sng")
+        .expect("it reads");
+    expect(publisher, &[0x40, 2, 0, 7]);
+    expect(subscriber, b"\x30\x06\x00\x01csng");
+}
+
+/// mosquitto CVE-2017-7652 begins like this. Issue: accepting burns no CPU while it cannot, says so, and goes on.
+#[test]
+fn without_a_file_descriptor_who_is_connected_goes_on_and_who_comes_waits() {
+    let served = Served::start("emfile", 1024);
+    let mut publisher = served.connect("publisher");
+    let mut subscriber = served.connect("subscriber");
+    subscriber
+        .write_all(b"\x82\x06\x00\x01\x00\x01c\x00")
+        .expect("it reads");
+    expect(&mut subscriber, &[0x90, 3, 0, 1, 0]);
+    sing(&mut publisher, &mut subscriber);
+    served.limit_open_files(served.open_files());
+    let mut waiting = served.ask("waiting");
+    served.wait_for_log("accepting pauses until there is room");
+    let before = served.cpu_ticks();
+    // Nothing comes.
+    let second = Some(Duration::from_secs(1));
+    waiting.set_read_timeout(second).expect("an option");
+    let nothing = waiting.read(&mut [0]).expect_err("no answer");
+    assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
+    let burnt = served.cpu_ticks() - before;
+    assert!(burnt < 25, "{burnt} hundredths of a second of CPU in one");
+    for _ in 0..50 {
+        sing(&mut publisher, &mut subscriber);
+    }
+    served.limit_open_files(1024);
+    waiting.set_read_timeout(Some(PATIENCE)).expect("an option");
+    expect(&mut waiting, &[0x20, 2, 0, 0]);
+    served.wait_for_log("accepting goes on");
+    assert_eq!(
+        served.log().matches("accepting pauses").count(),
+        1,
+        "said once"
+    );
+}
+
+/// However few files it may open, some are kept for the log and for who asks by the control socket.
+#[test]
+fn with_few_file_descriptors_the_log_and_the_operator_have_theirs() {
+    let served = Served::start("few", 200);
+    let mut crowd: Vec<_> = (0..250)
+        .map(|number| served.ask(&format!("c{number}")))
+        .collect();
+    let mut let_in = Vec::new();
+    // All are answered, though not all at once.
+    for stream in &mut crowd {
+        let mut connack = [0; 4];
+        stream.read_exact(&mut connack).expect("an answer");
+        match connack {
+            [0x20, 2, 0, 0] => let_in.push(stream),
+            [0x20, 2, 0, 3] => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!((50..200).contains(&let_in.len()), "{}", let_in.len());
+    let publisher = let_in.pop().expect("one of them");
+    for _ in 0..20 {
+        publisher
+            .write_all(b"\x32\x08\x00\x01c\x00\x07sng")
+            .expect("it reads");
+        expect(publisher, &[0x40, 2, 0, 7]);
+    }
+    let asked = Command::new(env!("CARGO_BIN_EXE_vencejo"))
+        .args(["ban", "list", "--data", "data"])
+        .current_dir(&served.folder)
+        .output()
+        .expect("the binary starts");
+    assert!(asked.status.success(), "{asked:?}");
+    assert!(served.open_files() < 200, "some are left");
+}
