@@ -566,10 +566,14 @@ const FOOT: &str = "
 | limit | value | why |
 |---|---|---|
 | shards | 64 | sets of shards are words of 64 bits |
+| Topic Filters of a SUBSCRIBE or UNSUBSCRIBE | 10,000 | more are refused with 0x97; 512 of them are looked at in one turn |
 | User Properties of a packet that is no PUBLISH | 1,024 | more are refused with 0x97 |
 | bytes of a WebSocket request | 8 KiB | more are refused with 431 |
 | failed logins, banned names and addresses | 65,536 | what is no ban goes first |
-| work of one connection in one turn of a shard | 4,096 units, a unit being a packet, a delivery, a filter looked at | the rest waits for the next turn |
+| work of one connection in one turn of a shard | 16,384 units: messages, deliveries, Subscriptions looked at | the rest waits for the next turn |
+| work of all of them | 65,536 units | who has waited goes first in the next turn |
+| connections written in one turn | 2,048 | the others in the next, and who is new beside them |
+| Sessions and Wills that are due at one moment | 4,096 units a turn | the others in the next |
 | CONNECT packets in one turn of a shard | 64 | the others wait, in their order |
 | steps of TLS handshakes in one turn of a shard | 8 | the others wait, in their order |
 ";

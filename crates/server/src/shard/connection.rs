@@ -147,6 +147,8 @@ pub(super) struct Flags {
     pub(super) is_queued: bool,
     /// Not read because it is ahead of its rate.
     pub(super) is_ahead: bool,
+    /// What it has said before is not all looked at: others come first.
+    pub(super) is_unfinished: bool,
     /// It has sent a PUBLISH.
     pub(super) is_publisher: bool,
     /// The engine knows that it is congested.

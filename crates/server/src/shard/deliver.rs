@@ -132,17 +132,35 @@ impl<S: Store> Shard<S> {
         }
     }
 
-    /// Writes every connection that was touched, once.
+    /// Writes every connection that was touched, once. Of very many some wait for the next turns: whoever is
+    /// touched then does not stand behind all of them, nor they behind whoever comes.
     pub(super) fn write_dirty(&mut self) {
         let mut dirty = std::mem::take(&mut self.dirty);
+        let waiting = self.unwritten.len().min(WRITES_MAX / 2);
+        let (mut written, fresh) = (0, WRITES_MAX - waiting);
         for key in dirty.drain(..) {
-            if let Some(connection) = self.connection_mut(key) {
-                connection.flags.is_dirty = false;
-                self.write(key);
+            if written < fresh {
+                self.write_touched(key);
+            } else {
+                self.unwritten.push_back(key);
             }
+            written += 1;
+        }
+        for _ in written.min(fresh)..WRITES_MAX {
+            let Some(key) = self.unwritten.pop_front() else {
+                break;
+            };
+            self.write_touched(key);
         }
         if self.dirty.is_empty() {
             self.dirty = dirty;
+        }
+    }
+
+    fn write_touched(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.connection_mut(key) {
+            connection.flags.is_dirty = false;
+            self.write(key);
         }
     }
 
@@ -458,6 +476,8 @@ impl std::fmt::Display for Cause<'_> {
     }
 }
 
+/// Connections written in one turn: each is a call of the system.
+const WRITES_MAX: usize = 2048;
 /// Time for the peer to take what was sent and to close.
 const CLOSE_TIME_MAX: Duration = Duration::from_secs(2);
 /// Reads of a closed connection's input at one time.

@@ -27,6 +27,7 @@ mod storing;
 mod unsent;
 mod websocket;
 
+use std::collections::VecDeque;
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -231,6 +232,8 @@ pub(crate) struct Settings {
     pub(crate) server_limits: ServerLimits,
     /// Connections served at once.
     pub(crate) connections_max: usize,
+    /// Clients over the limit that may be told so at the same time.
+    pub(crate) refusals_max: usize,
     /// Unsent bytes of one connection above which the engine is told that it is congested.
     pub(crate) congested_bytes: usize,
     /// Unsent bytes of one connection above which it is closed.
@@ -283,6 +286,10 @@ pub(crate) struct Shard<S> {
     handshake_steps: u32,
     /// Connections without a CONNECT that may still be read in this turn.
     connects_left: u32,
+    /// The engine's work at which nothing more is read in this turn.
+    turn_ends_at: u64,
+    /// Connections that were not written in the turns before, because so many were.
+    unwritten: VecDeque<ConnectionKey>,
     starting: Starting,
     stopping: Stopping,
     /// Whether this shard has still to be counted at the barrier it stands at.
@@ -365,6 +372,8 @@ impl<S: Store> Shard<S> {
             assigned_client_ids: 0,
             handshake_steps: 0,
             connects_left: 0,
+            turn_ends_at: u64::MAX,
+            unwritten: VecDeque::new(),
             starting: Starting::new(started),
             stopping: Stopping::No,
             owes_barrier: false,
@@ -396,6 +405,7 @@ impl<S: Store> Shard<S> {
         self.now = Instant::now();
         self.handshake_steps = HANDSHAKE_STEPS_MAX;
         self.connects_left = CONNECTS_MAX;
+        self.turn_ends_at = self.engine.work() + TURN_WORK_MAX;
         self.measure();
         let again = std::mem::take(&mut self.ready);
         // Who has waited goes before who comes now.
@@ -448,6 +458,7 @@ impl<S: Store> Shard<S> {
     fn sleep_max(&self) -> Option<Duration> {
         if self.has_news
             || !self.ready.is_empty()
+            || !self.unwritten.is_empty()
             || self.acceptor.has_more
             || self.engine.has_work()
         {
@@ -666,6 +677,8 @@ impl<S: Store> Shard<S> {
 pub(crate) const WAKER: Token = Token(usize::MAX);
 /// Steps of TLS handshakes in one turn: less than 2 ms with ECDSA keys, in which nobody else is served.
 const HANDSHAKE_STEPS_MAX: u32 = 8;
+/// Work that packets may make in one turn, in units of the engine: some ten milliseconds.
+const TURN_WORK_MAX: u64 = 65_536;
 /// Connections without a CONNECT that are read in one turn: each is a login, and a line in the log.
 const CONNECTS_MAX: u32 = 64;
 /// Tokens from here on are listeners; below are places in the slab.

@@ -30,6 +30,9 @@ enum Next {
 impl<S: Store> Shard<S> {
     /// Reads once from the connection and handles all packets that are complete.
     pub(super) fn read(&mut self, key: ConnectionKey) {
+        if self.is_turn_over() {
+            return self.mark_ready(key);
+        }
         let is_pressed = self.is_pressed || self.stored.is_pressed;
         let is_low = self.stored.is_low;
         let choking_bytes = self.shared.settings.congested_bytes;
@@ -61,6 +64,10 @@ impl<S: Store> Shard<S> {
         }
         if connection.flags.is_ahead {
             return;
+        }
+        if std::mem::take(&mut connection.flags.is_unfinished) {
+            self.look_again(key);
+            return self.judge_pace(key);
         }
         if !self.has_turn(key) {
             return;
@@ -213,7 +220,7 @@ impl<S: Store> Shard<S> {
             let packet = Bytes::from(partial);
             self.on_packets(key, &packet, Some(&packet));
             if let Some(connection) = self.connection_mut(key)
-                && connection.flags.has_to_wait()
+                && (connection.flags.has_to_wait() || connection.flags.is_unfinished)
             {
                 connection.partial.extend_from_slice(&packet);
                 connection.partial.extend_from_slice(input);
@@ -266,8 +273,16 @@ impl<S: Store> Shard<S> {
         used: &mut usize,
     ) {
         let now = self.now;
+        let enough = self.engine.work() + CONNECTION_WORK_MAX;
         loop {
             let rest = input.get(*used..).unwrap_or_default();
+            // Others come first, or what it has said before.
+            if !rest.is_empty() && (self.engine.work() >= enough || self.engine.is_slicing(key)) {
+                if let Some(connection) = self.connection_mut(key) {
+                    connection.flags.is_unfinished = true;
+                }
+                return self.mark_ready(key);
+            }
             if rest.first() == Some(&PacketType::Disconnect.first_byte()) && self.is_owed(key) {
                 return;
             }
@@ -322,6 +337,11 @@ impl<S: Store> Shard<S> {
             }
             *used += len;
         }
+    }
+
+    /// Whether enough was done for those that have said something in this turn: what is left is the next one's.
+    fn is_turn_over(&self) -> bool {
+        self.engine.work() >= self.turn_ends_at
     }
 
     /// Sends what earlier packets are owed, for nothing is sent once a DISCONNECT is taken. Returns whether
@@ -435,6 +455,8 @@ fn complete_packet(partial: &mut Vec<u8>, input: &mut &[u8]) -> bool {
     }
 }
 
+/// Work that the packets of one connection may make in one turn, in units of the engine: some milliseconds.
+const CONNECTION_WORK_MAX: u64 = 16_384;
 /// From this length on a payload that came with others is given a buffer of its own.
 const SHARED_BYTES_MIN: usize = 4096;
 /// A growing packet's buffer gets at least this much more, or what is missing.

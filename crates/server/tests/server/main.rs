@@ -22,8 +22,10 @@ mod delivery;
 ))]
 mod directories;
 mod durable;
+mod exhaustion;
 mod expiring;
 mod http_logins;
+mod isolation;
 mod key_rotation;
 mod limits;
 mod listeners;
