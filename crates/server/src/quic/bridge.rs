@@ -17,17 +17,18 @@ use tokio::time::timeout;
 
 use super::{NO_ERROR, RECEIVE_WINDOW_BYTES};
 
-/// Copies until one side has ended, and closes the connection.
+/// Copies until one side has ended, and closes the connection. `unanswered` is dropped when the shard says something.
 pub(super) async fn run(
     connection: Connection,
     (mut writer, mut reader): (SendStream, RecvStream),
     mut shard: UnixStream,
+    unanswered: impl Send,
 ) {
     let (from_shard, mut to_shard) = shard.split();
     tokio::select! {
         () = receive(&connection, &mut reader, &mut to_shard) => {}
         () = vanished(&connection) => {}
-        () = send(&connection, &from_shard, &mut writer) => {}
+        () = send(&connection, &from_shard, &mut writer, unanswered) => {}
     }
     // The shard sees the end of its socket when this side of it is dropped.
     connection.close(NO_ERROR, b"");
@@ -69,14 +70,19 @@ async fn vanished(connection: &Connection) {
 }
 
 /// What the shard says, until it has said everything and the Client has it, or cannot have it any more.
-async fn send(connection: &Connection, from_shard: &ReadHalf<'_>, writer: &mut SendStream) {
-    let mut is_answered = false;
+async fn send(
+    connection: &Connection,
+    from_shard: &ReadHalf<'_>,
+    writer: &mut SendStream,
+    unanswered: impl Send,
+) {
+    let mut unanswered = Some(unanswered);
     loop {
         let bytes = match next(from_shard).await {
             Some(bytes) if !bytes.is_empty() => bytes,
             _ => break,
         };
-        if !std::mem::replace(&mut is_answered, true) {
+        if unanswered.take().is_some() {
             // From here on the limits of the shard hold.
             connection.set_receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES));
         }

@@ -1,9 +1,9 @@
 //! Who is let in by one endpoint: limits, handshakes, and the way to a shard.
 //!
-//! Owns: [`Door`], [`Handshakes`]. Does not own: what handshakes are made with (see `crate::tls`), the limit on
-//! connections (see `shard`), the bytes (see `bridge`). Start reading at [`Door::take`]. Invariants: a connection that
-//! was let in is counted until it ends; one that has not opened its stream in the time for CONNECT is closed; under
-//! load, nobody costs anything who has not shown that it is where it says.
+//! Owns: [`Door`], [`Handshakes`] (who waits for an answer). Does not own: what handshakes are made with (see
+//! `crate::tls`), the limit on connections (see `shard`), the bytes (see `bridge`). Start reading at [`Door::take`].
+//! Invariants: a connection that was let in is counted until it ends; one that has not opened its stream in the time
+//! for CONNECT is closed; under load, nobody costs anything who has not shown that it is where it says.
 
 use std::collections::HashMap;
 use std::os::unix::net::UnixStream;
@@ -188,14 +188,15 @@ impl Guest {
             },
             _ = stopping.wait_for(|is_stopping| *is_stopping) => Err(Missed::Stopping),
         };
-        drop(handshake);
         let peer = self.peer;
         let handed = opened.and_then(|(connection, stream)| {
             let shard = self.hand_over(&connection).map_err(Missed::Room)?;
             Ok((connection, stream, shard))
         });
         match handed {
-            Ok((connection, stream, shard)) => bridge::run(connection, stream, shard).await,
+            Ok((connection, stream, shard)) => {
+                bridge::run(connection, stream, shard, handshake).await;
+            }
             Err(missed) if hall.complaints.is_worth_a_line(Instant::now()) => {
                 tracing::warn!(%peer, protocol = "QUIC", error = %missed, "connection refused");
             }
@@ -266,7 +267,7 @@ impl Complaints {
     }
 }
 
-/// Connections that have not opened their stream yet.
+/// Connections to which the Server has said nothing yet, beyond the handshake.
 #[derive(Debug, Default)]
 struct Handshakes(Mutex<Begun>);
 
@@ -336,10 +337,10 @@ const LINES_MAX: u32 = 20;
 const LINES_PER: Duration = Duration::from_secs(1);
 /// So many at once, and each further Client has to show that it is where it says: a datagram can lie about that.
 const UNVALIDATED_MAX: usize = 64;
-/// So many at once; each holds some 20 KiB.
-const HANDSHAKES_MAX: usize = 1024;
+/// So many at once; each holds some 40 KiB, so that all of them together stay below 24 MiB.
+const HANDSHAKES_MAX: usize = 512;
 /// So many of them from one address or /64, so that one cannot keep all others out.
-const OF_ORIGIN_MAX: usize = 256;
+const OF_ORIGIN_MAX: usize = 128;
 
 #[cfg(test)]
 mod tests {
@@ -385,7 +386,7 @@ mod tests {
         let all = Arc::default();
         let greedy = taken(&all, origin(1), HANDSHAKES_MAX);
         assert_eq!(greedy.len(), OF_ORIGIN_MAX);
-        let others: Vec<_> = (2..9)
+        let others: Vec<_> = (2..6)
             .map(|n| taken(&all, origin(n), OF_ORIGIN_MAX))
             .collect();
         let count = greedy.len() + others.iter().map(Vec::len).sum::<usize>();

@@ -702,7 +702,7 @@ fn a_storm_of_handshakes_over_quic_leaves_room_for_others() {
     let config = quinn::ClientConfig::new(Arc::new(crypto.expect("TLS 1.3")));
     let _context = RUNTIME.enter();
     let endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).expect("a port");
-    let clients: Vec<_> = (0..400)
+    let clients: Vec<_> = (0..300)
         .map(|n| {
             let connecting = endpoint.connect_with(config.clone(), quic, "localhost");
             let connecting = connecting.expect("can be tried");
@@ -722,6 +722,43 @@ fn a_storm_of_handshakes_over_quic_leaves_room_for_others() {
         assert_eq!(connack, [0x20, 2, 0, 0]);
     }
 }
+
+/// P6, P10: Clients that say nothing of use are few at a time, and others come in when they are gone.
+#[test]
+fn over_quic_whoever_waits_with_connect_takes_no_more_than_a_share() {
+    let authority = Authority::new();
+    let mut config = over_quic(1, tls(authority.files("a", "localhost")));
+    config.bounds.connect_timeout = Duration::from_secs(120);
+    let (_server, plain, quic) = start_quic(config);
+    let _canary = Canary::new(plain);
+    let crypto = QuicClientConfig::try_from(config_of(&authority, None, b"mqtt"));
+    let config = quinn::ClientConfig::new(Arc::new(crypto.expect("TLS 1.3")));
+    let _context = RUNTIME.enter();
+    let endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).expect("a port");
+    let silent: Vec<_> = (0..SHARE)
+        .map(|_| {
+            let connecting = endpoint.connect_with(config.clone(), quic, "localhost");
+            let connection = within(connecting.expect("can be tried")).expect("is let in");
+            let (mut writer, reader) = within(connection.open_bi()).expect("a stream");
+            within(writer.write_all(&connect_v311("silent")[..1])).expect("is read");
+            (connection, writer, reader)
+        })
+        .collect();
+    let began = Instant::now();
+    let connecting = endpoint.connect_with(config, quic, "localhost");
+    let late = RUNTIME.spawn(connecting.expect("can be tried"));
+    // What it sends first is thrown away, and sent again by it a second later.
+    let mut beside = Raw::v311(plain, "beside");
+    while began.elapsed() < Duration::from_millis(300) {
+        beside.ping();
+        assert!(!late.is_finished(), "one more was let in");
+    }
+    drop(silent);
+    within(late).expect("no panic").expect("is let in");
+}
+
+/// So many of one address.
+const SHARE: usize = 128;
 
 #[test]
 fn a_reload_shows_new_certificates_over_quic_and_drops_nobody() {
