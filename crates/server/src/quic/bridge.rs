@@ -5,12 +5,12 @@
 //! moves; what the shard has said last reaches the Client before the connection is closed.
 
 use std::cell::RefCell;
-use std::io::ErrorKind;
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::net::unix::{ReadHalf, WriteHalf};
 use tokio::time::timeout;
@@ -24,11 +24,11 @@ pub(super) async fn run(
     mut shard: UnixStream,
     unanswered: impl Send,
 ) {
-    let (from_shard, mut to_shard) = shard.split();
+    let (mut from_shard, mut to_shard) = shard.split();
     tokio::select! {
         () = receive(&connection, &mut reader, &mut to_shard) => {}
         () = vanished(&connection) => {}
-        () = send(&connection, &from_shard, &mut writer, unanswered) => {}
+        () = send(&connection, &mut from_shard, &mut writer, unanswered) => {}
     }
     // The shard sees the end of its socket when this side of it is dropped.
     connection.close(NO_ERROR, b"");
@@ -72,7 +72,7 @@ async fn vanished(connection: &Connection) {
 /// What the shard says, until it has said everything and the Client has it, or cannot have it any more.
 async fn send(
     connection: &Connection,
-    from_shard: &ReadHalf<'_>,
+    from_shard: &mut ReadHalf<'_>,
     writer: &mut SendStream,
     unanswered: impl Send,
 ) {
@@ -96,20 +96,17 @@ async fn send(
     }
 }
 
-/// The next bytes of the shard, none at the end.
-async fn next(from_shard: &ReadHalf<'_>) -> Option<Bytes> {
-    loop {
-        from_shard.readable().await.ok()?;
-        let read = SCRATCH.with_borrow_mut(|scratch| {
-            let read = from_shard.try_read(scratch);
-            read.map(|len| Bytes::copy_from_slice(scratch.get(..len).unwrap_or_default()))
-        });
-        match read {
-            Ok(bytes) => return Some(bytes),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(_) => return None,
-        }
-    }
+/// The next bytes of the shard; none at the end.
+async fn next(from_shard: &mut ReadHalf<'_>) -> Option<Bytes> {
+    let read = std::future::poll_fn(|context| {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            // Unlike `try_read`, this does not try again after a read that has left the buffer half empty.
+            let read = Pin::new(&mut *from_shard).poll_read(context, &mut buffer);
+            read.map_ok(|()| Bytes::copy_from_slice(buffer.filled()))
+        })
+    });
+    read.await.ok()
 }
 
 thread_local! {
