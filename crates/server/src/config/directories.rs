@@ -143,7 +143,7 @@ impl DirectoryUrl {
         let address = host.parse::<IpAddr>();
         host.is_empty()
             || host.eq_ignore_ascii_case("localhost")
-            || host.to_ascii_lowercase().starts_with("%2f")
+            || is_path(host)
             || address.is_ok_and(|address| address.to_canonical().is_loopback())
     }
 
@@ -155,11 +155,17 @@ impl DirectoryUrl {
         user.contains(':')
     }
 
-    /// The names of what is said behind `?`.
-    fn parameters(&self) -> impl Iterator<Item = &str> {
+    /// What is said behind `?`: names and values.
+    fn parameters(&self) -> impl Iterator<Item = (&str, &str)> {
         let query = self.text.split_once('?').map_or("", |(_, query)| query);
         let pairs = query.split('&').filter(|pair| !pair.is_empty());
-        pairs.map(|pair| pair.split('=').next().unwrap_or_default())
+        pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+    }
+
+    /// Whether a socket of this machine is meant, by one of these parameters.
+    fn names_socket(&self) -> bool {
+        let mut all = self.parameters();
+        all.any(|(name, value)| SOCKET_PARAMETERS.contains(&name) && is_path(value))
     }
 }
 
@@ -200,6 +206,11 @@ pub(super) fn without_passwords(text: &str) -> String {
     shown
 }
 
+/// Whether this is a path, perhaps as URLs have it.
+fn is_path(text: &str) -> bool {
+    text.starts_with('/') || text.to_ascii_lowercase().starts_with("%2f")
+}
+
 /// What all such servers have in common, as written.
 struct RawServer {
     url: Spanned<String>,
@@ -233,6 +244,7 @@ struct Kind {
     /// Whether the others can be made secure, too.
     can_upgrade: bool,
     parameters: &'static [&'static str],
+    needs_host: bool,
 }
 
 const POSTGRES: Kind = Kind {
@@ -242,6 +254,7 @@ const POSTGRES: Kind = Kind {
     secure: &[],
     can_upgrade: true,
     parameters: &["host", "application_name", "options"],
+    needs_host: true,
 };
 const MYSQL: Kind = Kind {
     feature: "mysql",
@@ -250,6 +263,7 @@ const MYSQL: Kind = Kind {
     secure: &[],
     can_upgrade: true,
     parameters: &["socket", "charset", "collation"],
+    needs_host: true,
 };
 const REDIS: Kind = Kind {
     feature: "redis",
@@ -258,6 +272,7 @@ const REDIS: Kind = Kind {
     secure: &["rediss"],
     can_upgrade: false,
     parameters: &["db", "protocol"],
+    needs_host: false,
 };
 const LDAP: Kind = Kind {
     feature: "ldap",
@@ -266,6 +281,7 @@ const LDAP: Kind = Kind {
     secure: &["ldaps"],
     can_upgrade: true,
     parameters: &[],
+    needs_host: true,
 };
 
 pub(super) fn check_postgres(raw: Spanned<RawSql>) -> Result<SqlConfig, Fault> {
@@ -480,11 +496,7 @@ impl Kind {
             let first = self.schemes.first().copied().unwrap_or_default();
             return Err(fault(format!("url must begin with {first}://")));
         }
-        if let Some(name) = url.parameters().find(|one| !self.parameters.contains(one)) {
-            return Err(fault(format!(
-                "url: {name:?} has a key of its own, or no meaning here"
-            )));
-        }
+        self.check_parameters(&url).map_err(fault)?;
         if url.has_password() && raw.password_file.is_some() {
             return Err(fault(
                 "url has a password, and so has password_file: one of the two".to_owned(),
@@ -510,6 +522,26 @@ impl Kind {
             ca,
             ask: check_asks(raw.asks)?,
         })
+    }
+
+    /// A host in one place only: whether the way there is encrypted depends on it.
+    fn check_parameters(&self, url: &DirectoryUrl) -> Result<(), String> {
+        for (name, value) in url.parameters() {
+            if !self.parameters.contains(&name) {
+                return Err(format!(
+                    "url: {name:?} has a key of its own, or no meaning here"
+                ));
+            }
+            if SOCKET_PARAMETERS.contains(&name) && !is_path(value) {
+                return Err(format!("url: {name:?} is for a socket: a path"));
+            }
+        }
+        // Where none is named, libraries ask the environment.
+        let names_host = !url.host().is_empty() || url.names_socket();
+        if self.needs_host && !names_host {
+            return Err("url names neither a host nor a socket".to_owned());
+        }
+        Ok(())
     }
 
     fn has_tls(
@@ -577,6 +609,8 @@ const SQL_PLACEHOLDERS: [Placeholder; 3] = [
     Placeholder::ClientId,
     Placeholder::Address,
 ];
+/// Parameters that name a socket of this machine.
+const SOCKET_PARAMETERS: [&str; 2] = ["host", "socket"];
 /// Where each question has a connection of its own.
 const AT_ONCE: usize = 8;
 
@@ -671,6 +705,14 @@ mod tests {
                 "2:20: url: \"sslmode\" has a key of its own",
             ),
             (
+                "url = \"postgres://localhost/d?host=db.example\"",
+                "url: \"host\" is for a socket",
+            ),
+            (
+                "url = \"postgres:///d\"",
+                "url names neither a host nor a socket",
+            ),
+            (
                 "url = \"postgres://u:p@h/d\", password_file = \"f\"",
                 "one of the two",
             ),
@@ -744,6 +786,7 @@ mod tests {
             "url = \"postgres://127.0.0.1/d\", tls = \"verify\", ca = \"f\""
         ));
         assert!(!postgres("url = \"postgres://127.0.0.1/d\""));
+        assert!(!postgres("url = \"postgres:///d?host=/run/postgresql\""));
         assert!(!postgres(
             "url = \"postgres://db.example/d\", tls = \"off\""
         ));
