@@ -1,4 +1,4 @@
-//! A password as it is kept: three forms that mosquitto knows, and how each is verified.
+//! A password as it is kept: three forms that mosquitto knows, two of other programs, and how each is verified.
 //!
 //! Owns: [`StoredPassword`], its text form, what a new one costs. Does not own: whose it is, when it is
 //! verified (see `super`). Start reading at [`StoredPassword`]. Invariant: neither a password nor its hash
@@ -24,8 +24,11 @@ pub struct StoredPassword {
 enum Form {
     /// `$6$`: SHA-512 of password and salt.
     Sha512,
-    /// `$7$`: PBKDF2 with HMAC-SHA-512.
-    Pbkdf2 { iterations: NonZeroU32 },
+    /// PBKDF2, in one of three notations.
+    Pbkdf2 {
+        notation: Notation,
+        iterations: NonZeroU32,
+    },
     /// `$argon2id$`.
     Argon2id {
         memory_kib: u32,
@@ -34,11 +37,26 @@ enum Form {
     },
 }
 
+/// How PBKDF2 is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Notation {
+    /// `$7$`: with HMAC-SHA-512, of mosquitto.
+    Mosquitto,
+    /// `PBKDF2$sha512$`, of mosquitto-go-auth.
+    GoAuthSha512,
+    /// `PBKDF2$sha256$`, of the same.
+    GoAuthSha256,
+    /// `pbkdf2_sha256$`, of Django, whose salt is a text.
+    Django,
+}
+
 /// Why a text is no stored password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoredPasswordError {
     /// It begins with none of the known marks.
-    #[error("a hash begins with $6$, $7$ or $argon2id$; this may be a password in the clear")]
+    #[error(
+        "a hash begins with $6$, $7$, $argon2id$, PBKDF2$ or pbkdf2_sha256$; this may be a password in the clear"
+    )]
     UnknownForm,
     /// Parts are missing, too many, or no base64.
     #[error("the hash is damaged")]
@@ -82,18 +100,26 @@ impl StoredPassword {
     /// # Errors
     /// It is none, or one that would be too costly to verify.
     pub fn parse(text: &str) -> Result<Self, StoredPasswordError> {
-        let mut parts = text.strip_prefix('$').unwrap_or_default().split('$');
+        let mut parts = text.strip_prefix('$').unwrap_or(text).split('$');
         let form = parts.next().unwrap_or_default();
         let parts: Vec<&str> = parts.collect();
+        // Marks of mosquitto's stand between two signs, those of others begin the text.
         match (form, parts.as_slice()) {
+            ("PBKDF2", ["sha512", iterations, salt, digest]) if !text.starts_with('$') => {
+                Self::pbkdf2(Notation::GoAuthSha512, iterations, padded(salt), digest)
+            }
+            ("PBKDF2", ["sha256", iterations, salt, digest]) if !text.starts_with('$') => {
+                Self::pbkdf2(Notation::GoAuthSha256, iterations, padded(salt), digest)
+            }
+            ("pbkdf2_sha256", [iterations, salt, digest]) if !text.starts_with('$') => {
+                let salt = Some(salt.as_bytes().to_vec());
+                Self::pbkdf2(Notation::Django, iterations, salt, digest)
+            }
+            ("PBKDF2" | "pbkdf2_sha256", _) => Err(StoredPasswordError::Damaged),
+            _ if !text.starts_with('$') => Err(StoredPasswordError::UnknownForm),
             ("6", [salt, digest]) => Self::with(Form::Sha512, padded(salt), padded(digest)),
             ("7", [iterations, salt, digest]) => {
-                let iterations = number(iterations)?;
-                let iterations = NonZeroU32::new(iterations).ok_or(StoredPasswordError::Damaged)?;
-                if iterations.get() > ITERATIONS_MAX {
-                    return Err(StoredPasswordError::TooCostly);
-                }
-                Self::with(Form::Pbkdf2 { iterations }, padded(salt), padded(digest))
+                Self::pbkdf2(Notation::Mosquitto, iterations, padded(salt), digest)
             }
             ("argon2id", ["v=19", costs, salt, digest]) => {
                 Self::with(argon2id(costs)?, unpadded(salt), unpadded(digest))
@@ -101,6 +127,24 @@ impl StoredPassword {
             ("6" | "7" | "argon2id", _) => Err(StoredPasswordError::Damaged),
             _ => Err(StoredPasswordError::UnknownForm),
         }
+    }
+
+    fn pbkdf2(
+        notation: Notation,
+        iterations: &str,
+        salt: Option<Vec<u8>>,
+        digest: &str,
+    ) -> Result<Self, StoredPasswordError> {
+        let iterations = number(iterations)?;
+        let iterations = NonZeroU32::new(iterations).ok_or(StoredPasswordError::Damaged)?;
+        if iterations.get() > ITERATIONS_MAX {
+            return Err(StoredPasswordError::TooCostly);
+        }
+        let form = Form::Pbkdf2 {
+            notation,
+            iterations,
+        };
+        Self::with(form, salt, padded(digest))
     }
 
     fn with(
@@ -112,7 +156,8 @@ impl StoredPassword {
             return Err(StoredPasswordError::Damaged);
         };
         let (least, most) = match form {
-            Form::Sha512 | Form::Pbkdf2 { .. } => (SHA512_BYTES, SHA512_BYTES),
+            Form::Sha512 => (SHA512_BYTES, SHA512_BYTES),
+            Form::Pbkdf2 { notation, .. } => notation.digest_bytes(),
             Form::Argon2id { .. } => (16, SHA512_BYTES),
         };
         // A short digest would let other passwords in, too.
@@ -131,8 +176,16 @@ impl StoredPassword {
         let (salt, digest) = (&self.salt, &self.digest);
         match self.form {
             Form::Sha512 => format!("$6${}${}", padded(salt), padded(digest)),
-            Form::Pbkdf2 { iterations } => {
-                format!("$7${iterations}${}${}", padded(salt), padded(digest))
+            Form::Pbkdf2 {
+                notation,
+                iterations,
+            } => {
+                let mark = notation.mark();
+                let salt = match notation {
+                    Notation::Django => String::from_utf8_lossy(salt).into_owned(),
+                    _ => padded(salt),
+                };
+                format!("{mark}{iterations}${salt}${}", padded(digest))
             }
             Form::Argon2id {
                 memory_kib,
@@ -164,8 +217,11 @@ impl StoredPassword {
                 digest.copy_from_slice(context.finish().as_ref());
                 true
             }
-            Form::Pbkdf2 { iterations } => {
-                let algorithm = pbkdf2::PBKDF2_HMAC_SHA512;
+            Form::Pbkdf2 {
+                notation,
+                iterations,
+            } => {
+                let algorithm = notation.algorithm();
                 pbkdf2::derive(algorithm, iterations, &self.salt, password, digest);
                 true
             }
@@ -178,6 +234,34 @@ impl StoredPassword {
                     .hash_password_into(password, &self.salt, digest)
                     .is_ok()
             }),
+        }
+    }
+}
+
+impl Notation {
+    /// What stands before the number of iterations.
+    const fn mark(self) -> &'static str {
+        match self {
+            Self::Mosquitto => "$7$",
+            Self::GoAuthSha512 => "PBKDF2$sha512$",
+            Self::GoAuthSha256 => "PBKDF2$sha256$",
+            Self::Django => "pbkdf2_sha256$",
+        }
+    }
+
+    fn algorithm(self) -> pbkdf2::Algorithm {
+        match self {
+            Self::Mosquitto | Self::GoAuthSha512 => pbkdf2::PBKDF2_HMAC_SHA512,
+            Self::GoAuthSha256 | Self::Django => pbkdf2::PBKDF2_HMAC_SHA256,
+        }
+    }
+
+    /// How long a digest is; mosquitto-go-auth can be told.
+    const fn digest_bytes(self) -> (usize, usize) {
+        match self {
+            Self::Mosquitto => (SHA512_BYTES, SHA512_BYTES),
+            Self::GoAuthSha512 | Self::GoAuthSha256 => (16, SHA512_BYTES),
+            Self::Django => (32, 32),
         }
     }
 }
@@ -263,9 +347,16 @@ mod tests {
         "$argon2id$v=19$m=8192,t=2,p=1$c29tZXNhbHQxNmJ5dGVzIQ$PW8VycJoqU+gGnp+b6ucL4xRrMFi2fQhszRFYmnX5jw",
     ];
 
+    /// In the notations of mosquitto-go-auth and of Django, made by hashlib of Python.
+    const MADE_BY_HASHLIB: [&str; 3] = [
+        "PBKDF2$sha512$1000$AAECAwQFBgcICQoLDA0ODw==$Ls9u0ODU4tQ2b5GUZFaQQZVtKUQ4bTxGjeq9TGF5G/MmkLDtFxTENm7Wz7y7HEFey0VNgvDsRn0t8U0PJ7POOg==",
+        "PBKDF2$sha256$1000$AAECAwQFBgcICQoLDA0ODw==$jWrit9qQ1Mwmc9D2kgJhqlIUFMJ6tAawGW6OpcHKJuk=",
+        "pbkdf2_sha256$1000$Tn5aSaltOfDjango$3zySMgMRkoQpgD1pmOwXdW4e8Vq8He4zMkT7msDOwRE=",
+    ];
+
     #[test]
     fn hashes_of_other_programs_are_verified() {
-        for text in MADE_BY_OTHERS {
+        for text in MADE_BY_OTHERS.into_iter().chain(MADE_BY_HASHLIB) {
             let stored = StoredPassword::parse(text).expect("is a hash");
             assert_eq!(stored.expose(), text);
             assert!(stored.is(b"secret word"), "{stored:?}");
@@ -294,7 +385,7 @@ mod tests {
     fn damaged_and_costly_hashes_are_refused() {
         let [sha512, pbkdf2, argon2] = MADE_BY_OTHERS;
         let damaged = |text: &str| StoredPassword::parse(text).expect_err(text);
-        for text in MADE_BY_OTHERS {
+        for text in MADE_BY_OTHERS.into_iter().chain(MADE_BY_HASHLIB) {
             assert!(StoredPassword::parse(text).is_ok());
             for cut in ["$", "$x", "=", " "] {
                 let text = format!("{text}{cut}");
@@ -303,7 +394,15 @@ mod tests {
             let half = &text[..text.len() / 2];
             assert_eq!(damaged(half), StoredPasswordError::Damaged, "{half}");
         }
-        for text in ["", "secret", "$", "$1$abc$def", "6$", "$argon2i$v=19$"] {
+        for text in [
+            "",
+            "secret",
+            "$",
+            "$1$abc$def",
+            "6$",
+            "7$101$a$b",
+            "$argon2i$v=19$",
+        ] {
             assert_eq!(damaged(text), StoredPasswordError::UnknownForm, "{text}");
         }
         let zero = pbkdf2.replace("$101$", "$0$");
