@@ -178,7 +178,8 @@ impl Engine {
         counters.spilled_messages = counters.spilled_messages.saturating_sub(spilled.count);
         counters.spilled_bytes = counters.spilled_bytes.saturating_sub(spilled.bytes);
         let is_stored = session.is_stored;
-        let session = session.id;
+        let (session, outbound) = (session.id, session.outbound);
+        self.shed(outbound);
         match provisional {
             Some(provisional) => self.commit(key, Effect::End, provisional, will.wait),
             None if is_stored => self.record(Record::SessionDelete { session }),

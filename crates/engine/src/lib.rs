@@ -112,6 +112,8 @@ pub struct Engine {
     outputs: VecDeque<Output>,
     /// Packets that are done a slice a turn.
     sliced: VecDeque<Sliced>,
+    /// Queues of Sessions that have ended, which go a part a turn.
+    shedding: VecDeque<proto::session::Outbound>,
     /// What was done so far: packets, deliveries, Subscriptions that were looked at.
     work: u64,
     /// How often the server has taken all outputs.
@@ -178,6 +180,7 @@ impl Engine {
             queued_bytes_shard_max: limits.queued_bytes_total_max / usize::from(shard_count.max(1)),
             outputs: VecDeque::new(),
             sliced: VecDeque::new(),
+            shedding: VecDeque::new(),
             work: 0,
             taken: 0,
             paced: Vec::new(),
@@ -248,13 +251,17 @@ impl Engine {
     /// Whether another turn has something to do although nothing happens: replays and queues at their pace.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        !self.paced.is_empty() || !self.sliced.is_empty() || self.has_runnable_replay()
+        !self.paced.is_empty()
+            || !self.sliced.is_empty()
+            || !self.shedding.is_empty()
+            || self.has_runnable_replay()
     }
 
     /// Ends a turn: does its share of the replays, sends the batches to other shards and to the store.
     pub fn end_turn(&mut self, now: Instant) {
         self.close_marked(now);
         self.run_slices(now);
+        self.run_shedding();
         self.run_paced(now);
         self.run_replays(now);
         self.close_marked(now);

@@ -1,4 +1,4 @@
-//! SUBSCRIBE and UNSUBSCRIBE of many Topic Filters, done in slices: one in a turn.
+//! SUBSCRIBE and UNSUBSCRIBE of many Topic Filters, and long queues that go, done in slices: one in a turn.
 //!
 //! Owns: [`Sliced`], whose turn it is. Does not own: what is done for one Topic Filter (see `subscribe`). Start reading at
 //! [`Engine::slice`]. Invariants: a Client gets one answer, when all of its packet is done; nothing that comes after it on
@@ -10,6 +10,7 @@ use std::time::Instant;
 use proto::PacketIdentifier;
 use proto::connection::Outgoing;
 use proto::packet::{ReasonCode, SubAck, SubscriptionOptions, SubscriptionRequest, UnsubAck};
+use proto::session::Outbound;
 
 use crate::keys::SessionKey;
 use crate::pending::Wait;
@@ -156,6 +157,24 @@ impl Engine {
         }
     }
 
+    /// Lets go of the queue of a Session that has ended, a part a turn where it is long: a million messages take a
+    /// tenth of a second.
+    pub(crate) fn shed(&mut self, outbound: Outbound) {
+        if outbound.waiting_len() > MESSAGES_PER_SLICE {
+            self.shedding.push_back(outbound);
+        }
+    }
+
+    /// Lets go of a part of such a queue.
+    pub(crate) fn run_shedding(&mut self) {
+        if let Some(outbound) = self.shedding.front_mut() {
+            self.work += MESSAGES_PER_SLICE as u64;
+            if !outbound.shed(MESSAGES_PER_SLICE) {
+                self.shedding.pop_front();
+            }
+        }
+    }
+
     fn run_slice(&mut self, key: SessionKey, sliced: &mut Sliced, now: Instant) {
         let until = (sliced.done + FILTERS_PER_SLICE).min(sliced.ends.len());
         for index in sliced.done..until {
@@ -205,5 +224,7 @@ impl Engine {
     }
 }
 
+/// So many messages are let go of in one turn.
+const MESSAGES_PER_SLICE: usize = 4096;
 /// So many Topic Filters are looked at in one turn: a millisecond, about.
 pub(crate) const FILTERS_PER_SLICE: usize = 512;

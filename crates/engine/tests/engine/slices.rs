@@ -184,6 +184,35 @@ fn sessions_that_expire_at_one_moment_end_a_part_at_a_time() {
     assert_eq!(engine.counters().sessions_expired, 20_000);
 }
 
+/// Promise P2: a long queue goes with its Session, but not in one turn.
+#[test]
+fn queue_of_a_session_that_ends_is_let_go_of_a_part_at_a_time() {
+    let mut world = World::without_loads(Limits::default());
+    let (sender, receiver) = (world.connect("sender"), world.connect("receiver"));
+    world.subscribe(receiver, "a", 1);
+    world.lose(receiver);
+    for _ in 0..20_000 {
+        world.publish(sender, "a", 1, "x");
+        world.received(sender);
+    }
+    assert_eq!(world.engines[0].counters().queued_messages, 20_000);
+    let mut anew = durable("receiver");
+    anew.clean_start = true;
+    let before = world.engines[0].work();
+    let client = world.connect_unsettled(anew);
+    assert!(world.engines[0].work() - before <= WORK_MAX);
+    assert_eq!(world.engines[0].counters().queued_messages, 0);
+    let mut turns = 0;
+    while world.engines[0].has_work() {
+        let before = world.engines[0].work();
+        world.turn();
+        assert!(world.engines[0].work() - before <= WORK_MAX);
+        turns += 1;
+    }
+    assert!((2..10).contains(&turns), "{turns}");
+    assert!(!world.connack(client).session_present);
+}
+
 /// What a message costs is known, or a server could not stop in time.
 #[test]
 fn work_counts_deliveries_and_subscriptions_that_were_looked_at() {

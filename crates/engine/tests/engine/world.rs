@@ -406,6 +406,13 @@ impl World {
 
     /// Connects and settles; the CONNACK is the first packet received.
     pub(crate) fn connect_with(&mut self, connect: Connect) -> Client {
+        let client = self.connect_unsettled(connect);
+        self.settle();
+        client
+    }
+
+    /// The same, without settling.
+    pub(crate) fn connect_unsettled(&mut self, connect: Connect) -> Client {
         let shard_count = u16::try_from(self.engines.len()).expect("few shards");
         let shard = usize::from(home_shard(&connect.client_id, SEED, shard_count).0);
         let key = ConnectionKey(self.next_key << 32 | self.next_key);
@@ -421,7 +428,6 @@ impl World {
             maximum_packet_size_bytes: None,
         };
         self.engines[shard].on_connect(request, self.now);
-        self.settle();
         Client { key, shard }
     }
 

@@ -450,6 +450,14 @@ impl Outbound {
         self.waiting.is_empty() && self.open_len() == 0 && self.spilled.is_none()
     }
 
+    /// Lets go of so many messages that wait, of a queue that nobody will be sent any more. Whether some are left.
+    /// O(count).
+    pub fn shed(&mut self, count: usize) -> bool {
+        let left = self.waiting.len().saturating_sub(count);
+        self.waiting.truncate(left);
+        left > 0
+    }
+
     /// Every message in memory that waits or is in flight, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &Queued> + '_ {
         self.in_flight
