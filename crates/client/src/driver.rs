@@ -5,8 +5,11 @@
 //! Invariant: while an event waits for the application nothing is read, unless a request waits for the
 //! Server's answer; while much waits to be written no request is taken.
 
+mod proofs;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
 use proto::connection::{ClientConnection, ClientError, ClientEvent, SendError};
@@ -19,11 +22,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant as TokioInstant, sleep_until, timeout};
 
+use crate::authentication::{Authenticator, Proving};
 use crate::socket::{self, Reader, Writer};
 use crate::{
     ConnectError, Direction, DisconnectCause, Disconnected, Event, Options, PacketLog, Publication,
     Published, ReceivedMessage, RequestError, Subscription, now,
 };
+
+use proofs::{answer_of, connect_of};
 
 pub(crate) type Answer<T> = oneshot::Sender<Result<T, RequestError>>;
 
@@ -58,6 +64,9 @@ pub(crate) enum Command {
         user_properties: UserProperties,
         done: Answer<UnsubAck>,
     },
+    Reauthenticate {
+        done: Answer<()>,
+    },
     Disconnect {
         disconnect: Disconnect,
         done: oneshot::Sender<()>,
@@ -91,6 +100,11 @@ pub(crate) struct Driver {
     /// A PUBLISH that waits for the Server's Receive Maximum.
     blocked: Option<ToPublish>,
     waiting: BTreeMap<PacketIdentifier, Waiting>,
+    authenticator: Option<Arc<dyn Authenticator>>,
+    /// An exchange of proofs that goes on.
+    proving: Option<Proving>,
+    /// Who waits for its end, while connected.
+    proven: Option<Answer<()>>,
     disconnect_done: Option<oneshot::Sender<()>>,
     packet_log: Option<PacketLog>,
 }
@@ -102,10 +116,11 @@ impl Driver {
         inlets: Inlets,
         events: mpsc::Sender<Event>,
     ) -> Result<(Self, Box<ConnAck>), ConnectError> {
+        let (connect, proving) = connect_of(options).map_err(ConnectError::Authentication)?;
         let (reader, writer) = socket::open(options).await?;
         let mut out = Vec::new();
         let connection = ClientConnection::new(
-            &options.connect,
+            &connect,
             options.session.clone(),
             options.timeouts,
             now(),
@@ -126,6 +141,9 @@ impl Driver {
             undelivered_bytes: 0,
             blocked: None,
             waiting: BTreeMap::new(),
+            authenticator: options.authenticator.clone(),
+            proving,
+            proven: None,
             disconnect_done: None,
             packet_log: options.packet_log.clone(),
         };
@@ -152,8 +170,9 @@ impl Driver {
                     Ok(Some((ClientEvent::Refused(connack), _))) => {
                         return Err(ConnectError::Refused(connack));
                     }
+                    Ok(Some((ClientEvent::Auth(auth), used))) => (Err(Some(auth)), used),
                     Ok(Some(_)) => return Err(ConnectError::AuthenticationExchange),
-                    Ok(None) => (Err(()), 0),
+                    Ok(None) => (Err(None), 0),
                     // It has answered our CONNECT by an alert.
                     Err(_) if self.input.starts_with(&TLS_ALERT) => {
                         return Err(ConnectError::SpeaksTls);
@@ -162,9 +181,17 @@ impl Driver {
                 }
             };
             self.input.advance(used);
-            if let Ok(connack) = event {
-                self.log_sent(0);
-                return Ok(connack);
+            match event {
+                Ok(connack) => {
+                    self.check_connack(&connack).await?;
+                    self.log_sent(0);
+                    return Ok(connack);
+                }
+                Err(Some(auth)) => {
+                    self.prove(&auth).await?;
+                    continue;
+                }
+                Err(None) => {}
             }
             let read = self
                 .reader
@@ -232,7 +259,9 @@ impl Driver {
         let takes_publications = takes_commands && self.blocked.is_none();
         let deadline = self.connection.poll_timeout().map(TokioInstant::from_std);
         let events = self.events.clone();
+        let is_computing = self.proving.as_ref().is_some_and(Proving::is_computing);
         tokio::select! {
+            answer = answer_of(&mut self.proving), if is_computing => self.go_on_proving(answer)?,
             Some(()) = self.inlets.taken.recv() => self.acknowledge(),
             permit = events.reserve(), if !self.undelivered.is_empty() => self.hand_over(permit),
             result = write_some(&mut self.writer, self.out.get(self.written..).unwrap_or_default()), if is_writing => {
@@ -265,7 +294,7 @@ impl Driver {
     /// Whether the application has to take something before more is read. Behind what it has not taken
     /// there may be the answer it waits for, so that is read on to, within a bound.
     fn is_paused(&self) -> bool {
-        let may_read_on = !self.waiting.is_empty()
+        let may_read_on = (!self.waiting.is_empty() || self.proving.is_some())
             && self.undelivered.len() < UNDELIVERED_MAX
             && self.undelivered_bytes < UNDELIVERED_BYTES_MAX;
         !self.undelivered.is_empty() && !may_read_on
@@ -340,6 +369,13 @@ impl Driver {
                 Ok(Some((ClientEvent::Disconnect(disconnect), _))) => {
                     return Some(DisconnectCause::ByServer(disconnect));
                 }
+                Ok(Some((ClientEvent::Auth(auth), used))) => {
+                    self.input.advance(used);
+                    if let Err(cause) = self.on_auth(&auth) {
+                        return Some(cause);
+                    }
+                    continue;
+                }
                 Ok(Some((ClientEvent::Publish(publish), used))) => {
                     let message = ReceivedMessage::from_publish(&publish);
                     self.on_message(message);
@@ -398,6 +434,10 @@ impl Driver {
                         .unsubscribe(&filters, &user_properties, now(), &mut self.out);
                 self.wait(sent, done, Waiting::Unsubscribe);
                 Turn::Continue
+            }
+            Some(Command::Reauthenticate { done }) => {
+                self.reauthenticate(done);
+                return Turn::Continue;
             }
             Some(Command::Disconnect { disconnect, done }) => {
                 self.disconnect_done = Some(done);

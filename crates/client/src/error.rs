@@ -8,6 +8,7 @@ use std::io;
 use proto::connection::{ClientError, SendError};
 use proto::packet::{ConnAck, Disconnect, Malformed};
 
+use crate::authentication::AuthenticationError;
 use crate::tls::TlsError;
 
 /// Why there is no connection.
@@ -37,7 +38,11 @@ pub enum ConnectError {
     /// CONNACK with a failure.
     #[error("the server refused the connection: {}", .0.reason)]
     Refused(Box<ConnAck>),
-    /// The Server asks for an enhanced authentication exchange, which this client does not have.
+    /// The exchange of proofs has failed on our side: the Server may be a false one.
+    #[error("{0}")]
+    Authentication(AuthenticationError),
+    /// The Server asks for an enhanced authentication exchange, and there is no
+    /// [`crate::Options::authenticator`].
     #[error("the server asks for an authentication exchange")]
     AuthenticationExchange,
     /// The Server broke a rule.
@@ -60,6 +65,9 @@ pub enum RequestError {
     /// The properties of the PUBLISH are not a section a PUBLISH may carry.
     #[error("{0}")]
     Properties(Malformed),
+    /// There is no [`crate::Options::authenticator`], or its last exchange has not ended.
+    #[error("there is nothing to prove it with")]
+    NoAuthenticator,
 }
 
 /// Why a connection ended.
@@ -77,6 +85,9 @@ pub enum DisconnectCause {
     /// The socket failed.
     #[error("{0}")]
     Io(io::Error),
+    /// The exchange of proofs has failed on our side: the Server may be a false one.
+    #[error("{0}")]
+    Authentication(AuthenticationError),
     /// The Server broke a rule, or did not answer in time.
     #[error("{0}")]
     Protocol(ClientError),

@@ -5,6 +5,7 @@
 //! Start reading at [`Client::connect`]. Invariant: a message above QoS 0 is acknowledged when the
 //! application has taken it from [`Events`], not earlier, and in order.
 
+mod authentication;
 mod driver;
 mod error;
 mod message;
@@ -19,6 +20,7 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 
+pub use authentication::{AuthenticationError, Authenticator, Exchange, ScramSha256, Token};
 pub use error::{ConnectError, DisconnectCause, RequestError};
 pub use message::{Publication, ReceivedMessage};
 pub use options::{Direction, Options, PacketLog};
@@ -228,6 +230,17 @@ impl Client {
             done,
         })
         .await?;
+        answer.await.unwrap_or(Err(RequestError::ConnectionLost))
+    }
+
+    /// Proves again, by the [`Authenticator`] of [`Options::authenticator`], who we are, and waits until the Server is
+    /// content: before a proof expires, or for rights that have changed. If either side is not content the connection
+    /// ends; [`Event::Disconnected`] says why.
+    /// # Errors
+    /// There is no authenticator, another exchange goes on, or the connection has ended.
+    pub async fn reauthenticate(&self) -> Result<(), RequestError> {
+        let (done, answer) = oneshot::channel();
+        self.send(Command::Reauthenticate { done }).await?;
         answer.await.unwrap_or(Err(RequestError::ConnectionLost))
     }
 

@@ -13,6 +13,7 @@ use proto::connection::{ClientSession, ClientTimeouts};
 use proto::packet::{Connect, ConnectProperties, Packet, Will};
 use proto::{Secret, Version};
 
+use crate::authentication::Authenticator;
 use crate::tls::Tls;
 
 /// Which way a packet went.
@@ -56,6 +57,7 @@ pub struct Options {
     pub(crate) nodelay: bool,
     pub(crate) packet_log: Option<PacketLog>,
     pub(crate) tls: Option<Tls>,
+    pub(crate) authenticator: Option<Arc<dyn Authenticator>>,
     #[cfg(feature = "quic")]
     pub(crate) is_quic: bool,
 }
@@ -74,6 +76,7 @@ impl Options {
             nodelay: false,
             packet_log: None,
             tls: None,
+            authenticator: None,
             #[cfg(feature = "quic")]
             is_quic: false,
         }
@@ -151,6 +154,14 @@ impl Options {
     #[must_use]
     pub fn password(mut self, password: Secret) -> Self {
         self.connect.password = Some(password);
+        self
+    }
+
+    /// Proves by AUTH who we are (5.0 only), in place of a password or beside one. It takes the place of an
+    /// Authentication Method in [`Self::properties`].
+    #[must_use]
+    pub fn authenticator(mut self, authenticator: impl Authenticator + 'static) -> Self {
+        self.authenticator = Some(Arc::new(authenticator));
         self
     }
 

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args};
-use client::{Options, PacketLog};
+use client::{Options, PacketLog, ScramSha256, Token};
 use proto::packet::{ConnectProperties, Will, WillProperties};
 use proto::{Qos, Secret, Version, topic};
 
@@ -148,6 +148,10 @@ pub(crate) struct ConnectionArgs {
         allow_hyphen_values = true
     )]
     pub(crate) password: Option<String>,
+    /// Prove user name and password by AUTH (5.0) instead of sending them: SCRAM-SHA-256; or JWT, where the password is a
+    /// token
+    #[arg(long, value_name = "METHOD", value_parser = [SCRAM, JWT])]
+    pub(crate) auth_method: Option<String>,
     /// Protocol version: 5, 3.1.1 or 3.1, in any spelling [default: 5]
     #[arg(short = 'V', long, value_name = "VERSION")]
     pub(crate) protocol_version: Option<String>,
@@ -237,20 +241,19 @@ impl ConnectionArgs {
         }
         let password = self.password.clone().or(url.password);
         let user_name = self.username.clone().or(url.user_name);
-        let password = password.or_else(|| {
-            user_name
-                .as_ref()
-                .and_then(|_| std::env::var("MQTT_PASSWORD").ok())
-        });
+        let is_proven = user_name.is_some() || self.auth_method.is_some();
+        let password =
+            password.or_else(|| std::env::var("MQTT_PASSWORD").ok().filter(|_| is_proven));
         if password.is_some() && user_name.is_none() && version != Version::V5 {
             return Err(usage("A password needs a user name (-u) before MQTT 5.0."));
         }
-        if let Some(user_name) = user_name {
-            options = options.user_name(user_name);
-        }
-        if let Some(password) = password {
-            options = options.password(Secret::new(password.into_bytes()));
-        }
+        options = match &self.auth_method {
+            Some(method) if version == Version::V5 => {
+                by_auth(options, method, user_name, password).map_err(usage)?
+            }
+            Some(_) => return Err(usage("--auth-method needs MQTT 5.0.")),
+            None => in_connect(options, user_name, password),
+        };
         if let Some(will) = self.will(tool, &properties)? {
             options = options.will(will);
         }
@@ -272,7 +275,8 @@ impl ConnectionArgs {
         if self.debug {
             options = options.packet_log(PacketLog::new(packet_log::printer(client_id, version)));
         }
-        let is_version_chosen = self.protocol_version.is_some();
+        // Older versions would have the password sent.
+        let is_version_chosen = self.protocol_version.is_some() || self.auth_method.is_some();
         Ok(Connection {
             options,
             is_version_chosen,
@@ -416,6 +420,43 @@ fn parse_version(text: &str) -> Option<Version> {
         _ => None,
     }
 }
+
+/// User name and password in CONNECT, as they are.
+fn in_connect(options: Options, user_name: Option<String>, password: Option<String>) -> Options {
+    let options = match user_name {
+        Some(user_name) => options.user_name(user_name),
+        None => options,
+    };
+    match password {
+        Some(password) => options.password(Secret::new(password.into_bytes())),
+        None => options,
+    }
+}
+
+/// User name and password proven by this Authentication Method, and not sent.
+fn by_auth(
+    options: Options,
+    method: &str,
+    user_name: Option<String>,
+    password: Option<String>,
+) -> Result<Options, &'static str> {
+    let Some(password) = password else {
+        return Err("--auth-method needs a password (-P, or MQTT_PASSWORD).");
+    };
+    let password = Secret::new(password.into_bytes());
+    if method == JWT {
+        let options = match user_name {
+            Some(user_name) => options.user_name(user_name),
+            None => options,
+        };
+        return Ok(options.authenticator(Token::new(move || password.clone())));
+    }
+    let user_name = user_name.ok_or("--auth-method SCRAM-SHA-256 needs a user name (-u).")?;
+    Ok(options.authenticator(ScramSha256::new(user_name, password)))
+}
+
+const SCRAM: &str = "SCRAM-SHA-256";
+const JWT: &str = "JWT";
 
 #[cfg(feature = "quic")]
 #[expect(
