@@ -11,9 +11,9 @@ use engine::Rules;
 use rustls::ServerConfig;
 
 use crate::authentication::{
-    Anonymous, AnonymousPolicy, Authentication, AuthenticationError, Authenticator, BanLimits,
-    Certificates, Challenge, Http, Passwords, ScramKeys, ScramSha256, Tokens, Users,
-    read_password_file,
+    Accounts, Anonymous, AnonymousPolicy, Authentication, AuthenticationError, Authenticator,
+    BanLimits, Certificates, Challenge, Http, Known, Passwords, ScramKeys, ScramSha256, Tokens,
+    Users, read_password_file,
 };
 use crate::authorization::{self, AuthorizationError};
 use crate::config::{
@@ -30,6 +30,8 @@ use crate::tls::{self, TlsError};
 #[derive(Clone, Debug)]
 pub(crate) struct Policy {
     pub(crate) authentication: Authentication,
+    /// The users of the password file.
+    pub(crate) file: Option<Arc<Accounts>>,
     pub(crate) rules: Arc<Rules>,
     /// Those that take their place when the first user comes; `None` once there are users.
     pub(crate) rules_with_users: Option<Arc<Rules>>,
@@ -84,9 +86,12 @@ impl Policy {
         users: Option<&Arc<Users>>,
         outbound: &Outbound,
     ) -> Result<Self, PolicyError> {
+        let file = config.authentication.password_file.as_deref();
+        let file = file.filter(|_| given.is_none());
+        let file = file.map(read_password_file).transpose()?.map(Arc::new);
         let authentication = match given {
             Some(given) => given.clone(),
-            None => authenticators(config, users, outbound)?,
+            None => authenticators(config, file.clone(), users, outbound)?,
         };
         let has_users = config.authentication.password_file.is_some()
             || config.authentication.knows_names()
@@ -97,6 +102,7 @@ impl Policy {
         };
         let policy = Self {
             authentication,
+            file,
             rules: rules(has_users)?,
             rules_with_users: (!has_users).then(|| rules(true)).transpose()?,
             ban_limits: config.authentication.bans,
@@ -174,12 +180,11 @@ impl ListenerPolicy {
 /// The authenticators a configuration asks for.
 fn authenticators(
     config: &Config,
+    file: Option<Arc<Accounts>>,
     users: Option<&Arc<Users>>,
     outbound: &Outbound,
 ) -> Result<Authentication, AuthenticationError> {
     let wanted = &config.authentication;
-    let file = wanted.password_file.as_deref();
-    let file = file.map(read_password_file).transpose()?;
     let keys = wanted.scram.then(|| scram_keys(users)).flatten();
     let passwords = Passwords::new(file, users.cloned(), wanted.password_cache);
     let passwords = Arc::new(passwords.leaving(keys.clone()));
@@ -301,6 +306,7 @@ impl Reloader {
             stop: config.stop,
             ..running.clone()
         };
+        let before = self.shared.known();
         let policy = Policy::new(
             &config,
             self.given.as_ref(),
@@ -312,6 +318,7 @@ impl Reloader {
             policy: Arc::clone(&policy),
             done,
         })?;
+        self.tell_users(before, &policy)?;
         self.tell_endpoints(&policy.listeners);
         let standing = &self.shared.standing;
         standing.set(Condition::Reload, None);
@@ -324,6 +331,22 @@ impl Reloader {
             tracing::warn!(reason, "these settings change at the next start only");
         }
         Ok(Reloaded { left })
+    }
+
+    /// Has what is known of users count at once, if it is not what was known before.
+    fn tell_users(&self, before: Known, policy: &Policy) -> Result<(), ReloadError> {
+        self.shared.remember(policy);
+        let now = self.shared.known();
+        if before == now {
+            return Ok(());
+        }
+        // Who was let in by what was before, and is on its way to another shard, comes too late.
+        self.shared.users_changed();
+        self.tell_all(|done| Command::UsersRead {
+            before: before.clone(),
+            now: now.clone(),
+            done,
+        })
     }
 
     /// What the Server runs on.

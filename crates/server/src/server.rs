@@ -296,6 +296,7 @@ impl Server {
         recovered: Recovered,
     ) -> Result<(), StartError> {
         let failed = |source| StartError::Shard { source };
+        self.shared.remember(&policy);
         let base = engine::Config {
             rules: Arc::clone(&policy.rules),
             ..self.engine_config(config, &recovered)

@@ -51,6 +51,19 @@ impl Identity {
         }
     }
 
+    /// `principal`, which the Server's list knew, as it says this now; `None` if that is the same.
+    pub(crate) fn of_now(&self, principal: &Principal) -> Option<Principal> {
+        let is_same = principal.groups == self.groups
+            && principal.attributes == self.attributes
+            && principal.is_administrator == self.is_administrator;
+        (!is_same).then(|| Principal {
+            groups: self.groups.clone(),
+            attributes: self.attributes.clone(),
+            is_administrator: self.is_administrator,
+            ..principal.clone()
+        })
+    }
+
     /// The user of this name, with nothing else known of it.
     #[must_use]
     pub fn of_user(name: &str) -> Self {

@@ -51,7 +51,7 @@ pub(crate) use bans::Bans;
 pub(crate) use fair_queue::FairQueue;
 pub(crate) use fetched_keys::FetchedKeys;
 pub(crate) use http::Http;
-pub(crate) use passwords::{SCRAM_FILE, USERS_FILE};
+pub(crate) use passwords::{Known, SCRAM_FILE, USERS_FILE};
 pub(crate) use ticket::{Stub, Ticket};
 pub(crate) use verifiers::{Job, Verifiers};
 pub(crate) use work::{Kind, Verified};

@@ -224,6 +224,7 @@ impl Control {
                 ControlAnswer::Refused { error }
             };
         }
+        self.shared.users_changed();
         let user: Arc<str> = change.name().into();
         let (done, all_done) = mpsc::channel();
         self.shared.tell_all(|| Command::UserChanged {

@@ -76,6 +76,7 @@ impl<S: Store> Shard<S> {
                 listener,
                 is_stale: false,
                 has_to_be_known: passed == Passed::IfKnown,
+                user_changes: 0,
                 certificate,
                 is_of_foreign_page,
             },
@@ -111,6 +112,7 @@ impl<S: Store> Shard<S> {
         let Some(peer) = self.connection_mut(key).map(|found| found.peer) else {
             return;
         };
+        pending.user_changes = self.shared.user_changes();
         let policy = Arc::clone(&pending.policy);
         let method = pending.connect.properties.authentication_method.clone();
         let (attempt, exchange) = pending.attempt(peer);
@@ -151,6 +153,7 @@ impl<S: Store> Shard<S> {
                         expires_at,
                         principal,
                         has_to_be_known,
+                        user_changes: pending.user_changes,
                     },
                 );
             }
@@ -364,7 +367,8 @@ impl<S: Store> Shard<S> {
         self.mark_dirty(key);
         // TLS may have read more from TCP than it has given us.
         self.mark_ready(key);
-        match self.refusal(false, &admission.connect) {
+        let refusal = self.refusal(false, &admission.connect);
+        match refusal.or_else(|| changed_since(admission.user_changes, &self.shared)) {
             Some(error) => self.refuse(key, &error),
             None => {
                 // The packet that led here was read in another shard, so its failure is caught here.
@@ -402,8 +406,35 @@ fn flaps() -> ConnectionError {
     ConnectionError::refused(ReasonCode::Banned, text)
 }
 
+/// Why a Client whose user was found out so long ago has to come again: that user may have been changed or removed while
+/// the connection was on its way, and neither shard had it when they were told.
+fn changed_since(user_changes: u64, shared: &Shared) -> Option<ConnectionError> {
+    let text = "users were changed meanwhile: try again";
+    let error = ConnectionError::refused(ReasonCode::ServerBusy, text);
+    (user_changes != shared.user_changes()).then_some(error)
+}
+
 /// When the calendar will say `at`; now, if it has.
 pub(super) fn instant_of(at: SystemTime, now: Instant) -> Instant {
     let after = at.duration_since(SystemTime::now()).unwrap_or_default();
     now.checked_add(after).unwrap_or(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::server::shared_for_tests;
+
+    /// A user that is removed while its connection is between two shards does not get in: neither of them had it when
+    /// they were told.
+    #[test]
+    fn user_that_is_changed_on_the_way_to_another_shard_has_to_come_again() {
+        let shared = shared_for_tests(2, &Config::default());
+        let asked = shared.user_changes();
+        assert!(changed_since(asked, &shared).is_none());
+        shared.users_changed();
+        assert!(changed_since(asked, &shared).is_some());
+        assert!(changed_since(shared.user_changes(), &shared).is_none());
+    }
 }

@@ -14,7 +14,7 @@ use store::Store;
 #[cfg(feature = "quic")]
 use super::Accepted;
 use super::Shard;
-use crate::authentication::Verified;
+use crate::authentication::{Known, Verified};
 use crate::persist::unix_millis;
 use crate::reload::{ListenerPolicy, Policy};
 
@@ -32,6 +32,15 @@ pub(crate) enum Command {
     UserChanged {
         /// Which.
         user: Arc<str>,
+        /// Hears that it is so.
+        done: mpsc::Sender<()>,
+    },
+    /// What is known of users was read again.
+    UsersRead {
+        /// What was known.
+        before: Known,
+        /// What is known now.
+        now: Known,
         /// Hears that it is so.
         done: mpsc::Sender<()>,
     },
@@ -78,6 +87,10 @@ impl<S: Store> Shard<S> {
                 }
                 Command::UserChanged { user, done } => {
                     self.on_user_changed(&user);
+                    done.send(()).ok();
+                }
+                Command::UsersRead { before, now, done } => {
+                    self.on_users_read(&before, &now);
                     done.send(()).ok();
                 }
                 #[cfg(feature = "quic")]

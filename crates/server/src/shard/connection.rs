@@ -63,6 +63,8 @@ pub(super) struct Pending {
     pub(super) is_stale: bool,
     /// Whether only a Client whose Session is there is let in.
     pub(super) has_to_be_known: bool,
+    /// How often users had changed when it was asked who this is.
+    pub(super) user_changes: u64,
     /// The certificate that it has shown.
     pub(super) certificate: Option<ClientCertificate>,
     /// Whether a browser has connected for a page that is not of this machine.
@@ -251,6 +253,8 @@ pub(super) struct Admission {
     pub(super) principal: Arc<Principal>,
     /// Whether only a Client whose Session is there is let in.
     pub(super) has_to_be_known: bool,
+    /// How often users had changed when that was found out.
+    pub(super) user_changes: u64,
     /// When what it has shown ends.
     pub(super) expires_at: Option<SystemTime>,
 }

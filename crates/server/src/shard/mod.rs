@@ -30,8 +30,8 @@ mod websocket;
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use engine::{ConnectionKey, Engine, ShardIndex};
@@ -56,7 +56,7 @@ pub(crate) use connection::Accepted;
 pub(crate) use links::{Links, Mailbox};
 pub(crate) use pace::PaceLimits;
 
-use crate::authentication::{Ban, BanLimits, Bans, Users, Verifiers};
+use crate::authentication::{Accounts, Ban, BanLimits, Bans, Known, Users, Verifiers};
 use crate::outbound::Outbound;
 use crate::peer::Origin;
 use crate::persist::Figures;
@@ -94,6 +94,10 @@ pub(crate) struct Shared {
     pub(crate) figures: Option<Arc<Figures>>,
     /// The users of the data folder.
     pub(crate) users: Option<Arc<Users>>,
+    /// Those of the password file.
+    file: Mutex<Option<Arc<Accounts>>>,
+    /// How often users have changed.
+    user_changes: AtomicU64,
     /// How all shards are told something, once they run.
     pub(crate) commanders: OnceLock<Vec<mpsc::Sender<Command>>>,
     /// Alarms that hold as long as what they tell of.
@@ -104,6 +108,28 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// The users there are now.
+    pub(crate) fn known(&self) -> Known {
+        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        Known::now(self.users.as_ref(), file.as_ref())
+    }
+
+    /// What `policy` knows of users is what counts from now on.
+    pub(crate) fn remember(&self, policy: &Policy) {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.clone_from(&policy.file);
+    }
+
+    /// How often users have changed up to now.
+    pub(crate) fn user_changes(&self) -> u64 {
+        self.user_changes.load(Ordering::SeqCst)
+    }
+
+    /// Users have changed, and the shards are about to be told.
+    pub(crate) fn users_changed(&self) {
+        self.user_changes.fetch_add(1, Ordering::SeqCst);
+    }
+
     pub(crate) fn new(mailboxes: Arc<[Mailbox]>, settings: Settings, kept: Kept) -> Self {
         Self {
             is_stop_requested: AtomicBool::new(false),
@@ -123,6 +149,8 @@ impl Shared {
             flapping: Bans::default(),
             figures: kept.figures,
             users: kept.users,
+            file: Mutex::default(),
+            user_changes: AtomicU64::new(0),
             commanders: OnceLock::new(),
             standing: Standing::default(),
             #[cfg(feature = "quic")]

@@ -16,7 +16,9 @@ use store::Store;
 
 use super::connection::{Pending, Stage};
 use super::{Command, Shard};
-use crate::authentication::{BanLimits, Bans, Decision, Exchange, Job, Kind, Verified, Work};
+use crate::authentication::{
+    BanLimits, Bans, Decision, Exchange, Job, Kind, Known, Verified, Work,
+};
 use crate::outbound::{Errand, Unmet};
 use crate::peer::Peer;
 
@@ -150,6 +152,41 @@ impl<S: Store> Shard<S> {
                 key,
                 &ConnectionError::refused(ReasonCode::NotAuthorized, text),
             );
+        }
+        self.deliver();
+    }
+
+    /// What is known of users was read again: it counts at once, and whose password is another one, or who is gone, has
+    /// to come again.
+    pub(super) fn on_users_read(&mut self, before: &Known, now: &Known) {
+        let mut ended = Vec::new();
+        for (_, connection) in &mut self.connections {
+            let principal = connection.principal.as_ref().filter(|of| of.is_listed);
+            let Some((principal, user)) = principal.and_then(|of| Some((of, of.user.as_ref()?)))
+            else {
+                continue;
+            };
+            match (before.find(user), now.find(user)) {
+                (Some(old), Some(new)) if old.password == new.password => {
+                    if let Some(changed) = new.identity.of_now(principal) {
+                        connection.principal = Some(Arc::new(changed));
+                    }
+                }
+                _ => ended.push(connection.key),
+            }
+        }
+        self.has_news = true;
+        // Sessions whose Clients are gone have users, too.
+        self.guarded(|engine, _| {
+            engine.on_users_changed(|principal| {
+                let user = principal.user.as_ref().filter(|_| principal.is_listed)?;
+                now.find(user)?.identity.of_now(principal)
+            });
+        });
+        for key in ended {
+            let text = "this user was changed or removed";
+            let error = ConnectionError::refused(ReasonCode::NotAuthorized, text);
+            self.refuse(key, &error);
         }
         self.deliver();
     }

@@ -532,3 +532,70 @@ fn first_user_closes_sys_to_clients_that_are_none() {
         assert!(heard.ends_with(b"next"), "{heard:x?}");
     }
 }
+
+/// What a SUBSCRIBE to `a` is answered.
+fn subscribed(client: &mut Raw) -> u8 {
+    client.say(&subscribe_v5("a", 0));
+    *client.hear().last().expect("a code")
+}
+
+/// Users that are changed by hand count with the reload, for those who are connected: groups at once, and who is gone
+/// or has another password is disconnected.
+#[test]
+fn users_that_are_read_again_count_for_those_who_are_connected() {
+    let temp = TempFolder::new();
+    let mut config = crate::durable::durable(2);
+    config.storage.data = temp.path().to_owned();
+    let rules =
+        "[[authorization.rules]]\neffect = \"allow\"\ngroups = [\"people\"]\ntopics = [\"a\"]\n";
+    let parsed = vencejo_server::config::parse(rules, "test.toml".as_ref()).expect("is valid");
+    config.authorization = parsed.authorization;
+    let server = Server::start(config.clone()).expect("the Server starts");
+    let mut clients = ["anna", "otto", "emil"].map(|name| {
+        assert_eq!(change(&temp, new_user(name, "word")), ControlAnswer::Done);
+        let mut client = Raw::open(server.listeners()[0]);
+        client.say(&login(name, Some(name), Some("word")));
+        assert_eq!(client.hear()[3], 0);
+        assert_eq!(subscribed(&mut client), 0);
+        client
+    });
+    let file = temp.path().join("users.toml");
+    let text = std::fs::read_to_string(&file).expect("is there");
+    let mut users: toml::Table = toml::from_str(&text).expect("is valid");
+    let list = users["users"].as_array_mut().expect("a list");
+    list[0]["groups"] = vec!["others"].into();
+    list.remove(1);
+    std::fs::write(&file, users.to_string()).expect("is written");
+    server.reload(config).expect("the file is right");
+    let refused = ReasonCode::NotAuthorized.value();
+    let [anna, otto, emil] = &mut clients;
+    assert_eq!(subscribed(anna), refused);
+    let disconnect = otto.hear();
+    assert_eq!((disconnect[0], disconnect[2]), (0xE0, refused));
+    assert_eq!(subscribed(emil), 0);
+}
+
+#[test]
+fn user_that_is_gone_from_the_password_file_is_disconnected_by_the_reload() {
+    let temp = TempFolder::new();
+    std::fs::create_dir_all(temp.path()).expect("a temporary folder");
+    let file = temp.path().join("passwords");
+    let both = format!("{PASSWORDS}{}", PASSWORDS.replace("anna", "otto"));
+    std::fs::write(&file, both).expect("is written");
+    let mut config = config(2);
+    config.authentication.password_file = Some(file.clone());
+    let server = Server::start(config.clone()).expect("the Server starts");
+    let mut clients = ["anna", "otto"].map(|name| {
+        let mut client = Raw::open(server.listeners()[0]);
+        client.say(&login(name, Some(name), Some("secret word")));
+        assert_eq!(client.hear()[3], 0);
+        client
+    });
+    std::fs::write(&file, PASSWORDS).expect("is written");
+    server.reload(config).expect("the file is right");
+    let [anna, otto] = &mut clients;
+    let disconnect = otto.hear();
+    let refused = ReasonCode::NotAuthorized.value();
+    assert_eq!((disconnect[0], disconnect[2]), (0xE0, refused));
+    anna.ping();
+}

@@ -153,7 +153,10 @@ fn account(line: &str) -> Result<Account, PasswordFileError> {
         source,
     })?;
     Ok(Account {
-        identity: Identity::of_user(name),
+        identity: Identity {
+            is_listed: true,
+            ..Identity::of_user(name)
+        },
         password,
         scram: None,
     })

@@ -49,16 +49,17 @@ pub struct Passwords {
     decoys: RandomState,
 }
 
-/// The users there are at one moment.
-struct Known([Option<Arc<Accounts>>; 2]);
+/// The users there are at one moment: those of the data folder, and those of a password file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Known([Option<Arc<Accounts>>; 2]);
 
 impl Passwords {
     /// Knows `users` and those of a password `file`. A password that fitted is not verified again for
     /// `lifetime`.
     #[must_use]
-    pub fn new(file: Option<Accounts>, users: Option<Arc<Users>>, lifetime: Duration) -> Self {
+    pub fn new(file: Option<Arc<Accounts>>, users: Option<Arc<Users>>, lifetime: Duration) -> Self {
         Self {
-            file: file.map(Arc::new),
+            file,
             users,
             verified: Arc::new(VerifiedPasswords::new(lifetime)),
             scram: None,
@@ -86,8 +87,7 @@ impl Passwords {
     }
 
     fn known(&self) -> Known {
-        let users = self.users.as_ref().and_then(|users| users.accounts());
-        Known([users, self.file.clone()])
+        Known::now(self.users.as_ref(), self.file.as_ref())
     }
 
     /// Whether a User Name means anything: there is, or was, a user.
@@ -98,7 +98,12 @@ impl Passwords {
 }
 
 impl Known {
-    fn find(&self, name: &str) -> Option<Arc<Account>> {
+    /// Those of now.
+    pub(crate) fn now(users: Option<&Arc<Users>>, file: Option<&Arc<Accounts>>) -> Self {
+        Self([users.and_then(|users| users.accounts()), file.cloned()])
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<Account>> {
         let mut all = self.0.iter().flatten();
         all.find_map(|accounts| accounts.find(name)).cloned()
     }
@@ -254,7 +259,7 @@ mod tests {
             "anna",
             &StoredPassword::new(b"word").expect("is hashed").expose(),
         )]);
-        let passwords = Passwords::new(Some(file), None, Duration::from_secs(60));
+        let passwords = Passwords::new(Some(file.into()), None, Duration::from_secs(60));
         for _ in 0..2 {
             assert_eq!(verdict(&passwords, "nobody", Some("word")), ("next", true));
             assert_eq!(verdict(&passwords, "nobody", None), ("next", true));
@@ -266,7 +271,7 @@ mod tests {
         assert_eq!(verdict(&passwords, "anna", Some("ward")), ("deny", true));
         assert!(ask(&passwords, None, Some("word")).is_none());
         let forgetful = accounts(&[("anna", &StoredPassword::dummy().expose())]);
-        let forgetful = Passwords::new(Some(forgetful), None, Duration::ZERO);
+        let forgetful = Passwords::new(Some(forgetful.into()), None, Duration::ZERO);
         assert_eq!(verdict(&forgetful, "anna", Some("word")), ("deny", true));
         let nobody = Passwords::new(None, None, Duration::ZERO);
         assert_eq!(verdict(&nobody, "anna", Some("word")), ("next", false));
@@ -278,7 +283,7 @@ mod tests {
         let cheap = "$7$101$ga50u/ymOANPKoXr$vx730TtoKGgWJOud1wY678BEmEn4PcaB/4/ctHSDwpFTwkHXKB+w46zLDr8htvV9ME+QCzZggGfnK6WC330fIg==";
         let costly = StoredPassword::dummy().expose();
         let file = accounts(&[("anna", cheap), ("otto", &costly)]);
-        let passwords = Passwords::new(Some(file), None, Duration::ZERO);
+        let passwords = Passwords::new(Some(file.into()), None, Duration::ZERO);
         let decoy = |name: String| {
             let known = passwords.known();
             let hash = passwords.decoys.hash_one(name.as_str());

@@ -241,6 +241,7 @@ impl From<NewUser> for Account {
                     .map(|(name, value)| (name.into(), value.into()))
                     .collect(),
                 is_administrator: user.administrator,
+                is_listed: true,
                 ..Identity::of_user(&user.name)
             },
             password: user.password,
