@@ -12,8 +12,8 @@ use rustls::ServerConfig;
 
 use crate::authentication::{
     Accounts, Anonymous, AnonymousPolicy, Authentication, AuthenticationError, Authenticator,
-    BanLimits, Certificates, Challenge, Http, Known, Passwords, ScramKeys, ScramSha256, Tokens,
-    Users, read_password_file,
+    BanLimits, Certificates, Challenge, ClientIds, Http, Known, Passwords, ScramKeys, ScramSha256,
+    Tokens, Users, read_password_file,
 };
 use crate::authorization::{self, AuthorizationError};
 use crate::config::{
@@ -33,6 +33,7 @@ pub(crate) struct Policy {
     /// The users of the password file.
     pub(crate) file: Option<Arc<Accounts>>,
     pub(crate) rules: Arc<Rules>,
+    pub(crate) client_ids: Arc<ClientIds>,
     /// Those that take their place when the first user comes; `None` once there are users.
     pub(crate) rules_with_users: Option<Arc<Rules>>,
     pub(crate) ban_limits: BanLimits,
@@ -103,6 +104,7 @@ impl Policy {
         let policy = Self {
             authentication,
             file,
+            client_ids: Arc::new(config.authentication.client_ids.clone()),
             rules: rules(has_users)?,
             rules_with_users: (!has_users).then(|| rules(true)).transpose()?,
             ban_limits: config.authentication.bans,

@@ -58,6 +58,8 @@ pub(crate) struct ExplainArgs {
 
 #[derive(Subcommand, Clone, Debug)]
 enum Wish {
+    /// To connect with its Client Identifier
+    Connect,
     /// To publish to a topic
     Publish {
         /// Topic Name
@@ -140,6 +142,13 @@ fn explain(args: &ExplainArgs, config: &Config) -> Result<(String, bool), String
         client_id: &args.client_id,
     };
     let request = match &args.wish {
+        Wish::Connect => {
+            let ids = &config.authentication.client_ids;
+            return Ok(match ids.refusing(&principal, &args.client_id) {
+                None => ("allowed\n".to_owned(), true),
+                Some(rule) => (format!("denied: {}\n", rule.name), false),
+            });
+        }
         // Whatever the rules say.
         Wish::Publish { topic, .. } if topic == "$SYS" || topic.starts_with("$SYS/") => {
             return Ok(("denied: $SYS is the Server's\n".to_owned(), false));
@@ -241,6 +250,10 @@ mod tests {
             [[listeners]]
             name = "outside"
             address = "127.0.0.1:2"
+            [[authentication.client_ids]]
+            name = "own names"
+            anonymous = false
+            patterns = ["${username}-*"]
             [[authorization.rules]]
             name = "no secrets outside"
             effect = "deny"
@@ -273,6 +286,12 @@ mod tests {
                 "-u ann -i c publish ann/c/x",
                 true,
                 "allowed: own topics\n".to_owned(),
+            ),
+            ("-u ann -i ann-1 connect", true, "allowed\n".to_owned()),
+            (
+                "-u ann -i eve-1 connect",
+                false,
+                "denied: own names\n".to_owned(),
             ),
             (
                 "-u ann -i d publish ann/c/x",

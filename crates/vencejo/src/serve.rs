@@ -602,6 +602,11 @@ mod tests {
         assert_eq!(authorization.rules.len(), 3);
         assert!(authorization.rules[1].is_first);
         assert!(authorization.acl_file.is_some());
+        let authentication = parsed.next().unwrap().authentication;
+        assert_ne!(
+            authentication.client_ids,
+            defaults.authentication.client_ids
+        );
     }
 
     #[test]

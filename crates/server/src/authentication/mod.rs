@@ -10,6 +10,7 @@ mod bans;
 mod certificate;
 mod certificates;
 mod challenge;
+mod client_ids;
 #[cfg(feature = "_directories")]
 pub(crate) mod directories;
 mod error;
@@ -35,6 +36,7 @@ pub use bans::{Ban, BanLimits};
 pub use certificate::{AlternativeName, ClientCertificate};
 pub use certificates::{CertificateUser, Certificates};
 pub use challenge::Challenge;
+pub use client_ids::{ClientIdPattern, ClientIdPatternError, ClientIdRule, ClientIds};
 pub use error::AuthenticationError;
 pub use identity::Identity;
 pub use passwords::{

@@ -14,7 +14,8 @@ use toml::Spanned;
 
 use super::checked::{Fault, within};
 use super::listeners::ListenerConfig;
-use super::raw::{RawAction, RawAuthorization, RawEffect, RawRule};
+use super::raw::{RawAction, RawAuthorization, RawClientIds, RawEffect, RawRule};
+use crate::authentication::{ClientIdPattern, ClientIdRule, ClientIds};
 
 /// What Clients may do.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -49,6 +50,47 @@ impl AuthorizationConfig {
         }
         Ok(Self { acl_file, rules })
     }
+}
+
+/// Judges `[[authentication.client_ids]]`, which says who as rules do.
+pub(super) fn check_client_ids(
+    raw: Vec<RawClientIds>,
+    listeners: &[ListenerConfig],
+) -> Result<ClientIds, Fault> {
+    let rules = (1..).zip(raw).map(|(number, raw)| {
+        let name = match raw.name {
+            Some(name) => filled("name", name)?,
+            None => format!("client_ids {number}"),
+        };
+        if raw.patterns.get_ref().is_empty() {
+            return Err(empty("patterns", &raw.patterns));
+        }
+        let parse = |pattern: Spanned<String>| {
+            ClientIdPattern::parse(pattern.get_ref()).map_err(|error| Fault {
+                span: Some(pattern.span()),
+                message: format!("patterns: {error}"),
+            })
+        };
+        let patterns: Result<_, Fault> = raw.patterns.into_inner().into_iter().map(parse).collect();
+        let attributes = raw.attributes.into_iter();
+        Ok(ClientIdRule {
+            name: name.into(),
+            patterns: patterns?,
+            who: Who {
+                users: names("users", raw.users)?,
+                groups: names("groups", raw.groups)?,
+                addresses: check_addresses(raw.addresses)?,
+                listeners: check_listeners(raw.listeners, listeners)?,
+                anonymous: raw.anonymous,
+                administrator: raw.administrator,
+                attributes: attributes
+                    .map(|(name, value)| (name.into(), value.into()))
+                    .collect(),
+                ..Who::default()
+            },
+        })
+    });
+    rules.collect::<Result<_, _>>().map(ClientIds::new)
 }
 
 fn check_path(path: Spanned<String>) -> Result<PathBuf, Fault> {

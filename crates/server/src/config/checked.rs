@@ -11,7 +11,7 @@ use std::time::Duration;
 use engine::{Limits, SharedStrategy};
 use toml::Spanned;
 
-use super::authorization::AuthorizationConfig;
+use super::authorization::{AuthorizationConfig, check_client_ids};
 use super::directories::{self, LdapConfig, RedisConfig, SqlConfig};
 use super::http::{self, HttpConfig};
 use super::limits::{self, ServerBounds};
@@ -22,7 +22,7 @@ use super::raw::{
 };
 use super::storage::StorageConfig;
 use super::tokens::{self, TokenConfig};
-use crate::authentication::{AnonymousPolicy, BanLimits, CertificateUser};
+use crate::authentication::{AnonymousPolicy, BanLimits, CertificateUser, ClientIds};
 
 /// How a Server runs.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,6 +81,8 @@ pub struct AuthenticationConfig {
     /// Whether users with passwords may prove them by the Authentication Method `SCRAM-SHA-256`. Each login by password then
     /// leaves keys for it in the data folder. Default: yes.
     pub scram: bool,
+    /// Which Client Identifiers who may use. Default: any.
+    pub client_ids: ClientIds,
     /// Whether there is the Authentication Method `VENCEJO-TEST`. Default: no.
     pub test_method: bool,
 }
@@ -113,6 +115,7 @@ impl Default for AuthenticationConfig {
             ldap: None,
             bans: BanLimits::default(),
             scram: true,
+            client_ids: ClientIds::default(),
             test_method: false,
         }
     }
@@ -181,7 +184,10 @@ impl Config {
         );
         config.bounds = limits::check_bounds(&raw.limits)?;
         config.limits = limits::check_limits(&raw.limits)?;
-        config.authentication = check_authentication(raw.authentication)?;
+        let mut authentication = raw.authentication;
+        let client_ids = std::mem::take(&mut authentication.client_ids);
+        config.authentication = check_authentication(authentication)?;
+        config.authentication.client_ids = check_client_ids(client_ids, &config.listeners)?;
         config.storage = StorageConfig::check(raw.storage)?;
         config.stop = check_stop(raw.stop)?;
         if let Some(authorization) = raw.authorization {

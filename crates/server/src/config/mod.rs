@@ -208,6 +208,24 @@ mod tests {
     }
 
     #[test]
+    fn wrong_pattern_of_client_identifiers_is_pointed_at() {
+        let cases = [
+            ("patterns = []", "2:12: patterns is empty"),
+            ("patterns = [\"a*b\"]", "2:13: patterns: `*` stands"),
+            ("patterns = [\"${clientid}\"]", "2:13: patterns: unknown"),
+            ("users = [\"ann\"]", "missing field `patterns`"),
+            (
+                "patterns = [\"*\"]\nlisteners = [\"lan\"]",
+                "3:14: listeners: there is no such listener",
+            ),
+        ];
+        for (text, expected) in cases {
+            let said = error(&format!("[[authentication.client_ids]]\n{text}"));
+            assert!(said.contains(expected), "{text}: {said}");
+        }
+    }
+
+    #[test]
     fn wrong_rule_is_pointed_at() {
         let cases = [
             ("topics = [\"a/#/b\"]", "4:11: topics: "),

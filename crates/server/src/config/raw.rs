@@ -141,6 +141,7 @@ pub(super) struct RawAuthentication {
     pub(super) redis: Option<Spanned<RawRedis>>,
     pub(super) ldap: Option<Spanned<RawLdap>>,
     pub(super) scram: Option<bool>,
+    pub(super) client_ids: Vec<RawClientIds>,
     pub(super) test_method: bool,
 }
 
@@ -185,6 +186,21 @@ pub(super) struct RawAnswerCache {
 pub(super) struct RawBreaker {
     pub(super) failures: Option<u32>,
     pub(super) pause: Option<Spanned<RawDuration>>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawClientIds {
+    pub(super) name: Option<Spanned<String>>,
+    pub(super) patterns: Spanned<Vec<Spanned<String>>>,
+    pub(super) users: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) groups: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) addresses: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) listeners: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) anonymous: Option<bool>,
+    pub(super) administrator: Option<bool>,
+    #[serde(default)]
+    pub(super) attributes: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Copy, Debug, serde::Deserialize)]

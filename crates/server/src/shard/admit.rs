@@ -144,6 +144,10 @@ impl<S: Store> Shard<S> {
                 if is_assigned_client_id {
                     connect.client_id = self.assign_client_id();
                 }
+                let ids = &pending.policy.client_ids;
+                if let Some(rule) = ids.refusing(&principal, &connect.client_id) {
+                    return self.refuse_client_id(key, peer, &connect.client_id, &rule.name);
+                }
                 self.admit(
                     key,
                     Admission {
@@ -171,6 +175,15 @@ impl<S: Store> Shard<S> {
                 self.refuse(key, &ConnectionError::refused(reason, text));
             }
         }
+    }
+
+    /// The user is who it says, and may not be called that.
+    fn refuse_client_id(&mut self, key: ConnectionKey, peer: Peer, client_id: &str, rule: &str) {
+        let client_id = printable(client_id);
+        tracing::info!(%peer, client_id, reason = rule, "Client Identifier is not for this user");
+        let text = "this user may not use this Client Identifier";
+        let reason = ReasonCode::ClientIdentifierNotValid;
+        self.refuse(key, &ConnectionError::refused(reason, text));
     }
 
     /// Counts a proof that was wrong; that nothing was shown is none.

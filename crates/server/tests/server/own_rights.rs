@@ -181,3 +181,37 @@ fn rights_of_a_new_token_count_at_once() {
     assert_eq!((disconnect[0], disconnect[2]), (0xE0, 0x87));
     assert!(client.is_at_end());
 }
+
+/// P12: who may use a Client Identifier is said by the user that is proven; 3.x hears 2.
+#[test]
+fn client_identifier_that_is_not_for_this_user_is_refused() {
+    let temp = TempFolder::new();
+    let rule = "[[authentication.client_ids]]\nanonymous = false\npatterns = [\"${username}\", \"${username}-*\"]\n";
+    let (_server, address) = start(with_tokens(&temp, rule));
+    let token = token(None);
+    let connack = |version: u8, client_id: &str| {
+        let properties: &[u8] = if version == 5 { &[0] } else { &[] };
+        let secret = [string("ann"), string(&token)].concat();
+        let body = [
+            &b"\x00\x04MQTT"[..],
+            &[version, 0xC2, 0, 0],
+            properties,
+            &string(client_id),
+            &secret,
+        ];
+        let mut client = Raw::open(address);
+        client.say(&packet(0x10, &body.concat()));
+        client.hear()[3]
+    };
+    for (client_id, five, three) in [
+        ("ann", 0, 0),
+        ("ann-2", 0, 0),
+        ("ann-2/3", 0x85, 2),
+        ("eve", 0x85, 2),
+        ("", 0x85, 2),
+    ] {
+        assert_eq!(connack(5, client_id), five, "{client_id}");
+        assert_eq!(connack(4, client_id), three, "{client_id}");
+    }
+    Raw::v5(address, "anonymous", 0).ping();
+}
