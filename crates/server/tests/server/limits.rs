@@ -8,16 +8,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use store::MemoryStore;
-use vencejo_server::Server;
 use vencejo_server::authentication::{
     AnonymousPolicy, Attempt, Authentication, Authenticator, Decision, Exchange, Identity,
 };
-use vencejo_server::config::{self, Config, Proxies};
+use vencejo_server::config::{self, Config, Proxies, StorageConfig};
+use vencejo_server::persist::{self, ControlAnswer, ControlRequest};
+use vencejo_server::{Origin, Server};
 
 use crate::canary::Canary;
 use crate::client::{
     Raw, connect_flags_v5, connect_v5, connect_v311, packet, publish, string, subscribe_v311,
 };
+use crate::durable::TempFolder;
 use crate::{config as in_memory, start};
 
 /// A Server with these `[limits]`, and the pair beside what is tried.
@@ -222,7 +224,12 @@ fn a_publisher_ahead_of_its_rate_is_not_read_and_loses_nothing() {
 /// Class M, and promise P14: who comes and goes is banned, and the ban is listed and lifted.
 #[test]
 fn a_client_that_comes_and_goes_is_banned_but_never_one_of_this_machine() {
+    let temp = TempFolder::new();
     let limited = Limited::with(2, "flapping_max = 3", |config| {
+        config.storage = StorageConfig {
+            data: temp.path().into(),
+            ..StorageConfig::default()
+        };
         let mut proxied = config.listeners[0].clone();
         proxied.name = "proxied".to_owned();
         proxied.anonymous = Some(AnonymousPolicy::Always);
@@ -249,6 +256,20 @@ fn a_client_that_comes_and_goes_is_banned_but_never_one_of_this_machine() {
         assert_eq!(come("", "192.0.2.1"), 0);
         assert_eq!(answer(limited.address(), &connect_v311("local")).0, 0);
     }
+    let ask = |request| persist::ask(temp.path(), &request).expect("an answer");
+    let Some(ControlAnswer::Bans { bans }) = ask(ControlRequest::Bans) else {
+        panic!("no list of bans");
+    };
+    let there = "192.0.2.1".parse::<Origin>().expect("an address");
+    let [ban] = &bans[..] else {
+        panic!("one ban: {bans:?}");
+    };
+    let who = (ban.address, ban.client_id.as_deref(), ban.user.as_deref());
+    assert_eq!(who, (there, Some("flapping"), None));
+    let address = Some(there);
+    let lifted = ask(ControlRequest::LiftBans { address });
+    assert_eq!(lifted, Some(ControlAnswer::Lifted { count: 1 }));
+    assert_eq!(come("flapping", "192.0.2.1"), 0, "it is lifted");
     limited.canary.sing();
 }
 
