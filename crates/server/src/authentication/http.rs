@@ -20,7 +20,9 @@ use super::passwords::{is_user_name, wrong};
 use super::{Attempt, AuthenticationError, Authenticator, Decision, Exchange, Identity};
 use crate::authorization::{OwnRules, Rules};
 use crate::config::HttpConfig;
-use crate::outbound::{Answer, AskError, BackEnd, HttpAnswer, HttpClient, Kept, Outbound};
+use crate::outbound::{
+    Answer, AskError, BackEnd, HttpAnswer, HttpClient, Kept, Outbound, without_answer,
+};
 
 /// Asks a service about Clients with a User Name, a Password or a certificate.
 #[derive(Debug)]
@@ -84,6 +86,8 @@ enum Verdict {
     /// With what the Client is told.
     Deny(ReasonCode, Option<String>),
     Ignore,
+    /// The service has answered, and has not decided.
+    Unclear,
 }
 
 impl Http {
@@ -115,6 +119,13 @@ impl Authenticator for Http {
             return None;
         }
         let body = Bytes::from(serde_json::to_vec(&Question::of(attempt)).ok()?);
+        // It is kept until its turn comes, and many may wait.
+        if body.len() > QUESTION_BYTES_MAX {
+            return Some(Decision::Deny(
+                ReasonCode::BadUserNameOrPassword,
+                "what this Client shows is too long".to_owned(),
+            ));
+        }
         // All that is asked stands for itself.
         let key = self.machine.key(&[Some(&body)]);
         if let Some(known) = self.machine.known(key) {
@@ -124,14 +135,25 @@ impl Authenticator for Http {
         let user = attempt.user_name.map(Arc::from);
         let question = async move {
             let answer = client.post(body).await?;
-            Verdict::of(&answer, user, SystemTime::now())
-                .map_err(|error| AskError(error.to_string()))
+            match Verdict::of(&answer, user, SystemTime::now()) {
+                Ok(answer) => Ok(answer),
+                Err(error) if answer.status.is_server_error() => Err(AskError(error.to_string())),
+                Err(error) => {
+                    // It is there for all others, who need not wait for a pause to be over.
+                    tracing::warn!(%error, "a service has not decided on a login");
+                    Ok(Answer {
+                        value: Verdict::Unclear,
+                        kept: Kept::Not,
+                    })
+                }
+            }
         };
-        Some(Decision::Wait(self.machine.ask(
-            key,
-            question,
-            Verdict::decision,
-        )))
+        let on_error = self.machine.on_error();
+        let decide = move |verdict: Verdict| match verdict {
+            Verdict::Unclear => without_answer(on_error),
+            verdict => verdict.decision(),
+        };
+        Some(Decision::Wait(self.machine.ask(key, question, decide)))
     }
 }
 
@@ -231,7 +253,7 @@ impl Verdict {
                 "this Client is not let in".to_owned(),
             )),
             Self::Deny(..) => Some(wrong()),
-            Self::Ignore => None,
+            Self::Ignore | Self::Unclear => None,
         }
     }
 }
@@ -256,10 +278,10 @@ impl Said {
         user: Option<Arc<str>>,
         expires_at: Option<SystemTime>,
     ) -> Result<Identity, Nonsense> {
+        // Rights and Sessions are those of users: who has no name would share them with everybody without one.
         let user = self.user.map(Arc::from).or(user);
-        if user.as_deref().is_some_and(|name| !is_user_name(name)) {
-            return Err(Nonsense::Name);
-        }
+        let user = user.filter(|name| is_user_name(name));
+        let user = Some(user.ok_or(Nonsense::Name)?);
         let attributes = self.attributes.into_iter();
         let attributes = attributes.map(|(name, value)| (name.into(), value.into()));
         Ok(Identity {
@@ -300,4 +322,6 @@ impl fmt::Debug for Question<'_> {
 
 /// More than any identity needs; an answer is kept.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// More than names and tokens need.
+const QUESTION_BYTES_MAX: usize = 32 * 1024;
 const REASON_CHARACTERS_MAX: usize = 200;

@@ -81,11 +81,16 @@ impl Problem {
         let meant = text
             .get(start..floor_char_boundary(text, span.end))
             .unwrap_or_default();
+        // What is shown on a terminal, or in the log, is no secret.
+        let (shown, message) = if is_of_headers(before, &source_line) {
+            (without_texts(&source_line), without_texts(&message))
+        } else {
+            (without_passwords(&source_line), message)
+        };
         Self {
             line: before.matches('\n').count() + 1,
             column: before.get(line_start..).unwrap_or_default().chars().count() + 1,
-            // What is shown on a terminal, or in the log, is no secret.
-            source_line: without_passwords(&source_line),
+            source_line: shown,
             width: meant
                 .lines()
                 .next()
@@ -142,6 +147,31 @@ impl Problem {
         }
         Ok(())
     }
+}
+
+/// Whether a line, with this before it, is about headers of requests: they are there to carry secrets.
+fn is_of_headers(before: &str, line: &str) -> bool {
+    let mut lines = before.lines().rev().map(str::trim_start);
+    let table = lines.find(|line| line.starts_with('['));
+    line.contains("headers") || table.is_some_and(|table| table.contains("headers"))
+}
+
+/// `text` with stars for what stands in quotes.
+fn without_texts(text: &str) -> String {
+    let mut open = None;
+    let mut is_escaped = false;
+    let hide = |one: char| {
+        let is_end = open == Some(one) && !is_escaped;
+        is_escaped = one == '\\' && !is_escaped;
+        match open {
+            Some(_) if is_end => open = None,
+            Some(_) => return '*',
+            None if matches!(one, '"' | '\'') => open = Some(one),
+            None => {}
+        }
+        one
+    };
+    text.chars().map(hide).collect()
 }
 
 /// Where the TOML reader blames a whole table for one unknown key, finds the key.
@@ -261,6 +291,30 @@ const LIKENESS_MIN: f64 = 0.75;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn headers_of_requests_are_not_shown() {
+        let line = |text: &str| {
+            let start = text.rfind('\n').map_or(0, |at| at + 1);
+            let message = "invalid type: string \"Bearer x\", expected a table".to_owned();
+            let problem = Problem::at(text, Some(start..start + 1), message);
+            (problem.source_line, problem.message)
+        };
+        let hidden = "invalid type: string \"********\", expected a table";
+        let (shown, message) = line("[a]\nhttp = { headers = { A = \"Bearer \\\"x\", B = 'é' } }");
+        assert_eq!(
+            shown,
+            "http = { headers = { A = \"**********\", B = '*' } }"
+        );
+        assert_eq!(message, hidden);
+        let (shown, message) = line("[authentication.http.headers]\nA = \"Bearer x\"");
+        assert_eq!(
+            (shown.as_str(), message.as_str()),
+            ("A = \"********\"", hidden)
+        );
+        let (shown, _) = line("[x.headers]\nA = \"b\"\n[y]\nurl = \"http://a\"");
+        assert_eq!(shown, "url = \"http://a\"");
+    }
 
     #[test]
     fn nearest_word_ignores_case_and_far_words() {

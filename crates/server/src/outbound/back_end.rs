@@ -127,6 +127,12 @@ impl<T: Clone + Send + 'static> BackEnd<T> {
         self.asker.known(key, Instant::now())
     }
 
+    /// What counts without an answer.
+    #[must_use]
+    pub fn on_error(&self) -> OnError {
+        self.asker.config.on_error
+    }
+
     /// Has `question` asked when its turn comes, unless its answer is known by then; `decide` says what the
     /// answer means, and may say that more work is to be done. Without an answer the configuration decides.
     pub fn ask<F, D>(&self, key: QuestionKey, question: F, decide: D) -> Work
@@ -138,9 +144,21 @@ impl<T: Clone + Send + 'static> BackEnd<T> {
         Work::asking(Arc::clone(&self.lane), async move {
             match asker.answer(key, question).await {
                 Some(value) => decide(value),
-                None => asker.without_answer(),
+                None => without_answer(asker.config.on_error),
             }
         })
+    }
+}
+
+/// What becomes of a login on which another machine has not decided.
+pub(crate) fn without_answer(on_error: OnError) -> Option<Decision> {
+    match on_error {
+        OnError::Next => None,
+        OnError::Deny => {
+            let text = "who decides on this login does not answer";
+            let reason = ReasonCode::ServerUnavailable;
+            Some(Decision::Deny(reason, text.to_owned()))
+        }
     }
 }
 
@@ -205,17 +223,6 @@ impl<T: Clone> Asker<T> {
         match now.checked_add(good_for).filter(|until| now < *until) {
             Some(until) => cache.keep(key, answer.value.clone(), half, until),
             None => cache.forget(&key),
-        }
-    }
-
-    fn without_answer(&self) -> Option<Decision> {
-        match self.config.on_error {
-            OnError::Next => None,
-            OnError::Deny => {
-                let text = "who decides on this login does not answer";
-                let reason = ReasonCode::ServerUnavailable;
-                Some(Decision::Deny(reason, text.to_owned()))
-            }
         }
     }
 

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
+pub(crate) use back_end::without_answer;
 pub use back_end::{Answer, AskError, BackEnd, Kept, QuestionKey};
 pub use http::HttpError;
 

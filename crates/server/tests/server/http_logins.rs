@@ -295,6 +295,44 @@ fn service_that_is_away_is_left_in_peace_and_asked_again_when_it_is_back() {
     assert_eq!(service.count(), 1);
 }
 
+/// What the service says of one Client is said of nobody else: an answer that decides nothing opens no breaker.
+#[test]
+fn service_that_does_not_understand_one_client_is_asked_about_all_others() {
+    let service = Service::start(|asked| match asked.body["user_name"].as_str() {
+        Some("anna") => json(r#"{"result": "allow"}"#),
+        Some("otto") => json(r#"{"result": "allow", "acl": "broken"}"#),
+        _ => Reply::Json(422, String::new()),
+    });
+    let server = start(&service, ", breaker = { failures = 2, pause = \"1h\" }");
+    for _ in 0..5 {
+        for user in ["otto", "emil"] {
+            assert_eq!(answer(&server, Some(user), Some("word")), UNAVAILABLE);
+        }
+    }
+    assert_eq!(answer(&server, Some("anna"), Some("word")), 0);
+}
+
+/// Who has no name would share rights and Sessions with everybody without one.
+#[test]
+fn service_that_lets_in_nobody_by_name_lets_in_nobody() {
+    let service = Service::start(|_| json(r#"{"result": "allow"}"#));
+    let server = start(&service, ", cache = { allow = 0, deny = 0 }");
+    assert_eq!(answer(&server, None, Some("word")), UNAVAILABLE);
+    service.behave(|_| json(r#"{"result": "allow", "user": "anna"}"#));
+    assert_eq!(answer(&server, None, Some("word")), 0);
+}
+
+/// Class M: what waits for its turn is small, whatever a Client shows.
+#[test]
+fn client_that_shows_too_much_is_not_asked_about() {
+    let service = Service::start(|_| json(r#"{"result": "allow"}"#));
+    let server = start(&service, "");
+    let long = "\u{1}".repeat(65_000);
+    assert_eq!(answer(&server, Some("anna"), Some(&long)), BAD);
+    assert_eq!(service.count(), 0);
+    assert_eq!(answer(&server, Some("anna"), Some(&"a".repeat(30_000))), 0);
+}
+
 #[test]
 fn local_users_are_not_asked_about_and_come_in_while_the_service_is_away() {
     let temp = TempFolder::new();
