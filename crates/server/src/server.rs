@@ -614,7 +614,11 @@ fn settings(config: &Config, segments: usize) -> Settings {
     let random = || std::hash::RandomState::new().hash_one(0_u8);
     let limits = &config.limits;
     Settings {
-        listener_count: config.listeners.len(),
+        is_quic: config
+            .listeners
+            .iter()
+            .map(|listener| listener.transport == Transport::Quic)
+            .collect(),
         server_limits: ServerLimits {
             maximum_packet_size_bytes: limits.maximum_packet_size_bytes,
             receive_maximum: limits.receive_maximum,

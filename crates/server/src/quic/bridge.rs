@@ -2,14 +2,17 @@
 //!
 //! Owns: copying both ways, how either end learns that the other is gone. Does not own: what the bytes mean. Start
 //! reading at [`run`]. Invariants: nothing is read that the other side has no room for; nothing is kept while nothing
-//! moves; what the shard has said last reaches the Client before the connection is closed.
+//! moves; what the shard has said last reaches the Client before the connection is closed, if it takes it; who takes nothing
+//! keeps nothing here once the shard is gone.
 
 use std::cell::RefCell;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt, WriteError};
 use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::net::unix::{ReadHalf, WriteHalf};
@@ -86,14 +89,49 @@ async fn send(
             // From here on the limits of the shard hold.
             connection.set_receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES));
         }
-        if writer.write_chunk(bytes).await.is_err() {
-            return;
+        let written = tokio::select! {
+            written = writer.write_chunk(bytes) => written,
+            () = left_alone(from_shard) => return,
+        };
+        match written {
+            Ok(()) => {}
+            Err(WriteError::ConnectionLost(_)) => {
+                // The Client is gone. What it has said before still counts, and the shard is read so that it
+                // goes on to take it.
+                while next(from_shard)
+                    .await
+                    .is_some_and(|bytes| !bytes.is_empty())
+                {}
+                return;
+            }
+            Err(_) => return,
         }
     }
     if writer.finish().is_ok() {
         // Until all of it is acknowledged.
         timeout(FAREWELL_MAX, writer.stopped()).await.ok();
     }
+}
+
+/// Waits until the shard has been gone for a while: who takes nothing then does not get what is left.
+async fn left_alone(from_shard: &ReadHalf<'_>) {
+    loop {
+        tokio::time::sleep(FAREWELL_MAX).await;
+        if is_hung_up(from_shard.as_ref()) {
+            return;
+        }
+    }
+}
+
+/// Whether the other end of `socket` was dropped, whatever there still is to be read.
+fn is_hung_up(socket: &UnixStream) -> bool {
+    let mut asked = [PollFd::new(socket.as_fd(), PollFlags::empty())];
+    let told = nix::poll::poll(&mut asked, PollTimeout::ZERO);
+    let [asked] = asked;
+    told.is_ok()
+        && asked
+            .revents()
+            .is_some_and(|flags| flags.contains(PollFlags::POLLHUP))
 }
 
 /// The next bytes of the shard; none at the end.

@@ -109,7 +109,7 @@ impl Door {
             return incoming.refuse();
         };
         let guest = Guest {
-            place: Place(self.hall.clone(), true),
+            place: Place(self.hall.clone()),
             peer,
             since,
             is_over_limit,
@@ -138,21 +138,12 @@ struct Guest {
 }
 
 /// The place of a connection among those that are counted.
-struct Place(Hall, bool);
-
-impl Place {
-    /// A shard counts it from here on.
-    fn pass_on(mut self) {
-        self.1 = false;
-    }
-}
+struct Place(Hall);
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let Self(hall, is_ours) = self;
-        if *is_ours {
-            hall.shared.leave(hall.listener);
-        }
+        let Self(hall) = self;
+        hall.shared.depart(hall.listener);
     }
 }
 
@@ -178,7 +169,9 @@ impl fmt::Display for Missed {
 impl Guest {
     /// From the first datagram to the end.
     async fn attend(self, incoming: Incoming, handshake: Handshake) {
-        let hall = self.place.0.clone();
+        // Until all of it has ended.
+        let place = self.place;
+        let hall = &place.0;
         let mut stopping = hall.stopping.clone();
         let deadline = self.since + hall.shared.settings.server_limits.connect_timeout;
         let opened = tokio::select! {
@@ -190,7 +183,8 @@ impl Guest {
         };
         let peer = self.peer;
         let handed = opened.and_then(|(connection, stream)| {
-            let shard = self.hand_over(&connection).map_err(Missed::Room)?;
+            let shard = hall.hand_over(&connection, peer, self.since, self.is_over_limit);
+            let shard = shard.map_err(Missed::Room)?;
             Ok((connection, stream, shard))
         });
         match handed {
@@ -205,33 +199,31 @@ impl Guest {
             }
         }
     }
+}
 
+impl Hall {
     /// Gives a shard one end of a pair of sockets; returns the other.
-    fn hand_over(self, connection: &Connection) -> io::Result<tokio::net::UnixStream> {
-        let Self {
-            place,
-            peer,
-            since,
-            is_over_limit,
-        } = self;
+    fn hand_over(
+        &self,
+        connection: &Connection,
+        peer: Peer,
+        since: Instant,
+        is_over_limit: bool,
+    ) -> io::Result<tokio::net::UnixStream> {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         theirs.set_nonblocking(true)?;
         let ours = tokio::net::UnixStream::from_std(ours)?;
         let accepted = Accepted {
             stream: ByteStream::Unix(mio::net::UnixStream::from_std(theirs)),
-            listener: place.0.listener,
+            listener: self.listener,
             peer,
             certificate: certificate(connection).map(Box::new),
             is_over_limit,
             since,
         };
-        let Hall {
-            shared, next_shard, ..
-        } = &place.0;
-        let turn = next_shard.fetch_add(1, Ordering::Relaxed);
-        shared.hand_over(turn, accepted);
-        place.pass_on();
+        let turn = self.next_shard.fetch_add(1, Ordering::Relaxed);
+        self.shared.hand_over(turn, accepted);
         Ok(ours)
     }
 }

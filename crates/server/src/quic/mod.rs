@@ -88,8 +88,8 @@ pub(crate) struct Handle(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     policies: Policies,
-    /// Each with the number of its listener.
-    endpoints: Vec<(u16, Endpoint)>,
+    /// Each with the number of its listener; none once they are closed, so that nobody who holds this keeps a port.
+    endpoints: Mutex<Vec<(u16, Endpoint)>>,
     /// The first configuration of each: its key for tokens stays, so that one given before a reload is good after it.
     bases: Vec<ServerConfig>,
     is_stopping: watch::Sender<bool>,
@@ -111,7 +111,11 @@ impl Handle {
         let Self(inner) = self;
         let current = inner.policies.0.lock();
         *current.unwrap_or_else(PoisonError::into_inner) = Arc::clone(listeners);
-        for ((number, endpoint), base) in inner.endpoints.iter().zip(&inner.bases) {
+        let endpoints = inner
+            .endpoints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for ((number, endpoint), base) in endpoints.iter().zip(&inner.bases) {
             let of = listeners.get(usize::from(*number));
             if let Some(Terms { crypto, transport }) = of.and_then(|of| of.quic.clone())
                 && !*inner.is_stopping.borrow()
@@ -154,44 +158,57 @@ impl Running {
             .build()?;
         let (is_stopping, stopping) = watch::channel(false);
         let policies = Policies(Arc::new(Mutex::new(Arc::clone(listeners))));
-        let (mut endpoints, mut bases) = (Vec::new(), Vec::new());
-        {
+        let opened = {
             let _context = runtime.enter();
-            for (number, socket) in sockets {
-                let of = listeners.get(usize::from(number));
-                let terms = of.and_then(|of| of.quic.clone());
-                let terms = terms.ok_or_else(|| io::Error::other("it has no TLS"))?;
-                let config = server_config(terms);
-                let endpoint = Endpoint::new(
-                    EndpointConfig::default(),
-                    Some(config.clone()),
-                    socket,
-                    Arc::new(TokioRuntime),
-                )?;
-                endpoints.push((number, endpoint));
-                bases.push(config);
+            let open = |(number, socket)| open(number, socket, listeners);
+            sockets
+                .into_iter()
+                .map(open)
+                .collect::<io::Result<Vec<_>>>()
+        };
+        let (endpoints, bases): (Vec<_>, Vec<_>) = match opened {
+            Ok(opened) => opened.into_iter().unzip(),
+            Err(error) => {
+                // Where this is called from another runtime, it may not wait for its threads.
+                runtime.shutdown_background();
+                return Err(error);
             }
-        }
-        let handle = Handle(Arc::new(Inner {
-            policies: policies.clone(),
-            endpoints,
-            bases,
-            is_stopping,
-        }));
+        };
         let (work, ended) = mpsc::channel(1);
         let door = |(number, endpoint): &(u16, Endpoint)| {
             let (endpoint, policies) = (endpoint.clone(), policies.clone());
             Door::new(*number, endpoint, policies, shared, &stopping, &work)
         };
-        let doors: Vec<_> = handle.0.endpoints.iter().map(door).collect();
+        let doors: Vec<_> = endpoints.iter().map(door).collect();
         drop(work);
+        let handle = Handle(Arc::new(Inner {
+            policies,
+            endpoints: Mutex::new(endpoints),
+            bases,
+            is_stopping,
+        }));
+        let (give, runtimes) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("vencejo-quic".to_owned())
             .spawn({
                 let handle = handle.clone();
-                move || run(runtime, doors, &handle, stopping, ended)
-            })?;
-        Ok(Self { handle, thread })
+                move || {
+                    if let Ok(runtime) = runtimes.recv() {
+                        run(runtime, doors, &handle, stopping, ended);
+                    }
+                }
+            });
+        match thread {
+            Ok(thread) => {
+                // It waits for it.
+                give.send(runtime).ok();
+                Ok(Self { handle, thread })
+            }
+            Err(error) => {
+                runtime.shutdown_background();
+                Err(error)
+            }
+        }
     }
 
     /// What is told of reloads and of the stop.
@@ -205,6 +222,25 @@ impl Running {
         // What has failed in there was said, and took down one connection.
         self.thread.join().ok();
     }
+}
+
+/// The endpoint of a listener, and what it was made with.
+fn open(
+    number: u16,
+    socket: UdpSocket,
+    listeners: &[ListenerPolicy],
+) -> io::Result<((u16, Endpoint), ServerConfig)> {
+    let of = listeners.get(usize::from(number));
+    let terms = of.and_then(|of| of.quic.clone());
+    let terms = terms.ok_or_else(|| io::Error::other("it has no TLS"))?;
+    let config = server_config(terms);
+    let endpoint = Endpoint::new(
+        EndpointConfig::default(),
+        Some(config.clone()),
+        socket,
+        Arc::new(TokioRuntime),
+    )?;
+    Ok(((number, endpoint), config))
 }
 
 /// Lets Clients in until the Server stops, then waits for those that are there.
@@ -223,11 +259,13 @@ fn run(
         stopping.wait_for(|is_stopping| *is_stopping).await.ok();
         // Nobody sends: it ends when the last of those that could has.
         timeout(FINISH_MAX, ended.recv()).await.ok();
-        for (_, endpoint) in &handle.0.endpoints {
+        let endpoints = handle.0.endpoints.lock();
+        let endpoints = std::mem::take(&mut *endpoints.unwrap_or_else(PoisonError::into_inner));
+        for (_, endpoint) in &endpoints {
             endpoint.close(NO_ERROR, b"");
         }
         let all_idle = async {
-            for (_, endpoint) in &handle.0.endpoints {
+            for (_, endpoint) in &endpoints {
                 endpoint.wait_idle().await;
             }
         };

@@ -137,13 +137,15 @@ impl Shared {
             failure: OnceLock::new(),
             barriers: Barriers::default(),
             connections: AtomicUsize::new(0),
-            entered: (0..settings.listener_count)
+            entered: settings
+                .is_quic
+                .iter()
                 .map(|_| AtomicUsize::new(0))
                 .collect(),
             mailboxes,
             verifiers: Verifiers::new(settings.login_threads, settings.logins_waiting_max),
             outbound: kept.outbound,
-            turnstile: Turnstile::new(settings.crowds, settings.listener_count, Instant::now()),
+            turnstile: Turnstile::new(settings.crowds, settings.is_quic.len(), Instant::now()),
             settings,
             bans: Bans::default(),
             flapping: Bans::default(),
@@ -184,14 +186,23 @@ impl Shared {
         let max_there = of.map_or(usize::MAX, |of| of.connections_max);
         let is_full = |before: usize, max: usize| before >= max.saturating_add(REFUSALS_MAX);
         if is_full(before_there, max_there) || is_full(before, self.settings.connections_max) {
-            self.leave(listener);
+            self.depart(listener);
             return None;
         }
         Some(before >= self.settings.connections_max || before_there >= max_there)
     }
 
-    /// Counts the end of such a socket.
+    /// A shard is through with such a socket. A connection over QUIC goes on a little longer, until its last bytes
+    /// have arrived, and is counted as long.
     pub(crate) fn leave(&self, listener: u16) {
+        let is_quic = self.settings.is_quic.get(usize::from(listener));
+        if is_quic != Some(&true) {
+            self.depart(listener);
+        }
+    }
+
+    /// Counts the end of such a socket.
+    pub(crate) fn depart(&self, listener: u16) {
         self.connections.fetch_sub(1, Ordering::Relaxed);
         if let Some(there) = self.entered.get(usize::from(listener)) {
             there.fetch_sub(1, Ordering::Relaxed);
@@ -256,7 +267,8 @@ impl Shared {
 /// What a shard is told once.
 #[derive(Debug)]
 pub(crate) struct Settings {
-    pub(crate) listener_count: usize,
+    /// Of each listener, by its number, whether it speaks QUIC.
+    pub(crate) is_quic: Box<[bool]>,
     pub(crate) server_limits: ServerLimits,
     /// Connections served at once.
     pub(crate) connections_max: usize,

@@ -905,3 +905,54 @@ fn over_quic_whoever_reads_nothing_holds_up_nobody() {
         .read(&mut nothing)
         .expect_err("nothing is left");
 }
+
+/// Who takes nothing of the last answer has no connection once the shard is through with it.
+#[test]
+fn over_quic_who_takes_no_answer_keeps_nothing() {
+    let authority = Authority::new();
+    let (_server, plain, quic) = start_quic(over_quic(1, tls(authority.files("a", "localhost"))));
+    let _canary = Canary::new(plain);
+    let mut transport = TransportConfig::default();
+    transport.stream_receive_window(0_u32.into());
+    let config = config_of(&authority, None, b"mqtt");
+    let mut client = Over::open_with(quic, config, transport).expect("is let in");
+    client.say(&packet(0x10, b"\x00\x04MQTT\x09\x02\x00\x00\x00\x01a"));
+    assert_closed_without_error(&client.end());
+}
+
+/// A DISCONNECT counts also where the Server had something to say to a Client that is gone.
+#[test]
+fn over_quic_a_busy_subscriber_that_leaves_has_left() {
+    let authority = Authority::new();
+    let (_server, plain, quic) = start_quic(over_quic(2, tls(authority.files("a", "localhost"))));
+    let mut watcher = Raw::v5(plain, "watcher", 0);
+    watcher.say(&subscribe_v5("will/#", 0));
+    assert_eq!(watcher.hear()[0], 0x90);
+    let is_over = Arc::new(AtomicBool::new(false));
+    let over = Arc::clone(&is_over);
+    let flood = std::thread::spawn(move || {
+        let mut flood = Raw::v311(plain, "flood");
+        while !over.load(Ordering::SeqCst) {
+            for _ in 0..20 {
+                flood.say(&publish("flood", 0, b"x"));
+            }
+            flood.ping();
+        }
+        flood.say(&publish("will/end", 0, b""));
+        flood.ping();
+    });
+    for n in 0..30 {
+        let mut client = Over::open(quic, &authority);
+        let will = [&[0][..], &string("will/published"), &string("gone")].concat();
+        client.v5(&connect_flags_v5(0x06, &format!("busy-{n}"), 0, &[], &will));
+        client.say(&subscribe_v5("flood", 0));
+        client.hear(200);
+        client.say(&[0xE0, 0]);
+        client.writer.finish().expect("is open");
+        within(client.writer.stopped()).expect("is taken");
+        client.connection.close(0_u32.into(), b"");
+    }
+    is_over.store(true, Ordering::SeqCst);
+    flood.join().expect("goes on");
+    assert_eq!(topic(&watcher.hear()), "will/end");
+}
