@@ -94,9 +94,8 @@ impl Policy {
             Some(given) => given.clone(),
             None => authenticators(config, file.clone(), users, outbound)?,
         };
-        let has_users = config.authentication.password_file.is_some()
-            || config.authentication.knows_names()
-            || users.is_some_and(|users| users.has_file());
+        let has_users =
+            config.authentication.knows_users() || users.is_some_and(|users| users.has_file());
         let rules = |has_users| {
             let rules = authorization::rules(config, has_users);
             rules.map(Arc::new).map_err(PolicyError::Authorization)

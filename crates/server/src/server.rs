@@ -433,7 +433,8 @@ impl Server {
     }
 
     /// Begins to stop: accepts no more, publishes wills, tells every Client, closes. Returns at once;
-    /// [`Self::join`] returns when it is done, within 10 seconds. Calling it again changes nothing.
+    /// [`Self::join`] returns when it is done, within 10 seconds, and
+    /// 5 more where Clients over QUIC or questions to other machines keep it. Calling it again changes nothing.
     pub fn stop(&self) {
         self.shared.request_stop();
     }

@@ -127,7 +127,7 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
 fn explain(args: &ExplainArgs, config: &Config) -> Result<(String, bool), String> {
     let users = Users::open(&config.storage.data).map_err(|error| error.to_string())?;
     let users = users.accounts();
-    let has_users = users.is_some() || config.authentication.password_file.is_some();
+    let has_users = users.is_some() || config.authentication.knows_users();
     let rules = authorization::rules(config, has_users).map_err(|error| error.to_string())?;
     let known = args.user.as_deref().zip(users.as_ref());
     let known = known.and_then(|(name, users)| users.find(name));
@@ -272,6 +272,10 @@ mod tests {
             groups = ["ops"]
             addresses = ["10.0.0.0/8"]
         "#;
+        said_by(text, line)
+    }
+
+    fn said_by(text: &str, line: &str) -> Result<(String, bool), String> {
         let config = config::parse(text, "test.toml".as_ref()).unwrap();
         let words = ["explain"].into_iter().chain(line.split(' '));
         explain(&Line::try_parse_from(words).unwrap().args, &config)
@@ -334,6 +338,15 @@ mod tests {
         assert!(said("--group ops publish a").is_err());
         assert!(said("--token none publish a").is_err());
         assert!(said("--listener nowhere publish a").is_err());
+    }
+
+    #[test]
+    fn whoever_decides_on_users_closes_sys_to_others() {
+        let line = "--address 127.0.0.1 receive $SYS/broker/uptime";
+        let asked = |text| said_by(text, line).map(|(_, is_allowed)| is_allowed);
+        assert_eq!(asked(""), Ok(true));
+        let http = "[authentication]\nhttp = { url = \"https://a.example\" }\n";
+        assert_eq!(asked(http), Ok(false));
     }
 
     /// A token of `ann` until the year 2100, whose `acl` allows `plant/${username}/#` as `the plant`.

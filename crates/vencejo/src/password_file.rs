@@ -207,7 +207,10 @@ fn write(file: &Path, text: &str) -> io::Result<()> {
         .create_new(true)
         .mode(0o600)
         .open(&draft)?;
+    let mut mode = 0o600;
     if let Ok(old) = fs::metadata(&file) {
+        // A server of another user may read it as one of the file's group.
+        mode |= old.mode() & 0o040;
         // Who may not give files away leaves it as it is, if it is somebody else's.
         let is_others = (old.uid(), old.gid()) != (new.metadata()?.uid(), new.metadata()?.gid());
         if is_others && let Err(error) = chown(&draft, Some(old.uid()), Some(old.gid())) {
@@ -215,7 +218,7 @@ fn write(file: &Path, text: &str) -> io::Result<()> {
             return Err(error);
         }
     }
-    new.set_permissions(Permissions::from_mode(0o600))?;
+    new.set_permissions(Permissions::from_mode(mode))?;
     new.write_all(text.as_bytes())?;
     new.sync_all()?;
     fs::rename(&draft, &file)?;
@@ -290,6 +293,13 @@ mod tests {
         assert_eq!(
             fs::metadata(file).unwrap().permissions().mode() & 0o777,
             0o600
+        );
+        // Its group may go on reading it, and nobody else begins to.
+        fs::set_permissions(file, Permissions::from_mode(0o644)).unwrap();
+        run("-b FILE anna other").unwrap();
+        assert_eq!(
+            fs::metadata(file).unwrap().permissions().mode() & 0o777,
+            0o640
         );
         run("-D FILE anna").unwrap();
         let unknown = run("-D FILE anna").unwrap_err();

@@ -88,6 +88,12 @@ pub struct AuthenticationConfig {
 }
 
 impl AuthenticationConfig {
+    /// Whether there are users, whatever the data folder has.
+    #[must_use]
+    pub const fn knows_users(&self) -> bool {
+        self.password_file.is_some() || self.knows_names()
+    }
+
     /// Whether a User Name may stand for a user whom neither a file nor the data folder knows.
     pub(crate) const fn knows_names(&self) -> bool {
         self.tokens.is_some()
