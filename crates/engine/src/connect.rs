@@ -147,8 +147,12 @@ impl Engine {
         now: Instant,
     ) -> (SessionKey, bool, Wait) {
         let connect = &request.connect;
-        // What an anonymous Client has left under this name is not for a user to get, nor in its way.
-        let is_foreign = |session: &Session| session.principal.user != request.principal.user;
+        // What an anonymous Client has left under this name is not for a user to get, nor in its way; and what was
+        // left in another part of the tree is not for this one.
+        let is_foreign = |session: &Session| {
+            session.principal.user != request.principal.user
+                || session.principal.mount_point != request.principal.mount_point
+        };
         let found = self.sessions.find(&connect.client_id);
         let found_session = found.and_then(|key| self.sessions.get(key));
         let clean_start = connect.clean_start || found_session.is_some_and(is_foreign);
@@ -213,6 +217,7 @@ impl Engine {
             connection: request.connection,
             version: connect.version,
             maximum_packet_size_bytes: properties.maximum_packet_size_bytes.map(NonZeroU32::get),
+            hidden_topic_bytes: request.principal.hidden_topic_bytes(),
             is_congested: false,
             dropped_in: Wait::default(),
             burst: Burst::default(),

@@ -451,6 +451,7 @@ fn is_too_large(link: &Link, delivery: &Delivery, now: Instant) -> bool {
             .subscription_identifiers
             .as_deref()
             .unwrap_or_default(),
+        hidden_topic_bytes: link.hidden_topic_bytes,
     };
     publish.encoded_len(link.version) > maximum
 }

@@ -26,6 +26,9 @@ pub struct Principal {
     pub address: Option<IpAddr>,
     /// The name of the listener it connected to.
     pub listener: Option<Arc<str>>,
+    /// What stands before all topics of the Client, and ends with `/`: it has this part of the tree only. A Session
+    /// stays where it was made.
+    pub mount_point: Option<Arc<str>>,
     /// Rules that have come with its proof, made by [`Rules::of_client`].
     pub own_rules: Option<Arc<Rules>>,
     /// Whether what is known of its user stands in the Server's own list, which may say something else later.
@@ -53,6 +56,7 @@ impl Principal {
         Some(PeerRecord {
             address: self.address,
             listener: Arc::clone(self.listener.as_ref()?),
+            mount_point: self.mount_point.clone(),
         })
     }
 
@@ -62,6 +66,7 @@ impl Principal {
         Self {
             address: peer.and_then(|peer| peer.address),
             listener: peer.map(|peer| Arc::clone(&peer.listener)),
+            mount_point: peer.and_then(|peer| peer.mount_point.clone()),
             ..record
                 .owner
                 .as_ref()
@@ -86,6 +91,12 @@ impl Principal {
             is_listed: owner.is_listed,
             ..Self::default()
         }
+    }
+
+    /// Bytes at the front of all its Topic Names that it does not see.
+    #[must_use]
+    pub fn hidden_topic_bytes(&self) -> usize {
+        self.mount_point.as_ref().map_or(0, |mount| mount.len())
     }
 
     /// Whether it connects from this machine.

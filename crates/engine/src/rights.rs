@@ -56,6 +56,11 @@ impl Rights {
 
     /// What the rules say to `request` of the Client of `session`. See [`Rules::decide`] for the cost.
     pub(crate) fn decide<'a>(&'a self, session: &'a Session, request: Request<'_>) -> Decision<'a> {
+        if let Some(mount_point) = &session.principal.mount_point
+            && !request.is_within(mount_point)
+        {
+            return Decision::OUTSIDE;
+        }
         let subject = session.subject();
         if session.applying.epoch == self.epoch {
             let applying = &session.applying.numbers;

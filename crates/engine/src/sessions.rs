@@ -89,6 +89,8 @@ pub(crate) struct Link {
     pub(crate) version: Version,
     pub(crate) maximum_packet_size_bytes: Option<u32>,
     /// Unsent bytes are above the mark: QoS 0 is dropped, the rest waits.
+    /// Bytes at the front of all Topic Names that its Client does not see.
+    pub(crate) hidden_topic_bytes: usize,
     pub(crate) is_congested: bool,
     /// The batch that holds the last message dropped from its queue: should that be lost, nothing that
     /// came after it must have been sent.

@@ -53,6 +53,8 @@ pub(crate) struct ListenerPolicy {
     pub(crate) transport: Transport,
     /// Whether the first bytes say what carries packets.
     pub(crate) sniffs: bool,
+    /// What stands before all topics of its Clients.
+    pub(crate) mount_point: Option<Arc<str>>,
     /// From where Clients are let in without proof, if not as the Server says.
     pub(crate) anonymous: Option<AnonymousPolicy>,
     pub(crate) versions: Versions,
@@ -132,6 +134,11 @@ impl Policy {
         self.listener(number)?.anonymous
     }
 
+    /// What stands before all topics of the Clients of a listener.
+    pub(crate) fn mount_point(&self, number: u16) -> Option<Arc<str>> {
+        self.listener(number)?.mount_point.clone()
+    }
+
     /// That of a listener, by its number.
     pub(crate) fn listener(&self, number: u16) -> Option<&ListenerPolicy> {
         self.listeners.get(usize::from(number))
@@ -163,6 +170,7 @@ impl ListenerPolicy {
             quic,
             transport: config.transport,
             sniffs: config.sniff,
+            mount_point: config.mount_point.as_deref().map(Arc::from),
             anonymous: config.anonymous,
             versions: config.versions,
             connections_max: config.connections_max.unwrap_or(usize::MAX),

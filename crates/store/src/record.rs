@@ -125,6 +125,8 @@ pub struct PeerRecord {
     pub address: Option<IpAddr>,
     /// The name of the listener.
     pub listener: Arc<str>,
+    /// What stands before all topics of the Client, if anything does; not empty.
+    pub mount_point: Option<Arc<str>>,
 }
 
 /// The user that a Session belongs to, as it was when its Client connected last.

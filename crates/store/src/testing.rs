@@ -149,9 +149,11 @@ fn owner_record() -> impl Strategy<Value = OwnerRecord> {
 }
 
 fn peer_record() -> impl Strategy<Value = PeerRecord> {
-    (option::of(any::<IpAddr>()), text()).prop_map(|(address, listener)| PeerRecord {
+    let parts = (option::of(any::<IpAddr>()), text(), text());
+    parts.prop_map(|(address, listener, mount_point)| PeerRecord {
         address,
         listener: listener.into(),
+        mount_point: Some(mount_point.into()).filter(|text: &Arc<str>| !text.is_empty()),
     })
 }
 

@@ -225,6 +225,7 @@ fn principal(
         is_administrator: args.administrator || known.is_administrator,
         address: Some(args.address),
         listener,
+        mount_point: None,
         own_rules: known.own_rules,
         is_listed: known.is_listed,
     })

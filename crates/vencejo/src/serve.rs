@@ -576,6 +576,8 @@ mod tests {
         assert_eq!(quic[0].quic, QuicConfig::default());
         let all = parsed.next().unwrap().listeners;
         assert!(all[0].sniff && all[0].tls.is_some());
+        let mounted = parsed.next().unwrap().listeners;
+        assert_eq!(mounted[0].mount_point.as_deref(), Some("sites/north/"));
         let local = parsed.next().unwrap().listeners;
         assert_eq!(
             url(&local[0].address, &local[0]),

@@ -63,14 +63,24 @@ pub struct Decision<'a> {
     pub is_allowed: bool,
     /// The rule that decided; `None` if none matched.
     pub rule: Option<&'a Rule>,
+    /// Whether no rule was asked: it is not in the part of the tree that the Client has.
+    pub is_outside: bool,
 }
 
 impl Decision<'_> {
+    /// Not allowed, whatever rules there are.
+    pub(crate) const OUTSIDE: Self = Decision {
+        is_allowed: false,
+        rule: None,
+        is_outside: true,
+    };
+
     /// The rule in words, for the log.
     #[must_use]
     pub fn reason(&self) -> Arc<str> {
+        let none = if self.is_outside { OUTSIDE } else { NO_RULE };
         self.rule
-            .map_or_else(|| NO_RULE.into(), |rule| Arc::clone(&rule.name))
+            .map_or_else(|| none.into(), |rule| Arc::clone(&rule.name))
     }
 
     /// The highest QoS a Subscription gets.
@@ -79,6 +89,19 @@ impl Decision<'_> {
         self.rule
             .and_then(|rule| rule.qos_max)
             .unwrap_or(Qos::ExactlyOnce)
+    }
+}
+
+impl Request<'_> {
+    /// Whether it is about topics below `mount_point` only. Names that begin with `$` are not for Topic Filters that
+    /// begin with a wildcard, [MQTT-4.7.2-1]: below a mount point, where that cannot be seen, there are none.
+    pub(crate) fn is_within(&self, mount_point: &str) -> bool {
+        let topic = match self {
+            Self::Publish { topic, .. } | Self::Receive { topic } => topic,
+            Self::Subscribe { filter } => split_shared(filter).map_or(*filter, |(_, inner)| inner),
+        };
+        let rest = topic.strip_prefix(mount_point);
+        rest.is_some_and(|rest| !rest.starts_with('$'))
     }
 }
 
@@ -252,8 +275,11 @@ fn decided(rule: Option<&Rule>) -> Decision<'_> {
     Decision {
         is_allowed: rule.is_some_and(|rule| rule.effect == Effect::Allow),
         rule,
+        is_outside: false,
     }
 }
 
 /// What is said where no rule matches.
 const NO_RULE: &str = "no rule allows it";
+/// What is said where none is asked.
+const OUTSIDE: &str = "it is outside of the mount point, or its name begins with $ there";

@@ -201,6 +201,7 @@ fn every_condition_on_who_has_to_hold() {
         is_administrator: true,
         address: Some([10, 1, 2, 3].into()),
         listener: Some("internal".into()),
+        mount_point: None,
         own_rules: Some(Arc::new(Rules::of_client(Vec::new()))),
         is_listed: true,
     };

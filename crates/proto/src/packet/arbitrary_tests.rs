@@ -527,6 +527,7 @@ proptest! {
         for version in VERSIONS {
             let has_properties = version.has_properties();
             let delivery = OutgoingPublish {
+                hidden_topic_bytes: 0,
                 message: &message,
                 dup: dup && is_acknowledged,
                 qos,

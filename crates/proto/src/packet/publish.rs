@@ -232,14 +232,19 @@ pub struct OutgoingPublish<'a> {
     pub message_expiry_interval_seconds: Option<u32>,
     /// Subscription Identifiers of all matching Subscriptions that have one, [MQTT-3.3.4-4].
     pub subscription_identifiers: &'a [u32],
+    /// So many bytes at the front of the Topic Name are not for the peer to see: none, or all up to a `/`.
+    pub hidden_topic_bytes: usize,
 }
 
 impl OutgoingPublish<'_> {
-    /// The topic with its two bytes of length, as it is sent.
-    fn sent_topic_field(&self) -> &[u8] {
+    /// The Topic Name as it is sent.
+    fn sent_topic(&self) -> &[u8] {
         match self.topic_alias {
-            Some(TopicAliasUse::Replace(_)) => &[0, 0],
-            _ => self.message.topic_field(),
+            Some(TopicAliasUse::Replace(_)) => &[],
+            _ => {
+                let field = self.message.topic_field();
+                field.get(2 + self.hidden_topic_bytes..).unwrap_or_default()
+            }
         }
     }
 
@@ -260,7 +265,7 @@ impl OutgoingPublish<'_> {
 
     /// Remaining Length of the packet as `version` writes it, in bytes; saturates at `u32::MAX`.
     fn remaining_len(&self, version: Version) -> u32 {
-        let mut len = self.sent_topic_field().len() + self.message.payload().len();
+        let mut len = 2 + self.sent_topic().len() + self.message.payload().len();
         if self.packet_id.is_some() {
             len += 2;
         }
@@ -269,6 +274,16 @@ impl OutgoingPublish<'_> {
             len += properties + variable_byte_integer_len(len_u32(properties));
         }
         len_u32(len)
+    }
+
+    fn put_topic(&self, out: &mut Vec<u8>) {
+        if self.hidden_topic_bytes == 0 && self.topic_alias.is_none() {
+            return out.extend_from_slice(self.message.topic_field());
+        }
+        let topic = self.sent_topic();
+        let len = u16::try_from(topic.len()).expect("invariant: a part of a Topic Name");
+        put_u16(out, len);
+        out.extend_from_slice(topic);
     }
 
     /// Size of the whole packet as `version` writes it, in bytes; saturates at `u32::MAX`.
@@ -288,7 +303,7 @@ impl OutgoingPublish<'_> {
         }
         out.push(first_byte(self.dup, self.qos, self.retain));
         put_variable_byte_integer(out, remaining);
-        out.extend_from_slice(self.sent_topic_field());
+        self.put_topic(out);
         if let Some(packet_id) = self.packet_id {
             put_u16(out, packet_id.get());
         }

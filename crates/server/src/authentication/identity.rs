@@ -38,7 +38,12 @@ impl Identity {
     }
 
     /// The same with where it comes from, as rules see it.
-    pub(crate) fn principal(self, peer: Peer, listener: &str) -> Principal {
+    pub(crate) fn principal(
+        self,
+        peer: Peer,
+        listener: &str,
+        mount_point: Option<Arc<str>>,
+    ) -> Principal {
         Principal {
             user: self.user,
             groups: self.groups,
@@ -46,6 +51,7 @@ impl Identity {
             is_administrator: self.is_administrator,
             address: peer.ip(),
             listener: Some(listener.into()),
+            mount_point,
             own_rules: self.own_rules,
             is_listed: self.is_listed,
         }

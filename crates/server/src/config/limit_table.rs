@@ -590,7 +590,7 @@ mod tests {
     use super::*;
 
     /// Keys of a listener that are no limits.
-    const NO_LIMITS: [&str; 13] = [
+    const NO_LIMITS: [&str; 14] = [
         "sniff",
         "activation",
         "quic",
@@ -602,6 +602,7 @@ mod tests {
         "versions",
         "proxy",
         "mode",
+        "mount_point",
         "owner",
         "group",
     ];

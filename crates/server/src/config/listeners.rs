@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use engine::{Network, NetworkError};
-use proto::Version;
+use proto::{Version, topic};
 use toml::Spanned;
 
 use super::checked::{CONNECTIONS_MAX, Fault, anonymous_policy, within};
@@ -39,6 +39,9 @@ pub struct ListenerConfig {
     /// Whether each connection says by its first bytes whether it speaks MQTT, WebSocket, or either inside of TLS
     /// (if there is a certificate). Default: no.
     pub sniff: bool,
+    /// What stands before the topics of all Clients here, and ends with `/`: they have this part of the tree only, and
+    /// do not see that it is one. Default: nothing.
+    pub mount_point: Option<String>,
     /// From where Clients are let in without proof here. Default: as `[authentication]` has it.
     pub anonymous: Option<AnonymousPolicy>,
     /// Which versions of MQTT are spoken here. Default: all.
@@ -257,6 +260,7 @@ impl From<SocketAddr> for ListenerConfig {
             tls: None,
             transport: Transport::default(),
             sniff: false,
+            mount_point: None,
             anonymous: None,
             versions: Versions::ALL,
             connections_max: None,
@@ -314,6 +318,7 @@ pub(super) fn check(raw: Spanned<Vec<RawListener>>) -> Result<Vec<ListenerConfig
         let has_transport = listener.transport.is_some();
         listeners.push(ListenerConfig {
             name,
+            mount_point: listener.mount_point.map(check_mount_point).transpose()?,
             sniff: check_sniff(listener.sniff, tls.as_ref(), has_transport)?,
             file: check_file(&address, listener.mode, listener.owner, listener.group)?,
             proxy: listener
@@ -371,6 +376,19 @@ fn check_sniff(
         span: Some(raw.span()),
         message: message.to_owned(),
     })
+}
+
+fn check_mount_point(raw: Spanned<String>) -> Result<String, Fault> {
+    let text = raw.get_ref();
+    // Without the `/` at its end, topics of one could be those of another: `a` and `b` are `ab`.
+    if topic::check_name(text).is_err() || !text.ends_with('/') || text.starts_with('$') {
+        return Err(Fault {
+            span: Some(raw.span()),
+            message: "mount_point must be the beginning of topics that ends with /, like \"sites/north/\""
+                .to_owned(),
+        });
+    }
+    Ok(raw.into_inner())
 }
 
 fn check_activation(name: Spanned<String>) -> Result<String, Fault> {

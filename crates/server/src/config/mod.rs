@@ -445,6 +445,16 @@ mod tests {
             ("group = \"mqtt\"", "3:9: mode, owner and group are for"),
             ("activation = \"mqtt\"", "3:14: activation takes the place"),
             (
+                "mount_point = \"a\"",
+                "3:15: mount_point must be the beginning",
+            ),
+            (
+                "mount_point = \"\"",
+                "3:15: mount_point must be the beginning",
+            ),
+            ("mount_point = \"a/#/\"", "3:15: mount_point must be"),
+            ("mount_point = \"$SYS/\"", "3:15: mount_point must be"),
+            (
                 "sniff = true\ntransport = \"stream\"",
                 "3:9: sniff finds the transport out",
             ),
@@ -619,6 +629,7 @@ mod tests {
         assert_eq!(listeners[2].file, file);
         assert_eq!(listeners[2].proxy, Some(Proxies::Unix));
         assert!(listeners[3].sniff);
+        assert_eq!(listeners[3].mount_point.as_deref(), Some("sites/north/"));
         assert_eq!(listeners[3].address, Address::Inherited("mqtt".to_owned()));
         assert_eq!(listeners[4].transport, Transport::Quic);
         let quic = QuicConfig {

@@ -53,6 +53,7 @@ pub(super) struct RawListener {
     pub(super) activation: Option<Spanned<String>>,
     pub(super) quic: Option<Spanned<RawQuic>>,
     pub(super) sniff: Option<Spanned<bool>>,
+    pub(super) mount_point: Option<Spanned<String>>,
 }
 
 /// The name or the number of a user or a group.

@@ -21,7 +21,7 @@ use super::links::Parcel;
 use super::pace::{Pace, PaceLimits};
 use super::parked::{banned, count_failure};
 use super::stopping::Stopping;
-use super::{Shard, Shared};
+use super::{Shard, Shared, mounted};
 use crate::authentication::{Decision, Exchange, Ticket};
 use crate::peer::Peer;
 use crate::turnstile::{Passed, Seat};
@@ -135,11 +135,17 @@ impl<S: Store> Shard<S> {
         let (peer, listener) = (connection.peer, connection.listener);
         match decision {
             Decision::Allow { identity, data } => {
+                let mount_point = pending.policy.mount_point(listener);
                 let listener = pending.policy.listener_name(listener);
                 let expires_at = identity.expires_at;
-                let principal = Arc::new(identity.principal(peer, listener));
                 let has_to_be_known = pending.has_to_be_known;
                 let mut connect = pending.connect;
+                if let (Some(mount_point), Some(will)) = (&mount_point, &mut connect.will)
+                    && let Err(error) = mounted::will(will, mount_point)
+                {
+                    return self.refuse(key, &error);
+                }
+                let principal = Arc::new(identity.principal(peer, listener, mount_point));
                 let is_assigned_client_id = connect.client_id.is_empty();
                 if is_assigned_client_id {
                     connect.client_id = self.assign_client_id();
@@ -255,6 +261,11 @@ impl<S: Store> Shard<S> {
         connection.expires_at = admission.expires_at.map(|at| instant_of(at, now));
         connection.claimed_client_id = None;
         connection.principal = Some(Arc::clone(&admission.principal));
+        connection
+            .mount_point
+            .clone_from(&admission.principal.mount_point);
+        let hidden = admission.principal.hidden_topic_bytes();
+        connection.protocol.hide_topic_prefix(hidden);
         let user = admission.principal.user.as_deref();
         tracing::info!(
             %peer,

@@ -100,6 +100,8 @@ pub(super) struct Connection {
     pub(super) protocol: ServerConnection,
     pub(super) stage: Stage,
     pub(super) peer: Peer,
+    /// What stands before all its topics, once it is served.
+    pub(super) mount_point: Option<Arc<str>>,
     /// Who it is, once it is served.
     pub(super) principal: Option<Arc<Principal>>,
     /// The Client Identifier of a CONNECT the engine has not seen yet, for the log.
@@ -182,6 +184,7 @@ impl Connection {
             protocol,
             stage: Stage::AwaitingConnect,
             peer,
+            mount_point: None,
             principal: None,
             claimed_client_id: None,
             partial: Vec::new(),

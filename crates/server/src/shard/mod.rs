@@ -14,6 +14,7 @@ mod deadlines;
 mod deliver;
 mod denied;
 mod links;
+mod mounted;
 mod pace;
 mod parked;
 mod proxied;

@@ -104,9 +104,10 @@ impl<S: Store> Shard<S> {
             return;
         };
         let (peer, listener) = (connection.peer, connection.listener);
+        let mount_point = connection.mount_point.clone();
         let expires_at = identity.expires_at.map(|at| instant_of(at, self.now));
         let listener = self.policy.listener_name(listener);
-        let principal = Arc::new(identity.principal(peer, listener));
+        let principal = Arc::new(identity.principal(peer, listener, mount_point));
         if !self.engine.on_reauthenticated(key, &principal) {
             let text = "the Client has shown that it is another user";
             let error = ConnectionError::refused(ReasonCode::NotAuthorized, text);

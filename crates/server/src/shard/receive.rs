@@ -15,9 +15,9 @@ use proto::connection::{ConnectionError, Event};
 use proto::packet::{self, Auth, Connect, Disconnect, PacketType, Publish, ReasonCode};
 use store::Store;
 
-use super::Shard;
 use super::connection::{Connection, Stage, find_mut};
 use super::stalled::Stalled;
+use super::{Shard, mounted};
 
 /// What is left to do once the engine, or nobody, has seen the event.
 enum Next {
@@ -297,7 +297,11 @@ impl<S: Store> Shard<S> {
             let Some(connection) = connection.filter(is_heard) else {
                 return;
             };
-            let (event, len) = match connection.protocol.next_event(rest, now) {
+            let mut names = Vec::new();
+            let mount_point = connection.mount_point.as_deref();
+            let protocol = &mut connection.protocol;
+            let event = mounted::next_event(protocol, mount_point, rest, now, &mut names);
+            let (event, len) = match event {
                 Ok(Some(event)) => event,
                 Ok(None) => return,
                 Err(error) => return self.refuse(key, &error),

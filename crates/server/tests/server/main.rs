@@ -30,6 +30,7 @@ mod key_rotation;
 mod limits;
 mod listeners;
 mod logins;
+mod mounting;
 mod open_files;
 mod operating;
 mod own_rights;

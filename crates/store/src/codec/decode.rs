@@ -329,6 +329,7 @@ impl<'a> Reader<'a> {
         Ok(PeerRef {
             address,
             listener: self.text("listener")?,
+            mount_point: self.text("mount point")?,
         })
     }
 

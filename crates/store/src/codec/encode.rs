@@ -252,6 +252,7 @@ impl<'a> From<&'a SessionRecord> for SessionRef<'a> {
             peer: session.peer.as_ref().map(|peer| PeerRef {
                 address: peer.address,
                 listener: &peer.listener,
+                mount_point: peer.mount_point.as_deref().unwrap_or_default(),
             }),
         }
     }
@@ -442,6 +443,7 @@ fn write_session(session: &SessionRef<'_>, sink: &mut impl Sink) {
             Some(IpAddr::V6(address)) => sink.bytes_with_length(&address.octets()),
         }
         sink.bytes_with_length(peer.listener.as_bytes());
+        sink.bytes_with_length(peer.mount_point.as_bytes());
     }
     sink.bytes(session.client_id.as_bytes());
 }

@@ -16,6 +16,7 @@
 //! owner   = flags u8 (administrator 0, listed 2, rules 3) | user: length varint, UTF-8 | groups: texts
 //!           | attributes: texts (name and value in turn) | [rules: texts]
 //! peer    = address: length varint (0, 4 or 16), bytes | listener: length varint, UTF-8
+//!           | mount point: length varint (0 where there is none), UTF-8
 //!
 //!  1 SessionPut         session | flags u8 (disconnected 0, owner 2, peer 3) | [disconnected_at] | expiry_seconds
 //!                       | queue_seq | inbound_number | [owner] | [peer] | client_id
@@ -217,6 +218,8 @@ pub struct PeerRef<'a> {
     pub address: Option<IpAddr>,
     /// The name of the listener.
     pub listener: &'a str,
+    /// What stands before all topics of the Client; empty where nothing does.
+    pub mount_point: &'a str,
 }
 
 /// An [`OwnerRecord`] that borrows.
@@ -268,6 +271,9 @@ impl SessionRef<'_> {
             peer: self.peer.map(|peer| PeerRecord {
                 address: peer.address,
                 listener: peer.listener.into(),
+                mount_point: Some(peer.mount_point)
+                    .filter(|mount_point| !mount_point.is_empty())
+                    .map(Arc::from),
             }),
         }
     }

@@ -84,6 +84,8 @@ pub struct ServerConnection {
     open_qos2: BTreeSet<u16>,
     inbound_aliases: InboundAliases,
     outbound_aliases: OutboundAliases,
+    /// Bytes at the front of all Topic Names that the Client is not sent.
+    hidden_topic_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -113,7 +115,13 @@ impl ServerConnection {
             open_qos2: BTreeSet::new(),
             inbound_aliases: InboundAliases::EMPTY,
             outbound_aliases: OutboundAliases::new(0),
+            hidden_topic_bytes: 0,
         }
+    }
+
+    /// From now on `bytes` at the front of each Topic Name are left out: what all of them begin with, up to a `/`.
+    pub const fn hide_topic_prefix(&mut self, bytes: usize) {
+        self.hidden_topic_bytes = bytes;
     }
 
     /// The version of the Client's CONNECT; 3.1.1 until there is one.

@@ -127,6 +127,7 @@ impl ServerConnection {
                 None
             },
             subscription_identifiers: delivery.subscription_identifiers.as_deref().unwrap_or(&[]),
+            hidden_topic_bytes: self.hidden_topic_bytes,
         };
         if has_properties && self.outbound_aliases.is_enabled() {
             self.add_topic_alias(&mut publish);
