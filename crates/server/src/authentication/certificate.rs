@@ -55,6 +55,18 @@ impl ClientCertificate {
     }
 }
 
+impl ClientCertificate {
+    /// One of which only the Common Name is known, as somebody else has read it.
+    #[must_use]
+    pub fn of_common_name(name: &[u8]) -> Self {
+        let name = std::str::from_utf8(name).ok();
+        Self {
+            common_name: name.and_then(plain),
+            ..Self::default()
+        }
+    }
+}
+
 fn common_name(subject: &X509Name<'_>) -> Option<String> {
     let mut all = subject.iter_common_name();
     let first = all.next().filter(|_| all.next().is_none())?;

@@ -9,15 +9,45 @@ use std::net::SocketAddr;
 use ppp::{PartialResult, v1, v2};
 
 use super::beginning::Fault;
+use super::connection::printable;
+use crate::authentication::ClientCertificate;
 use crate::byte_stream::ByteStream;
 
 /// What a header says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Source {
-    /// A Client from there.
-    Client(SocketAddr),
+    /// A Client.
+    Client(Client),
     /// The proxy itself, which looks whether we are there.
     Proxy,
+}
+
+/// A Client that comes through a proxy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Client {
+    /// From where it comes.
+    pub(super) address: SocketAddr,
+    /// The host that it has asked the proxy for.
+    pub(super) host: Option<String>,
+    /// What it has shown, if the proxy has taken TLS off.
+    pub(super) secured: Option<Secured>,
+}
+
+/// A Client whose TLS ends at the proxy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Secured {
+    /// The certificate it has shown, if it was good.
+    pub(super) certificate: Option<Box<ClientCertificate>>,
+}
+
+impl From<SocketAddr> for Client {
+    fn from(address: SocketAddr) -> Self {
+        Self {
+            address,
+            host: None,
+            secured: None,
+        }
+    }
 }
 
 /// Takes the header at the front of what `stream` has to read.
@@ -76,7 +106,7 @@ fn parse_v1(bytes: &[u8]) -> Result<Option<(Source, usize)>, &'static str> {
         v1::Addresses::Tcp6(of) => SocketAddr::from((of.source_address, of.source_port)),
         v1::Addresses::Unknown => return Err("it does not say who the Client is"),
     };
-    Ok(Some((Source::Client(source), end + 2)))
+    Ok(Some((Source::Client(source.into()), end + 2)))
 }
 
 fn parse_v2(bytes: &[u8]) -> Result<Option<(Source, usize)>, &'static str> {
@@ -99,9 +129,61 @@ fn parse_v2(bytes: &[u8]) -> Result<Option<(Source, usize)>, &'static str> {
             return Err("it does not say who the Client is");
         }
     };
-    Ok(Some((Source::Client(source), len)))
+    let mut client = Client::from(source);
+    for value in header.tlvs() {
+        let value = value.map_err(|_| "what it adds is wrong")?;
+        match value.kind {
+            AUTHORITY => {
+                let host = std::str::from_utf8(&value.value);
+                client.host = host.ok().map(printable);
+            }
+            SSL => client.secured = Some(secured(&value.value)?),
+            _ => {}
+        }
+    }
+    Ok(Some((Source::Client(client), len)))
 }
 
+/// What is said of TLS: flags, whether the certificate was good, then more values of the same form.
+fn secured(value: &[u8]) -> Result<Secured, &'static str> {
+    const WRONG: &str = "what it says of TLS is wrong";
+    let (head, rest) = value.split_first_chunk::<5>().ok_or(WRONG)?;
+    let [flags, verified @ ..] = *head;
+    let is_shown = flags & (CLIENT_CERT_CONN | CLIENT_CERT_SESS) != 0;
+    // Whoever speaks no TLS has shown nothing, and a certificate that is not good is none.
+    let counts = flags & CLIENT_SSL != 0 && is_shown && u32::from_be_bytes(verified) == 0;
+    let mut names = Vec::new();
+    for value in v2::TypeLengthValues::from(rest) {
+        let value = value.map_err(|_| WRONG)?;
+        if value.kind == SSL_CN {
+            names.push(value.value);
+        }
+    }
+    if !counts {
+        return Ok(Secured::default());
+    }
+    // One that is named in two ways, or not at all, lets nobody in where a name is wanted.
+    let certificate = match names.as_slice() {
+        [name] => ClientCertificate::of_common_name(name),
+        _ => ClientCertificate::default(),
+    };
+    Ok(Secured {
+        certificate: Some(Box::new(certificate)),
+    })
+}
+
+/// Values that version 2 can add, from its section 2.2 on: the host that was asked for.
+const AUTHORITY: u8 = 0x02;
+/// What is said of TLS.
+const SSL: u8 = 0x20;
+/// The Common Name of a Client's certificate, among that.
+const SSL_CN: u8 = 0x22;
+/// The Client has spoken TLS.
+const CLIENT_SSL: u8 = 0x01;
+/// It has shown a certificate on this connection.
+const CLIENT_CERT_CONN: u8 = 0x02;
+/// It has shown one on a connection that this one goes on with.
+const CLIENT_CERT_SESS: u8 = 0x04;
 /// The longest line of version 1, with its end.
 const V1_BYTES_MAX: usize = 107;
 /// The longest header of version 2 that is taken: addresses, and what a proxy may add of TLS.
@@ -143,7 +225,8 @@ mod tests {
         ];
         for (header, expected) in cases {
             let followed = [&header[..], b"\x10\x0C\xFF\r\n"].concat();
-            let source = Source::Client(expected.parse().expect("an address"));
+            let address: SocketAddr = expected.parse().expect("an address");
+            let source = Source::Client(address.into());
             assert_eq!(parse(&followed), Ok(Some((source, header.len()))));
             for end in 1..header.len() {
                 assert_eq!(parse(&header[..end]), Ok(None), "{end} of {expected}");
@@ -151,6 +234,82 @@ mod tests {
         }
         let local = v2(0x20, 0x00, &[]);
         assert_eq!(parse(&local), Ok(Some((Source::Proxy, local.len()))));
+    }
+
+    fn value(kind: u8, value: &[u8]) -> Vec<u8> {
+        let len = u16::try_from(value.len()).expect("short").to_be_bytes();
+        [&[kind][..], &len, value].concat()
+    }
+
+    fn of_tls(flags: u8, verified: u32, more: &[u8]) -> Vec<u8> {
+        let head = [&[flags][..], &verified.to_be_bytes()].concat();
+        value(SSL, &[&head[..], more].concat())
+    }
+
+    fn client(more: &[u8]) -> Client {
+        let header = v2(0x21, 0x11, &[&IPV4[..], more].concat());
+        match parse(&header) {
+            Ok(Some((Source::Client(client), len))) if len == header.len() => client,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Class A: a name counts only if it stands in a certificate that was shown and found good.
+    #[test]
+    fn name_is_taken_from_a_good_certificate_only() {
+        let cn = value(SSL_CN, b"pump");
+        let version = value(0x21, b"TLSv1.3");
+        let all = CLIENT_SSL | CLIENT_CERT_CONN | CLIENT_CERT_SESS;
+        let named = |flags, verified, more: &[u8]| {
+            let secured = client(&of_tls(flags, verified, more)).secured;
+            let certificate = secured.expect("TLS").certificate;
+            certificate.map(|certificate| certificate.common_name)
+        };
+        let pump = Some(Some("pump".to_owned()));
+        let more = [&version[..], &cn].concat();
+        assert_eq!(named(all, 0, &more), pump);
+        assert_eq!(named(CLIENT_SSL | CLIENT_CERT_CONN, 0, &more), pump);
+        assert_eq!(named(CLIENT_SSL | CLIENT_CERT_SESS, 0, &more), pump);
+        // Not verified, not shown, no TLS.
+        assert_eq!(named(all, 1, &more), None);
+        assert_eq!(named(all, 0x0100_0000, &more), None);
+        assert_eq!(named(CLIENT_SSL, 0, &more), None);
+        assert_eq!(named(CLIENT_CERT_CONN, 0, &more), None);
+        assert_eq!(named(0, 0, &more), None);
+        // Nobody in particular.
+        assert_eq!(named(all, 0, &version), Some(None));
+        assert_eq!(named(all, 0, &[&cn[..], &cn].concat()), Some(None));
+        assert_eq!(named(all, 0, &value(SSL_CN, b"pu\0mp")), Some(None));
+        assert_eq!(named(all, 0, &value(SSL_CN, b"\xFF")), Some(None));
+        assert_eq!(named(all, 0, &value(SSL_CN, b"")), Some(None));
+        assert_eq!(client(&value(0x04, b"")).secured, None);
+    }
+
+    #[test]
+    fn host_that_was_asked_for_is_said() {
+        assert_eq!(
+            client(&value(AUTHORITY, b"a.example")).host.as_deref(),
+            Some("a.example")
+        );
+        assert_eq!(
+            client(&value(AUTHORITY, b"\x1b[31m")).host.as_deref(),
+            Some("\\u{1b}[31m")
+        );
+        assert_eq!(client(&value(AUTHORITY, b"\xFF")).host, None);
+    }
+
+    #[test]
+    fn values_that_do_not_fit_are_refused() {
+        for more in [
+            &[SSL][..],
+            &[SSL, 0, 4, 7, 0, 0, 0],
+            &[SSL, 0, 9, 7, 0, 0, 0, 0],
+            &[SSL, 0, 8, 7, 0, 0, 0, 0, SSL_CN, 0, 9],
+            &[AUTHORITY, 0, 7, b'a'],
+        ] {
+            let header = v2(0x21, 0x11, &[&IPV4[..], more].concat());
+            assert!(parse(&header).is_err(), "{more:?}");
+        }
     }
 
     /// Verifies P12: who comes through a proxy without a name is not taken for the proxy.

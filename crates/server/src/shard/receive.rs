@@ -77,10 +77,12 @@ impl<S: Store> Shard<S> {
             .connection_mut(key)
             .map(|found| found.socket.read(&mut scratch));
         if let Some(connection) = self.connection_mut(key)
-            && let Some(source) = connection.socket.take_source()
+            && let Some(client) = connection.socket.take_source()
         {
-            let proxy = std::mem::replace(&mut connection.peer, source.into());
-            tracing::debug!(peer = %source, reason = %format_args!("through {proxy}"), "client comes through a proxy");
+            let peer = client.address;
+            let proxy = std::mem::replace(&mut connection.peer, peer.into());
+            let host = client.host.unwrap_or_default();
+            tracing::debug!(%peer, reason = %format_args!("through {proxy} {host}"), "client comes through a proxy");
         }
         if let Some(read) = read {
             self.on_read(key, &scratch, read);

@@ -7,13 +7,12 @@
 //! sent and TCP has not is pending ([`Socket::push`]) until it is gone.
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustls::{ServerConfig, ServerConnection};
 
 use super::beginning::{self, Expected, Fault, Kind, TOLD_BY_BYTES};
-use super::proxied::{self, Source};
+use super::proxied::{self, Client, Source};
 use super::unsent::Written;
 use super::websocket::WebSocket;
 use crate::authentication::ClientCertificate;
@@ -30,19 +29,27 @@ pub(super) struct Socket {
     expected: Expected,
     /// The first bytes inside of TLS, while it is to be found out what they are.
     inside: Option<Vec<u8>>,
-    /// What the Client has shown to who is in front of us.
-    certificate: Option<Box<ClientCertificate>>,
+    shown: Shown,
+}
+
+/// To whom the Client has shown its certificate, if it has one.
+#[derive(Debug)]
+enum Shown {
+    /// To us.
+    Here,
+    /// To who is in front of us, and has taken TLS off: what it shows us itself is not the Client's.
+    Before(Option<Box<ClientCertificate>>),
 }
 
 /// Whether a proxy says who is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 enum Proxied {
     /// Nobody asks it, or it has been told.
     No,
     /// It has not yet.
     Awaited,
     /// It just has.
-    By(SocketAddr),
+    By(Box<Client>),
 }
 
 /// The same without WebSocket.
@@ -97,7 +104,7 @@ impl Socket {
             },
             expected,
             inside: None,
-            certificate: None,
+            shown: Shown::Here,
         })
     }
 
@@ -168,7 +175,9 @@ impl Socket {
 
     /// The same of a Client that has shown `certificate` to who has taken TLS off.
     pub(super) fn shown_before(mut self, certificate: Option<Box<ClientCertificate>>) -> Self {
-        self.certificate = certificate;
+        if certificate.is_some() {
+            self.shown = Shown::Before(certificate);
+        }
         self
     }
 
@@ -178,12 +187,12 @@ impl Socket {
     }
 
     /// From where the Client comes, once a proxy has said so.
-    pub(super) fn take_source(&mut self) -> Option<SocketAddr> {
-        match self.proxied {
-            Proxied::By(source) => {
-                self.proxied = Proxied::No;
-                Some(source)
-            }
+    pub(super) fn take_source(&mut self) -> Option<Client> {
+        if !matches!(self.proxied, Proxied::By(_)) {
+            return None;
+        }
+        match std::mem::replace(&mut self.proxied, Proxied::No) {
+            Proxied::By(client) => Some(*client),
             Proxied::No | Proxied::Awaited => None,
         }
     }
@@ -209,8 +218,8 @@ impl Socket {
 
     /// Whom the certificate names that the peer has shown, once the handshake has ended.
     pub(super) fn certificate(&self) -> Option<ClientCertificate> {
-        if let Some(certificate) = &self.certificate {
-            return Some(ClientCertificate::clone(certificate));
+        if let Shown::Before(certificate) = &self.shown {
+            return certificate.as_deref().cloned();
         }
         let tls = self.stream.tls.as_ref()?;
         let shown = tls.session.peer_certificates()?.first()?;
@@ -275,7 +284,12 @@ impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.proxied == Proxied::Awaited {
             self.proxied = match proxied::take(&mut self.stream.lower)? {
-                Source::Client(source) => Proxied::By(source),
+                Source::Client(mut client) => {
+                    if let Some(secured) = client.secured.take() {
+                        self.shown = Shown::Before(secured.certificate);
+                    }
+                    Proxied::By(Box::new(client))
+                }
                 Source::Proxy => Proxied::No,
             };
         }

@@ -8,12 +8,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use vencejo_server::Server;
-use vencejo_server::config::{Config, Proxies};
+use vencejo_server::authentication::CertificateUser;
+use vencejo_server::config::{ClientCertificates, Config, Proxies};
 
 use crate::authority::Authority;
 use crate::canary::Canary;
-use crate::client::{Raw, connect_v311};
-use crate::tls::{Secured, any, tls};
+use crate::client::{Raw, connect_v311, packet, string};
+use crate::tls::{Secured, any, client_config, tls};
 use crate::{config, start};
 
 const FROM_ELSEWHERE: &[u8] = b"PROXY TCP4 192.0.2.7 10.0.0.1 8080 1883\r\n";
@@ -72,6 +73,84 @@ fn tls_begins_behind_the_header() {
     client.stream.sock.write_all(FROM_HERE).expect("is read");
     client.say(&connect_v311("here"));
     assert_eq!(client.hear(4), [0x20, 2, 0, 0]);
+}
+
+/// Version 2 with what it says of TLS: its flags, whether the certificate was good, and the Common Name.
+fn header_of_tls(flags: u8, verified: u8, name: &str) -> Vec<u8> {
+    let len = u8::try_from(name.len()).expect("short");
+    let of_tls = [
+        &[flags, 0, 0, 0, verified, 0x22, 0, len][..],
+        name.as_bytes(),
+    ]
+    .concat();
+    let len_of_tls = u8::try_from(of_tls.len()).expect("short");
+    let addresses = [192, 0, 2, 7, 10, 0, 0, 1, 0x1F, 0x90, 7, 0x5B];
+    [
+        &b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0"[..],
+        &[12 + 3 + len_of_tls],
+        &addresses,
+        &[0x20, 0, len_of_tls],
+        &of_tls,
+    ]
+    .concat()
+}
+
+/// Class A: who the proxy has seen a certificate of is its user, and nobody else is.
+#[test]
+fn certificate_that_the_proxy_has_seen_names_the_user() {
+    let mut config = proxied("127.0.0.1");
+    config.authentication.certificate_user = Some(CertificateUser::CommonName);
+    let (server, _) = start(config);
+    let address = server.listeners()[1];
+    let answer = |header: &[u8], user: Option<&str>| {
+        let mut client = Raw::open(address);
+        client.say(header);
+        client.say(&match user {
+            None => connect_v311("client"),
+            Some(user) => {
+                let fields = [string("client"), string(user)].concat();
+                packet(0x10, &[b"\0\x04MQTT\x04\x82\0\0", &fields[..]].concat())
+            }
+        });
+        client.hear()[3]
+    };
+    let shown = header_of_tls(7, 0, "pump");
+    assert_eq!(answer(&shown, None), 0);
+    assert_eq!(answer(&shown, Some("pump")), 0);
+    assert_ne!(answer(&shown, Some("valve")), 0);
+    for (flags, verified) in [(7, 1), (1, 0), (0, 0), (6, 0)] {
+        let header = header_of_tls(flags, verified, "pump");
+        assert_ne!(answer(&header, None), 0, "{flags} {verified}");
+        assert_ne!(answer(&header, Some("pump")), 0, "{flags} {verified}");
+    }
+    assert_ne!(answer(FROM_ELSEWHERE, Some("pump")), 0);
+    // And nobody but the proxy can say so.
+    assert_ne!(answer(&header_of_tls(7, 0, "a\nb"), None), 0);
+}
+
+/// The certificate by which a proxy shows itself to us is not that of its Clients.
+#[test]
+fn certificate_of_the_proxy_itself_is_nobody() {
+    let authority = Authority::new();
+    let mut config = proxied("127.0.0.1");
+    config.authentication.certificate_user = Some(CertificateUser::CommonName);
+    let mut of_proxy = tls(authority.files("a", "localhost"));
+    of_proxy.client_ca = Some(authority.path("ca.pem"));
+    of_proxy.client_certificates = ClientCertificates::Required;
+    config.listeners[1].tls = Some(of_proxy);
+    let (server, _) = start(config);
+    let own = authority.files("proxy", "proxy");
+    for (header, code) in [
+        (header_of_tls(7, 0, "pump"), 0),
+        // Its Client spoke TLS, and showed nothing.
+        (header_of_tls(1, 0, "pump"), 5),
+    ] {
+        let config = client_config(&authority, rustls::DEFAULT_VERSIONS, Some(&own));
+        let mut client = Secured::open(server.listeners()[1], config, "localhost");
+        client.stream.sock.write_all(&header).expect("is read");
+        client.say(&connect_v311("client"));
+        assert_eq!(client.hear(4), [0x20, 2, 0, code]);
+    }
 }
 
 #[test]
