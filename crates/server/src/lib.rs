@@ -28,6 +28,12 @@ mod tls;
 mod turnstile;
 mod watch;
 
+/// For fuzz targets only.
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::shard::fuzzed::{Heard, header_len, open_websocket};
+}
+
 pub use activation::ActivationError;
 pub use peer::{Origin, OriginError, Peer};
 pub use reload::{ReloadError, Reloaded, Reloader};

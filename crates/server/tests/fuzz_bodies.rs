@@ -1,4 +1,4 @@
-//! The fuzz targets of security files on the stable toolchain: some thousand seeded inputs.
+//! The fuzz targets of security files, proxies and WebSocket on the stable toolchain: some thousand seeded inputs.
 //!
 //! Owns: the inputs. Does not own: what is checked (see `fuzz/bodies`). Start reading at [`Seeded`].
 //! Invariant: the same inputs on every run; the seed of a failure is in its message.
@@ -10,11 +10,16 @@ extern crate proto as vencejo_proto;
 mod acl_file;
 #[path = "../../../fuzz/bodies/password_file.rs"]
 mod password_file;
+#[path = "../../../fuzz/bodies/proxy_header.rs"]
+mod proxy_header;
 #[path = "../../../fuzz/bodies/token.rs"]
 mod token;
+#[path = "../../../fuzz/bodies/websocket.rs"]
+mod websocket;
 
 use vencejo_server::authentication::Accounts;
 use vencejo_server::authorization::parse_acl;
+use vencejo_server::fuzzing::{header_len, open_websocket};
 
 /// `splitmix64`: enough for inputs.
 struct Seeded(u64);
@@ -135,4 +140,83 @@ fn no_token_of_many_is_believed_without_the_key() {
         }
         token::run(token.as_bytes());
     }
+}
+
+/// P12, and class S: what stands before the first packet.
+#[test]
+fn header_of_a_proxy_ends_where_it_ends() {
+    let addresses = "\u{c}\u{0}\u{2}\u{7}\n\u{0}\u{0}\u{1}\u{1f}\u{10}\u{7}[";
+    let mut headers = 0;
+    for seed in 0..20_000 {
+        let _guard = Told(seed);
+        let mut seeded = Seeded(seed);
+        let mut header = String::new();
+        if seeded.one_of(&["one", "two"]) == "one" {
+            header.push_str(seeded.one_of(&["PROXY", "PROXY", "PROXY", "proxy"]));
+            for choices in [
+                [" TCP4", " TCP4", " TCP6", " UNKNOWN"],
+                [" 192.0.2.7", " 192.0.2.7", " ::1", " 1.2.3"],
+                [" 10.0.0.1", " 10.0.0.1", " ::2", ""],
+                [" 8080", " 8080", " 65536", " -1"],
+                [" 1883", " 1883", " 0", "  1"],
+                ["\r\n", "\r\n", "\n", "\r"],
+            ] {
+                header.push_str(seeded.one_of(&choices));
+            }
+        } else {
+            header.push_str("\r\n\r\n\u{0}\r\nQUIT\n");
+            header.push_str(seeded.one_of(&["!", "!", "!", " ", "1"]));
+            header.push_str(seeded.one_of(&["\u{11}", "\u{11}", "\u{11}", "!", "\u{0}", "\u{12}"]));
+            let mut body = addresses.to_owned();
+            while seeded.one_of(&["more", "end"]) == "more" {
+                body.push_str(seeded.one_of(&[
+                    "\u{4}\u{0}\u{2}ab",
+                    "\u{2}\u{0}\u{1}a",
+                    " \u{0}\u{5}\u{7}\u{0}\u{0}\u{0}\u{0}",
+                    " \u{0}\u{9}\u{7}\u{0}\u{0}\u{0}\u{0}\"\u{0}\u{1}a",
+                    " \u{0}\u{9}\u{7}\u{0}\u{0}\u{0}\u{0}\"\u{0}\u{7}a",
+                    "\u{4}\u{0}",
+                ]));
+            }
+            let len = u8::try_from(body.len()).unwrap_or(127).min(127);
+            header.push('\0');
+            header.push(char::from(len));
+            header.push_str(&body);
+        }
+        headers += u32::from(header_len(header.as_bytes()).is_ok_and(|len| len.is_some()));
+        proxy_header::run(header.as_bytes());
+    }
+    assert!(headers > 1_000, "{headers} of them were headers");
+}
+
+#[test]
+fn pieces_of_a_websocket_make_no_difference() {
+    const REQUEST: &str = "GET /mqtt HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\n\
+        Sec-WebSocket-Version: 13\r\n\r\n";
+    let mut opened = 0;
+    for seed in 0..5_000 {
+        let _guard = Told(seed);
+        let mut seeded = Seeded(seed);
+        let mut input: Vec<u8> = seeded.one_of(&["\u{0}", "\u{2}", "\u{1f}", "?"]).into();
+        if seeded.one_of(&["request", "frames"]) == "request" {
+            let line = seeded.one_of(&["Host: a\r\n", "", "A: b\r\n", "\r\n", "Upgrade: h2c\r\n"]);
+            input.extend(REQUEST.replacen("Host: a\r\n", line, 1).bytes());
+        }
+        while seeded.one_of(&["more", "more", "more", "end"]) == "more" {
+            let frame: &[u8] =
+                match seeded.one_of(&["data", "data", "part", "ping", "close", "wrong"]) {
+                    "data" => b"\x82\x83\x01\x02\x03\x04abc",
+                    "part" => b"\x02\x81\0\0\0\0a\x80\x82\0\0\0\0bc",
+                    "ping" => b"\x89\x82\x09\x09\x09\x09hi",
+                    "close" => b"\x88\x82\0\0\0\0\x03\xE8",
+                    _ => b"\x81\x01a",
+                };
+            input.extend_from_slice(frame);
+        }
+        let whole = open_websocket(&input[1..], input.len(), 4096);
+        opened += u32::from(whole.said.starts_with(b"HTTP/1.1 101 "));
+        websocket::run(&input);
+    }
+    assert!(opened > 500, "{opened} of them opened");
 }

@@ -13,6 +13,7 @@ mod connection;
 mod deadlines;
 mod deliver;
 mod denied;
+pub(crate) mod fuzzed;
 mod links;
 mod mounted;
 mod pace;

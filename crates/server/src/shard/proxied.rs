@@ -73,7 +73,7 @@ pub(super) fn take(stream: &mut ByteStream) -> io::Result<Source> {
 }
 
 /// What the header at the front of `bytes` says, and its length; nothing if it is not complete.
-fn parse(bytes: &[u8]) -> Result<Option<(Source, usize)>, &'static str> {
+pub(super) fn parse(bytes: &[u8]) -> Result<Option<(Source, usize)>, &'static str> {
     if begins(bytes, v2::PROTOCOL_PREFIX) {
         return parse_v2(bytes);
     }
