@@ -226,6 +226,9 @@ impl Engine {
         session.outbound.on_connected(window);
         // [MQTT-3.1.2-7] [v3.1.1 MQTT-3.1.2-12]
         session.will = connect.will.clone().map(Box::new);
+        if let Some(asked) = &mut session.asked {
+            asked.forget_will();
+        }
         let expiry = session.expiry_deadline.take();
         session.is_stored |= session.is_durable() && self.config.levels.default > Level::Memory;
         let stored = session.is_stored;

@@ -6,6 +6,7 @@
 //! same outputs, and a mistake of one Client never reaches another's Session.
 #![warn(clippy::indexing_slicing, clippy::iter_over_hash_type)]
 
+mod asked;
 mod commits;
 mod config;
 mod connect;
@@ -50,6 +51,7 @@ use proto::Version;
 use proto::packet::ReasonCode;
 use store::{Batch, Level, Record, Seq, SessionId, Target, UnixMillis};
 
+pub use asked::{Answer, Question};
 pub use config::{Config, Levels};
 pub use connect::ConnectRequest;
 pub use counters::Counters;

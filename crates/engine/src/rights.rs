@@ -56,6 +56,16 @@ impl Rights {
 
     /// What the rules say to `request` of the Client of `session`. See [`Rules::decide`] for the cost.
     pub(crate) fn decide<'a>(&'a self, session: &'a Session, request: Request<'_>) -> Decision<'a> {
+        let decision = self.decide_by_rules(session, request);
+        if !decision.is_open() || !self.rules.asks_about(request) {
+            return decision;
+        }
+        let is_allowed = session.is_allowed_by_answer(request, self.epoch);
+        self.rules.answered(is_allowed)
+    }
+
+    /// The same, whatever another one says.
+    fn decide_by_rules<'a>(&'a self, session: &'a Session, request: Request<'_>) -> Decision<'a> {
         if let Some(mount_point) = &session.principal.mount_point
             && !request.is_within(mount_point)
         {
@@ -68,6 +78,28 @@ impl Rights {
         }
         let applying = self.rules.applying(subject);
         self.rules.decide(&applying, subject, request)
+    }
+
+    /// Whether another one is asked where no rule says anything.
+    pub(crate) fn asks(&self) -> bool {
+        self.rules.is_asking()
+    }
+
+    pub(crate) const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Whether no rule says anything to `request`, and another one may.
+    pub(crate) fn is_open(&self, subject: Subject<'_>, request: Request<'_>) -> bool {
+        let applying = self.rules.applying(subject);
+        let decision = self.rules.decide(&applying, subject, request);
+        decision.is_open() && self.rules.asks_about(request)
+    }
+
+    /// The same for the Client of `session`.
+    pub(crate) fn is_open_for(&self, session: &Session, request: Request<'_>) -> bool {
+        let decision = self.decide_by_rules(session, request);
+        decision.is_open() && self.rules.asks_about(request)
     }
 
     pub(crate) fn may_receive(&self, session: &Session, topic: &str) -> bool {
@@ -131,6 +163,10 @@ impl Engine {
             numbers: rights.rules.applying(session.subject()),
             epoch: rights.epoch,
         };
+        if !is_named_alike || before.groups != principal.groups {
+            // It was said of somebody else.
+            session.forget_answers();
+        }
         if applying != session.applying || !is_named_alike {
             session.recheck_through = session.outbound.last_seq();
             session.applying = applying;

@@ -15,6 +15,7 @@ use proto::{Message, PacketIdentifier, Version};
 use slab::Slab;
 use store::{SessionId, UnixMillis};
 
+use crate::asked::Asked;
 use crate::keys::{KeyedState, SessionKey};
 use crate::loads::Loading;
 use crate::pending::{Held, Wait};
@@ -65,6 +66,8 @@ pub(crate) struct Session {
     /// Whether it is in the engine's list of queues to go on with.
     pub(crate) is_paced: bool,
     pub(crate) will: Option<Box<Will>>,
+    /// What others have said about it, where no rule does.
+    pub(crate) asked: Option<Box<Asked>>,
     /// Whether the store knows it.
     pub(crate) is_stored: bool,
     pub(crate) expiry_deadline: Option<Deadline>,
@@ -135,6 +138,7 @@ impl Session {
             is_replaying: false,
             is_paced: false,
             will: None,
+            asked: None,
             is_stored: false,
             expiry_deadline: None,
             will_deadline: None,

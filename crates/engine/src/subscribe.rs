@@ -261,6 +261,9 @@ impl Engine {
         if !session.filters.remove(filter) {
             return false;
         }
+        if let Some(asked) = &mut session.asked {
+            asked.forget_subscription(filter);
+        }
         self.counters.subscriptions = self.counters.subscriptions.saturating_sub(1);
         if split_shared(filter).is_some() {
             self.counters.shared_subscriptions =

@@ -67,7 +67,11 @@ impl Engine {
         // Now, and not when the Client connected: its rights may have changed since.
         let session = self.sessions.get(key)?;
         let decision = self.rights.decide(session, request);
-        if !decision.is_allowed {
+        // What is asked is asked when the Client connects: afterwards it may be too late.
+        let is_asked = self.rights.asks()
+            && session.is_will_allowed_by_answer()
+            && self.rights.is_open_for(session, request);
+        if !decision.is_allowed && !is_asked {
             let rule = decision.reason();
             self.counters.publishes_dropped += 1;
             self.counters.dropped_not_authorized += 1;

@@ -15,7 +15,7 @@ use crate::authentication::{
     BanLimits, Certificates, Challenge, ClientIds, Http, Known, Passwords, ScramKeys, ScramSha256,
     Tokens, Users, read_password_file,
 };
-use crate::authorization::{self, AuthorizationError};
+use crate::authorization::{self, AuthorizationError, HttpRights};
 use crate::config::{
     Address, Config, FileAccess, ListenerConfig, ListenerLimits, Proxies, StopConfig, Transport,
     Versions,
@@ -34,6 +34,8 @@ pub(crate) struct Policy {
     pub(crate) file: Option<Arc<Accounts>>,
     pub(crate) rules: Arc<Rules>,
     pub(crate) client_ids: Arc<ClientIds>,
+    /// Who is asked where they say nothing.
+    pub(crate) asked: Option<Arc<HttpRights>>,
     /// Those that take their place when the first user comes; `None` once there are users.
     pub(crate) rules_with_users: Option<Arc<Rules>>,
     pub(crate) ban_limits: BanLimits,
@@ -102,10 +104,18 @@ impl Policy {
             let rules = authorization::rules(config, has_users);
             rules.map(Arc::new).map_err(PolicyError::Authorization)
         };
+        let asked = config
+            .authorization
+            .as_ref()
+            .and_then(|of| of.http.as_ref());
+        let waiting_max = config.bounds.logins_waiting_max;
+        let asked = asked.map(|http| HttpRights::new(http, waiting_max, outbound));
+        let asked = asked.transpose().map_err(AuthorizationError::from);
         let policy = Self {
             authentication,
             file,
             client_ids: Arc::new(config.authentication.client_ids.clone()),
+            asked: asked.map_err(PolicyError::Authorization)?.map(Arc::new),
             rules: rules(has_users)?,
             rules_with_users: (!has_users).then(|| rules(true)).transpose()?,
             ban_limits: config.authentication.bans,

@@ -162,6 +162,13 @@ fn explain(args: &ExplainArgs, config: &Config) -> Result<(String, bool), String
         Wish::Receive { topic } => Request::Receive { topic },
     };
     let decision = rules.decide(&rules.applying(subject), subject, request);
+    if decision.rule.is_none() && rules.asks_about(request) {
+        let text = match args.wish {
+            Wish::Receive { .. } => "asked by HTTP: allowed as long as a subscription to it is\n",
+            _ => "asked by HTTP: no rule says anything\n",
+        };
+        return Ok((text.to_owned(), false));
+    }
     let said = if decision.is_allowed {
         "allowed"
     } else {
@@ -244,6 +251,11 @@ mod tests {
     }
 
     fn said(line: &str) -> Result<(String, bool), String> {
+        said_beside("", line)
+    }
+
+    /// The same with `more` in `[authorization]`.
+    fn said_beside(more: &str, line: &str) -> Result<(String, bool), String> {
         let text = r#"
             [[listeners]]
             name = "inside"
@@ -278,8 +290,41 @@ mod tests {
 
     fn said_by(text: &str, line: &str) -> Result<(String, bool), String> {
         let config = config::parse(text, "test.toml".as_ref()).unwrap();
+        let text = format!("[authorization]\n{more}\n{text}");
+        let config = config::parse(&text, "test.toml".as_ref()).unwrap();
         let words = ["explain"].into_iter().chain(line.split(' '));
         explain(&Line::try_parse_from(words).unwrap().args, &config)
+    }
+
+    #[test]
+    fn what_a_service_decides_is_said_and_not_asked() {
+        let http = "http = { url = \"https://nowhere.invalid/\" }";
+        for (line, text) in [
+            (
+                "-u ann -i c publish other/x",
+                "asked by HTTP: no rule says anything\n",
+            ),
+            (
+                "-u ann -i c subscribe other/#",
+                "asked by HTTP: no rule says anything\n",
+            ),
+            (
+                "-u ann -i c receive other/x",
+                "asked by HTTP: allowed as long as a subscription to it is\n",
+            ),
+            (
+                "-u ann -i c subscribe $SYS/#",
+                "denied: no rule allows it\n",
+            ),
+        ] {
+            assert_eq!(
+                said_beside(http, line),
+                Ok((text.to_owned(), false)),
+                "{line}"
+            );
+        }
+        let (text, is_allowed) = said_beside(http, "-u ann -i c publish ann/c/x").unwrap();
+        assert_eq!((text.as_str(), is_allowed), ("allowed: own topics\n", true));
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub use pattern::{Notation, PatternError, TopicPattern};
 pub use rule::{Actions, Effect, Network, NetworkError, Rule, Topics, Who};
 
 use crate::Principal;
+use crate::publish::is_server_topic;
 use tree::Tree;
 
 /// A Client, as rules see it.
@@ -75,6 +76,11 @@ impl Decision<'_> {
         is_outside: true,
     };
 
+    /// Whether another one may be asked: no rule has decided, and none was left out.
+    pub(crate) const fn is_open(&self) -> bool {
+        self.rule.is_none() && !self.is_outside
+    }
+
     /// The rule in words, for the log.
     #[must_use]
     pub fn reason(&self) -> Arc<str> {
@@ -119,6 +125,8 @@ pub struct Rules {
     by_user: HashMap<Arc<str>, Vec<u32>>,
     /// Rules with any other condition on who the Client is.
     by_condition: Vec<u32>,
+    /// What stands for the answer of another one, where that is asked: no, and yes.
+    asked: Option<Box<[Rule; 2]>>,
 }
 
 impl Rules {
@@ -133,6 +141,7 @@ impl Rules {
             everywhere: Vec::new(),
             by_user: HashMap::new(),
             by_condition: Vec::new(),
+            asked: None,
         };
         for (number, rule) in (0..).zip(&rules) {
             made.first += u32::from(rule.is_first);
@@ -161,6 +170,43 @@ impl Rules {
     #[must_use]
     pub fn allow_all() -> Self {
         Self::new(vec![Rule::allow("everything is allowed")])
+    }
+
+    /// The same, and where none of them says anything, another one is asked, which is called `name`.
+    #[must_use]
+    pub fn asking(mut self, name: &str) -> Self {
+        let no = Rule::deny(&format!("denied by {name}"));
+        let yes = Rule::allow(&format!("allowed by {name}"));
+        self.asked = Some(Box::new([no, yes]));
+        self
+    }
+
+    /// Whether another one is asked where no rule says anything.
+    #[must_use]
+    pub const fn is_asking(&self) -> bool {
+        self.asked.is_some()
+    }
+
+    /// Whether that one is asked about `request`: what the Server says of itself is for rules to give.
+    #[must_use]
+    pub fn asks_about(&self, request: Request<'_>) -> bool {
+        let topic = match request {
+            Request::Publish { topic, .. } | Request::Receive { topic } => topic,
+            Request::Subscribe { filter } => {
+                split_shared(filter).map_or(filter, |(_, inner)| inner)
+            }
+        };
+        self.is_asking() && !is_server_topic(topic)
+    }
+
+    /// What that one has said.
+    pub(crate) fn answered(&self, is_allowed: bool) -> Decision<'_> {
+        let rules = self.asked.as_deref();
+        Decision {
+            is_allowed,
+            rule: rules.map(|[no, yes]| if is_allowed { yes } else { no }),
+            is_outside: false,
+        }
     }
 
     /// The rules for some Clients only that are for this one, ascending. O(rules of its user + rules with

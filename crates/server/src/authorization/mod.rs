@@ -5,6 +5,7 @@
 //! Invariant: where rules are configured and cannot be read, there are none to serve by.
 
 mod acl_file;
+mod http;
 mod own_rules;
 
 use std::io;
@@ -13,8 +14,10 @@ use std::path::{Path, PathBuf};
 use engine::{Actions, Notation, Rule, TopicPattern, Topics, Who};
 
 use crate::config::Config;
+use crate::outbound::HttpError;
 
 pub use acl_file::{AclError, parse as parse_acl};
+pub(crate) use http::{HttpRights, no_answer};
 pub use own_rules::{OwnRule, OwnRules, OwnRulesError};
 // To ask them as a Server does.
 pub use engine::{Principal, Request, Rules, Subject};
@@ -38,6 +41,9 @@ pub enum AuthorizationError {
         /// What, and where.
         error: AclError,
     },
+    /// A service cannot be asked by HTTP.
+    #[error("authorization.http: {0}")]
+    Http(#[from] HttpError),
     /// It says nothing.
     #[error(
         "{}: there is no rule in it; that would deny everything to everyone, or was written by mistake", path.display()
@@ -63,7 +69,11 @@ pub fn rules(config: &Config, has_users: bool) -> Result<Rules, AuthorizationErr
         rules.extend(load_acl(path)?);
     }
     rules.push(administrators_read_sys());
-    Ok(Rules::new(rules))
+    let rules = Rules::new(rules);
+    Ok(match authorization.http {
+        Some(_) => rules.asking(HttpRights::NAME),
+        None => rules,
+    })
 }
 
 fn load_acl(path: &Path) -> Result<Vec<Rule>, AuthorizationError> {

@@ -13,8 +13,9 @@ use proto::Qos;
 use toml::Spanned;
 
 use super::checked::{Fault, within};
+use super::http::{self, HttpConfig};
 use super::listeners::ListenerConfig;
-use super::raw::{RawAction, RawAuthorization, RawClientIds, RawEffect, RawRule};
+use super::raw::{RawAction, RawAuthorization, RawClientIds, RawEffect, RawHttp, RawRule};
 use crate::authentication::{ClientIdPattern, ClientIdRule, ClientIds};
 
 /// What Clients may do.
@@ -25,6 +26,8 @@ pub struct AuthorizationConfig {
     /// Rules in their order; the first that matches decides, and what none matches is denied. Those with `first` (default:
     /// false) come before the rights that a proof has brought along, the others after them. Default: none.
     pub rules: Vec<Rule>,
+    /// A service that is asked by HTTP where no rule says anything. Default: none, what no rule allows is denied.
+    pub http: Option<HttpConfig>,
 }
 
 impl AuthorizationConfig {
@@ -40,15 +43,19 @@ impl AuthorizationConfig {
             rules.push(check_rule(number, rule, listeners)?);
         }
         let acl_file = raw.acl_file.map(check_path).transpose()?;
-        if rules.is_empty() && acl_file.is_none() {
-            let message =
-                "[authorization] needs an acl_file or rules: without any, everything is denied";
+        let http = raw.http.map(check_http).transpose()?;
+        if rules.is_empty() && acl_file.is_none() && http.is_none() {
+            let message = "[authorization] needs an acl_file, rules or http: without any, everything is denied";
             return Err(Fault {
                 span: Some(span),
                 message: message.to_owned(),
             });
         }
-        Ok(Self { acl_file, rules })
+        Ok(Self {
+            acl_file,
+            rules,
+            http,
+        })
     }
 }
 
@@ -91,6 +98,16 @@ pub(super) fn check_client_ids(
         })
     });
     rules.collect::<Result<_, _>>().map(ClientIds::new)
+}
+
+fn check_http(raw: Spanned<RawHttp>) -> Result<HttpConfig, Fault> {
+    if raw.get_ref().on_error.is_some() {
+        return Err(Fault {
+            span: Some(raw.span()),
+            message: "on_error is for logins: what nobody answers is denied".to_owned(),
+        });
+    }
+    http::check(raw)
 }
 
 fn check_path(path: Spanned<String>) -> Result<PathBuf, Fault> {

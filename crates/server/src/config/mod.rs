@@ -194,7 +194,7 @@ mod tests {
             ),
             (
                 "[authorization]",
-                "[authorization] needs an acl_file or rules",
+                "[authorization] needs an acl_file, rules or http",
             ),
             (
                 "[authorization]\nacl_file = \"\"",
@@ -425,6 +425,12 @@ mod tests {
             let said = error(&format!("[authentication]\n{text}"));
             assert!(said.contains(expected), "{text}: {said}");
         }
+    }
+
+    #[test]
+    fn service_for_rights_has_no_other_answer_than_its_own() {
+        let said = error("[authorization]\nhttp = { url = \"https://a\", on_error = \"next\" }");
+        assert!(said.contains("2:8: on_error is for logins"), "{said}");
     }
 
     #[test]

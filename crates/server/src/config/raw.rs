@@ -308,6 +308,7 @@ pub(super) enum RawOverflowPolicy {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RawAuthorization {
     pub(super) acl_file: Option<Spanned<String>>,
+    pub(super) http: Option<Spanned<RawHttp>>,
     pub(super) rules: Vec<RawRule>,
 }
 

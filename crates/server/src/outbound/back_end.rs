@@ -27,7 +27,7 @@ pub struct BackEnd<T> {
 }
 
 /// What it takes to ask, without the lane in which that waits.
-struct Asker<T> {
+pub(crate) struct Asker<T> {
     name: &'static str,
     config: AskConfig,
     /// `None` where the system has no randomness: then nothing is remembered.
@@ -76,6 +76,12 @@ impl<T> fmt::Debug for BackEnd<T> {
     }
 }
 
+impl<T> fmt::Debug for Asker<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
 impl<T: Clone + Send + 'static> BackEnd<T> {
     /// One that is called `name` in `$SYS` and the log. At most `waiting_max` questions wait for their turn.
     #[must_use]
@@ -85,46 +91,26 @@ impl<T: Clone + Send + 'static> BackEnd<T> {
         waiting_max: usize,
         outbound: &Outbound,
     ) -> Self {
-        let mut secret = [0; 32];
-        let key = rand::fill(&mut secret)
-            .ok()
-            .map(|()| hmac::Key::new(hmac::HMAC_SHA256, &secret));
-        let figures = outbound.figures(name);
-        figures.is_open.store(false, Ordering::Relaxed);
         let lane = Arc::new(Lane::new(config.at_once, waiting_max));
         outbound.ends(&lane);
         Self {
             lane,
-            asker: Arc::new(Asker {
-                name,
-                config: config.clone(),
-                key,
-                breaker: Mutex::new(Breaker::new(config.failures_max, config.pause)),
-                cache: Mutex::new(Cache::new(config.cache_entries)),
-                figures,
-            }),
+            asker: Arc::new(Asker::new(name, config, outbound)),
         }
     }
 
     /// What stands for a question about all of `parts`, secrets included. Every part counts, and which it is.
     #[must_use]
     pub fn key(&self, parts: &[Option<&[u8]>]) -> QuestionKey {
-        let Some(key) = &self.asker.key else {
-            return QuestionKey(None);
-        };
-        let mut context = hmac::Context::with_key(key);
-        for part in parts {
-            let length = part.map_or(u64::MAX, |part| part.len() as u64);
-            context.update(&length.to_be_bytes());
-            context.update(part.unwrap_or_default());
-        }
-        QuestionKey(context.sign().as_ref().try_into().ok())
+        self.asker.key(parts)
     }
 
     /// The answer that is known already. O(1): a shard may ask.
     #[must_use]
     pub fn known(&self, key: QuestionKey) -> Option<T> {
-        self.asker.known(key, Instant::now())
+        self.asker
+            .known(key, Instant::now())
+            .map(|(value, _)| value)
     }
 
     /// What counts without an answer.
@@ -143,7 +129,7 @@ impl<T: Clone + Send + 'static> BackEnd<T> {
         let asker = Arc::clone(&self.asker);
         Work::asking(Arc::clone(&self.lane), async move {
             match asker.answer(key, question).await {
-                Some(value) => decide(value),
+                Some((value, _)) => decide(value),
                 None => without_answer(asker.config.on_error),
             }
         })
@@ -163,16 +149,47 @@ pub(crate) fn without_answer(on_error: OnError) -> Option<Decision> {
 }
 
 impl<T: Clone> Asker<T> {
-    fn known(&self, key: QuestionKey, now: Instant) -> Option<T> {
-        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        let (value, _) = cache.find(&key.0?, now)?;
-        drop(cache);
-        self.figures.cached.fetch_add(1, Ordering::Relaxed);
-        Some(value)
+    pub(crate) fn new(name: &'static str, config: &AskConfig, outbound: &Outbound) -> Self {
+        let mut secret = [0; 32];
+        let key = rand::fill(&mut secret)
+            .ok()
+            .map(|()| hmac::Key::new(hmac::HMAC_SHA256, &secret));
+        let figures = outbound.figures(name);
+        figures.is_open.store(false, Ordering::Relaxed);
+        Self {
+            name,
+            config: config.clone(),
+            key,
+            breaker: Mutex::new(Breaker::new(config.failures_max, config.pause)),
+            cache: Mutex::new(Cache::new(config.cache_entries)),
+            figures,
+        }
     }
 
-    /// What was known, or what `question` comes to; `None` without an answer.
-    async fn answer<F>(&self, key: QuestionKey, question: F) -> Option<T>
+    /// What stands for a question about all of `parts`, secrets included. Every part counts, and which it is.
+    pub(crate) fn key(&self, parts: &[Option<&[u8]>]) -> QuestionKey {
+        let Some(key) = &self.key else {
+            return QuestionKey(None);
+        };
+        let mut context = hmac::Context::with_key(key);
+        for part in parts {
+            let length = part.map_or(u64::MAX, |part| part.len() as u64);
+            context.update(&length.to_be_bytes());
+            context.update(part.unwrap_or_default());
+        }
+        QuestionKey(context.sign().as_ref().try_into().ok())
+    }
+
+    fn known(&self, key: QuestionKey, now: Instant) -> Option<(T, Instant)> {
+        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = cache.find(&key.0?, now)?;
+        drop(cache);
+        self.figures.cached.fetch_add(1, Ordering::Relaxed);
+        Some(known)
+    }
+
+    /// What was known, or what `question` comes to, and until when that is good; `None` without an answer.
+    pub(crate) async fn answer<F>(&self, key: QuestionKey, question: F) -> Option<(T, Instant)>
     where
         F: Future<Output = Result<Answer<T>, AskError>>,
     {
@@ -186,8 +203,8 @@ impl<T: Clone> Asker<T> {
         match asked {
             Ok(answer) => {
                 attempt.answered();
-                self.keep(key, &answer, Instant::now());
-                Some(answer.value)
+                let until = self.keep(key, &answer, Instant::now());
+                Some((answer.value, until))
             }
             Err(error) => {
                 attempt.failed(&error);
@@ -211,19 +228,23 @@ impl<T: Clone> Asker<T> {
         })
     }
 
-    fn keep(&self, key: QuestionKey, answer: &Answer<T>, now: Instant) {
+    fn keep(&self, key: QuestionKey, answer: &Answer<T>, now: Instant) -> Instant {
         let (half, good_for) = match answer.kept {
             Kept::AsYes => (Half::Yes, self.config.cache_allow),
             Kept::AsYesFor(most) => (Half::Yes, self.config.cache_allow.min(most)),
             Kept::AsNo => (Half::No, self.config.cache_deny),
             Kept::Not => (Half::No, Duration::ZERO),
         };
-        let Some(key) = key.0 else { return };
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
-        match now.checked_add(good_for).filter(|until| now < *until) {
-            Some(until) => cache.keep(key, answer.value.clone(), half, until),
-            None => cache.forget(&key),
+        let until = now.checked_add(good_for).unwrap_or(now);
+        if let Some(key) = key.0 {
+            let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+            if now < until {
+                cache.keep(key, answer.value.clone(), half, until);
+            } else {
+                cache.forget(&key);
+            }
         }
+        until
     }
 
     fn breaker(&self) -> std::sync::MutexGuard<'_, Breaker> {
@@ -292,7 +313,11 @@ mod tests {
             let kept = if value { Kept::AsYes } else { Kept::AsNo };
             Ok(Answer { value, kept })
         };
-        machine.asker.answer(key, question).await
+        machine
+            .asker
+            .answer(key, question)
+            .await
+            .map(|(value, _)| value)
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub use http::HttpError;
 use crate::authentication::FetchedKeys;
 use crate::peer::Origin;
 
+pub(crate) use back_end::Asker;
 pub(crate) use http::{HttpAnswer, HttpClient};
 pub(crate) use lane::{Errand, Lane, Question, Unmet, caught};
 

@@ -16,6 +16,7 @@ use proto::connection::{ConnectionError, Outgoing};
 use proto::packet::{Auth, Connect, ReasonCode};
 use store::Store;
 
+use super::asking::Waits;
 use super::connection::{Admission, Connection, Moving, Pending, Stage, index_of, printable};
 use super::links::Parcel;
 use super::pace::{Pace, PaceLimits};
@@ -164,6 +165,7 @@ impl<S: Store> Shard<S> {
                         principal,
                         has_to_be_known,
                         user_changes: pending.user_changes,
+                        is_asked: false,
                     },
                 );
             }
@@ -241,8 +243,20 @@ impl<S: Store> Shard<S> {
     }
 
     /// Tells the engine of a connection whose Session lives here.
-    fn serve(&mut self, key: ConnectionKey, admission: Admission) {
+    pub(super) fn serve(&mut self, key: ConnectionKey, admission: Admission) {
         let now = self.now;
+        let asks = self.policy.asked.is_some() && !admission.is_asked;
+        let questions = asks.then(|| {
+            let (connect, principal) = (&admission.connect, &admission.principal);
+            self.engine.questions_of_connect(connect, principal)
+        });
+        if let Some(questions) = questions.filter(|questions| !questions.is_empty()) {
+            if let Some(connection) = self.connection_mut(key) {
+                connection.stage = Stage::Asking(Box::new(admission));
+                self.ask(key, questions, Waits::Connect);
+            }
+            return;
+        }
         let Some(peer) = self.connection_mut(key).map(|found| found.peer) else {
             return;
         };

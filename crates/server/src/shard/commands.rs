@@ -14,6 +14,7 @@ use store::Store;
 #[cfg(feature = "quic")]
 use super::Accepted;
 use super::Shard;
+use super::asking::Answered;
 use crate::authentication::{Known, Verified};
 use crate::persist::unix_millis;
 use crate::reload::{ListenerPolicy, Policy};
@@ -51,6 +52,8 @@ pub(crate) enum Command {
         /// What has come out.
         verified: Verified,
     },
+    /// Go on with what a service has said.
+    Answered(Answered),
     /// Serve a connection that came by another way than a listener of the shards.
     #[cfg(feature = "quic")]
     Accepted(Accepted),
@@ -95,11 +98,13 @@ impl<S: Store> Shard<S> {
                 }
                 #[cfg(feature = "quic")]
                 Command::Accepted(accepted) => self.insert_accepted(accepted),
+                Command::Answered(answered) => self.on_answered(answered),
                 Command::Verified { key, verified } => self.on_verified(key, verified),
                 Command::Reload { policy, done } => {
                     self.has_news = true;
                     self.guarded(|engine, _| engine.set_rules(Arc::clone(&policy.rules)));
                     self.policy = policy;
+                    self.ask_all_again();
                     done.send(()).ok();
                 }
                 Command::Listeners { listeners, done } => {

@@ -32,6 +32,8 @@ pub(super) enum Stage {
     Authenticating(Box<Pending>),
     /// CONNECT was taken and is verified on another thread; nothing is read meanwhile.
     Parked(Box<Pending>),
+    /// It was let in; what it may do with its Will and its Session is asked elsewhere. Nothing is read meanwhile.
+    Asking(Box<Admission>),
     /// The engine was told of it.
     Served,
     /// Nothing is read any more; what is unsent is written, then the sending side is shut.
@@ -102,6 +104,8 @@ pub(super) struct Connection {
     pub(super) peer: Peer,
     /// What stands before all its topics, once it is served.
     pub(super) mount_point: Option<Arc<str>>,
+    /// Shows others that it is still there; made when it is needed.
+    pub(super) ticket: Option<Ticket>,
     /// Who it is, once it is served.
     pub(super) principal: Option<Arc<Principal>>,
     /// The Client Identifier of a CONNECT the engine has not seen yet, for the log.
@@ -153,6 +157,8 @@ pub(super) struct Flags {
     pub(super) is_ahead: bool,
     /// What it has said before is not all looked at: others come first.
     pub(super) is_unfinished: bool,
+    /// Not read until it is known whether it may do what waits in `partial`.
+    pub(super) is_asking: bool,
     /// It has sent a PUBLISH.
     pub(super) is_publisher: bool,
     /// The engine knows that it is congested.
@@ -164,7 +170,7 @@ pub(super) struct Flags {
 impl Flags {
     /// Whether the packet at the front of `partial` has to wait.
     pub(super) const fn has_to_wait(self) -> bool {
-        self.is_leaving || self.is_stalled
+        self.is_leaving || self.is_stalled || self.is_asking
     }
 }
 
@@ -185,6 +191,7 @@ impl Connection {
             stage: Stage::AwaitingConnect,
             peer,
             mount_point: None,
+            ticket: None,
             principal: None,
             claimed_client_id: None,
             partial: Vec::new(),
@@ -205,13 +212,17 @@ impl Connection {
     pub(super) const fn is_open(&self) -> bool {
         matches!(
             self.stage,
-            Stage::AwaitingConnect | Stage::Authenticating(_) | Stage::Parked(_) | Stage::Served
+            Stage::AwaitingConnect
+                | Stage::Authenticating(_)
+                | Stage::Parked(_)
+                | Stage::Asking(_)
+                | Stage::Served
         )
     }
 
     /// Whether its CONNECT is verified on another thread.
     pub(super) const fn is_parked(&self) -> bool {
-        matches!(self.stage, Stage::Parked(_))
+        matches!(self.stage, Stage::Parked(_) | Stage::Asking(_))
     }
 
     /// Whether the engine knows it.
@@ -260,6 +271,8 @@ pub(super) struct Admission {
     pub(super) user_changes: u64,
     /// When what it has shown ends.
     pub(super) expires_at: Option<SystemTime>,
+    /// Whether what its rights rest on was asked.
+    pub(super) is_asked: bool,
 }
 
 /// The slab index in a key.

@@ -417,6 +417,7 @@ impl<S: Store> Shard<S> {
         if self.connection_mut(key).is_none() {
             return;
         }
+        self.reasks.forget(key);
         let mut connection = self.connections.remove(index_of(key));
         connection.unsent.return_to(&mut self.pool);
         self.shared.leave(connection.listener);

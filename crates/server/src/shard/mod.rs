@@ -7,6 +7,7 @@
 
 mod accept;
 mod admit;
+mod asking;
 mod beginning;
 mod commands;
 mod connection;
@@ -43,6 +44,7 @@ use proto::packet::ReasonCode;
 use slab::Slab;
 use store::{MessageRecord, RestoredSession, Store};
 
+use asking::Reasks;
 use connection::Connection;
 use deadlines::Deadlines;
 use links::Parcel;
@@ -344,6 +346,7 @@ pub(crate) struct Shard<S> {
     measured_at: Option<Instant>,
     /// What a reload replaces.
     policy: Arc<Policy>,
+    reasks: Reasks,
     shared: Arc<Shared>,
 }
 
@@ -423,6 +426,7 @@ impl<S: Store> Shard<S> {
             commander,
             measured_at: None,
             policy,
+            reasks: Reasks::default(),
             shared,
         }
     }
@@ -462,6 +466,7 @@ impl<S: Store> Shard<S> {
         self.take_from_store();
         self.take_commands();
         self.on_deadlines();
+        self.ask_again();
         if self.engine.has_work() || self.engine.poll_timeout().is_some_and(|at| at <= self.now) {
             self.guarded(Engine::on_timeout);
             self.has_news = true;
@@ -509,6 +514,7 @@ impl<S: Store> Shard<S> {
         let next = [
             self.engine.poll_timeout(),
             self.deadlines.next(),
+            self.reasks.next(self.now),
             self.acceptor.resumes_at,
         ]
         .into_iter()
@@ -534,7 +540,8 @@ impl<S: Store> Shard<S> {
         };
         let key = connection.key;
         // It is not read, so nothing else would show that it is gone.
-        if connection.is_parked() && (event.is_error() || event.is_write_closed()) {
+        let is_not_read = connection.is_parked() || connection.flags.is_asking;
+        if is_not_read && (event.is_error() || event.is_write_closed()) {
             return self.lose(key, None);
         }
         let Some(connection) = self.connection_mut(key) else {
@@ -646,6 +653,7 @@ impl<S: Store> Shard<S> {
         // While we do not read from it, its silence is our own doing.
         let is_ours = connection.flags.is_paused
             || connection.flags.is_stalled
+            || connection.flags.is_asking
             || connection.flags.is_choked
                 && now.saturating_duration_since(connection.took_at) < TAKING_PAUSE_MAX;
         if connection.is_open() && connection.expires_at.is_some_and(|at| at <= now) {

@@ -140,6 +140,9 @@ impl<S: Store> Shard<S> {
                         ended.push(connection.key);
                     }
                 }
+                Stage::Asking(admission) if admission.principal.user.as_deref() == Some(user) => {
+                    ended.push(connection.key);
+                }
                 Stage::Parked(pending) if pending.connect.user_name.as_deref() == Some(user) => {
                     pending.is_stale = true;
                 }

@@ -15,6 +15,7 @@ use proto::connection::{ConnectionError, Event};
 use proto::packet::{self, Auth, Connect, Disconnect, PacketType, Publish, ReasonCode};
 use store::Store;
 
+use super::asking;
 use super::connection::{Connection, Stage, find_mut};
 use super::stalled::Stalled;
 use super::{Shard, mounted};
@@ -42,7 +43,8 @@ impl<S: Store> Shard<S> {
         match connection.stage {
             Stage::Lingering { .. } => return self.discard_input(key),
             // What a parked one sends waits in the socket.
-            Stage::Flushing { .. } | Stage::Parked(_) => return,
+            Stage::Flushing { .. } | Stage::Parked(_) | Stage::Asking(_) => return,
+            _ if connection.flags.is_asking => return,
             _ => {}
         }
         if std::mem::take(&mut connection.flags.is_leaving) {
@@ -192,7 +194,7 @@ impl<S: Store> Shard<S> {
     /// Handles `input` as what follows the bytes the connection has kept.
     pub(super) fn on_bytes(&mut self, key: ConnectionKey, input: &[u8]) {
         match self.connection_mut(key) {
-            Some(connection) if connection.flags.is_stalled => {
+            Some(connection) if connection.flags.is_stalled || connection.flags.is_asking => {
                 connection.partial.extend_from_slice(input);
             }
             _ => self.on_bytes_in_order(key, input),
@@ -276,14 +278,11 @@ impl<S: Store> Shard<S> {
     ) {
         let now = self.now;
         let enough = self.engine.work() + CONNECTION_WORK_MAX;
+        let is_asking_service = self.policy.asked.is_some();
         loop {
             let rest = input.get(*used..).unwrap_or_default();
-            // Others come first, or what it has said before.
-            if !rest.is_empty() && (self.engine.work() >= enough || self.engine.is_slicing(key)) {
-                if let Some(connection) = self.connection_mut(key) {
-                    connection.flags.is_unfinished = true;
-                }
-                return self.mark_ready(key);
+            if !rest.is_empty() && self.is_turn_of_others(key, enough) {
+                return;
             }
             if rest.first() == Some(&PacketType::Disconnect.first_byte()) && self.is_owed(key) {
                 return;
@@ -291,6 +290,7 @@ impl<S: Store> Shard<S> {
             let Self {
                 connections,
                 engine,
+                reasks,
                 ..
             } = self;
             let connection = find_mut(connections, key);
@@ -315,6 +315,10 @@ impl<S: Store> Shard<S> {
                 connection.behind = 0;
                 return;
             }
+            if is_asking_service && let Some(open) = asking::questions(engine, key, &event, now) {
+                connection.protocol.take_back(open.qos, open.packet_id);
+                return self.await_answers(key, open.questions);
+            }
             engine.count_packets(1, 0);
             connection.flags.is_publisher |= matches!(event, Event::Publish(_));
             if let Some(pace) = &mut connection.pace {
@@ -328,7 +332,7 @@ impl<S: Store> Shard<S> {
                 Event::PubRel(ack) => engine.on_pubrel(key, &ack, now),
                 Event::PubComp(ack) => engine.on_pubcomp(key, &ack, now),
                 Event::Subscribe(subscribe) => engine.on_subscribe(key, &subscribe, now),
-                Event::Unsubscribe(unsubscribe) => engine.on_unsubscribe(key, &unsubscribe, now),
+                Event::Unsubscribe(gone) => reasks.unsubscribe(engine, key, &gone, now),
                 Event::Connect(connect) => next = Next::Connect(connect),
                 Event::Auth(auth) => next = Next::Auth(auth),
                 Event::Disconnect(disconnect) => next = Next::Disconnect(disconnect),
@@ -348,6 +352,18 @@ impl<S: Store> Shard<S> {
     /// Whether enough was done for those that have said something in this turn: what is left is the next one's.
     fn is_turn_over(&self) -> bool {
         self.engine.work() >= self.turn_ends_at
+    }
+
+    /// Whether others come first, or what the connection has said before: it goes on later.
+    fn is_turn_of_others(&mut self, key: ConnectionKey, enough: u64) -> bool {
+        let is_later = self.engine.work() >= enough || self.engine.is_slicing(key);
+        if is_later {
+            if let Some(connection) = self.connection_mut(key) {
+                connection.flags.is_unfinished = true;
+            }
+            self.mark_ready(key);
+        }
+        is_later
     }
 
     /// Sends what earlier packets are owed, for nothing is sent once a DISCONNECT is taken. Returns whether

@@ -25,6 +25,7 @@ mod durable;
 mod exhaustion;
 mod expiring;
 mod http_logins;
+mod http_rights;
 mod isolation;
 mod key_rotation;
 mod limits;

@@ -16,7 +16,7 @@ use crate::packet::{
     self, Ack, Auth, Connect, Disconnect, Malformed, Packet, PacketType, Publish, ReasonCode,
     Subscribe, Unsubscribe,
 };
-use crate::{Qos, Version};
+use crate::{PacketIdentifier, Qos, Version};
 
 /// What a listener allows a Connection and announces in CONNACK.
 #[derive(Clone, Copy, Debug)]
@@ -294,6 +294,20 @@ impl ServerConnection {
             }
         }
         Ok(publish)
+    }
+
+    /// The PUBLISH with this QoS and Packet Identifier that was just taken is not handled yet: it will be given again.
+    pub fn take_back(&mut self, qos: Qos, packet_id: Option<PacketIdentifier>) {
+        if !self.version.has_properties() {
+            return;
+        }
+        match (qos, packet_id) {
+            (Qos::AtLeastOnce, _) => self.open_qos1 = self.open_qos1.saturating_sub(1),
+            (Qos::ExactlyOnce, Some(packet_id)) => {
+                self.open_qos2.remove(&packet_id.get());
+            }
+            _ => {}
+        }
     }
 
     /// [MQTT-3.3.4-7] The Client keeps to the Receive Maximum we announced.
