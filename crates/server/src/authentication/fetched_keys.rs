@@ -18,7 +18,7 @@ use tokio::sync::{Notify, watch};
 
 use super::{AuthenticationError, Verified};
 use crate::config::FetchConfig;
-use crate::outbound::{AskError, Figures, HttpClient, Lane, Outbound, caught};
+use crate::outbound::{AskError, Figures, HttpClient, Lane, Outbound, Silence, caught};
 
 /// The keys of one family, by their names.
 pub(super) type KeySet = BTreeMap<String, DecodingKey>;
@@ -29,6 +29,7 @@ pub(crate) struct FetchedKeys {
     family: AlgorithmFamily,
     client: HttpClient,
     figures: Arc<Figures>,
+    silence: Silence,
     state: Mutex<State>,
     /// There may be something to do.
     wake: Arc<Notify>,
@@ -86,10 +87,12 @@ impl FetchedKeys {
         let client = HttpClient::new(&config.http, ANSWER_BYTES_MAX)?;
         let lane = Arc::new(Lane::new(waiting_max.max(1), 0));
         outbound.ends(&lane);
+        let figures = outbound.figures("token-keys");
         let keys = Arc::new(Self {
             family,
             client,
-            figures: outbound.figures("token-keys"),
+            silence: Silence::new(Arc::clone(&figures)),
+            figures,
             state: Mutex::new(State {
                 keys: None,
                 schedule: Schedule::new(config.refresh, config.refresh_min),
@@ -171,9 +174,7 @@ impl FetchedKeys {
         };
         let mut state = self.lock();
         state.schedule.end(fetched.is_ok());
-        self.figures
-            .is_open
-            .store(fetched.is_err(), Ordering::Relaxed);
+        self.silence.set(fetched.is_err());
         match fetched {
             Ok(keys) => {
                 if keys.is_empty() {

@@ -16,7 +16,7 @@ use proto::packet::ReasonCode;
 use super::breaker::{Admitted, Breaker, Change};
 use super::cache::{Cache, CacheKey, Half};
 use super::lane::Lane;
-use super::{Figures, Outbound};
+use super::{Figures, Outbound, Silence};
 use crate::authentication::{Decision, Verified, Work};
 use crate::config::{AskConfig, OnError};
 
@@ -35,6 +35,7 @@ pub(crate) struct Asker<T> {
     breaker: Mutex<Breaker>,
     cache: Mutex<Cache<T>>,
     figures: Arc<Figures>,
+    silence: Silence,
 }
 
 /// What another machine has said.
@@ -155,13 +156,13 @@ impl<T: Clone> Asker<T> {
             .ok()
             .map(|()| hmac::Key::new(hmac::HMAC_SHA256, &secret));
         let figures = outbound.figures(name);
-        figures.is_open.store(false, Ordering::Relaxed);
         Self {
             name,
             config: config.clone(),
             key,
             breaker: Mutex::new(Breaker::new(config.failures_max, config.pause)),
             cache: Mutex::new(Cache::new(config.cache_entries)),
+            silence: Silence::new(Arc::clone(&figures)),
             figures,
         }
     }
@@ -263,7 +264,7 @@ impl<T: Clone> Attempt<'_, T> {
     fn answered(mut self) {
         self.is_over = true;
         if self.asker.breaker().on_answer() == Some(Change::Closed) {
-            self.asker.figures.is_open.store(false, Ordering::Relaxed);
+            self.asker.silence.set(false);
             tracing::info!(reason = self.asker.name, "another machine answers again");
         }
     }
@@ -278,7 +279,7 @@ impl<T: Clone> Attempt<'_, T> {
             .breaker()
             .on_failure(self.admitted, Instant::now());
         if changed == Some(Change::Opened) {
-            figures.is_open.store(true, Ordering::Relaxed);
+            self.asker.silence.set(true);
             tracing::error!(reason = name, %error, "another machine does not answer: it is not asked for a while");
         }
     }
@@ -343,7 +344,8 @@ mod tests {
     async fn what_becomes_of_questions_is_counted_and_a_silent_machine_is_an_alarm() {
         let outbound = Outbound::default();
         let machine = back_end(&outbound);
-        let key = |user: &[u8]| machine.key(&[Some(user)]);
+        let keys = back_end(&outbound);
+        let key = |user: &[u8]| keys.key(&[Some(user)]);
         assert_eq!(ask(&machine, key(b"anna"), Some(true)).await, Some(true));
         assert_eq!(ask(&machine, key(b"anna"), None).await, Some(true));
         assert_eq!(machine.known(key(b"anna")), Some(true));
@@ -372,9 +374,16 @@ mod tests {
             .map(|(name, count)| (*name, count.as_str()))
             .collect();
         assert_eq!(counted, expected);
+        // One that nobody asks any more is no alarm.
+        for _ in 0..2 {
+            assert_eq!(ask(&machine, key(b"emil"), None).await, None);
+        }
+        assert_eq!(alarms(), ["test does not answer"]);
+        drop(machine);
+        assert_eq!(alarms(), [""; 0]);
         // Another one of that name goes on counting.
         let again = back_end(&outbound);
         assert_eq!(ask(&again, again.key(&[]), Some(true)).await, Some(true));
-        assert_eq!(outbound.topics().0[0].1, "6");
+        assert_eq!(outbound.topics().0[0].1, "8");
     }
 }

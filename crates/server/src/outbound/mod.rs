@@ -68,8 +68,41 @@ pub(crate) struct Figures {
     pub(crate) cached: AtomicU64,
     /// Questions that were not put, because the last ones were not answered.
     pub(crate) spared: AtomicU64,
-    /// Whether that is so now.
-    pub(crate) is_open: AtomicBool,
+    /// How many of that name do not answer now: after a reload there may be two for a while.
+    silent: AtomicU64,
+}
+
+/// Whether one of them does not answer; when it is dropped, nobody waits for its answers.
+#[derive(Debug)]
+pub(crate) struct Silence {
+    figures: Arc<Figures>,
+    is_silent: AtomicBool,
+}
+
+impl Silence {
+    pub(crate) const fn new(figures: Arc<Figures>) -> Self {
+        Self {
+            figures,
+            is_silent: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn set(&self, is_silent: bool) {
+        if self.is_silent.swap(is_silent, Ordering::Relaxed) == is_silent {
+            return;
+        }
+        if is_silent {
+            self.figures.silent.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.figures.silent.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Silence {
+    fn drop(&mut self) {
+        self.set(false);
+    }
 }
 
 impl Outbound {
@@ -164,7 +197,7 @@ impl Outbound {
         let open = state
             .figures
             .iter()
-            .filter(|(_, figures)| figures.is_open.load(Ordering::Relaxed));
+            .filter(|(_, figures)| figures.silent.load(Ordering::Relaxed) > 0);
         let alarms = open
             .map(|(name, _)| format!("{name} does not answer"))
             .collect();

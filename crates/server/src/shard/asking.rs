@@ -116,6 +116,9 @@ impl Reasks {
 
     /// The connection is gone, and nothing is asked for it.
     pub(super) fn forget(&mut self, key: ConnectionKey) {
+        if self.known.is_empty() {
+            return;
+        }
         let own = (key.0, Arc::from(""))..(key.0 + 1, Arc::from(""));
         while let Some((filter, at)) = self.known.range(own.clone()).next() {
             let (filter, at) = (filter.clone(), *at);

@@ -257,6 +257,8 @@ fn subscription_is_asked_about_again_and_brings_what_is_allowed_at_the_time() {
         .expect("is valid")
         .authorization;
     config.authorization.as_mut().expect("is there").rules = parsed.expect("is there").rules;
+    // So that what was published is sent before the publisher is answered.
+    config.shards = std::num::NonZeroU16::MIN;
     let server = Server::start(config.clone()).expect("the Server starts");
     let mut publisher = Raw::v311(server.listeners()[0], "p");
     let mut subscriber = Raw::v311(server.listeners()[0], "s");
