@@ -231,10 +231,12 @@ impl<S: Store> Shard<S> {
         {
             connection.flags.is_asking = false;
             self.look_again(key);
-            // Its turn may be over before the packet was handled.
+            // Its turn may be over before all of the packet was handled.
+            let is_slicing = self.engine.is_slicing(key);
             let connection = self.connection_mut(key);
-            is_handled = connection
-                .is_some_and(|found| !found.flags.has_to_wait() && !found.flags.is_unfinished);
+            is_handled = connection.is_some_and(|found| {
+                !is_slicing && !found.flags.has_to_wait() && !found.flags.is_unfinished
+            });
             if is_handled {
                 self.guarded(|engine, _| engine.trim_answers(key));
             }
