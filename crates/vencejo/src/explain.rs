@@ -285,13 +285,11 @@ mod tests {
             groups = ["ops"]
             addresses = ["10.0.0.0/8"]
         "#;
-        said_by(text, line)
+        said_by(&format!("[authorization]\n{more}\n{text}"), line)
     }
 
     fn said_by(text: &str, line: &str) -> Result<(String, bool), String> {
         let config = config::parse(text, "test.toml".as_ref()).unwrap();
-        let text = format!("[authorization]\n{more}\n{text}");
-        let config = config::parse(&text, "test.toml".as_ref()).unwrap();
         let words = ["explain"].into_iter().chain(line.split(' '));
         explain(&Line::try_parse_from(words).unwrap().args, &config)
     }
