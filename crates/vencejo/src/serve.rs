@@ -556,13 +556,25 @@ mod tests {
         assert_eq!(configuration(&missing).unwrap_err().code, EX_CONFIG);
     }
 
-    /// The configuration in README.md says that it shows defaults, but for what it names.
+    /// The configuration in the guides is right, and in docs/configuration.md says that it shows defaults, but for what
+    /// it names.
     #[test]
-    fn the_readmes_configuration_is_true() {
-        let readme = include_str!("../../../README.md");
-        let blocks = readme.split("```toml\n").skip(1);
+    fn the_configuration_in_the_guides_is_true() {
+        let guides = [
+            include_str!("../../../README.md"),
+            include_str!("../../../docs/state.md"),
+            include_str!("../../../docs/listeners.md"),
+            include_str!("../../../docs/configuration.md"),
+            include_str!("../../../docs/users.md"),
+            include_str!("../../../docs/rights.md"),
+        ];
+        let blocks = guides
+            .iter()
+            .flat_map(|guide| guide.split("```toml\n").skip(1));
         let blocks = blocks.map(|rest| rest.split_once("```").unwrap().0);
-        let mut parsed = blocks.map(|text| config::parse(text, "README.md".as_ref()).unwrap());
+        let mut parsed = blocks.map(|text| config::parse(text, "guide.md".as_ref()).unwrap());
+        let first = parsed.next().unwrap();
+        assert_eq!(first.authentication.anonymous, AnonymousPolicy::Never);
         let levels = parsed.next().unwrap().storage.levels;
         assert_eq!(levels.len(), 3, "the example of levels");
         let listeners = parsed.next().unwrap().listeners;
