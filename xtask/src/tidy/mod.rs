@@ -9,6 +9,7 @@ mod citations;
 mod comments;
 mod header;
 mod length;
+mod links;
 mod lints;
 mod log_fields;
 mod paths;
@@ -91,6 +92,7 @@ pub(crate) fn run(root: &Path) -> Result<bool, String> {
     }
     for file in &files {
         findings.extend(citations::check(file, &spec));
+        findings.extend(links::check(file, root));
     }
     findings.extend(lints::check(&files));
     findings.extend(promises::check(&files));
