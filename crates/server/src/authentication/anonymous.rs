@@ -63,11 +63,11 @@ impl Authenticator for Anonymous {
         None
     }
 
-    fn authenticate(&self, attempt: &Attempt<'_>, _: &mut Exchange) -> Option<Decision> {
+    fn authenticate(&self, attempt: &Attempt<'_>, exchange: &mut Exchange) -> Option<Decision> {
         let passwords = self.passwords.as_ref();
         let has_users = || passwords.is_some_and(|passwords| passwords.has_users());
         if attempt.user_name.is_some() && (self.has_names || has_users()) {
-            return Some(wrong());
+            return Some(exchange.without_answer().unwrap_or_else(wrong));
         }
         let is_allowed = match attempt.anonymous.unwrap_or(self.policy) {
             AnonymousPolicy::Never => false,

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -111,7 +112,7 @@ impl Authenticator for Http {
         None
     }
 
-    fn authenticate(&self, attempt: &Attempt<'_>, _: &mut Exchange) -> Option<Decision> {
+    fn authenticate(&self, attempt: &Attempt<'_>, exchange: &mut Exchange) -> Option<Decision> {
         let shows = attempt.user_name.is_some()
             || attempt.password.is_some()
             || attempt.certificate.is_some();
@@ -149,11 +150,17 @@ impl Authenticator for Http {
             }
         };
         let on_error = self.machine.on_error();
+        let unanswered = exchange.unanswered();
         let decide = move |verdict: Verdict| match verdict {
-            Verdict::Unclear => without_answer(on_error),
+            Verdict::Unclear => {
+                unanswered.store(true, Ordering::Release);
+                without_answer(on_error)
+            }
             verdict => verdict.decision(),
         };
-        Some(Decision::Wait(self.machine.ask(key, question, decide)))
+        Some(Decision::Wait(
+            self.machine.ask(exchange, key, question, decide),
+        ))
     }
 }
 

@@ -27,9 +27,13 @@ mod work;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use proto::packet::ReasonCode;
 use proto::{Secret, Version};
+
+use crate::config::OnError;
+use crate::outbound::without_answer;
 
 pub use anonymous::{Anonymous, AnonymousPolicy};
 pub use bans::{Ban, BanLimits};
@@ -109,6 +113,23 @@ pub struct Exchange {
     pub claimed_user: Option<Arc<str>>,
     /// Where SCRAM stands.
     pub(crate) scram: Option<Box<scram::ServerExchange>>,
+    /// Shared with the questions of it: whether another machine has left one of them without an answer.
+    unanswered: Option<Arc<AtomicBool>>,
+}
+
+impl Exchange {
+    /// Set once another machine has not answered.
+    pub(crate) fn unanswered(&mut self) -> Arc<AtomicBool> {
+        Arc::clone(self.unanswered.get_or_insert_default())
+    }
+
+    /// Whom nobody knows while somebody did not answer is not unknown: this says nothing of the Client.
+    pub(crate) fn without_answer(&self) -> Option<Decision> {
+        let unanswered = self.unanswered.as_ref()?;
+        unanswered
+            .load(Ordering::Acquire)
+            .then(|| without_answer(OnError::Deny))?
+    }
 }
 
 /// What an authenticator has decided.
@@ -162,7 +183,9 @@ impl Authentication {
             }
         }
         // [MQTT-3.1.4-2] [v3.1.1 MQTT-3.1.4-2]
-        Decision::Deny(ReasonCode::NotAuthorized, UNKNOWN.to_owned())
+        exchange
+            .without_answer()
+            .unwrap_or_else(|| Decision::Deny(ReasonCode::NotAuthorized, UNKNOWN.to_owned()))
     }
 }
 

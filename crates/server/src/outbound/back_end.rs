@@ -17,7 +17,7 @@ use super::breaker::{Admitted, Breaker, Change};
 use super::cache::{Cache, CacheKey, Half};
 use super::lane::Lane;
 use super::{Figures, Outbound, Silence};
-use crate::authentication::{Decision, Verified, Work};
+use crate::authentication::{Decision, Exchange, Verified, Work};
 use crate::config::{AskConfig, OnError};
 
 /// One machine that is asked, and what it has answered lately with a `T`.
@@ -121,17 +121,28 @@ impl<T: Clone + Send + 'static> BackEnd<T> {
     }
 
     /// Has `question` asked when its turn comes, unless its answer is known by then; `decide` says what the
-    /// answer means, and may say that more work is to be done. Without an answer the configuration decides.
-    pub fn ask<F, D>(&self, key: QuestionKey, question: F, decide: D) -> Work
+    /// answer means, and may say that more work is to be done. Without an answer the configuration decides, and
+    /// `exchange` remembers it.
+    pub fn ask<F, D>(
+        &self,
+        exchange: &mut Exchange,
+        key: QuestionKey,
+        question: F,
+        decide: D,
+    ) -> Work
     where
         F: Future<Output = Result<Answer<T>, AskError>> + Send + 'static,
         D: FnOnce(T) -> Option<Decision> + Send + 'static,
     {
         let asker = Arc::clone(&self.asker);
+        let unanswered = exchange.unanswered();
         Work::asking(Arc::clone(&self.lane), async move {
             match asker.answer(key, question).await {
                 Some((value, _)) => decide(value),
-                None => without_answer(asker.config.on_error),
+                None => {
+                    unanswered.store(true, Ordering::Release);
+                    without_answer(asker.config.on_error)
+                }
             }
         })
     }

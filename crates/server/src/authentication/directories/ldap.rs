@@ -87,7 +87,7 @@ impl Authenticator for Ldap {
         None
     }
 
-    fn authenticate(&self, attempt: &Attempt<'_>, _: &mut Exchange) -> Option<Decision> {
+    fn authenticate(&self, attempt: &Attempt<'_>, exchange: &mut Exchange) -> Option<Decision> {
         let (name, password) = credentials(attempt)?;
         let key = self
             .back_end
@@ -104,7 +104,9 @@ impl Authenticator for Ldap {
             };
             Ok(Answer { value, kept })
         };
-        Some(Decision::Wait(self.back_end.ask(key, asked, decide)))
+        Some(Decision::Wait(
+            self.back_end.ask(exchange, key, asked, decide),
+        ))
     }
 }
 

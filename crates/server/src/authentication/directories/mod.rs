@@ -119,7 +119,7 @@ impl<D: Directory> Authenticator for Keeper<D> {
         None
     }
 
-    fn authenticate(&self, attempt: &Attempt<'_>, _: &mut Exchange) -> Option<Decision> {
+    fn authenticate(&self, attempt: &Attempt<'_>, exchange: &mut Exchange) -> Option<Decision> {
         let (name, password) = credentials(attempt)?;
         let question = Question::of(attempt, name);
         let part = |placeholder| {
@@ -149,7 +149,9 @@ impl<D: Directory> Authenticator for Keeper<D> {
             })
         };
         let decide = move |found| judge.decide(&name, &password, found);
-        Some(Decision::Wait(self.back_end.ask(key, asked, decide)))
+        Some(Decision::Wait(
+            self.back_end.ask(exchange, key, asked, decide),
+        ))
     }
 }
 
