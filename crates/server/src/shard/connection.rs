@@ -208,6 +208,11 @@ impl Connection {
         }
     }
 
+    /// Whether what it says is read as it comes.
+    pub(super) const fn is_read(&self) -> bool {
+        self.is_open() && !self.is_parked() && !self.flags.is_asking
+    }
+
     /// Whether packets are still taken from it.
     pub(super) const fn is_open(&self) -> bool {
         matches!(

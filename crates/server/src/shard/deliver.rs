@@ -18,7 +18,7 @@ use store::Store;
 use super::Shard;
 use super::beginning::Fault;
 use super::connection::{Connection, Stage, find_mut, index_of, printable};
-use super::unsent::Written;
+use super::unsent::{Unsent, Written};
 
 impl<S: Store> Shard<S> {
     /// Does all the engine has asked for so far. A panic on the way ends the connection it was for.
@@ -188,6 +188,13 @@ impl<S: Store> Shard<S> {
             match written {
                 Ok(Written::All) => connection.unsent.return_to(pool),
                 Ok(Written::Blocked) => connection.flags.is_blocked = true,
+                Err(error) if connection.is_read() && is_closed_there(&error) => {
+                    // It takes nothing any more. What it said before that is still here to be read, a DISCONNECT
+                    // perhaps, and then its end.
+                    connection.unsent = Unsent::default();
+                    connection.flags.is_peer_done = true;
+                    self.mark_ready(key);
+                }
                 Err(error) => return self.lose(key, Some(&error)),
             }
         }
@@ -475,6 +482,14 @@ impl std::fmt::Display for Cause<'_> {
         }
         self.1.fmt(f)
     }
+}
+
+/// Whether a write has failed because the peer has closed its socket.
+fn is_closed_there(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
 }
 
 /// Connections written in one turn: each is a call of the system.

@@ -388,7 +388,8 @@ fn over_quic_what_was_said_before_the_end_counts() {
                 client.say(&[0xE0, 0]);
                 client.writer.finish().expect("is open");
                 // Once it is there; what the shard does with it comes later.
-                within(client.writer.stopped()).expect("is taken");
+                // It may have closed already.
+                within(client.writer.stopped()).ok();
                 client.connection.close(0_u32.into(), b"");
                 assert_eq!(topic(&watcher.hear()), "will/said", "{name}");
             } else {
@@ -949,7 +950,8 @@ fn over_quic_a_busy_subscriber_that_leaves_has_left() {
         client.hear(200);
         client.say(&[0xE0, 0]);
         client.writer.finish().expect("is open");
-        within(client.writer.stopped()).expect("is taken");
+        // It may have closed already.
+        within(client.writer.stopped()).ok();
         client.connection.close(0_u32.into(), b"");
     }
     is_over.store(true, Ordering::SeqCst);
