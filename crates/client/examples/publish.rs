@@ -7,11 +7,11 @@ use std::error::Error;
 
 use vencejo_client::proto::Qos;
 use vencejo_client::proto::packet::{Disconnect, ReasonCode};
-use vencejo_client::{Client, Options, Publication};
+use vencejo_client::{Connection, Options, Publication};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let (client, events) = Client::connect(Options::new("localhost", 1883)).await?;
+    let (client, events) = Connection::connect(Options::new("localhost", 1883)).await?;
     let publication = Publication::new("hello/world", "it works!", Qos::AtLeastOnce).retain(true);
     let published = client.publish(publication).await?;
     println!("acknowledged: {}", published.reason);

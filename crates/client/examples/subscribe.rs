@@ -9,7 +9,7 @@ use std::time::Duration;
 use vencejo_client::proto::Qos;
 use vencejo_client::proto::connection::ClientSession;
 use vencejo_client::proto::packet::ConnectProperties;
-use vencejo_client::{Client, ConnectError, Event, Options, Subscription};
+use vencejo_client::{ConnectError, Connection, Event, Options, Subscription};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -23,7 +23,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 ..ConnectProperties::default()
             })
             .session(session.clone());
-        let (client, mut events) = match Client::connect(options).await {
+        let (client, mut events) = match Connection::connect(options).await {
             Ok(connected) => connected,
             // Another try would be refused again.
             Err(error @ ConnectError::Refused(_)) => return Err(error.into()),

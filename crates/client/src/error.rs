@@ -73,7 +73,7 @@ pub enum RequestError {
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
 pub enum DisconnectCause {
-    /// [`crate::Client::disconnect`], or the last handle is gone.
+    /// [`crate::Connection::disconnect`], or the last handle is gone.
     #[error("disconnected")]
     Requested,
     /// The Server's DISCONNECT.

@@ -2,7 +2,7 @@
 //!
 //! Owns: the socket, the task that drives it, requests that await their acknowledgement.
 //! Does not own: the protocol (see `proto::connection::ClientConnection`), when to reconnect.
-//! Start reading at [`Client::connect`]. Invariant: a message above QoS 0 is acknowledged when the
+//! Start reading at [`Connection::connect`]. Invariant: a message above QoS 0 is acknowledged when the
 //! application has taken it from [`Events`], not earlier, and in order.
 
 mod authentication;
@@ -40,9 +40,9 @@ use driver::{Command, Driver, Inlets, ToPublish};
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// use vencejo_client::{Client, Event, Options, Publication, Subscription, proto::Qos};
+/// use vencejo_client::{Connection, Event, Options, Publication, Subscription, proto::Qos};
 ///
-/// let (client, mut events) = Client::connect(Options::new("localhost", 1883)).await?;
+/// let (client, mut events) = Connection::connect(Options::new("localhost", 1883)).await?;
 /// client.subscribe(vec![Subscription::new("hello/#", Qos::AtLeastOnce)], None, vec![]).await?;
 /// client.publish(Publication::new("hello/world", "it works!", Qos::AtLeastOnce)).await?;
 /// if let Some(Event::Message(message)) = events.recv().await {
@@ -52,7 +52,7 @@ use driver::{Command, Driver, Inlets, ToPublish};
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-pub struct Client {
+pub struct Connection {
     publications: mpsc::Sender<ToPublish>,
     commands: mpsc::Sender<Command>,
     connack: Arc<ConnAck>,
@@ -133,7 +133,7 @@ impl Receipt {
     }
 }
 
-impl Client {
+impl Connection {
     /// Connects and waits for CONNACK. Must be called within a tokio runtime.
     /// # Errors
     /// The host has no address, no address answers, or the Server refuses.
@@ -150,13 +150,13 @@ impl Client {
         let (driver, connack) = Driver::connect(&options, inlets, event_sender).await?;
         // The task ends by itself: with the connection, or when all handles are gone.
         drop(tokio::spawn(driver.run()));
-        let client = Self {
+        let connection = Self {
             publications: publication_sender,
             commands: command_sender,
             connack: Arc::new(*connack),
             version: options.protocol_version(),
         };
-        Ok((client, Events { events, taken }))
+        Ok((connection, Events { events, taken }))
     }
 
     /// The Server's CONNACK, with all it announced.

@@ -21,7 +21,8 @@ use vencejo_client::proto::packet::{
 };
 use vencejo_client::proto::{Qos, Secret, Version};
 use vencejo_client::{
-    Client, ConnectError, DisconnectCause, Event, Events, Options, RequestError, ScramSha256, Token,
+    ConnectError, Connection, DisconnectCause, Event, Events, Options, RequestError, ScramSha256,
+    Token,
 };
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -129,7 +130,7 @@ async fn listener() -> (TcpListener, Options) {
 }
 
 /// A client that a true Server has let in.
-async fn connected() -> (Server, Client, Events) {
+async fn connected() -> (Server, Connection, Events) {
     let (listener, options) = listener().await;
     let serve = async {
         let mut server = Server::accept(&listener).await;
@@ -139,7 +140,7 @@ async fn connected() -> (Server, Client, Events) {
         server.connack(last).await;
         server
     };
-    let (server, client) = tokio::join!(serve, Client::connect(options));
+    let (server, client) = tokio::join!(serve, Connection::connect(options));
     let (client, events) = client.unwrap();
     (server, client, events)
 }
@@ -153,7 +154,7 @@ async fn refusal<F: Future<Output = ()>>(serve: impl FnOnce(Server, Vec<u8>) -> 
         let (_, _, said) = server.next().await;
         serve(server, said).await;
     };
-    let ((), client) = tokio::join!(serve, Client::connect(options));
+    let ((), client) = tokio::join!(serve, Connection::connect(options));
     client.unwrap_err()
 }
 
@@ -324,7 +325,7 @@ async fn token_is_made_anew_for_each_exchange() {
         server.connack(None).await;
         server
     };
-    let (mut server, client) = tokio::join!(serve, Client::connect(options));
+    let (mut server, client) = tokio::join!(serve, Connection::connect(options));
     let (client, _events) = client.unwrap();
     let serve = async {
         assert_eq!(server.next().await.2, b"token 1");
@@ -338,7 +339,7 @@ async fn token_is_made_anew_for_each_exchange() {
 #[tokio::test]
 async fn proofs_need_5_0_and_something_to_prove_with() {
     let (_listener, options) = listener().await;
-    let older = Client::connect(options.version(Version::V311)).await;
+    let older = Connection::connect(options.version(Version::V311)).await;
     assert!(
         matches!(older, Err(ConnectError::Authentication(_))),
         "{older:?}"
@@ -358,7 +359,7 @@ async fn proofs_need_5_0_and_something_to_prove_with() {
             .await;
         server
     };
-    let (_server, client) = tokio::join!(serve, Client::connect(options));
+    let (_server, client) = tokio::join!(serve, Connection::connect(options));
     let (client, _events) = client.unwrap();
     assert_eq!(
         client.reauthenticate().await,

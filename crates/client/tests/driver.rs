@@ -21,8 +21,8 @@ use vencejo_client::proto::packet::{
 };
 use vencejo_client::proto::{PacketIdentifier, Qos, Version};
 use vencejo_client::{
-    Client, ConnectError, DisconnectCause, Event, Events, Options, Publication, ReceivedMessage,
-    RequestError, Subscription,
+    ConnectError, Connection, DisconnectCause, Event, Events, Options, Publication,
+    ReceivedMessage, RequestError, Subscription,
 };
 
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -122,9 +122,12 @@ async fn listener() -> (TcpListener, Options) {
     (listener, Options::new("127.0.0.1", port).client_id("me"))
 }
 
-async fn connected(connack: ConnAck) -> (Peer, Client, Events) {
+async fn connected(connack: ConnAck) -> (Peer, Connection, Events) {
     let (listener, options) = listener().await;
-    let (peer, client) = tokio::join!(Peer::accept(&listener, connack), Client::connect(options));
+    let (peer, client) = tokio::join!(
+        Peer::accept(&listener, connack),
+        Connection::connect(options)
+    );
     let (client, events) = client.unwrap();
     (peer, client, events)
 }
@@ -250,7 +253,7 @@ async fn an_acknowledgement_arrives_behind_many_messages_nobody_has_taken() {
 async fn a_lost_connection_hands_out_its_session() {
     let (listener, options) = listener().await;
     let options = options.clean_start(false).session(ClientSession::default());
-    let connect = Client::connect(options.clone());
+    let connect = Connection::connect(options.clone());
     let (mut peer, client) = tokio::join!(Peer::accept(&listener, connack()), connect);
     let (client, mut events) = client.unwrap();
     let publication = Publication::new("a", "x", Qos::AtLeastOnce);
@@ -270,7 +273,7 @@ async fn a_lost_connection_hands_out_its_session() {
         session_present: true,
         ..connack()
     };
-    let connect = Client::connect(options.session(disconnected.session));
+    let connect = Connection::connect(options.session(disconnected.session));
     let (mut peer, client) = tokio::join!(Peer::accept(&listener, present), connect);
     client.unwrap();
     assert_eq!(peer.next().await, "PUBLISH 1 DUP");
@@ -280,7 +283,10 @@ async fn a_lost_connection_hands_out_its_session() {
 async fn a_refusal_is_an_error_with_its_connack() {
     let (listener, options) = listener().await;
     let refusal = ConnAck::refusal(ReasonCode::NotAuthorized);
-    let (_peer, client) = tokio::join!(Peer::accept(&listener, refusal), Client::connect(options));
+    let (_peer, client) = tokio::join!(
+        Peer::accept(&listener, refusal),
+        Connection::connect(options)
+    );
     match client {
         Err(ConnectError::Refused(connack)) => {
             assert_eq!(connack.reason, ReasonCode::NotAuthorized);

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use client::{Client, Event, Events, Options, Publication, ReceivedMessage, Subscription};
+use client::{Connection, Event, Events, Options, Publication, ReceivedMessage, Subscription};
 use proto::Qos;
 use proto::packet::{Will, WillProperties};
 use server::config::{Config, StorageConfig};
@@ -128,17 +128,17 @@ async fn connect(
     address: SocketAddr,
     client_id: &str,
     will: Option<Will>,
-) -> Result<(Client, Events), Failure> {
+) -> Result<(Connection, Events), Failure> {
     let mut options = Options::new(address.ip().to_string(), address.port())
         .client_id(client_id)
         .nodelay(true);
     if let Some(will) = will {
         options = options.will(will);
     }
-    Client::connect(options).await.map_err(failure)
+    Connection::connect(options).await.map_err(failure)
 }
 
-async fn subscribe(client: &Client, filter: &str) -> Result<(), Failure> {
+async fn subscribe(client: &Connection, filter: &str) -> Result<(), Failure> {
     let subscription = Subscription::new(filter, Qos::AtLeastOnce);
     client
         .subscribe(vec![subscription], None, Vec::new())
@@ -238,7 +238,7 @@ async fn lamp(address: SocketAddr) -> Result<(), Failure> {
 }
 
 /// A device says that it is online, and leaves a will that says that it is not.
-async fn device(address: SocketAddr, name: &str) -> Result<(Client, Events), Failure> {
+async fn device(address: SocketAddr, name: &str) -> Result<(Connection, Events), Failure> {
     let topic = format!("home/{name}/status");
     let will = Will {
         topic: topic.clone(),

@@ -28,7 +28,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use vencejo_client::proto::Qos;
 use vencejo_client::proto::packet::{Disconnect, ReasonCode};
-use vencejo_client::{Client, ConnectError, Options, Publication, Tls, TlsError, TlsVersion};
+use vencejo_client::{ConnectError, Connection, Options, Publication, Tls, TlsError, TlsVersion};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 /// CONNACK of 5.0 with Success.
@@ -133,13 +133,15 @@ async fn serve(config: ServerConfig) -> (u16, JoinHandle<Option<TlsStream<TcpStr
     (port, served)
 }
 
-async fn connect(port: u16, tls: Tls) -> Result<Client, ConnectError> {
+async fn connect(port: u16, tls: Tls) -> Result<Connection, ConnectError> {
     let options = Options::new("127.0.0.1", port).tls(tls);
-    let connected = timeout(DEADLINE, Client::connect(options)).await.unwrap();
+    let connected = timeout(DEADLINE, Connection::connect(options))
+        .await
+        .unwrap();
     connected.map(|(client, _)| client)
 }
 
-fn handshake_error(result: Result<Client, ConnectError>) -> String {
+fn handshake_error(result: Result<Connection, ConnectError>) -> String {
     match result {
         Err(ConnectError::Tls(TlsError::Handshake(error))) => error.to_string(),
         other => panic!("{other:?}"),

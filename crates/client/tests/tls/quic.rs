@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use quinn::crypto::rustls::QuicServerConfig;
-use quinn::{Connection, Endpoint, RecvStream, SendStream};
+use quinn::{Endpoint, RecvStream, SendStream};
 use tokio::task::JoinHandle;
 use vencejo_client::{DisconnectCause, Event, Events};
 
@@ -15,7 +15,7 @@ use super::*;
 
 /// A connection as the Server sees it, once it has answered CONNECT.
 struct Served {
-    connection: Connection,
+    connection: quinn::Connection,
     writer: SendStream,
     reader: RecvStream,
 }
@@ -46,9 +46,11 @@ fn loopback() -> SocketAddr {
     (Ipv4Addr::LOCALHOST, 0).into()
 }
 
-async fn open(host: &str, port: u16, tls: Tls) -> Result<(Client, Events), ConnectError> {
+async fn open(host: &str, port: u16, tls: Tls) -> Result<(Connection, Events), ConnectError> {
     let options = Options::new(host, port).tls(tls).quic();
-    timeout(DEADLINE, Client::connect(options)).await.unwrap()
+    timeout(DEADLINE, Connection::connect(options))
+        .await
+        .unwrap()
 }
 
 async fn refused(port: u16, tls: Tls) -> String {

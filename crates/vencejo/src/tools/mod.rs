@@ -15,7 +15,7 @@ pub(crate) mod tls;
 use std::io::{ErrorKind, Write};
 use std::path::Path;
 
-use client::{Client, ConnectError, Events, Options, TlsError};
+use client::{ConnectError, Connection, Events, Options, TlsError};
 use proto::Version;
 use proto::packet::{ConnAck, ReasonCode};
 
@@ -55,8 +55,8 @@ pub(crate) async fn connect(
     options: &Options,
     is_version_chosen: bool,
     quiet: bool,
-) -> Result<(Client, Events), Failure> {
-    match Client::connect(options.clone()).await {
+) -> Result<(Connection, Events), Failure> {
+    match Connection::connect(options.clone()).await {
         Err(ConnectError::Refused(connack))
             if connack.reason == ReasonCode::UnsupportedProtocolVersion && !is_version_chosen =>
         {
@@ -64,7 +64,7 @@ pub(crate) async fn connect(
                 complain("Note: the server does not speak MQTT 5.0; trying again as 3.1.1.");
             }
             let older = options.clone().version(Version::V311);
-            Client::connect(older)
+            Connection::connect(older)
                 .await
                 .map_err(|error| failure_of(&error, options, Version::V311))
         }

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io::Read;
 
 use bytes::Bytes;
-use client::{Client, Events, Publication, Receipt, RequestError};
+use client::{Connection, Events, Publication, Receipt, RequestError};
 use proto::packet::{Property, PublishProperties};
 use proto::{Qos, topic};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -74,7 +74,7 @@ fn add(publication: Publication, property: &Property<'_>) -> Result<Publication,
 }
 
 struct Sender {
-    client: Client,
+    client: Connection,
     events: Events,
     publication: Publication,
     waiting: VecDeque<Receipt>,

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use client::{
-    Client, ConnectError, DisconnectCause, Disconnected, Event, Events, Options, Publication,
+    ConnectError, Connection, DisconnectCause, Disconnected, Event, Events, Options, Publication,
     ReceivedMessage, Subscription,
 };
 use jiff::ZonedDateTime;
@@ -18,7 +18,7 @@ use proto::{Qos, topic};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::args::{Connection, SubArgs, parse_qos};
+use super::args::{self, SubArgs, parse_qos};
 use super::format::Format;
 use super::packet_log::{granted, say};
 use super::properties::Properties;
@@ -71,10 +71,10 @@ pub(crate) async fn run(args: &SubArgs) -> Result<(), Failure> {
 }
 
 /// Tries until somebody answers; a refusal ends the tool.
-async fn reconnect(options: &Options) -> Result<(Client, Events), Failure> {
+async fn reconnect(options: &Options) -> Result<(Connection, Events), Failure> {
     loop {
         sleep(RECONNECT_DELAY).await;
-        match Client::connect(options.clone()).await {
+        match Connection::connect(options.clone()).await {
             Err(ConnectError::Refused(connack)) => {
                 return Err(super::refused(&connack, options.protocol_version()));
             }
@@ -96,7 +96,7 @@ struct Plan {
 }
 
 impl Plan {
-    fn new(args: &SubArgs, connection: &Connection) -> Result<Self, Failure> {
+    fn new(args: &SubArgs, connection: &args::Connection) -> Result<Self, Failure> {
         let usage = |text: String| Failure::usage(TOOL, text);
         let qos = parse_qos(&args.qos)
             .ok_or_else(|| usage(format!("Invalid QoS given: {}", args.qos)))?;
@@ -184,7 +184,7 @@ enum Outcome {
 
 struct Subscriber {
     plan: Plan,
-    client: Client,
+    client: Connection,
     events: Events,
     printed: u64,
 }
@@ -224,7 +224,7 @@ impl Subscriber {
         }
     }
 
-    async fn leave(self, connection: &Connection) -> Result<(), Failure> {
+    async fn leave(self, connection: &args::Connection) -> Result<(), Failure> {
         let disconnect = connection.properties.disconnect.clone();
         // Where the connection is gone already there is nothing to say goodbye to.
         self.client.disconnect(disconnect).await.ok();
@@ -289,7 +289,7 @@ enum SetUp {
     Interrupted,
 }
 
-async fn set_up(client: &Client, plan: &Plan) -> Result<SetUp, Failure> {
+async fn set_up(client: &Connection, plan: &Plan) -> Result<SetUp, Failure> {
     let args = &plan.args;
     let mut denied = None;
     if !plan.subscriptions.is_empty() {
@@ -336,7 +336,7 @@ async fn set_up(client: &Client, plan: &Plan) -> Result<SetUp, Failure> {
 /// Prints a message if it is to be printed; whether it was the last one.
 async fn on_message(
     plan: &Plan,
-    client: &Client,
+    client: &Connection,
     printed: &mut u64,
     message: &ReceivedMessage,
 ) -> Result<bool, Failure> {
