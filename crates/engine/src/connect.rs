@@ -244,6 +244,7 @@ impl Engine {
             memo: PublisherMemo::default(),
             is_slicing: false,
         });
+        self.touch(key);
         self.counters.connections += 1;
         self.counters.clients_connected = self.connections.len() as u64;
         self.counters.clients_maximum = self

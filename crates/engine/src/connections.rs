@@ -63,6 +63,11 @@ impl Connections {
         self.slots.get_mut(slot(key))?.take()
     }
 
+    /// Bytes of the table.
+    pub(crate) fn table_bytes(&self) -> usize {
+        self.slots.capacity() * size_of::<Option<Connection>>()
+    }
+
     pub(crate) const fn len(&self) -> usize {
         self.len
     }

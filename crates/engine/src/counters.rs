@@ -30,6 +30,8 @@ pub struct Counters {
     pub dropped_congested: u64,
     /// Of those, messages that did not fit a full queue.
     pub dropped_queue_full: u64,
+    /// Of those, messages that were refused, for somebody would not have kept them.
+    pub refused_queue_full: u64,
     /// Of those, messages larger than the Client's Maximum Packet Size.
     pub dropped_too_large: u64,
     /// Of those, messages a Client may not publish.
@@ -101,6 +103,7 @@ impl Counters {
         self.publishes_dropped += other.publishes_dropped;
         self.dropped_congested += other.dropped_congested;
         self.dropped_queue_full += other.dropped_queue_full;
+        self.refused_queue_full += other.refused_queue_full;
         self.dropped_too_large += other.dropped_too_large;
         self.dropped_not_authorized += other.dropped_not_authorized;
         self.dropped_retained_full += other.dropped_retained_full;

@@ -16,6 +16,7 @@ use store::{Record, Target};
 
 use crate::commits::Gate;
 use crate::keys::SessionKey;
+use crate::losses::Loss;
 use crate::pending::Wait;
 use crate::sessions::{Burst, Link, Session};
 use crate::{ConnectionKey, Engine};
@@ -60,7 +61,7 @@ impl Engine {
             retain: terms.retain,
             is_stored: durable.is_some(),
         };
-        let Some(seq) = self.enqueue(key, queued) else {
+        let Some(seq) = self.enqueue(key, queued, now) else {
             return;
         };
         if let Some(session) = durable {
@@ -105,11 +106,9 @@ impl Engine {
         };
         // A connection whose packets wait for the store is congested, too.
         if link.is_congested || link.held.len() >= HELD_MAX {
-            self.counters.publishes_dropped += 1;
-            self.counters.dropped_congested += 1;
+            self.lose(key, Loss::Congested);
         } else if is_too_large(link, &delivery, now) {
-            self.counters.publishes_dropped += 1;
-            self.counters.dropped_too_large += 1;
+            self.lose(key, Loss::TooLarge);
         } else {
             self.send_delivery(key, delivery, Wait::default());
         }
@@ -229,10 +228,7 @@ impl Engine {
     fn on_discarded(&mut self, key: SessionKey, queued: &Queued, why: Why, now: Instant) {
         match why {
             Why::Expired => self.counters.messages_expired += 1,
-            Why::TooLarge => {
-                self.counters.publishes_dropped += 1;
-                self.counters.dropped_too_large += 1;
-            }
+            Why::TooLarge => self.lose(key, Loss::TooLarge),
             // Counts and tells.
             Why::Denied => drop(self.check_receive(key, &queued.message, now)),
         }

@@ -112,6 +112,7 @@ impl Engine {
         session.link = None;
         session.outbound.on_disconnected();
         let expiry_seconds = session.expiry_seconds;
+        self.touch(key);
         // [MQTT-3.1.2-23] [MQTT-4.1.0-1] [v3.1.1 MQTT-4.1.0-2] An interval of zero ends the Session with its connection.
         if expiry_seconds == 0 {
             self.end_session(key, now);
@@ -156,6 +157,8 @@ impl Engine {
         let provisional = will
             .provisional
             .or_else(|| self.provisional(Publisher::InOrder(key), false));
+        self.unmark_full(key);
+        self.full.forget(key);
         self.drop_subscriptions(key);
         // [MQTT-4.8.2-5] What it held for a Shared Subscription goes with it, to nobody else.
         let Some(session) = self.sessions.remove(key) else {

@@ -68,6 +68,11 @@ impl ShardSet {
         Self(self.0 | other.0)
     }
 
+    /// The shards that are not in `other`.
+    pub(crate) const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// Whether no shard is in the set.
     pub(crate) const fn is_empty(self) -> bool {
         self.0 == 0

@@ -14,9 +14,13 @@ mod connections;
 mod counters;
 mod delivery;
 mod disconnect;
+mod full;
 mod keys;
 mod limits;
 mod loads;
+mod losses;
+mod memory;
+mod memory_short;
 mod output;
 mod pending;
 mod principal;
@@ -55,8 +59,12 @@ pub use asked::{Answer, Question};
 pub use config::{Config, Levels};
 pub use connect::ConnectRequest;
 pub use counters::Counters;
+pub use full::Hold;
 pub use keys::{ConnectionKey, SHARD_COUNT_MAX, SessionKey, ShardIndex};
 pub use limits::{Limits, OverflowPolicy};
+pub use losses::{Loser, Loss, Lost};
+pub use memory::Memory;
+pub use memory_short::Keeps;
 pub use output::{Denied, DeniedAction, Output};
 pub use principal::Principal;
 pub use retained::{RetainedLimits, RetainedRefusal, Stamp};
@@ -69,6 +77,7 @@ pub use shared_subscriptions::SharedStrategy;
 
 use commits::Commits;
 use connections::Connections;
+use full::Full;
 use keys::{KeyedState, keyed_state};
 use loads::Loads;
 use retained::Retained;
@@ -103,6 +112,7 @@ pub struct Engine {
     /// Replays whose SUBACK is not due yet, by Session and Topic Filter.
     replays_waiting: BTreeMap<(SessionKey, Arc<str>), replay::Waiting>,
     loads: Loads,
+    full: Full,
     rights: Rights,
     routing: Routing,
     commits: Commits,
@@ -138,10 +148,17 @@ pub struct Engine {
     level: Level,
     /// Nothing is accepted that makes the log grow.
     is_storage_low: bool,
+    /// Nothing is accepted that grows in memory.
+    is_memory_short: bool,
     /// Sessions whose connection has packets that wait.
     sessions_holding: Vec<SessionKey>,
     /// Connections to be closed when the turn ends.
     closing: Vec<(ConnectionKey, ReasonCode)>,
+    /// Sessions to be counted when the turn ends.
+    touched: Vec<SessionKey>,
+    /// The last message that was dropped and not told of.
+    last_loss: Option<(SessionKey, Loss)>,
+    loss_told_at: Option<Instant>,
 }
 
 impl Engine {
@@ -173,6 +190,7 @@ impl Engine {
             replaying: VecDeque::new(),
             replays_waiting: BTreeMap::new(),
             loads: Loads::new(hasher.clone()),
+            full: Full::new(hasher.clone()),
             rights: Rights::new(Arc::clone(&config.rules), now),
             routing: Routing::new(&config),
             commits: Commits::new(&config),
@@ -195,8 +213,12 @@ impl Engine {
             targets: Vec::new(),
             level: Level::default(),
             is_storage_low: false,
+            is_memory_short: false,
             sessions_holding: Vec::new(),
             closing: Vec::new(),
+            touched: Vec::new(),
+            last_loss: None,
+            loss_told_at: None,
             started_at: now,
             calendar: (now, config.started_at),
             config,
@@ -267,9 +289,13 @@ impl Engine {
         self.run_paced(now);
         self.run_replays(now);
         self.close_marked(now);
+        // Other shards hear in this turn what it finds.
+        self.count_touched();
+        self.judge_memory();
         self.flush_shards();
         self.cut_batch();
         self.run_loads();
+        self.tell_loss(now);
     }
 
     /// Gives the durable effects up to now to the store.

@@ -4,14 +4,19 @@
 //! Does not own: bounds of one Network Connection (see `proto::connection::ServerLimits`).
 //! Start reading at [`Limits`]. Invariant: what is announced in CONNACK comes from here.
 
+use std::time::Duration;
+
 use proto::Qos;
 use proto::topic::level_count;
 
 /// What happens to a message for a Session whose queue is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OverflowPolicy {
-    /// The new message is dropped.
+    /// The publisher hears of it: with 0x97 where its version has that, else it is not read for a while. Nobody gets the
+    /// message then. A Session that stays full for long loses alone what others take.
     #[default]
+    Refuse,
+    /// The new message is dropped.
     DropNewest,
     /// The oldest waiting messages are dropped until the new one fits.
     DropOldest,
@@ -52,8 +57,11 @@ pub struct Limits {
     pub window_messages_max: usize,
     /// Bytes of these, but at least one message. Default 256 KiB.
     pub window_bytes_max: usize,
-    /// What happens when a queue is full. Default: drop the newest.
+    /// What happens when a queue is full. Default: refuse.
     pub overflow_policy: OverflowPolicy,
+    /// So long a full queue holds up publishers, until half of it is taken; a 3.x publisher that nobody can take a
+    /// message from waits no longer either, then its connection is closed. Default 10 s.
+    pub overflow_patience: Duration,
     /// Subscriptions of one Session; more are refused with 0x97. Default 10,000.
     pub subscriptions_per_session_max: usize,
     /// Subscriptions of all Sessions; more are refused with 0x97. Each shard has an equal part of them.
@@ -114,7 +122,8 @@ impl Default for Limits {
             queued_bytes_total_max: 1024 * MIB,
             window_messages_max: 128,
             window_bytes_max: MIB / 4,
-            overflow_policy: OverflowPolicy::DropNewest,
+            overflow_policy: OverflowPolicy::Refuse,
+            overflow_patience: Duration::from_secs(10),
             subscriptions_per_session_max: 10_000,
             subscriptions_max: 10_000_000,
             sessions_max: 1_000_000,

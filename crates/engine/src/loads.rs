@@ -86,13 +86,6 @@ impl Session {
 }
 
 impl Engine {
-    fn window_max(&self) -> (usize, usize) {
-        (
-            self.limits.window_messages_max,
-            self.limits.window_bytes_max,
-        )
-    }
-
     /// The Session may be able to take more: if only the store has it, the store is asked in its turn.
     pub(crate) fn want_load(&mut self, key: SessionKey) {
         let window_max = self.window_max();

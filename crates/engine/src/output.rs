@@ -8,6 +8,7 @@ use std::sync::Arc;
 use proto::connection::Outgoing;
 use proto::packet::ReasonCode;
 
+use crate::losses::Loser;
 use crate::{ConnectionKey, Request, ShardIndex, ShardMessage};
 
 /// One thing to do.
@@ -41,6 +42,8 @@ pub enum Output {
     Persist(store::Batch),
     /// Ask the store for queued messages, then call [`crate::Engine::on_loaded`] with its answer.
     Load(store::Load),
+    /// Log that a Session has lost messages. Told once in a second only.
+    Lost(Box<Loser>),
     /// Log that a Client was not allowed something. Told a few times a second only.
     Denied(Box<Denied>),
 }

@@ -131,6 +131,7 @@ impl Engine {
             self.sessions_holding.push(session);
         }
         link.held.push_back(Held { packet, wait });
+        self.touch(session);
     }
 
     /// PINGREQ from the Client. [MQTT-3.12.4-1] [v3.1.1 MQTT-3.12.4-1] Answered in its turn: what came

@@ -17,6 +17,7 @@ use store::{Expiry, Level, MessageRecord, Record};
 
 use crate::commits::{Effect, Gate, Provisional, Publisher};
 use crate::delivery::Terms;
+use crate::full::QUEUE_FULL;
 use crate::keys::{SessionKey, ShardSet};
 use crate::pending::Wait;
 use crate::retained::Stamp;
@@ -94,6 +95,12 @@ impl Engine {
         if self.lacks_storage(key, publish) && self.version_of(connection) == Version::V5 {
             self.counters.dropped_storage_low += 1;
             let reason = (ReasonCode::QuotaExceeded, Some(STORAGE_LOW));
+            self.refuse_publish(connection, key, publish, reason, now);
+            return;
+        }
+        if self.version_of(connection) == Version::V5 && self.lacks_room(key, publish, now) {
+            self.counters.refused_queue_full += 1;
+            let reason = (ReasonCode::QuotaExceeded, Some(QUEUE_FULL));
             self.refuse_publish(connection, key, publish, reason, now);
             return;
         }
@@ -182,6 +189,7 @@ impl Engine {
             return false;
         }
         session.inbound.on_publish(packet_id);
+        self.touch(key);
         true
     }
 
@@ -194,6 +202,7 @@ impl Engine {
             return;
         };
         let is_known = session.inbound.on_pubrel(ack.packet_id);
+        self.touch(key);
         let wait = self.release_inbound(key, ack.packet_id, is_known);
         let reason = if is_known {
             ReasonCode::Success
@@ -295,7 +304,7 @@ impl Engine {
         let message = Arc::new(Message::from_publish(publish, buffer, now));
         if publish.retain {
             self.make_retained_room(now);
-            if self.retained.check_limits(&message).is_err() {
+            if self.retained.check_limits(&message).is_err() || !self.may_retain(&message) {
                 self.refuse_retained(connection, key, publish, now);
                 return None;
             }

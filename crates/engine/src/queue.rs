@@ -6,6 +6,9 @@
 //! Invariants: every byte charged to a Session and to the shard is given back exactly once; what the store
 //! has stays in memory only for a Session that is connected, and within its window.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use proto::Qos;
 use proto::packet::ReasonCode;
 use proto::session::{Outbound, Queued};
@@ -14,10 +17,11 @@ use store::{Level, Record, SessionId, Target};
 use crate::Engine;
 use crate::keys::SessionKey;
 use crate::limits::OverflowPolicy;
+use crate::losses::Loss;
 use crate::sessions::Session;
 
 /// Where a message waits.
-enum Place {
+pub(crate) enum Place {
     Memory,
     /// Only the store has it; its number stays in memory.
     Disk,
@@ -34,7 +38,7 @@ impl Session {
     }
 
     /// Bytes of its queue, in memory or not.
-    fn queued_bytes_all(&self) -> usize {
+    pub(crate) fn queued_bytes_all(&self) -> usize {
         let spilled = self.outbound.spilled().map_or(0, |spilled| spilled.bytes);
         let spilled = usize::try_from(spilled).unwrap_or(usize::MAX);
         self.queued_bytes.saturating_add(spilled)
@@ -44,20 +48,20 @@ impl Session {
 impl Engine {
     /// Queues a message above QoS 0 for a Session within its limits. Returns its number in the queue, or
     /// `None` if it was dropped.
-    pub(crate) fn enqueue(&mut self, key: SessionKey, queued: Queued) -> Option<u64> {
+    pub(crate) fn enqueue(&mut self, key: SessionKey, queued: Queued, now: Instant) -> Option<u64> {
         let charge = Session::charge(&queued.message);
         let is_stored = queued.is_stored;
         let place = match self.place_for(key, charge, is_stored) {
             Some(place) => Some(place),
-            None => self.make_room(key, charge, is_stored),
+            None => self.make_room(key, charge, is_stored, now),
         };
         let Some(place) = place else {
-            self.counters.publishes_dropped += 1;
-            self.counters.dropped_queue_full += 1;
+            self.lose(key, Loss::QueueFull);
             return None;
         };
-        match place {
+        let seq = match place {
             Place::Memory => {
+                self.touch(key);
                 let session = self.sessions.get_mut(key)?;
                 session.queued_bytes += charge;
                 self.counters.queued_bytes += charge as u64;
@@ -65,12 +69,15 @@ impl Engine {
                 Some(session.outbound.push(queued))
             }
             Place::Disk => self.change_spilled(key, |queue| queue.push_spilled(charge as u64)),
-        }
+        };
+        self.judge_full(key, now);
+        seq
     }
 
     /// A queued message is finished, in whichever way: gives back its bytes and forgets it durably.
     pub(crate) fn on_dequeued(&mut self, key: SessionKey, queued: &Queued) {
         let charge = Session::charge(&queued.message);
+        self.touch(key);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -140,9 +147,18 @@ impl Engine {
         if !self.config.can_load {
             return;
         }
+        self.spill_with(key, |queue, charge| queue.spill(charge));
+    }
+
+    /// Lets `spill` leave a part of the queue to the store, with what each message is charged for.
+    pub(crate) fn spill_with(
+        &mut self,
+        key: SessionKey,
+        spill: impl FnOnce(&mut Outbound, &mut dyn FnMut(&Queued) -> u64),
+    ) {
         let (mut messages, mut bytes) = (0, 0);
         self.change_spilled(key, |queue| {
-            queue.spill(|queued| {
+            spill(queue, &mut |queued| {
                 let charge = Session::charge(&queued.message);
                 messages += 1;
                 bytes += charge;
@@ -166,6 +182,7 @@ impl Engine {
         key: SessionKey,
         change: impl FnOnce(&mut Outbound) -> T,
     ) -> Option<T> {
+        self.touch(key);
         let session = self.sessions.get_mut(key)?;
         let (messages, bytes) = spilled_of(&session.outbound);
         let changed = change(&mut session.outbound);
@@ -183,7 +200,12 @@ impl Engine {
     }
 
     /// Where one more message may wait; `None` if nowhere.
-    fn place_for(&self, key: SessionKey, charge: usize, is_stored: bool) -> Option<Place> {
+    pub(crate) fn place_for(
+        &self,
+        key: SessionKey,
+        charge: usize,
+        is_stored: bool,
+    ) -> Option<Place> {
         let session = self.sessions.get(key)?;
         let queue = &session.outbound;
         if queue.waiting_len() >= self.limits.queued_messages_max
@@ -191,18 +213,26 @@ impl Engine {
         {
             return None;
         }
+        self.place_within(key, charge, is_stored)
+    }
+
+    /// The same without its own limits.
+    fn place_within(&self, key: SessionKey, charge: usize, is_stored: bool) -> Option<Place> {
+        let session = self.sessions.get(key)?;
+        let queue = &session.outbound;
         // Nothing overtakes what is on disk.
         if queue.spilled().is_some() {
             return Some(Place::Disk);
         }
         let is_in_memory = self.may_hold(session, charge) && self.has_memory(session, charge);
         if !is_stored || !self.config.can_load {
+            let is_in_memory = is_in_memory && self.may_grow(session, charge);
             return is_in_memory.then_some(Place::Memory);
         }
         let (messages, bytes) = queue.window();
-        let is_in_window = messages == 0
-            || messages < self.limits.window_messages_max
-                && bytes.saturating_add(charge) <= self.limits.window_bytes_max;
+        let (messages_max, bytes_max) = self.window_max();
+        let is_in_window =
+            messages == 0 || messages < messages_max && bytes.saturating_add(charge) <= bytes_max;
         let is_in_memory = is_in_memory && is_in_window && session.link.is_some();
         Some(if is_in_memory {
             Place::Memory
@@ -230,8 +260,15 @@ impl Engine {
         total.saturating_add(bytes) <= total_max
     }
 
-    fn make_room(&mut self, key: SessionKey, charge: usize, is_stored: bool) -> Option<Place> {
+    fn make_room(
+        &mut self,
+        key: SessionKey,
+        charge: usize,
+        is_stored: bool,
+        now: Instant,
+    ) -> Option<Place> {
         match self.limits.overflow_policy {
+            OverflowPolicy::Refuse => self.place_beyond(key, charge, is_stored, now),
             OverflowPolicy::DropNewest => None,
             OverflowPolicy::DropOldest => loop {
                 self.drop_oldest(key)?;
@@ -247,6 +284,50 @@ impl Engine {
         }
     }
 
+    /// Its publisher could not know that there is no room: another shard took the message before it heard of it, or it is
+    /// a Will. It is kept beyond the limits, but not beyond twice of them, unless nobody waits for the Session any more.
+    fn place_beyond(
+        &mut self,
+        key: SessionKey,
+        charge: usize,
+        is_stored: bool,
+        now: Instant,
+    ) -> Option<Place> {
+        let limits = Arc::clone(&self.limits);
+        let session = self.sessions.get(key)?;
+        let is_over = |since| now.saturating_duration_since(since) >= limits.overflow_patience;
+        let is_given_up = session.full_since.is_some_and(is_over);
+        let messages_max = limits.queued_messages_max.saturating_mul(2);
+        let bytes_max = limits.queued_bytes_max.saturating_mul(2);
+        let is_too_much = is_given_up
+            || session.outbound.waiting_len() >= messages_max.saturating_add(BEYOND_MESSAGES)
+            || session.queued_bytes_all() >= bytes_max;
+        // Whoever publishes in another shard hears of it in any case.
+        self.mark_full(key, now);
+        if is_too_much {
+            return None;
+        }
+        if let Some(place) = self.place_within(key, charge, is_stored) {
+            return Some(place);
+        }
+        let session = self.sessions.get(key)?;
+        let beyond = limits.queued_bytes_memory_max.saturating_mul(2);
+        let total = self.counters.queued_bytes - self.counters.spilled_bytes;
+        let is_within = session.queued_bytes < beyond
+            && usize::try_from(total).unwrap_or(usize::MAX)
+                < self.queued_bytes_shard_max.saturating_mul(2);
+        is_within.then_some(Place::Memory)
+    }
+
+    /// Whether the shard has so little memory for queues left that some have to be looked at.
+    pub(crate) fn is_memory_tight(&self) -> bool {
+        let total = self.counters.queued_bytes - self.counters.spilled_bytes;
+        let total = usize::try_from(total).unwrap_or(usize::MAX);
+        let packet = usize::try_from(self.limits.maximum_packet_size_bytes).unwrap_or(usize::MAX);
+        let free = self.queued_bytes_shard_max - self.queued_bytes_shard_max / RESERVED_SHARE;
+        self.is_memory_short || total.saturating_add(packet) > free
+    }
+
     /// Drops the oldest message that was not sent yet. One that is on disk is known by its number only, and
     /// that is enough.
     fn drop_oldest(&mut self, key: SessionKey) -> Option<()> {
@@ -259,8 +340,7 @@ impl Engine {
             self.forget(id, dropped.flatten()?);
             self.hold_followers(key);
         }
-        self.counters.publishes_dropped += 1;
-        self.counters.dropped_queue_full += 1;
+        self.lose(key, Loss::QueueFull);
         Some(())
     }
 }
@@ -271,6 +351,9 @@ fn spilled_of(queue: &Outbound) -> (u64, u64) {
         .spilled()
         .map_or((0, 0), |spilled| (spilled.count, spilled.bytes))
 }
+
+/// Messages beyond twice the limit of a queue: with a limit of few, what is on its way has to fit.
+const BEYOND_MESSAGES: usize = 1024;
 
 /// A Session with no more bytes queued than this keeps up.
 const KEEPS_UP_BYTES_MAX: usize = 64 * 1024;

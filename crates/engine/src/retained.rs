@@ -17,6 +17,7 @@ use hashbrown::HashMap;
 use proto::Message;
 
 use crate::keys::{KeyedState, ShardIndex};
+use crate::sessions::map_bytes;
 
 /// When a retained PUBLISH happened, in the order all shards agree on (a Lamport clock).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -66,6 +67,8 @@ pub(crate) struct Retained {
     expiries: BTreeMap<(Instant, Stamp), Arc<Message>>,
     tombstones: Tombstones,
     bytes: usize,
+    /// Bytes of the messages as all messages are counted.
+    message_bytes: usize,
     counter: u64,
     /// Writes that have taken effect here.
     arrivals: u64,
@@ -96,6 +99,7 @@ impl Retained {
             expiries: BTreeMap::new(),
             tombstones: Tombstones::new(tombstones_max, hash),
             bytes: 0,
+            message_bytes: 0,
             counter: 0,
             arrivals: 0,
             shard,
@@ -144,6 +148,7 @@ impl Retained {
         // QoS of either, [v3.1.1 MQTT-3.3.1-7].
         self.tombstones.remove(topic);
         self.bytes += cost_bytes(message);
+        self.message_bytes += message.live_bytes();
         if let Some(at) = self.ends_at(message) {
             self.expiries.insert((at, stamp), Arc::clone(message));
         }
@@ -204,6 +209,41 @@ impl Retained {
         self.bytes
     }
 
+    /// Bytes of the messages, each counted as `proto::live_message_bytes` does.
+    pub(crate) const fn message_bytes(&self) -> usize {
+        self.message_bytes
+    }
+
+    /// Bytes of the index.
+    pub(crate) fn table_bytes(&self) -> usize {
+        self.messages.len() * INDEX_BYTES
+            + self.expiries.len() * EXPIRY_BYTES
+            + self.tombstones.memory_bytes()
+    }
+
+    /// By how many bytes `message` would be more than what is retained on its topic.
+    pub(crate) fn growth(&self, message: &Message) -> usize {
+        if message.payload().is_empty() {
+            return 0;
+        }
+        let before = self.messages.get_key_value(message.topic());
+        let before = before.map_or(0, |(key, _)| cost_bytes(&key.0));
+        cost_bytes(message).saturating_sub(before)
+    }
+
+    /// Whether something is retained on `topic`.
+    pub(crate) fn has(&self, topic: &str) -> bool {
+        self.messages.contains_key(topic)
+    }
+
+    /// Whether a limit refuses a message of about `bytes` on `topic`.
+    pub(crate) fn lacks_room(&self, topic: &str, bytes: usize) -> bool {
+        let before = self.messages.get_key_value(topic);
+        let before_bytes = before.map_or(0, |(key, _)| cost_bytes(&key.0));
+        before.is_none() && self.messages.len() >= self.limits.retained_messages_max
+            || self.bytes - before_bytes + bytes + ENTRY_BYTES > self.limits.retained_bytes_max
+    }
+
     /// Whether there is room to retain `message`; what has expired takes some until
     /// [`Retained::remove_expired`] removes it.
     /// # Errors
@@ -229,6 +269,7 @@ impl Retained {
     fn remove(&mut self, topic: &str) -> Option<Arc<Message>> {
         let (TopicKey(message), Entry { stamp, .. }) = self.messages.remove_entry(topic)?;
         self.bytes -= cost_bytes(&message);
+        self.message_bytes -= message.live_bytes();
         if let Some(at) = self.ends_at(&message) {
             self.expiries.remove(&(at, stamp));
         }
@@ -484,6 +525,13 @@ impl Tombstones {
         }
     }
 
+    fn memory_bytes(&self) -> usize {
+        self.topic_bytes
+            + self.order.len() * ARC_OVERHEAD_BYTES
+            + self.order.capacity() * size_of::<(Arc<str>, Stamp)>()
+            + map_bytes(self.by_topic.capacity(), size_of::<(Arc<str>, Stamp)>())
+    }
+
     fn find(&self, topic: &str) -> Option<Stamp> {
         self.by_topic.get(topic).copied()
     }
@@ -521,6 +569,13 @@ pub(crate) const TOMBSTONES_MAX: usize = 4_096;
 
 /// Bytes of topics after which removals are forgotten earlier.
 pub(crate) const TOMBSTONE_TOPIC_BYTES_MAX: usize = 1 << 20;
+
+/// One entry of the index: a node of it is two thirds full.
+const INDEX_BYTES: usize = 50;
+/// One entry of what will expire.
+const EXPIRY_BYTES: usize = 60;
+/// The two counts of an `Arc`.
+const ARC_OVERHEAD_BYTES: usize = 16;
 
 /// What one message costs here beside itself, about.
 const ENTRY_BYTES: usize = 128;

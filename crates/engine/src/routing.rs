@@ -15,6 +15,7 @@ use store::Seq;
 
 use crate::commits::Provisional;
 use crate::counters::Counters;
+use crate::full::FullThere;
 use crate::keys::ShardSet;
 use crate::output::Output;
 use crate::pending::Wait;
@@ -50,6 +51,12 @@ pub(crate) enum ShardItem {
         online: u32,
         total: u32,
     },
+    /// Whether Sessions of the sender that want this Topic Filter are full, or its members of a Shared Subscription.
+    Full {
+        filter: Arc<str>,
+        is_full: FullThere,
+        since: Instant,
+    },
     /// The sender asks what the receiver has counted.
     CountersWanted,
     /// The sender has announced all that it found at its start.
@@ -76,6 +83,18 @@ pub(crate) struct RoutedPublish {
     pub(crate) hops: u16,
     /// Set if a shard that failed passes it on: the number it wants the answer under.
     pub(crate) pass: Option<u64>,
+}
+
+impl ShardMessage {
+    /// Bytes it takes on its way, without the messages in it.
+    #[must_use]
+    pub const fn memory_bytes(&self) -> usize {
+        let items = match &self.0 {
+            Kind::Batch { items, .. } => items.capacity(),
+            _ => 0,
+        };
+        size_of::<Self>() + items * size_of::<ShardItem>()
+    }
 }
 
 /// What a message from another shard has caused here.
@@ -293,6 +312,11 @@ impl Engine {
             } => {
                 self.on_members(from, &group, online, total);
             }
+            ShardItem::Full {
+                filter,
+                is_full,
+                since,
+            } => self.on_full_elsewhere(from, &filter, (is_full, since)),
             ShardItem::CountersWanted => self.on_counters_wanted(from),
             ShardItem::Counters(counters) => self.on_counters(from, *counters, now),
             ShardItem::Restored => {

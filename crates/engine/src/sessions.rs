@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 use hashbrown::HashMap;
 use proto::packet::Will;
@@ -18,6 +19,8 @@ use store::{SessionId, UnixMillis};
 use crate::asked::Asked;
 use crate::keys::{KeyedState, SessionKey};
 use crate::loads::Loading;
+use crate::losses::Lost;
+use crate::memory::SessionBytes;
 use crate::pending::{Held, Wait};
 use crate::retained::Replay;
 use crate::rights::Applying;
@@ -70,6 +73,16 @@ pub(crate) struct Session {
     pub(crate) asked: Option<Box<Asked>>,
     /// Whether the store knows it.
     pub(crate) is_stored: bool,
+    /// Since when its queue is full, as long as half of it is not taken, see `full`.
+    pub(crate) full_since: Option<Instant>,
+    /// Messages that it has lost, see `losses`.
+    pub(crate) lost: Lost,
+    /// Bytes of the names in `filters`.
+    pub(crate) filter_name_bytes: usize,
+    /// What it was when it was last counted, see `memory`.
+    pub(crate) counted: SessionBytes,
+    /// Whether it is in the engine's list of those to be counted again.
+    pub(crate) is_touched: bool,
     pub(crate) expiry_deadline: Option<Deadline>,
     pub(crate) will_deadline: Option<Deadline>,
 }
@@ -140,6 +153,11 @@ impl Session {
             will: None,
             asked: None,
             is_stored: false,
+            full_since: None,
+            lost: Lost::default(),
+            filter_name_bytes: 0,
+            counted: SessionBytes::default(),
+            is_touched: false,
             expiry_deadline: None,
             will_deadline: None,
         }
@@ -164,6 +182,8 @@ const QUEUED_OVERHEAD_BYTES: usize = 64;
 pub(crate) struct Sessions {
     slab: Slab<Session>,
     by_client_id: HashMap<Arc<str>, SessionKey, KeyedState>,
+    /// All of them as they were last counted, see `memory`.
+    pub(crate) counted: SessionBytes,
 }
 
 impl Sessions {
@@ -171,6 +191,7 @@ impl Sessions {
         Self {
             slab: Slab::new(),
             by_client_id: HashMap::with_hasher(hasher),
+            counted: SessionBytes::default(),
         }
     }
 
@@ -199,11 +220,13 @@ impl Sessions {
         let client_id = Arc::clone(&session.client_id);
         let key = key_of(self.slab.insert(session));
         self.by_client_id.insert(client_id, key);
+        self.count(key);
         key
     }
 
     pub(crate) fn remove(&mut self, key: SessionKey) -> Option<Session> {
         let session = self.slab.try_remove(index(key))?;
+        self.discount(&session);
         // Another one may have its name by now.
         if self.find(&session.client_id) == Some(key) {
             self.by_client_id.remove(&session.client_id);
@@ -215,10 +238,25 @@ impl Sessions {
         self.slab.len()
     }
 
+    /// Bytes of the tables.
+    pub(crate) fn table_bytes(&self) -> usize {
+        self.slab.capacity() * (size_of::<Session>() + size_of::<usize>())
+            + map_bytes(
+                self.by_client_id.capacity(),
+                size_of::<(Arc<str>, SessionKey)>(),
+            )
+    }
+
     /// The keys of all Sessions, in slab order.
     pub(crate) fn keys(&self) -> Vec<SessionKey> {
         self.slab.iter().map(|(index, _)| key_of(index)).collect()
     }
+}
+
+/// Bytes of a hash table that takes `capacity` entries of `entry` bytes: one place in eight stays free, and each has a
+/// byte of its own.
+pub(crate) const fn map_bytes(capacity: usize, entry: usize) -> usize {
+    (capacity + capacity / 7) * (entry + 1)
 }
 
 const fn index(key: SessionKey) -> usize {

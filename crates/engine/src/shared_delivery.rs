@@ -57,8 +57,9 @@ impl Engine {
         let input = self.choose_input(message, chosen.publisher_hash);
         for group in &matches.groups {
             let sessions = &self.sessions;
-            let rights = &self.rights;
-            let is_one = |key| may_receive(rights, sessions, key, message.topic());
+            let (rights, full) = (&self.rights, &self.full);
+            let may = |key| may_receive(rights, sessions, key, message.topic());
+            let is_one = |key| !Self::is_full(full, key) && may(key);
             match self
                 .shared
                 .choose(*group, input, |key| in_flight(sessions, key), is_one)
@@ -69,7 +70,11 @@ impl Engine {
                         chosen.elsewhere.push((shard, name.into()));
                     }
                 }
-                None => {}
+                // All are full: what nobody was told of goes to one of them.
+                None => {
+                    let any = self.shared.choose_local(*group, input, |_| 0, may);
+                    chosen.here.extend(any);
+                }
             }
         }
         chosen
@@ -85,13 +90,14 @@ impl Engine {
     ) -> Option<u64> {
         let group = self.shared.find(name)?;
         let input = self.choose_input(&routed.message, routed.publisher_hash);
-        let (rights, sessions) = (&self.rights, &self.sessions);
-        let is_one = |key| may_receive(rights, sessions, key, routed.message.topic());
+        let (rights, sessions, full) = (&self.rights, &self.sessions, &self.full);
+        let may = |key| may_receive(rights, sessions, key, routed.message.topic());
+        let is_one = |key| !Self::is_full(full, key) && may(key);
+        let gate = routed.provisional.map(|provisional| provisional.gate);
         if let Some((key, subscription)) =
             self.shared
                 .choose_local(group, input, |key| in_flight(sessions, key), is_one)
         {
-            let gate = routed.provisional.map(|provisional| provisional.gate);
             self.deliver_to_member(key, &routed.message, subscription, gate, now);
             return None;
         }
@@ -110,8 +116,14 @@ impl Engine {
                 };
                 Some(self.routing.pass_on(shard, again))
             }
+            // All are full: what nobody was told of goes to one of them.
             _ => {
-                self.counters.publishes_dropped += 1;
+                match self.shared.choose_local(group, input, |_| 0, may) {
+                    Some((key, subscription)) => {
+                        self.deliver_to_member(key, &routed.message, subscription, gate, now);
+                    }
+                    None => self.counters.publishes_dropped += 1,
+                }
                 None
             }
         }

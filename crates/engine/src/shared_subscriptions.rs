@@ -14,6 +14,7 @@ use proto::Qos;
 use slab::Slab;
 
 use crate::keys::{KeyedState, SessionKey, ShardIndex};
+use crate::sessions::map_bytes;
 use crate::subscriptions::Subscription;
 
 /// A Shared Subscription on this shard: its place in the slab of groups, used again after it ends.
@@ -85,6 +86,10 @@ pub(crate) enum Choice {
 pub(crate) struct SharedSubscriptions {
     groups: Slab<Group>,
     by_key: HashMap<Rc<str>, GroupKey, KeyedState>,
+    /// Members here, of all groups.
+    members: usize,
+    /// Bytes of the names.
+    key_bytes: usize,
     strategy: SharedStrategy,
     shard: ShardIndex,
 }
@@ -95,6 +100,8 @@ impl SharedSubscriptions {
         Self {
             groups: Slab::new(),
             by_key: HashMap::with_hasher(hash),
+            members: 0,
+            key_bytes: 0,
             strategy,
             shard,
         }
@@ -220,6 +227,28 @@ impl SharedSubscriptions {
         (or_elsewhere && !group.remote.is_empty()) || group.members.iter().any(is_one)
     }
 
+    /// Calls `look` with each member here and the QoS that it was granted. O(members here).
+    pub(crate) fn visit(&self, group: GroupKey, mut look: impl FnMut(SessionKey, Qos)) {
+        let group = self.groups.get(slot_of(group));
+        for (key, subscription) in group.iter().flat_map(|group| &group.members) {
+            look(*key, subscription.qos);
+        }
+    }
+
+    /// How many members there are here.
+    pub(crate) fn member_count(&self, group: GroupKey) -> usize {
+        let group = self.groups.get(slot_of(group));
+        group.map_or(0, |group| group.members.len())
+    }
+
+    /// The other shards that have members.
+    pub(crate) fn others(&self, group: GroupKey) -> impl Iterator<Item = ShardIndex> + '_ {
+        let group = self.groups.get(slot_of(group));
+        group
+            .into_iter()
+            .flat_map(|group| group.remote.keys().copied())
+    }
+
     /// The group of `key`, if it exists.
     pub(crate) fn find(&self, key: &str) -> Option<GroupKey> {
         self.by_key.get(key).copied()
@@ -228,6 +257,15 @@ impl SharedSubscriptions {
     /// `$share/ShareName/filter` of a group.
     pub(crate) fn key_of(&self, group: GroupKey) -> Option<&str> {
         self.groups.get(slot_of(group)).map(|group| &*group.key)
+    }
+
+    /// Bytes of all. O(1).
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.key_bytes
+            + self.groups.capacity() * (size_of::<Group>() + size_of::<usize>())
+            + self.groups.len() * GROUP_BYTES
+            + self.members * MEMBER_BYTES
+            + map_bytes(self.by_key.capacity(), size_of::<(Rc<str>, GroupKey)>())
     }
 
     /// How many groups there are.
@@ -254,9 +292,11 @@ impl SharedSubscriptions {
         let existed = change(group);
         let local = group.counts();
         let is_gone = group.is_empty();
+        self.members = self.members + local.total as usize - before.total as usize;
         if is_gone {
             self.groups.remove(slot_of(group_key));
             self.by_key.remove(key);
+            self.key_bytes -= key.len();
         }
         let is_announced_anew = before != local;
         Some(GroupChange {
@@ -270,6 +310,7 @@ impl SharedSubscriptions {
     }
 
     fn insert_group(&mut self, key: &str) -> GroupKey {
+        self.key_bytes += key.len();
         let key: Rc<str> = key.into();
         let slot = self.groups.insert(Group::new(Rc::clone(&key)));
         let group = u32::try_from(slot).expect("invariant: fewer than 2^32 groups fit in memory");
@@ -460,6 +501,11 @@ const fn slot_of(group: GroupKey) -> usize {
 fn count_of(members: usize) -> u32 {
     u32::try_from(members).unwrap_or(u32::MAX)
 }
+
+/// A group beside its place and its name: its set of members, that of other shards, the counts of its name.
+const GROUP_BYTES: usize = 360;
+/// A member in the set and in a list.
+const MEMBER_BYTES: usize = 34;
 
 /// [`SharedStrategy::LeastInFlight`] looks at no more members than this per message.
 pub(crate) const LEAST_IN_FLIGHT_MEMBERS_MAX: usize = 64;

@@ -5,35 +5,17 @@
 //! Invariant: what makes room goes on: acknowledgements, the removal of retained messages, the end of
 //! connections, of Subscriptions and of Sessions.
 
+use proto::Qos;
 use proto::packet::Publish;
-use proto::{Qos, Version};
 use store::Level;
 
+use crate::Engine;
 use crate::keys::SessionKey;
-use crate::{ConnectionKey, Engine};
 
 impl Engine {
     /// The disk of the store runs low, or has room again.
     pub const fn on_storage_low(&mut self, is_low: bool) {
         self.is_storage_low = is_low;
-    }
-
-    /// Whether a PUBLISH is not to be given to [`Self::on_publish`] before the disk has room again: it would
-    /// be stored, and its version knows no refusal. One of MQTT 5 is refused, with Quota exceeded. 3.4.2.1,
-    /// 3.5.2.1.
-    #[must_use]
-    pub fn must_wait(&mut self, connection: ConnectionKey, publish: &Publish<'_>) -> bool {
-        if !self.is_storage_low {
-            return false;
-        }
-        let Some(found) = self.connections.get(connection) else {
-            return false;
-        };
-        let (version, session) = (found.version, found.session);
-        // What is refused anyway need not wait for that.
-        version != Version::V5
-            && self.check_publish(connection, publish).is_ok()
-            && self.lacks_storage(session, publish)
     }
 
     /// Whether this PUBLISH would make the log grow while it must not. Another shard alone knows who gets a

@@ -129,7 +129,11 @@ impl Engine {
             (is_shard_full || session.filters.len() >= limits.subscriptions_per_session_max)
                 && !session.filters.contains(filter)
         });
-        if is_full {
+        let is_new = || {
+            let session = self.sessions.get(key);
+            session.is_none_or(|session| !session.filters.contains(filter))
+        };
+        if is_full || self.is_memory_short && is_new() {
             self.counters.refused_subscriptions += 1;
             return Err(ReasonCode::QuotaExceeded);
         }
@@ -165,7 +169,13 @@ impl Engine {
         };
         if !session.filters.contains(filter) {
             session.filters.insert(filter.into());
+            session.filter_name_bytes += filter.len();
+            self.touch(key);
+            self.on_filter(key, filter, true);
         }
+        let Some(session) = self.sessions.get(key) else {
+            return (existed, wait);
+        };
         if session.is_stored {
             let record = SubscriptionRecord {
                 session: session.id,
@@ -264,6 +274,8 @@ impl Engine {
         if let Some(asked) = &mut session.asked {
             asked.forget_subscription(filter);
         }
+        session.filter_name_bytes -= filter.len();
+        self.touch(key);
         self.counters.subscriptions = self.counters.subscriptions.saturating_sub(1);
         if split_shared(filter).is_some() {
             self.counters.shared_subscriptions =
@@ -278,6 +290,7 @@ impl Engine {
             }
             self.cancel_replay(key, filter);
         }
+        self.on_filter(key, filter, false);
         true
     }
 

@@ -158,7 +158,7 @@ impl Engine {
     }
 }
 
-const fn gauges(total: &Counters) -> [(&'static str, u64); 32] {
+const fn gauges(total: &Counters) -> [(&'static str, u64); 36] {
     let disconnected = total.sessions.saturating_sub(total.clients_connected);
     [
         ("clients/total", total.sessions),
@@ -178,6 +178,10 @@ const fn gauges(total: &Counters) -> [(&'static str, u64); 32] {
         ("publish/messages/sent", total.publishes_sent),
         ("publish/messages/dropped", total.publishes_dropped),
         ("publish/messages/denied", total.dropped_not_authorized),
+        ("publish/messages/refused", total.refused_queue_full),
+        ("publish/messages/lost/queue full", total.dropped_queue_full),
+        ("publish/messages/lost/congested", total.dropped_congested),
+        ("publish/messages/lost/too large", total.dropped_too_large),
         ("store/refused", total.dropped_storage_low),
         ("limits/sessions/refused", total.refused_sessions),
         ("limits/subscriptions/refused", total.refused_subscriptions),

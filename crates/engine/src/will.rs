@@ -100,6 +100,7 @@ impl Engine {
         let session = self.sessions.get_mut(key)?;
         let deadline = session.will_deadline.take();
         let will = session.will.take();
+        self.touch(key);
         if let Some(deadline) = deadline {
             self.timers.clear(Due::WillDelay(key), deadline);
         }

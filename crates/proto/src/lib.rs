@@ -8,6 +8,7 @@
 #![warn(clippy::indexing_slicing, clippy::iter_over_hash_type)]
 
 pub mod connection;
+mod ledger;
 pub mod message;
 pub mod packet;
 pub mod session;
@@ -16,5 +17,6 @@ mod testing;
 pub mod topic;
 mod version;
 
+pub use ledger::live_message_bytes;
 pub use message::Message;
 pub use version::{PacketIdentifier, Qos, Secret, Version};

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::Qos;
+use crate::ledger::Counted;
 use crate::packet::{Property, PropertyIter, Publish, Will};
 
 /// Payloads of this many bytes and more are shared with the buffer they arrived in, if it can be shared.
@@ -26,6 +27,7 @@ pub struct Message {
     retain: bool,
     message_expiry_interval_seconds: Option<u32>,
     accepted_at: Instant,
+    counted: Counted,
 }
 
 impl Message {
@@ -49,7 +51,9 @@ impl Message {
         publish.properties.put_forwarded(&mut body);
         let properties_end = body.len();
         body.extend_from_slice(own_payload);
+        let counted = Counted::new(live_bytes(body.len(), shared.as_ref()));
         Self {
+            counted,
             body: body.into_boxed_slice(),
             topic_end,
             properties_end,
@@ -75,6 +79,8 @@ impl Message {
         body.extend_from_slice(&will.properties.forwarded);
         message.properties_end = body.len();
         message.body = body.into_boxed_slice();
+        let shared = message.shared_payload.as_ref();
+        message.counted = Counted::new(live_bytes(message.body.len(), shared));
         message.message_expiry_interval_seconds = will.properties.message_expiry_interval_seconds;
         message
     }
@@ -100,11 +106,13 @@ impl Message {
         body.extend_from_slice(forwarded);
         let properties_end = body.len();
         body.extend_from_slice(own_payload);
+        let shared = is_shared.then(|| payload.clone());
         Some(Self {
+            counted: Counted::new(live_bytes(body.len(), shared.as_ref())),
             body: body.into_boxed_slice(),
             topic_end,
             properties_end,
-            shared_payload: is_shared.then(|| payload.clone()),
+            shared_payload: shared,
             qos,
             retain,
             message_expiry_interval_seconds: expiry.map(|(_, seconds)| seconds),
@@ -119,6 +127,7 @@ impl Message {
     pub fn new(topic: &str, payload: Bytes, qos: Qos, retain: bool, now: Instant) -> Self {
         let body = topic_field(topic, 0);
         Self {
+            counted: Counted::new(live_bytes(body.len(), Some(&payload))),
             topic_end: body.len(),
             properties_end: body.len(),
             body: body.into_boxed_slice(),
@@ -195,6 +204,12 @@ impl Message {
         self.accepted_at
     }
 
+    /// Bytes it takes as one shared allocation, that of its counts included, see [`crate::live_message_bytes`].
+    #[must_use]
+    pub fn live_bytes(&self) -> usize {
+        live_bytes(self.body.len(), self.shared_payload.as_ref())
+    }
+
     /// When it was accepted and its Message Expiry Interval in seconds, if it has one.
     #[must_use]
     pub fn expiry(&self) -> Option<(Instant, u32)> {
@@ -247,6 +262,16 @@ impl PartialEq for Message {
             && self.message_expiry_interval_seconds == other.message_expiry_interval_seconds
     }
 }
+
+fn live_bytes(body: usize, shared: Option<&Bytes>) -> usize {
+    let shared = shared.map_or(0, |payload| payload.len() + SHARED_OVERHEAD_BYTES);
+    size_of::<Message>() + ARC_OVERHEAD_BYTES + body + shared
+}
+
+/// The two counts of an `Arc`.
+const ARC_OVERHEAD_BYTES: usize = 16;
+/// What `Bytes` allocates beside the bytes once they are shared.
+const SHARED_OVERHEAD_BYTES: usize = 24;
 
 fn topic_field(topic: &str, more: usize) -> Vec<u8> {
     let len =

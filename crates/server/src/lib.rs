@@ -10,6 +10,7 @@ pub mod authentication;
 pub mod authorization;
 mod byte_stream;
 pub mod config;
+mod governor;
 mod listener;
 mod open_files;
 pub mod outbound;

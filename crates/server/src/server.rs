@@ -22,13 +22,14 @@ use crate::activation::ActivationError;
 use crate::authentication::{Authentication, AuthenticationError, BanLimits, Users};
 use crate::authorization::AuthorizationError;
 use crate::config::{Address, Config, FlappingLimits, ListenerConfig, Transport};
+use crate::governor::Budget;
 use crate::listener::OpenError as ListenError;
 use crate::outbound::Outbound;
 use crate::persist::{self, DataFolder, Figures, FolderError, Restored};
 use crate::reload::{Policy, PolicyError, ReloadError, Reloaded, Reloader};
 use crate::shard::{
     Acceptor, Command, Door, Found, Links, Mailbox, PaceLimits, Parts, Settings, Shard, Shared,
-    WAKER,
+    WAKER, resident_bytes,
 };
 use crate::socket_file::{SocketFile, SocketFileError};
 use crate::tls::TlsError;
@@ -281,6 +282,9 @@ impl Server {
             persist: None,
             restored: None,
         };
+        // Too much where a large log was just read; it is looked at again every second.
+        let (resident, _) = resident_bytes();
+        server.shared.governor.on_resident(resident);
         let seats = polls.into_iter().zip(deal(opened, shard_count));
         let seats = seats.map(|(poll, doors)| Seat { poll, doors });
         Ok((server, seats.collect()))
@@ -336,6 +340,7 @@ impl Server {
         self.shared.commanders.set(self.commands.clone()).ok();
         self.start_endpoints(&policy)?;
         config.storage.log();
+        self.shared.governor.log();
         for (address, of) in self.addresses.iter().zip(&config.listeners) {
             let protocol = match (of.transport, of.tls.is_some()) {
                 (_, false) if of.sniff => "MQTT or WebSocket",
@@ -645,6 +650,10 @@ fn settings(config: &Config, segments: usize) -> Settings {
         hash_seed: random(),
         shard_count,
         client_id_prefix: format!("auto-{:016x}", random()),
+        overflow_patience: limits.overflow_patience,
+        memory_budget: Budget::new(config.bounds.memory_max_bytes),
+        unproven_max: config.bounds.unauthenticated_max,
+        unproven_bytes_max: config.bounds.unauthenticated_bytes_max,
         login_threads: config.bounds.login_threads,
         logins_waiting_max: config.bounds.logins_waiting_max,
         crowds: (&config.bounds).into(),

@@ -81,6 +81,11 @@ pub trait Store {
         false
     }
 
+    /// Bytes of what waits to be written, of all shards.
+    fn held_bytes(&self) -> usize {
+        0
+    }
+
     /// Whether the disk runs low: nothing that makes the log grow should be accepted for now.
     fn is_low(&self) -> bool {
         false

@@ -7,6 +7,7 @@ mod bans;
 mod demo;
 mod explain;
 mod inspect;
+mod losses;
 mod password_file;
 mod port_owner;
 mod serve;
@@ -23,6 +24,7 @@ use clap::{Parser, Subcommand};
 use bans::BanArgs;
 use demo::DemoArgs;
 use explain::ExplainArgs;
+use losses::LossesArgs;
 use password_file::PasswdArgs;
 use serve::ServeArgs;
 use storage::{BackupArgs, RestoreArgs, StoreArgs};
@@ -59,6 +61,7 @@ enum Command {
     User(UserArgs),
     Passwd(PasswdArgs),
     Ban(BanArgs),
+    Losses(LossesArgs),
 }
 
 fn main() -> ExitCode {
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
         Command::User(args) => report(users::run(&args), false),
         Command::Passwd(args) => report(password_file::run(&args), false),
         Command::Ban(args) => report(bans::run(&args), false),
+        Command::Losses(args) => report(losses::run(&args), false),
         Command::Pub(args) => report(run(tools::publish::run(&args)), args.connection.quiet),
         Command::Sub(args) => report(run(tools::subscribe::run(&args)), args.connection.quiet),
     }

@@ -18,6 +18,7 @@ use proto::Qos;
 use super::Subscription;
 use super::trie::Interest;
 use crate::keys::{KeyedState, SessionKey, ShardSet};
+use crate::sessions::map_bytes;
 use crate::shared_subscriptions::GroupKey;
 
 /// Everyone who gets a message on one Topic Name.
@@ -31,6 +32,8 @@ pub(crate) struct Matches {
     pub(crate) groups: Vec<GroupKey>,
     /// Other shards with at least one Non-shared Subscription that matches.
     pub(crate) remote: ShardSet,
+    /// Of these, those of which some may have room.
+    pub(crate) remote_free: ShardSet,
 }
 
 impl Matches {
@@ -155,6 +158,7 @@ pub(super) struct Collector {
     subscriptions: Vec<(SessionKey, Subscription)>,
     groups: Vec<GroupKey>,
     remote: ShardSet,
+    remote_free: ShardSet,
 }
 
 impl Collector {
@@ -168,6 +172,9 @@ impl Collector {
             .extend(interest.sessions.iter().map(|(&key, &value)| (key, value)));
         self.groups.extend_from_slice(&interest.groups);
         self.remote = self.remote.union(interest.remote);
+        self.remote_free = self
+            .remote_free
+            .union(interest.remote.without(interest.full));
     }
 
     pub(super) fn finish(
@@ -192,6 +199,7 @@ impl Collector {
             rows,
             groups: self.groups,
             remote: self.remote,
+            remote_free: self.remote_free,
         }
     }
 }
@@ -274,6 +282,16 @@ impl Cache {
         self.by_topic.len()
     }
 
+    /// Bytes of it.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.bytes
+            + self.by_topic.len() * CACHE_ENTRY_BYTES
+            + map_bytes(
+                self.by_topic.capacity(),
+                size_of::<(Rc<str>, Rc<Matches>)>(),
+            )
+    }
+
     const fn is_over(&self, topics: usize) -> bool {
         topics > self.limits.topics_max || self.bytes > self.limits.bytes_max
     }
@@ -345,6 +363,9 @@ impl OwnedGrant {
         }
     }
 }
+
+/// An answer beside its own bytes and its place in the table: its place in the order of topics.
+const CACHE_ENTRY_BYTES: usize = 30;
 
 /// The cache keeps at most this many Topic Names.
 pub(crate) const CACHED_TOPICS_MAX: usize = 65_536;

@@ -58,6 +58,8 @@ pub(crate) struct Subscriptions {
     count: usize,
     /// Subscriptions looked at for answers that were not known.
     visited: u64,
+    /// Topic Filters with a Subscription of this shard.
+    sets: usize,
 }
 
 impl Subscriptions {
@@ -72,6 +74,7 @@ impl Subscriptions {
             cache: Cache::new(hash, limits),
             count: 0,
             visited: 0,
+            sets: 0,
         }
     }
 
@@ -142,6 +145,7 @@ impl Subscriptions {
             self.cache.invalidate(filter);
         }
         self.count += usize::from(before.is_none());
+        self.sets += usize::from(is_new_interest);
         Placed {
             existed: before.is_some(),
             is_new_interest,
@@ -160,6 +164,7 @@ impl Subscriptions {
         self.trie.prune(node);
         self.cache.invalidate(filter);
         self.count -= 1;
+        self.sets -= usize::from(was_last_interest);
         Some(Removed { was_last_interest })
     }
 
@@ -172,12 +177,15 @@ impl Subscriptions {
     }
 
     /// Notes whether another shard wants what `filter` matches. O(levels).
-    pub(crate) fn set_remote(&mut self, filter: &str, shard: ShardIndex, is_wanted: bool) {
+    /// Returns whether that is news.
+    pub(crate) fn set_remote(&mut self, filter: &str, shard: ShardIndex, is_wanted: bool) -> bool {
         let has_changed = if is_wanted {
             let node = self.trie.find_or_insert(filter);
             self.trie.interest_mut(node).remote.insert(shard)
         } else if let Some(node) = self.trie.find(filter) {
-            let was_wanted = self.trie.interest_mut(node).remote.remove(shard);
+            let interest = self.trie.interest_mut(node);
+            interest.full.remove(shard);
+            let was_wanted = interest.remote.remove(shard);
             self.trie.prune(node);
             was_wanted
         } else {
@@ -186,6 +194,33 @@ impl Subscriptions {
         if has_changed {
             self.cache.invalidate(filter);
         }
+        has_changed
+    }
+
+    /// Notes whether all sessions of another shard that want this Topic Filter are full. O(levels).
+    pub(crate) fn set_remote_full(&mut self, filter: &str, shard: ShardIndex, is_full: bool) {
+        let Some(node) = self.trie.find(filter) else {
+            return;
+        };
+        if self.trie.interest(node).is_none() {
+            return;
+        }
+        let full = &mut self.trie.interest_mut(node).full;
+        let has_changed = if is_full {
+            full.insert(shard)
+        } else {
+            full.remove(shard)
+        };
+        if has_changed {
+            self.cache.invalidate(filter);
+        }
+    }
+
+    /// How many sessions of this shard have a Non-shared Subscription to this Topic Filter. O(levels).
+    pub(crate) fn session_count(&self, filter: &str) -> usize {
+        let node = self.trie.find(filter);
+        let interest = node.and_then(|node| self.trie.interest(node));
+        interest.map_or(0, |interest| interest.sessions.len())
     }
 
     /// Hangs a Shared Subscription at `filter` (without `$share/` and ShareName). O(levels).
@@ -211,12 +246,28 @@ impl Subscriptions {
         self.trie.prune(node);
     }
 
+    /// Bytes of the index and of the answers that are kept. O(1).
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let crowded = self.count.saturating_sub(self.sets * SET_SESSIONS);
+        self.trie.memory_bytes()
+            + self.cache.memory_bytes()
+            + self.sets * SET_BYTES
+            + crowded * SUBSCRIPTION_BYTES
+    }
+
     /// How many Non-shared Subscriptions this shard's sessions have.
     #[cfg(test)]
     pub(crate) const fn len(&self) -> usize {
         self.count
     }
 }
+
+/// The set of Subscriptions to one Topic Filter: one node for a few of them.
+const SET_BYTES: usize = 192;
+/// How many have a place there.
+const SET_SESSIONS: usize = 11;
+/// One of the others: their nodes are two thirds full.
+const SUBSCRIPTION_BYTES: usize = 26;
 
 #[cfg(test)]
 mod tests {

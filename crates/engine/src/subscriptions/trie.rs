@@ -13,6 +13,7 @@ use slab::Slab;
 
 use super::Subscription;
 use crate::keys::{KeyedState, SessionKey, ShardSet};
+use crate::sessions::map_bytes;
 use crate::shared_subscriptions::GroupKey;
 
 /// Everyone who wants what one Topic Filter matches.
@@ -22,6 +23,8 @@ pub(super) struct Interest {
     pub(super) sessions: BTreeMap<SessionKey, Subscription>,
     /// Other shards that have such a session.
     pub(super) remote: ShardSet,
+    /// Those of them whose sessions are all full.
+    pub(super) full: ShardSet,
     /// Shared Subscriptions of this Topic Filter, ascending.
     pub(super) groups: Vec<GroupKey>,
 }
@@ -44,6 +47,8 @@ pub(super) struct Trie {
     /// Children by name; hashed and compared by the child's own `parent` and `step`.
     edges: HashTable<NodeId>,
     levels: Levels,
+    /// How many nodes have an interest.
+    interests: usize,
     hash: KeyedState,
     /// Kept from walk to walk for their memory only.
     topic_levels: Vec<Option<LevelId>>,
@@ -60,6 +65,7 @@ impl Trie {
             root,
             edges: HashTable::new(),
             levels: Levels::default(),
+            interests: 0,
             hash,
             topic_levels: Vec::new(),
             walk: Vec::new(),
@@ -150,6 +156,9 @@ impl Trie {
 
     /// What `id` holds, to be changed. Call [`Trie::prune`] after taking something out.
     pub(super) fn interest_mut(&mut self, id: NodeId) -> &mut Interest {
+        if self.node(id).interest.is_none() {
+            self.interests += 1;
+        }
         self.node_mut(id).interest.get_or_insert_default()
     }
 
@@ -162,6 +171,7 @@ impl Trie {
             .is_some_and(|interest| interest.is_empty())
         {
             node.interest = None;
+            self.interests -= 1;
         }
         let mut next = Some(id);
         while let Some(id) = next.filter(|&id| self.node(id).is_useless()) {
@@ -172,6 +182,14 @@ impl Trie {
             self.nodes.remove(slot_of(id.0));
             next = Some(parent);
         }
+    }
+
+    /// Bytes of it, the sets of Sessions counted as empty. O(1).
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.nodes.capacity() * (size_of::<Node>() + size_of::<usize>())
+            + map_bytes(self.edges.capacity(), size_of::<NodeId>())
+            + self.interests * size_of::<Interest>()
+            + self.levels.memory_bytes()
     }
 
     /// How many nodes there are, the root included.
@@ -297,6 +315,8 @@ struct LevelId(u32);
 #[derive(Debug, Default)]
 struct Levels {
     names: Slab<LevelName>,
+    /// Bytes of the names.
+    bytes: usize,
     by_name: HashTable<LevelId>,
 }
 
@@ -307,6 +327,12 @@ struct LevelName {
 }
 
 impl Levels {
+    fn memory_bytes(&self) -> usize {
+        self.bytes
+            + self.names.capacity() * (size_of::<LevelName>() + size_of::<usize>())
+            + map_bytes(self.by_name.capacity(), size_of::<LevelId>())
+    }
+
     fn find(&self, name: &str, state: &KeyedState) -> Option<LevelId> {
         // [MQTT-4.7.3-4] Compared byte by byte, nothing normalised.
         let is_it = |id: &LevelId| &*name_at(&self.names, *id).name == name;
@@ -315,7 +341,11 @@ impl Levels {
 
     /// The name's id, counting one more edge that bears it.
     fn hold(&mut self, name: &str, state: &KeyedState) -> LevelId {
-        let Self { names, by_name } = self;
+        let Self {
+            names,
+            bytes,
+            by_name,
+        } = self;
         let entry = by_name.entry(
             state.hash_one(name),
             |id| &*name_at(names, *id).name == name,
@@ -329,6 +359,7 @@ impl Levels {
                     edges: 0,
                 };
                 let id = LevelId(key_of(names.insert(level)));
+                *bytes += name.len();
                 entry.insert(id);
                 id
             }
@@ -349,7 +380,8 @@ impl Levels {
             if let Ok(entry) = self.by_name.find_entry(hash, |&other| other == id) {
                 entry.remove();
             }
-            self.names.remove(slot_of(id.0));
+            let level = self.names.remove(slot_of(id.0));
+            self.bytes -= level.name.len();
         }
     }
 }

@@ -10,6 +10,7 @@ mod durability;
 mod endings;
 mod exactly_once;
 mod flow;
+mod full;
 mod handshakes;
 mod levels;
 mod owners;

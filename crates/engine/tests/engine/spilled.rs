@@ -135,6 +135,7 @@ fn a_window_is_bounded_in_bytes_but_takes_one_message_however_large() {
 fn no_memory_left_drops_nothing_that_can_be_on_disk() {
     let limits = Limits {
         queued_bytes_total_max: 4096,
+        overflow_policy: OverflowPolicy::DropNewest,
         ..Limits::default()
     };
     let mut world = World::with(1, limits);

@@ -6,7 +6,7 @@ use proto::Version;
 use proto::connection::Outgoing;
 use proto::packet::{Ack, ReasonCode};
 use store::Level;
-use vencejo_engine::{Levels, Limits};
+use vencejo_engine::{Hold, Levels, Limits};
 
 use crate::world::{Client, World, id, publish};
 
@@ -200,20 +200,24 @@ fn a_message_of_an_older_version_waits() {
         let mut world = world(1, version);
         let (sender, receiver) = (world.connect_clean("sender"), world.connect("receiver"));
         world.subscribe(receiver, "a", 1);
+        let now = world.now;
         let stored = publish("a", 1, "x", id(1));
         let others = [
             publish("a", 0, "x", id(1)),
             publish("nobody", 1, "x", id(1)),
             publish("$SYS/a", 1, "x", id(1)),
         ];
-        assert!(!world.engines[0].must_wait(sender.key, &stored));
+        assert_eq!(world.engines[0].must_wait(sender.key, &stored, now), None);
         set_low(&mut world, true);
-        assert!(world.engines[0].must_wait(sender.key, &stored));
+        assert_eq!(
+            world.engines[0].must_wait(sender.key, &stored, now),
+            Some(Hold::Disk)
+        );
         for publish in others {
-            assert!(!world.engines[0].must_wait(sender.key, &publish));
+            assert_eq!(world.engines[0].must_wait(sender.key, &publish, now), None);
         }
         set_low(&mut world, false);
-        assert!(!world.engines[0].must_wait(sender.key, &stored));
+        assert_eq!(world.engines[0].must_wait(sender.key, &stored, now), None);
         assert_eq!(refused(&world), 0);
     }
 }

@@ -241,6 +241,7 @@ impl World {
                     let link = (shard, usize::from(to.0));
                     self.rings.entry(link).or_default().push_back(message);
                 }
+                Output::Lost(_) => {}
                 Output::Denied(denied) => self.denied.push(*denied),
                 Output::Load(load) => {
                     let is_first = self.loading.insert(load.session, load).is_none();

@@ -192,6 +192,18 @@ impl Outbound {
         self.keep_released();
     }
 
+    /// Leaves to the store what it has of the messages that wait beyond the first `keep`, from the last one on; `charge`
+    /// says for how many bytes. What was sent stays.
+    pub fn spill_beyond(&mut self, keep: usize, mut charge: impl FnMut(&Queued) -> u64) {
+        while self.waiting.len() > keep
+            && let Some(last) = self.waiting.pop_back_if(|last| last.is_stored)
+        {
+            self.waiting_bytes -= last.message.memory_bytes();
+            self.spill_one(last.seq, charge(&last), false);
+        }
+        self.waiting.shrink_to(keep);
+    }
+
     /// What is dropped by its number only must not be a message whose PUBREL is owed.
     fn keep_released(&mut self) {
         let released = self.released.iter().map(|released| released.seq).max();
@@ -266,6 +278,29 @@ impl Outbound {
             self.spilled = None;
         }
         Some(changed)
+    }
+
+    /// Bytes its own tables take, the messages not counted. O(1).
+    #[must_use]
+    pub fn table_bytes(&self) -> usize {
+        let spilled = self.spilled.as_ref().map_or(0, |_| size_of::<Spilled>());
+        self.in_flight.capacity() * size_of::<InFlight>()
+            + self.released.capacity() * size_of::<Released>()
+            + self.waiting.capacity() * size_of::<Queued>()
+            + spilled
+    }
+
+    /// Gives back the space of a rush that is over. O(1) but for the one time in which it does.
+    pub fn shrink(&mut self) {
+        if self.waiting.is_empty() && self.waiting.capacity() > KEPT_MAX {
+            self.waiting = VecDeque::new();
+        }
+        if self.in_flight.is_empty() && self.in_flight.capacity() > KEPT_MAX {
+            self.in_flight = VecDeque::new();
+        }
+        if self.released.is_empty() && self.released.capacity() > KEPT_MAX {
+            self.released = VecDeque::new();
+        }
     }
 
     /// How many messages and bytes in memory wait for quota, those to be sent again included. O(these).
@@ -513,6 +548,9 @@ impl Outbound {
         (!is_far(self.lowest_open_seq)).then(|| derived(seq))
     }
 }
+
+/// Places that an empty table of a queue keeps.
+const KEPT_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {

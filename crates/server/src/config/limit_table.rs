@@ -250,6 +250,27 @@ const LOGIN_LIMITS: &[Limit] = &[
         "its CONNECT each",
         ("0x89, 3.x: 3", "-"),
     ),
+    row(
+        "memory_max_bytes",
+        "bytes of the process",
+        Text("3/4 of the control group or the machine"),
+        "itself",
+        ("in steps, see ADR 0025", "-"),
+    ),
+    row(
+        "unauthenticated_bytes_max",
+        "bytes of all that have not logged in",
+        Bytes(|c| c.bounds.unauthenticated_bytes_max as u64),
+        "itself, and 4 KiB for each",
+        ("closed", "-"),
+    ),
+    row(
+        "unauthenticated_max",
+        "connections that have not logged in",
+        Number(|c| c.bounds.unauthenticated_max as u64),
+        "as a connection, with TLS its handshake",
+        ("the oldest is closed", "-"),
+    ),
 ];
 
 const PACKET_LIMITS: &[Limit] = &[
@@ -409,9 +430,16 @@ const SESSION_LIMITS: &[Limit] = &[
     row(
         "overflow_policy",
         "-",
-        Text("see the configuration"),
+        Text("refuse"),
         "-",
-        ("-", "-"),
+        ("0x97 for the publisher, 3.x: not read", "-"),
+    ),
+    row(
+        "overflow_patience",
+        "seconds",
+        Seconds(|c| c.limits.overflow_patience.as_secs()),
+        "-",
+        ("the full Session loses alone", "-"),
     ),
 ];
 

@@ -36,6 +36,16 @@ pub struct ServerBounds {
     /// Logins that wait for such a thread; those of one address wait in turn with those of all others. One
     /// more is told that the Server is busy. Default 4,096.
     pub logins_waiting_max: usize,
+    /// Memory of the process for everything that is held for peers, the program included. Near to it the loudest
+    /// publishers are read less, then new connections are refused, then less is kept for slow readers, then queues go
+    /// to the disk, then the slowest readers are disconnected. Default: three quarters of what the control group
+    /// allows, or of what the machine has.
+    pub memory_max_bytes: Option<usize>,
+    /// Bytes held for all connections together that have not logged in; one that holds more than 4 KiB of them is
+    /// closed when there are more. Default: 24 MiB.
+    pub unauthenticated_bytes_max: usize,
+    /// Connections at once that have not logged in; with one more, the oldest of them is closed. Default: 20,000.
+    pub unauthenticated_max: usize,
     /// Connections of one address at once (of IPv6 a /64; of a Unix socket one user); more are told 0x97, but for a
     /// Client that takes its own connection over. Default: 0, no limit but that of all.
     pub connections_per_address_max: u32,
@@ -95,6 +105,9 @@ impl Default for ServerBounds {
             unsent_bytes_max: 128 * 1024 * 1024,
             login_threads: cores().div_ceil(2).min(LOGIN_THREADS_MAX),
             logins_waiting_max: 4096,
+            memory_max_bytes: None,
+            unauthenticated_bytes_max: 24 * 1024 * 1024,
+            unauthenticated_max: 20_000,
             connections_per_address_max: 0,
             connections_per_user_max: 0,
             connect_rate_max: 0,
@@ -144,8 +157,24 @@ pub(super) fn check_bounds(raw: &RawLimits) -> Result<ServerBounds, Fault> {
     if let Some(value) = &raw.logins_waiting_max {
         bounds.logins_waiting_max = within("logins_waiting_max", value, 1..=LOGINS_WAITING_MAX)?;
     }
+    check_memory(&mut bounds, raw)?;
     check_crowds(&mut bounds, raw)?;
     Ok(bounds)
+}
+
+fn check_memory(bounds: &mut ServerBounds, raw: &RawLimits) -> Result<(), Fault> {
+    if let Some(value) = &raw.memory_max_bytes {
+        let bytes = size_within("memory_max_bytes", value, MEMORY_MIN..=MEMORY_MAX)?;
+        bounds.memory_max_bytes = Some(bytes);
+    }
+    if let Some(value) = &raw.unauthenticated_bytes_max {
+        bounds.unauthenticated_bytes_max =
+            size_within("unauthenticated_bytes_max", value, 65_536..=SIZE_MAX)?;
+    }
+    if let Some(value) = &raw.unauthenticated_max {
+        bounds.unauthenticated_max = within("unauthenticated_max", value, 1..=CONNECTIONS_MAX)?;
+    }
+    Ok(())
 }
 
 /// Limits on how many come, and how fast.
@@ -243,6 +272,9 @@ pub(super) fn check_limits(raw: &RawLimits) -> Result<Limits, Fault> {
     if let Some(value) = &raw.topic_levels_max {
         limits.topic_levels_max = within("topic_levels_max", value, 1..=TOPIC_LENGTH_MAX)?;
     }
+    if let Some(value) = &raw.overflow_patience {
+        limits.overflow_patience = pause("overflow_patience", value)?;
+    }
     if let Some(value) = &raw.topic_length_max {
         limits.topic_length_max = within("topic_length_max", value, 1..=TOPIC_LENGTH_MAX)?;
     }
@@ -314,6 +346,7 @@ fn set_unranged(limits: &mut Limits, raw: &RawLimits) {
         raw.shared_subscription_available,
     );
     let overflow_policy = raw.overflow_policy.map(|policy| match policy {
+        RawOverflowPolicy::Refuse => OverflowPolicy::Refuse,
         RawOverflowPolicy::DropNewest => OverflowPolicy::DropNewest,
         RawOverflowPolicy::DropOldest => OverflowPolicy::DropOldest,
         RawOverflowPolicy::Disconnect => OverflowPolicy::Disconnect,
@@ -338,6 +371,9 @@ const RATES: RangeInclusive<u32> = 0..=1_000_000_000;
 /// The same of bytes.
 const BYTE_RATES: RangeInclusive<usize> = 0..=1 << 40;
 const LOGIN_THREADS_MAX: usize = 64;
+/// Less than this the program itself takes.
+const MEMORY_MIN: usize = 32 * 1024 * 1024;
+const MEMORY_MAX: usize = 1 << 50;
 const LOGINS_WAITING_MAX: usize = 1_000_000;
 const CONNECT_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(3600);

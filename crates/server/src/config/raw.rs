@@ -299,6 +299,7 @@ pub(super) enum RawSharedStrategy {
 #[derive(Clone, Copy, Debug, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum RawOverflowPolicy {
+    Refuse,
     DropNewest,
     DropOldest,
     Disconnect,
@@ -372,6 +373,9 @@ pub(super) struct RawLimits {
     pub(super) flapping_per_address_max: Option<u32>,
     pub(super) flapping_window: Option<Spanned<RawDuration>>,
     pub(super) flapping_ban: Option<Spanned<RawDuration>>,
+    pub(super) memory_max_bytes: Option<Spanned<RawSize>>,
+    pub(super) unauthenticated_bytes_max: Option<Spanned<RawSize>>,
+    pub(super) unauthenticated_max: Option<Spanned<usize>>,
 
     pub(super) maximum_packet_size_bytes: Option<Spanned<RawSize>>,
     pub(super) receive_maximum: Option<Spanned<u16>>,
@@ -387,6 +391,7 @@ pub(super) struct RawLimits {
     pub(super) window_messages_max: Option<usize>,
     pub(super) window_bytes_max: Option<RawSize>,
     pub(super) overflow_policy: Option<RawOverflowPolicy>,
+    pub(super) overflow_patience: Option<Spanned<RawDuration>>,
     pub(super) subscriptions_per_session_max: Option<usize>,
     pub(super) subscriptions_max: Option<usize>,
     pub(super) session_expiry_max_seconds: Option<Spanned<RawDuration>>,

@@ -43,6 +43,11 @@ pub enum ControlRequest {
         /// Of this address or user of this machine, or all.
         address: Option<Origin>,
     },
+    /// Sessions that have lost messages, those that lost most first.
+    Losses {
+        /// No more than so many.
+        count: usize,
+    },
     /// A change of the users.
     User {
         /// Which.
@@ -73,6 +78,11 @@ pub enum ControlAnswer {
         /// How many.
         count: usize,
     },
+    /// Sessions that have lost messages.
+    Losses {
+        /// Those that lost most first.
+        sessions: Vec<SessionLosses>,
+    },
     /// It is done.
     Done,
     /// It was not done, because it does not fit what is there: a name is taken, or unknown.
@@ -85,6 +95,19 @@ pub enum ControlAnswer {
         /// Why.
         error: String,
     },
+}
+
+/// What a Session has lost since it began, or since the start of the Server.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SessionLosses {
+    /// Whose it is.
+    pub client_id: String,
+    /// Messages that did not fit its queue.
+    pub queue_full: u64,
+    /// QoS 0 messages that its Client was too slow for.
+    pub congested: u64,
+    /// Messages larger than its Client takes.
+    pub too_large: u64,
 }
 
 /// Asks the Server that uses the data folder at `data`. `None` if none does.
@@ -206,8 +229,32 @@ impl Control {
             ControlRequest::LiftBans { address } => ControlAnswer::Lifted {
                 count: self.shared.lift_bans(address, Instant::now()),
             },
+            ControlRequest::Losses { count } => ControlAnswer::Losses {
+                sessions: self.losses(count.min(LOSSES_MAX)),
+            },
             ControlRequest::User { change } => self.change_user(&change),
         }
+    }
+
+    /// Asks all shards who has lost most.
+    fn losses(&self, count: usize) -> Vec<SessionLosses> {
+        let (answer, answers) = mpsc::channel();
+        self.shared.tell_all(|| Command::Losers {
+            count,
+            answer: answer.clone(),
+        });
+        drop(answer);
+        // A shard that ends lets go of its commands.
+        let mut losers: Vec<_> = answers.iter().flatten().collect();
+        losers.sort_by_key(|(_, lost)| std::cmp::Reverse(lost.total()));
+        losers.truncate(count);
+        let of = |(client_id, lost): (Arc<str>, engine::Lost)| SessionLosses {
+            client_id: client_id.as_ref().to_owned(),
+            queue_full: lost.queue_full,
+            congested: lost.congested,
+            too_large: lost.too_large,
+        };
+        losers.into_iter().map(of).collect()
     }
 
     /// Whoever is connected by what was changed has to come again.
@@ -292,6 +339,8 @@ impl Short {
     }
 }
 
+/// Sessions that one answer names.
+const LOSSES_MAX: usize = 10_000;
 /// The socket in the data folder.
 const SOCKET: &str = "control.sock";
 /// Room for a name in the address of a socket.

@@ -19,6 +19,8 @@ pub(super) struct Exchange {
     arrived: Condvar,
     /// Bytes in the open group.
     open_bytes: AtomicUsize,
+    /// Bytes in the group that is being written.
+    taken_bytes: AtomicUsize,
     progress: Box<[Progress]>,
     is_low: AtomicBool,
     failure: OnceLock<String>,
@@ -81,6 +83,7 @@ impl Exchange {
             open: Mutex::new(open),
             arrived: Condvar::new(),
             open_bytes: AtomicUsize::new(0),
+            taken_bytes: AtomicUsize::new(0),
             progress: (0..shard_count).map(|_| Progress::default()).collect(),
             is_low: AtomicBool::new(false),
             failure: OnceLock::new(),
@@ -108,6 +111,11 @@ impl Exchange {
     /// Whether so much waits that publishers should not be read.
     pub(super) fn is_pressed(&self) -> bool {
         self.open_bytes.load(Ordering::Relaxed) > PRESSED_BYTES
+    }
+
+    /// Bytes that wait to be written or are being written.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.open_bytes.load(Ordering::Relaxed) + self.taken_bytes.load(Ordering::Relaxed)
     }
 
     /// Up to where a shard's batches are written.
@@ -178,6 +186,8 @@ impl Exchange {
         std::mem::swap(&mut open.group, group);
         let was_pressed = self.is_pressed();
         self.open_bytes.store(0, Ordering::Relaxed);
+        let taken = group.encoded.bytes().len();
+        self.taken_bytes.store(taken, Ordering::Relaxed);
         Taken {
             requests: std::mem::take(&mut open.requests),
             was_pressed,

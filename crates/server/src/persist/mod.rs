@@ -31,7 +31,7 @@ use store::{
 };
 
 pub use backup::{BackedUp, BackupError, copy_folder, restore};
-pub use control::{ControlAnswer, ControlRequest, ask};
+pub use control::{ControlAnswer, ControlRequest, SessionLosses, ask};
 pub use figures::Status;
 pub use folder::{DataFolder, FolderError};
 

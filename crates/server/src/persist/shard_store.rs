@@ -72,6 +72,10 @@ impl Store for ShardStore {
         self.exchange.is_pressed()
     }
 
+    fn held_bytes(&self) -> usize {
+        self.exchange.held_bytes()
+    }
+
     fn is_low(&self) -> bool {
         self.exchange.is_low()
     }

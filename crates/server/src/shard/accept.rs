@@ -221,6 +221,7 @@ impl<S: Store> Shard<S> {
         connection.flags.is_over_limit = is_over_limit;
         if let Some(key) = self.insert(connection) {
             self.arm(key);
+            self.enter_waiting_room(key);
         }
     }
 

@@ -245,6 +245,9 @@ impl<S: Store> Shard<S> {
     /// Tells the engine of a connection whose Session lives here.
     pub(super) fn serve(&mut self, key: ConnectionKey, admission: Admission) {
         let now = self.now;
+        if let Some((reason, text)) = self.lacks_memory(&admission.connect.client_id) {
+            return self.refuse(key, &ConnectionError::refused(reason, text));
+        }
         let asks = self.policy.asked.is_some() && !admission.is_asked;
         let questions = asks.then(|| {
             let (connect, principal) = (&admission.connect, &admission.principal);
@@ -352,6 +355,7 @@ impl<S: Store> Shard<S> {
             return;
         }
         let mut connection = self.connections.remove(index_of(key));
+        self.discount(&mut connection);
         if let Err(error) = self.poll.registry().deregister(connection.socket.source()) {
             tracing::error!(peer = %connection.peer, %error, "socket cannot be moved");
             self.shared.leave(connection.listener);
@@ -402,6 +406,7 @@ impl<S: Store> Shard<S> {
             return;
         };
         self.arm(key);
+        self.count(key);
         self.mark_dirty(key);
         // TLS may have read more from TCP than it has given us.
         self.mark_ready(key);

@@ -29,6 +29,13 @@ pub(crate) enum Command {
         /// Hears whether it was connected.
         answer: mpsc::Sender<bool>,
     },
+    /// Say which Sessions have lost most messages.
+    Losers {
+        /// How many.
+        count: usize,
+        /// Hears it.
+        answer: mpsc::Sender<Vec<(Arc<str>, engine::Lost)>>,
+    },
     /// A user was added, changed or removed: what was proven before does not count any more.
     UserChanged {
         /// Which.
@@ -88,6 +95,9 @@ impl<S: Store> Shard<S> {
                     // Who asked may not wait for the answer.
                     answer.send(was_connected).ok();
                 }
+                Command::Losers { count, answer } => {
+                    answer.send(self.engine.losers(count)).ok();
+                }
                 Command::UserChanged { user, done } => {
                     self.on_user_changed(&user);
                     done.send(()).ok();
@@ -125,15 +135,18 @@ impl<S: Store> Shard<S> {
         if self.measured_at.is_some_and(is_recent) {
             return;
         }
-        self.measured_at = Some(self.now);
+        let is_first_time = self.measured_at.replace(self.now).is_none();
         self.engine.on_calendar(unix_millis(), self.now);
         // The memory is that of all shards; one of them says it.
         let memory = if self.links.own().0 == 0 {
-            let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-            memory_bytes(&status)
+            resident_bytes()
         } else {
             (0, 0)
         };
+        // At the first time not every shard has said what it holds.
+        if memory.0 > 0 && !is_first_time {
+            self.shared.governor.on_resident(memory.0);
+        }
         self.engine.measure(self.connections.len() as u64, memory);
         if self.links.own().0 == 0 {
             let topics = self.sys_topics();
@@ -154,6 +167,7 @@ impl<S: Store> Shard<S> {
         topics.extend(self.shared.turnstile.topics());
         topics.push(("logins/failed", failures.to_string()));
         topics.push(("logins/banned", bans.to_string()));
+        topics.extend(self.shared.governor.topics());
         let (asked, silent) = self.shared.outbound.topics();
         topics.extend(asked);
         if let Some((_, alarms)) = topics.iter_mut().find(|(name, _)| *name == "alarms") {
@@ -173,6 +187,12 @@ impl<S: Store> Shard<S> {
         }
         topics
     }
+}
+
+/// Resident memory of the process and the most there ever was of it.
+pub(crate) fn resident_bytes() -> (u64, u64) {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    memory_bytes(&status)
 }
 
 /// Resident memory and the most there ever was of it, from the text of `/proc/self/status`; zero where

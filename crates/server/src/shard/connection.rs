@@ -14,8 +14,10 @@ use proto::packet::Connect;
 use slab::Slab;
 
 use super::deadlines::Tick;
+use super::governed::{Counted, Heard};
 use super::pace::Pace;
 use super::socket::Socket;
+use super::stalled::Stall;
 use super::unsent::Unsent;
 use crate::authentication::{Attempt, ClientCertificate, Exchange, Ticket};
 use crate::byte_stream::ByteStream;
@@ -74,6 +76,22 @@ pub(super) struct Pending {
 }
 
 impl Pending {
+    /// Bytes it holds, about.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let connect = &self.connect;
+        let secret = |one: &Option<Secret>| one.as_ref().map_or(0, |one| one.expose().len());
+        let will = connect.will.as_ref().map_or(0, |will| {
+            will.topic.len() + will.payload.len() + will.properties.forwarded.len()
+        });
+        size_of::<Self>()
+            + size_of::<Connect>()
+            + connect.client_id.len()
+            + connect.user_name.as_ref().map_or(0, String::len)
+            + secret(&connect.password)
+            + secret(&self.data)
+            + will
+    }
+
     /// What is asked, and what was noted about it before.
     pub(super) fn attempt(&mut self, peer: Peer) -> (Attempt<'_>, &mut Exchange) {
         let attempt = Attempt {
@@ -129,6 +147,14 @@ pub(super) struct Connection {
     pub(super) pace: Option<Box<Pace>>,
     /// When it is read again, while it is ahead.
     pub(super) resumes_at: Option<Instant>,
+    /// What a PUBLISH at the front of `partial` waits for, while it is stalled.
+    pub(super) stall: Stall,
+    /// Since when a PUBLISH waits for room in a queue.
+    pub(super) held_since: Option<Instant>,
+    /// What it has published in this window.
+    pub(super) heard: Heard,
+    /// What it counts for.
+    pub(super) counted: Counted,
     pub(super) flags: Flags,
 }
 
@@ -149,7 +175,7 @@ pub(super) struct Flags {
     pub(super) is_choked: bool,
     /// Its DISCONNECT waits in `partial` until it was sent what it is owed.
     pub(super) is_leaving: bool,
-    /// A PUBLISH of it waits in `partial` until the disk has room.
+    /// A PUBLISH of it waits in `partial`, see `stall`.
     pub(super) is_stalled: bool,
     /// It waits for its turn to connect, since `took_at`.
     pub(super) is_queued: bool,
@@ -204,6 +230,10 @@ impl Connection {
             seat: None,
             pace: None,
             resumes_at: None,
+            stall: Stall::Disk,
+            held_since: None,
+            heard: Heard::default(),
+            counted: Counted::default(),
             flags: Flags::default(),
         }
     }

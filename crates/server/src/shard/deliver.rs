@@ -7,6 +7,7 @@
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use engine::{ConnectionKey, Output};
@@ -57,6 +58,7 @@ impl<S: Store> Shard<S> {
                     Output::ToShard { to, message } => self.links.push(to, message),
                     Output::Persist(batch) => self.persist(batch),
                     Output::Load(load) => self.store.load(load),
+                    Output::Lost(loser) => self.log_lost(&loser),
                     Output::Denied(denied) => self.log_denied(&denied),
                 }
             }
@@ -69,7 +71,7 @@ impl<S: Store> Shard<S> {
     /// Puts a packet behind what the connection has still to send.
     pub(super) fn send(&mut self, key: ConnectionKey, packet: &Outgoing) {
         let now = self.now;
-        let mark = self.shared.settings.congested_bytes;
+        let mark = self.congested_bytes();
         let Self {
             connections,
             pool,
@@ -200,12 +202,15 @@ impl<S: Store> Shard<S> {
         }
         self.judge_congestion(key);
         self.shut_if_flushed(key);
+        self.count(key);
     }
 
     /// Tells the engine when a reader falls behind or has caught up; gives up on one that never will.
-    fn judge_congestion(&mut self, key: ConnectionKey) {
-        let settings = &self.shared.settings;
-        let (mark, max) = (settings.congested_bytes, settings.unsent_bytes_max);
+    pub(super) fn judge_congestion(&mut self, key: ConnectionKey) {
+        let (mark, max) = (
+            self.congested_bytes(),
+            self.shared.settings.unsent_bytes_max,
+        );
         let Some(connection) = self.connection_mut(key) else {
             return;
         };
@@ -235,6 +240,25 @@ impl<S: Store> Shard<S> {
             let client_id = self.client_id(key);
             let reason = ReasonCode::QuotaExceeded;
             tracing::warn!(%peer, client_id, %reason, bytes = own_len, "reader too slow, closed");
+            self.forget(key);
+            self.remove(key);
+        }
+    }
+
+    /// Ends the connection of a reader that makes us hold `bytes`, for which there is no room. What it takes it is told.
+    pub(super) fn end_slow(&mut self, key: ConnectionKey, bytes: usize) {
+        let client_id = self.client_id(key);
+        let Some(connection) = self.connection_mut(key) else {
+            return;
+        };
+        let peer = connection.peer;
+        let is_taking = connection.unsent.is_empty();
+        let reason = ReasonCode::QuotaExceeded;
+        tracing::warn!(%peer, client_id, %reason, bytes, "memory runs low, slowest reader closed");
+        if is_taking {
+            let text = "the server runs low on memory";
+            self.refuse_now(key, &ConnectionError::refused(reason, text));
+        } else {
             self.forget(key);
             self.remove(key);
         }
@@ -426,6 +450,7 @@ impl<S: Store> Shard<S> {
         }
         self.reasks.forget(key);
         let mut connection = self.connections.remove(index_of(key));
+        self.discount(&mut connection);
         connection.unsent.return_to(&mut self.pool);
         self.shared.leave(connection.listener);
         if let Err(error) = self.poll.registry().deregister(connection.socket.source()) {
@@ -457,7 +482,7 @@ fn put_publish(connection: &mut Connection, delivery: &Delivery, now: Instant) -
         .protocol
         .send_publish(delivery, now, unsent.tail())
     {
-        unsent.push_shared(payload);
+        unsent.push_shared(payload, Arc::clone(&delivery.message));
     }
     unsent.len() > before
 }

@@ -61,7 +61,12 @@ impl Mailbox {
 struct Outbound {
     ring: Producer<Parcel>,
     messages: Vec<ShardMessage>,
+    /// Bytes of these.
+    messages_bytes: usize,
     parcels: VecDeque<Parcel>,
+    /// Bytes of each parcel that was put into the ring and may be in it still, oldest first.
+    in_ring: VecDeque<usize>,
+    in_ring_bytes: usize,
 }
 
 /// One shard's ends of all rings.
@@ -93,7 +98,10 @@ impl Links {
                     Outbound {
                         ring,
                         messages: Vec::new(),
+                        messages_bytes: 0,
                         parcels: VecDeque::new(),
+                        in_ring: VecDeque::new(),
+                        in_ring_bytes: 0,
                     }
                 });
                 links[from].outbound.push(outbound);
@@ -115,7 +123,9 @@ impl Links {
     /// # Panics
     /// `to` is this shard or none.
     pub(super) fn push(&mut self, to: ShardIndex, message: ShardMessage) {
-        self.outbound_to(to).messages.push(message);
+        let outbound = self.outbound_to(to);
+        outbound.messages_bytes += message.memory_bytes();
+        outbound.messages.push(message);
     }
 
     /// Queues `parcel`; it may overtake messages, but no other parcel.
@@ -145,6 +155,14 @@ impl Links {
             }
         }
         is_all
+    }
+
+    /// Bytes on their way to other shards, the messages of publishers not counted.
+    pub(super) fn held_bytes(&self) -> usize {
+        let outbound = self.outbound.iter().flatten();
+        outbound
+            .map(|one| one.messages_bytes + one.in_ring_bytes)
+            .sum()
     }
 
     /// Takes the next parcel of the shard `from`.
@@ -192,6 +210,7 @@ impl Outbound {
                 }
             }
         }
+        self.forget_taken();
         if self.messages.is_empty() {
             return (true, has_sent);
         }
@@ -199,12 +218,29 @@ impl Outbound {
             .ring
             .push(Parcel::Messages(std::mem::take(&mut self.messages)))
         {
-            Ok(()) => (true, true),
+            Ok(()) => {
+                let bytes = std::mem::take(&mut self.messages_bytes);
+                self.in_ring.push_back(bytes);
+                self.in_ring_bytes += bytes;
+                (true, true)
+            }
             Err(rtrb::PushError::Full(Parcel::Messages(messages))) => {
                 self.messages = messages;
                 (false, has_sent)
             }
             Err(rtrb::PushError::Full(_)) => unreachable!("the ring gives back what it got"),
+        }
+    }
+}
+
+impl Outbound {
+    /// What the other shard has taken out of the ring is not ours any more.
+    fn forget_taken(&mut self) {
+        let held = RING_PARCELS.saturating_sub(self.ring.slots());
+        while self.in_ring.len() > held
+            && let Some(bytes) = self.in_ring.pop_front()
+        {
+            self.in_ring_bytes -= bytes;
         }
     }
 }

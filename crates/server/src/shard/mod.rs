@@ -15,6 +15,7 @@ mod deadlines;
 mod deliver;
 mod denied;
 pub(crate) mod fuzzed;
+mod governed;
 mod links;
 mod mounted;
 mod pace;
@@ -22,6 +23,7 @@ mod parked;
 mod proxied;
 mod reauthentication;
 mod receive;
+mod shared;
 mod socket;
 mod stalled;
 mod starting;
@@ -33,13 +35,12 @@ mod websocket;
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use engine::{ConnectionKey, Engine, ShardIndex};
 use mio::{Events, Poll, Token};
-use proto::connection::{ConnectionError, ServerLimits};
+use proto::connection::ConnectionError;
 use proto::packet::ReasonCode;
 use slab::Slab;
 use store::{MessageRecord, RestoredSession, Store};
@@ -47,256 +48,22 @@ use store::{MessageRecord, RestoredSession, Store};
 use asking::Reasks;
 use connection::Connection;
 use deadlines::Deadlines;
+use governed::Governed;
 use links::Parcel;
 use starting::Starting;
-use stopping::{Barriers, Stopping};
+use stopping::Stopping;
 use storing::Stored;
 use unsent::BufferPool;
 
 pub(crate) use accept::{Acceptor, Door, REFUSALS_MAX};
-pub(crate) use commands::Command;
+pub(crate) use commands::{Command, resident_bytes};
 #[cfg(feature = "quic")]
 pub(crate) use connection::Accepted;
 pub(crate) use links::{Links, Mailbox};
 pub(crate) use pace::PaceLimits;
+pub(crate) use shared::{Settings, Shared};
 
-use crate::authentication::{Accounts, Ban, BanLimits, Bans, Known, Users, Verifiers};
-use crate::outbound::Outbound;
-use crate::peer::Origin;
-use crate::persist::Figures;
-use crate::reload::{ListenerPolicy, Policy};
-use crate::server::Kept;
-use crate::standing::Standing;
-use crate::turnstile::{CrowdLimits, Turnstile};
-
-/// What all shards of a Server see.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) is_stop_requested: AtomicBool,
-    /// Whether the store has failed: nothing is acknowledged any more.
-    pub(crate) is_failed: AtomicBool,
-    /// Why the Server stops by itself, once it does.
-    pub(crate) failure: OnceLock<String>,
-    pub(crate) barriers: Barriers,
-    /// Sockets open in all shards.
-    pub(crate) connections: AtomicUsize,
-    /// The same by listener.
-    entered: Box<[AtomicUsize]>,
-    pub(crate) mailboxes: Arc<[Mailbox]>,
-    pub(crate) settings: Settings,
-    /// Where logins are verified.
-    pub(crate) verifiers: Verifiers,
-    /// Where other machines are asked.
-    pub(crate) outbound: Arc<Outbound>,
-    /// Who has failed too often.
-    pub(crate) bans: Bans,
-    /// Who comes and goes too often.
-    pub(crate) flapping: Bans,
-    /// Who comes in now.
-    pub(crate) turnstile: Turnstile,
-    /// What the store says of itself; `None` where everything is in memory.
-    pub(crate) figures: Option<Arc<Figures>>,
-    /// The users of the data folder.
-    pub(crate) users: Option<Arc<Users>>,
-    /// Those of the password file.
-    file: Mutex<Option<Arc<Accounts>>>,
-    /// How often users have changed.
-    user_changes: AtomicU64,
-    /// How all shards are told something, once they run.
-    pub(crate) commanders: OnceLock<Vec<mpsc::Sender<Command>>>,
-    /// Alarms that hold as long as what they tell of.
-    pub(crate) standing: Standing,
-    /// The endpoints of QUIC, if there are some.
-    #[cfg(feature = "quic")]
-    pub(crate) quic: OnceLock<crate::quic::Handle>,
-}
-
-impl Shared {
-    /// The users there are now.
-    pub(crate) fn known(&self) -> Known {
-        let file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        Known::now(self.users.as_ref(), file.as_ref())
-    }
-
-    /// What `policy` knows of users is what counts from now on.
-    pub(crate) fn remember(&self, policy: &Policy) {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        file.clone_from(&policy.file);
-    }
-
-    /// How often users have changed up to now.
-    pub(crate) fn user_changes(&self) -> u64 {
-        self.user_changes.load(Ordering::SeqCst)
-    }
-
-    /// Users have changed, and the shards are about to be told.
-    pub(crate) fn users_changed(&self) {
-        self.user_changes.fetch_add(1, Ordering::SeqCst);
-    }
-
-    pub(crate) fn new(mailboxes: Arc<[Mailbox]>, settings: Settings, kept: Kept) -> Self {
-        Self {
-            is_stop_requested: AtomicBool::new(false),
-            is_failed: AtomicBool::new(false),
-            failure: OnceLock::new(),
-            barriers: Barriers::default(),
-            connections: AtomicUsize::new(0),
-            entered: settings
-                .is_quic
-                .iter()
-                .map(|_| AtomicUsize::new(0))
-                .collect(),
-            mailboxes,
-            verifiers: Verifiers::new(settings.login_threads, settings.logins_waiting_max),
-            outbound: kept.outbound,
-            turnstile: Turnstile::new(settings.crowds, settings.is_quic.len(), Instant::now()),
-            settings,
-            bans: Bans::default(),
-            flapping: Bans::default(),
-            figures: kept.figures,
-            users: kept.users,
-            file: Mutex::default(),
-            user_changes: AtomicU64::new(0),
-            commanders: OnceLock::new(),
-            standing: Standing::default(),
-            #[cfg(feature = "quic")]
-            quic: OnceLock::new(),
-        }
-    }
-
-    /// All bans: of those that have failed to log in, and of those that come and go.
-    pub(crate) fn bans_in_force(&self, now: Instant) -> Vec<Ban> {
-        let mut bans = self.bans.list(now);
-        bans.extend(self.flapping.list(now).into_iter().map(|ban| Ban {
-            client_id: ban.user,
-            user: None,
-            ..ban
-        }));
-        bans.sort_by_key(|ban| ban.ends_in_seconds);
-        bans
-    }
-
-    /// Ends those of an address, or all; how many there were.
-    pub(crate) fn lift_bans(&self, address: Option<Origin>, now: Instant) -> usize {
-        self.bans.lift(address, now) + self.flapping.lift(address, now)
-    }
-
-    /// Counts a socket that came in by a listener; returns whether it is over the limit and is to be told so, or
-    /// nothing if there is not even room for that.
-    pub(crate) fn let_in(&self, listener: u16, of: Option<&ListenerPolicy>) -> Option<bool> {
-        let before = self.connections.fetch_add(1, Ordering::Relaxed);
-        let there = self.entered.get(usize::from(listener));
-        let before_there = there.map_or(0, |there| there.fetch_add(1, Ordering::Relaxed));
-        let max_there = of.map_or(usize::MAX, |of| of.connections_max);
-        let is_full = |before: usize, max: usize| before >= max.saturating_add(REFUSALS_MAX);
-        if is_full(before_there, max_there) || is_full(before, self.settings.connections_max) {
-            self.depart(listener);
-            return None;
-        }
-        Some(before >= self.settings.connections_max || before_there >= max_there)
-    }
-
-    /// A shard is through with such a socket. A connection over QUIC goes on a little longer, until its last bytes
-    /// have arrived, and is counted as long.
-    pub(crate) fn leave(&self, listener: u16) {
-        let is_quic = self.settings.is_quic.get(usize::from(listener));
-        if is_quic != Some(&true) {
-            self.depart(listener);
-        }
-    }
-
-    /// Counts the end of such a socket.
-    pub(crate) fn depart(&self, listener: u16) {
-        self.connections.fetch_sub(1, Ordering::Relaxed);
-        if let Some(there) = self.entered.get(usize::from(listener)) {
-            there.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Gives a connection that was let in to a shard; `turn` goes round all of them.
-    #[cfg(feature = "quic")]
-    pub(crate) fn hand_over(&self, turn: usize, accepted: Accepted) {
-        let listener = accepted.listener;
-        let place = turn % self.mailboxes.len().max(1);
-        let commanders = self.commanders.get();
-        let commander = commanders.and_then(|all| all.get(place));
-        let is_sent = commander.is_some_and(|commander| {
-            let command = Command::Accepted(accepted);
-            commander.send(command).is_ok()
-        });
-        match self.mailboxes.get(place) {
-            Some(mailbox) if is_sent => mailbox.wake(),
-            // It has ended, and what was given to it is closed.
-            _ => self.leave(listener),
-        }
-    }
-
-    /// The store has failed: nothing is acknowledged any more, and the Server stops.
-    pub(crate) fn fail_store(&self, reason: &str) {
-        self.is_failed.store(true, Ordering::SeqCst);
-        self.stop_because(reason);
-    }
-
-    /// Asks all shards to stop for a reason nobody asked for; the first one is kept.
-    pub(crate) fn stop_because(&self, reason: &str) {
-        if self.failure.set(reason.to_owned()).is_ok() {
-            tracing::error!(error = reason, "the Server stops by itself");
-        }
-        self.request_stop();
-    }
-
-    /// Gives every shard a command. One that has ended takes none.
-    pub(crate) fn tell_all(&self, command: impl Fn() -> Command) {
-        let commanders = self.commanders.get().into_iter().flatten();
-        for (commander, mailbox) in commanders.zip(self.mailboxes.iter()) {
-            if commander.send(command()).is_ok() {
-                mailbox.wake();
-            }
-        }
-    }
-
-    /// Asks all shards to stop.
-    pub(crate) fn request_stop(&self) {
-        self.is_stop_requested.store(true, Ordering::SeqCst);
-        #[cfg(feature = "quic")]
-        if let Some(quic) = self.quic.get() {
-            quic.stop();
-        }
-        for mailbox in self.mailboxes.iter() {
-            mailbox.wake();
-        }
-    }
-}
-
-/// What a shard is told once.
-#[derive(Debug)]
-pub(crate) struct Settings {
-    /// Of each listener, by its number, whether it speaks QUIC.
-    pub(crate) is_quic: Box<[bool]>,
-    pub(crate) server_limits: ServerLimits,
-    /// Connections served at once.
-    pub(crate) connections_max: usize,
-    /// Clients over the limit that may be told so at the same time.
-    pub(crate) refusals_max: usize,
-    /// Unsent bytes of one connection above which the engine is told that it is congested.
-    pub(crate) congested_bytes: usize,
-    /// Unsent bytes of one connection above which it is closed.
-    pub(crate) unsent_bytes_max: usize,
-    pub(crate) hash_seed: u64,
-    pub(crate) shard_count: u16,
-    /// What Client Identifiers given by this process begin with.
-    pub(crate) client_id_prefix: String,
-    /// Threads that verify logins.
-    pub(crate) login_threads: usize,
-    /// Logins that wait for them.
-    pub(crate) logins_waiting_max: usize,
-    /// How many at once, and how fast.
-    pub(crate) crowds: CrowdLimits,
-    /// How often is too often to connect.
-    pub(crate) flapping: BanLimits,
-    /// How fast one connection may be, where its listener does not say.
-    pub(crate) pace: PaceLimits,
-}
+use crate::reload::Policy;
 
 /// One shard.
 #[derive(Debug)]
@@ -342,6 +109,7 @@ pub(crate) struct Shard<S> {
     commands: mpsc::Receiver<Command>,
     /// For those that answer this shard.
     commander: mpsc::Sender<Command>,
+    governed: Governed,
     /// When `$SYS` was last told what only the server can measure.
     measured_at: Option<Instant>,
     /// What a reload replaces.
@@ -424,6 +192,7 @@ impl<S: Store> Shard<S> {
             owes_barrier: false,
             commands,
             commander,
+            governed: Governed::default(),
             measured_at: None,
             policy,
             reasks: Reasks::default(),
@@ -480,6 +249,7 @@ impl<S: Store> Shard<S> {
             self.resume_paused();
         }
         self.write_dirty();
+        self.govern();
         Ok(())
     }
 
@@ -516,6 +286,7 @@ impl<S: Store> Shard<S> {
             self.deadlines.next(),
             self.reasks.next(self.now),
             self.acceptor.resumes_at,
+            self.governs_at(),
         ]
         .into_iter()
         .flatten()

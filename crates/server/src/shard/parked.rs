@@ -118,6 +118,7 @@ impl<S: Store> Shard<S> {
             self.send_moving(&behind);
         } else {
             self.on_bytes(key, &behind);
+            self.count(key);
             // What came meanwhile brings no event any more.
             self.mark_ready(key);
         }

@@ -10,14 +10,15 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
-use engine::{ConnectionKey, Engine};
+use engine::{ConnectionKey, Engine, Hold};
 use proto::connection::{ConnectionError, Event};
 use proto::packet::{self, Auth, Connect, Disconnect, PacketType, Publish, ReasonCode};
 use store::Store;
 
 use super::asking;
 use super::connection::{Connection, Stage, find_mut};
-use super::stalled::Stalled;
+use super::governed::{Governed, Heard};
+use super::stalled::{Stall, Stalled};
 use super::{Shard, mounted};
 
 /// What is left to do once the engine, or nobody, has seen the event.
@@ -35,8 +36,8 @@ impl<S: Store> Shard<S> {
             return self.mark_ready(key);
         }
         let is_pressed = self.is_pressed || self.stored.is_pressed;
-        let is_low = self.stored.is_low;
-        let choking_bytes = self.shared.settings.congested_bytes;
+        let choking_bytes = self.congested_bytes();
+        let read_bytes_max = self.read_bytes_max();
         let Some(connection) = self.connection_mut(key) else {
             return;
         };
@@ -50,7 +51,7 @@ impl<S: Store> Shard<S> {
         if std::mem::take(&mut connection.flags.is_leaving) {
             return self.look_again(key);
         }
-        if connection.flags.is_stalled && self.read_stalled(key, is_low) == Stalled::Wait {
+        if connection.flags.is_stalled && self.read_stalled(key) == Stalled::Wait {
             return;
         }
         let Some(connection) = self.connection_mut(key) else {
@@ -75,9 +76,11 @@ impl<S: Store> Shard<S> {
             return;
         }
         let mut scratch = std::mem::take(&mut self.scratch);
+        let most = scratch.len().min(read_bytes_max);
+        let room = scratch.get_mut(..most).unwrap_or_default();
         let read = self
             .connection_mut(key)
-            .map(|found| found.socket.read(&mut scratch));
+            .map(|found| found.socket.read(room));
         if let Some(connection) = self.connection_mut(key)
             && let Some(client) = connection.socket.take_source()
         {
@@ -87,10 +90,17 @@ impl<S: Store> Shard<S> {
             tracing::debug!(%peer, reason = %format_args!("through {proxy} {host}"), "client comes through a proxy");
         }
         if let Some(read) = read {
-            self.on_read(key, &scratch, read);
+            self.on_read(key, scratch.get(..most).unwrap_or_default(), read);
         }
         self.scratch = scratch;
         self.deliver();
+        self.count(key);
+        if self.is_unproven_too_large(key) {
+            self.refuse_now(
+                key,
+                &ConnectionError::refused(ReasonCode::QuotaExceeded, CROWDED),
+            );
+        }
         self.judge_pace(key);
     }
 
@@ -276,9 +286,8 @@ impl<S: Store> Shard<S> {
         buffer: Option<&Bytes>,
         used: &mut usize,
     ) {
-        let now = self.now;
+        let (now, is_asking_service) = (self.now, self.policy.asked.is_some());
         let enough = self.engine.work() + CONNECTION_WORK_MAX;
-        let is_asking_service = self.policy.asked.is_some();
         loop {
             let rest = input.get(*used..).unwrap_or_default();
             if !rest.is_empty() && self.is_turn_of_others(key, enough) {
@@ -291,12 +300,12 @@ impl<S: Store> Shard<S> {
                 connections,
                 engine,
                 reasks,
+                governed,
                 ..
             } = self;
-            let connection = find_mut(connections, key);
             // [MQTT-3.1.4-6] Nothing after a refused CONNECT is looked at, and nothing before it is decided.
             let is_heard = |found: &&mut Connection| found.is_open() && !found.is_parked();
-            let Some(connection) = connection.filter(is_heard) else {
+            let Some(connection) = find_mut(connections, key).filter(is_heard) else {
                 return;
             };
             let mut names = Vec::new();
@@ -308,12 +317,13 @@ impl<S: Store> Shard<S> {
                 Ok(None) => return,
                 Err(error) => return self.refuse(key, &error),
             };
-            if let Event::Publish(publish) = &event
-                && engine.must_wait(key, publish)
-            {
-                connection.flags.is_stalled = true;
-                connection.behind = 0;
-                return;
+            if let Event::Publish(publish) = &event {
+                let heard = (&mut connection.heard, len);
+                if let Some(stall) = stall_of(engine, governed, key, publish, heard, now) {
+                    let qos = publish.qos;
+                    return self.stall(key, stall, qos);
+                }
+                connection.held_since = None;
             }
             if is_asking_service && let Some(open) = asking::questions(engine, key, &event, now) {
                 connection.protocol.take_back(open.qos, open.packet_id);
@@ -426,6 +436,22 @@ impl<S: Store> Shard<S> {
     }
 }
 
+/// For what a PUBLISH has to wait, if it has to; `heard` is what its connection has said, and how much this one says.
+fn stall_of(
+    engine: &mut Engine,
+    governed: &mut Governed,
+    key: ConnectionKey,
+    publish: &Publish<'_>,
+    (heard, len): (&mut Heard, usize),
+    now: Instant,
+) -> Option<Stall> {
+    match engine.must_wait(key, publish, now) {
+        Some(Hold::Disk) => Some(Stall::Disk),
+        Some(Hold::Room) => Some(governed.wait_for_room(key)),
+        None => governed.stall_of(heard, key, len),
+    }
+}
+
 /// Hands a PUBLISH to the engine, with its payload in a shared buffer if it is large: then it is written to
 /// each subscriber from there, not copied for each.
 fn publish_shared(
@@ -479,6 +505,8 @@ fn complete_packet(partial: &mut Vec<u8>, input: &mut &[u8]) -> bool {
 
 /// Work that the packets of one connection may make in one turn, in units of the engine: some milliseconds.
 const CONNECTION_WORK_MAX: u64 = 16_384;
+/// Why a CONNECT that grows too large while many others do is given up.
+const CROWDED: &str = "too much is held for connections that have not logged in";
 /// From this length on a payload that came with others is given a buffer of its own.
 const SHARED_BYTES_MIN: usize = 4096;
 /// A growing packet's buffer gets at least this much more, or what is missing.

@@ -210,6 +210,16 @@ impl Socket {
             || self.stream.tls.as_ref().is_some_and(|tls| tls.has_more)
     }
 
+    /// Bytes that TLS and WebSocket hold of this connection, as they were measured.
+    pub(super) fn state_bytes(&self) -> usize {
+        let tls = match &self.stream.tls {
+            None => 0,
+            Some(tls) if tls.session.is_handshaking() => size_of::<Tls>() + HANDSHAKE_BYTES,
+            Some(_) => size_of::<Tls>() + TLS_BYTES,
+        };
+        tls + self.websocket.as_ref().map_or(0, |one| one.held_bytes())
+    }
+
     /// Whether there is a handshake that has not ended.
     pub(super) fn is_handshaking(&self) -> bool {
         let tls = self.stream.tls.as_ref();
@@ -481,3 +491,8 @@ impl<T: Read + Write> ReadWrite for T {}
 
 /// Bytes taken from TCP in one read of TLS: some more than the largest record.
 const TAKEN_BYTES_MAX: usize = 64 * 1024;
+
+/// What TLS keeps beside its place while it shakes hands.
+const HANDSHAKE_BYTES: usize = 10 * 1024;
+/// The same afterwards.
+const TLS_BYTES: usize = 6 * 1024;

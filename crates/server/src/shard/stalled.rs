@@ -1,11 +1,13 @@
-//! Connections whose PUBLISH waits until the disk has room.
+//! Connections whose PUBLISH waits until there is room for it.
 //!
-//! Owns: what is taken from them meanwhile. Does not own: which PUBLISH has to wait (see `engine`), when the disk is
-//! low (see `storing`). Start reading at [`Shard::read_stalled`].
+//! Owns: what is taken from them meanwhile. Does not own: which PUBLISH has to wait (see `engine` and `governed`), when
+//! the disk is low (see `storing`). Start reading at [`Shard::read_stalled`].
 //! Invariant: a PUBLISH that waits is at the front of `partial`, and what is kept behind it is bounded.
 
 use engine::ConnectionKey;
-use proto::packet::{PacketType, fixed_header};
+use proto::Qos;
+use proto::connection::ConnectionError;
+use proto::packet::{PacketType, ReasonCode, fixed_header};
 use store::Store;
 
 use super::Shard;
@@ -18,6 +20,17 @@ pub(super) enum Stalled {
     Read,
     /// It is left alone.
     Wait,
+}
+
+/// What a PUBLISH waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stall {
+    /// Room on the disk.
+    Disk,
+    /// The window after this one: its publisher is one of the loudest, and memory runs low.
+    Window(u32),
+    /// Room in a queue or among retained messages; looked at in each window.
+    Room(u32),
 }
 
 impl Connection {
@@ -53,13 +66,23 @@ impl Connection {
 }
 
 impl<S: Store> Shard<S> {
-    /// A PUBLISH has waited for room on the disk. What its peer has not been answered, it has not lost.
-    pub(super) fn read_stalled(&mut self, key: ConnectionKey, is_low: bool) -> Stalled {
-        if !is_low {
+    /// A PUBLISH has waited. What its peer has not been answered, it has not lost.
+    pub(super) fn read_stalled(&mut self, key: ConnectionKey) -> Stalled {
+        let Some(connection) = self.connection_mut(key) else {
+            return Stalled::Wait;
+        };
+        let (is_over, is_read) = match connection.stall {
+            Stall::Disk => (!self.stored.is_low, true),
+            // Soon over: what makes no room waits in the socket.
+            Stall::Window(window) | Stall::Room(window) => {
+                (!self.is_window(window), self.engine.is_awaiting(key))
+            }
+        };
+        if is_over {
             self.look_again(key);
             return Stalled::Wait;
         }
-        let Some(connection) = self.connection_mut(key) else {
+        let Some(connection) = self.connection_mut(key).filter(|_| is_read) else {
             return Stalled::Wait;
         };
         if !connection.is_full_behind() {
@@ -69,6 +92,30 @@ impl<S: Store> Shard<S> {
             self.lose(key, None);
         }
         Stalled::Wait
+    }
+
+    /// A PUBLISH at the front of what is here has to wait. For room in a queue it does not wait for ever: its publisher
+    /// would not come to anything else; that it is not acknowledged is what it hears.
+    pub(super) fn stall(&mut self, key: ConnectionKey, stall: Stall, qos: Qos) {
+        let now = self.now;
+        let patience = self.shared.settings.overflow_patience;
+        // Who is full may have to be told to other shards.
+        self.has_news = true;
+        let Some(connection) = self.connection_mut(key) else {
+            return;
+        };
+        connection.protocol.put_back(qos);
+        if let Stall::Room(_) = stall {
+            let since = *connection.held_since.get_or_insert(now);
+            if now.saturating_duration_since(since) >= patience {
+                let text = "nobody has room for what the Client publishes";
+                let error = ConnectionError::refused(ReasonCode::QuotaExceeded, text);
+                return self.refuse(key, &error);
+            }
+        }
+        connection.flags.is_stalled = true;
+        connection.stall = stall;
+        connection.behind = 0;
     }
 
     /// Handles what is behind the PUBLISH that waits and need not wait with it.

@@ -6,8 +6,10 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write};
+use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
+use proto::Message;
 
 /// Bytes that wait for the socket: small ones copied into one buffer, large payloads shared.
 #[derive(Debug, Default)]
@@ -23,6 +25,8 @@ pub(super) struct Unsent {
 struct Shared {
     after: usize,
     bytes: Bytes,
+    /// Whose payload it is: as long as that is here, it is counted, once for all who wait for it.
+    _of: Arc<Message>,
 }
 
 /// How a write ended.
@@ -55,12 +59,18 @@ impl Unsent {
     }
 
     /// Appends `payload` without copying it.
-    pub(super) fn push_shared(&mut self, payload: Bytes) {
+    pub(super) fn push_shared(&mut self, payload: Bytes, of: Arc<Message>) {
         self.shared_bytes += payload.len();
         self.shared.push_back(Shared {
             after: self.own.len(),
             bytes: payload,
+            _of: of,
         });
+    }
+
+    /// Bytes that it holds for this connection alone.
+    pub(super) fn table_bytes(&self) -> usize {
+        self.own.capacity() + self.shared.capacity() * size_of::<Shared>()
     }
 
     /// Takes a buffer from `pool` if there is none.
@@ -73,7 +83,7 @@ impl Unsent {
     /// Gives the buffer back to `pool`; what is unsent is lost.
     pub(super) fn return_to(&mut self, pool: &mut BufferPool) {
         self.own_sent = 0;
-        self.shared.clear();
+        self.shared = VecDeque::new();
         self.shared_bytes = 0;
         pool.put(std::mem::take(&mut self.own));
     }
@@ -209,6 +219,12 @@ const BUFFERS_MAX: usize = 256;
 mod tests {
     use super::*;
 
+    fn message() -> Arc<Message> {
+        let now = std::time::Instant::now();
+        let qos = proto::Qos::AtMostOnce;
+        Arc::new(Message::new("a", Bytes::new(), qos, false, now))
+    }
+
     /// Takes at most `quota` bytes in all and `step` in one write.
     struct Narrow {
         taken: Vec<u8>,
@@ -239,10 +255,10 @@ mod tests {
         for step in 1..40 {
             let mut unsent = Unsent::default();
             unsent.tail().extend_from_slice(b"head-1 ");
-            unsent.push_shared(Bytes::from_static(b"shared-1 "));
+            unsent.push_shared(Bytes::from_static(b"shared-1 "), message());
             unsent.tail().extend_from_slice(b"head-2 ");
-            unsent.push_shared(Bytes::from_static(b"shared-2 "));
-            unsent.push_shared(Bytes::from_static(b"shared-3 "));
+            unsent.push_shared(Bytes::from_static(b"shared-2 "), message());
+            unsent.push_shared(Bytes::from_static(b"shared-3 "), message());
             unsent.tail().extend_from_slice(b"tail");
             let mut socket = Narrow {
                 taken: Vec::new(),

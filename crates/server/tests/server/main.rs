@@ -31,6 +31,7 @@ mod key_rotation;
 mod limits;
 mod listeners;
 mod logins;
+mod memory;
 mod mounting;
 mod open_files;
 mod operating;

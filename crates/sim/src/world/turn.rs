@@ -344,6 +344,7 @@ impl World {
 
     fn must_wait(&mut self, link: u64, id: usize, packet_id: Option<u16>, dup: bool) -> bool {
         let payload = payload(id, &self.checker);
+        let now = self.agenda.instant();
         let Self {
             server,
             links,
@@ -355,7 +356,10 @@ impl World {
         let shard = server.and_then(|server| server.shards.get_mut(shard?));
         let publish = publish(checker, id, packet_id, dup, &payload);
         match (shard, publish) {
-            (Some(shard), Some(publish)) => shard.engine.must_wait(key_of(link), &publish),
+            (Some(shard), Some(publish)) => {
+                let hold = shard.engine.must_wait(key_of(link), &publish, now);
+                hold.is_some()
+            }
             _ => false,
         }
     }
@@ -455,7 +459,7 @@ impl World {
                 }
                 Output::Persist(batch) => self.append(shard, batch),
                 // Everything is allowed here.
-                Output::Denied(_) => {}
+                Output::Denied(_) | Output::Lost(_) => {}
                 Output::Load(load) => {
                     let after = self.chance.below(2_000);
                     let process = self.process;

@@ -326,6 +326,15 @@ impl ServerConnection {
         Ok(())
     }
 
+    /// A PUBLISH of this QoS that [`Self::next_event`] has just given is not taken now: it will be given again, and then
+    /// counts anew.
+    pub const fn put_back(&mut self, qos: Qos) {
+        // At QoS 2 the identifier counts, however often it comes.
+        if matches!(qos, Qos::AtLeastOnce) {
+            self.open_qos1 = self.open_qos1.saturating_sub(1);
+        }
+    }
+
     fn on_auth(&mut self, auth: Box<Auth>) -> Result<Box<Auth>, ConnectionError> {
         // [MQTT-4.12.0-7]
         let exchange = self

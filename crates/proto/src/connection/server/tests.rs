@@ -617,6 +617,23 @@ fn a_publish_beyond_the_receive_maximum_is_refused() {
     );
 }
 
+/// Found by a publisher that was slowed down while memory ran low: each look at its PUBLISH took from its quota.
+#[test]
+fn a_publish_that_was_put_back_takes_from_the_quota_once() {
+    let v5 = Version::V5;
+    let mut peer = Peer::v5();
+    for _ in 0..5 {
+        peer.receive(&publish("a").qos1(1).bytes(v5)).unwrap();
+        peer.server.put_back(Qos::AtLeastOnce);
+        peer.receive(&publish("a").qos2(2).bytes(v5)).unwrap();
+        peer.server.put_back(Qos::ExactlyOnce);
+        peer.receive(&publish("a").bytes(v5)).unwrap();
+        peer.server.put_back(Qos::AtMostOnce);
+    }
+    peer.receive(&publish("a").qos1(1).bytes(v5)).unwrap();
+    peer.refused(&publish("a").qos1(3).bytes(v5));
+}
+
 type Answer = fn(Ack) -> Outgoing;
 
 /// Section 4.9: PUBACK, PUBCOMP and a PUBREC with a failure give back what a PUBLISH took.

@@ -37,6 +37,13 @@ pub(super) struct WebSocket {
 }
 
 impl WebSocket {
+    /// Bytes it holds, its place included.
+    pub(super) fn held_bytes(&self) -> usize {
+        let request = self.request.as_ref().map_or(0, Vec::capacity);
+        let pong = self.pong.as_ref().map_or(0, Vec::capacity);
+        size_of::<Self>() + request + pong + self.outgoing.capacity()
+    }
+
     /// One that waits for its request.
     pub(super) fn new() -> Self {
         Self {

@@ -1,0 +1,528 @@
+//! What happens to a PUBLISH for whom a subscriber has no room: its publisher is told, or waits.
+//!
+//! Owns: which Sessions are full, for how long they hold up publishers, what other shards know of it. Does not own: how
+//! much may wait (see `queue`), how a connection is not read (see the server). Start reading at [`Engine::lacks_room`].
+//! Invariants: where the policy is to refuse, nothing is acknowledged with success that nobody keeps; a Session holds up
+//! publishers for [`crate::Limits::overflow_patience`] at most until it has taken half of its queue, and after that it
+//! alone loses what others take.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use proto::packet::Publish;
+use proto::topic::split_shared;
+use proto::{Qos, Version};
+use store::Level;
+
+use crate::keys::{KeyedState, SessionKey, ShardSet};
+use crate::limits::{Limits, OverflowPolicy};
+use crate::routing::ShardItem;
+use crate::sessions::Session;
+use crate::subscriptions::{Matches, Subscriptions};
+use crate::{ConnectionKey, Engine, ShardIndex};
+
+/// What a PUBLISH has to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// Room on the disk.
+    Disk,
+    /// Room in a queue, or among the retained messages. Not for longer than [`crate::Limits::overflow_patience`].
+    Room,
+}
+
+/// Which Sessions are full, here and elsewhere.
+#[derive(Debug)]
+pub(crate) struct Full {
+    /// Sessions of this shard.
+    sessions: BTreeSet<SessionKey>,
+    /// Whether memory was tight when the last turn ended.
+    was_memory_tight: bool,
+    /// Sessions so near to a limit that each message is weighed.
+    near: BTreeSet<SessionKey>,
+    /// Their Topic Filters, and Shared Subscriptions.
+    filters: BTreeMap<Arc<str>, FullFilter>,
+    /// Topic Filters of full Sessions of other shards.
+    elsewhere: Subscriptions,
+    /// How many there are.
+    elsewhere_count: usize,
+    /// Shared Subscriptions of which other shards have full members only.
+    groups_elsewhere: BTreeSet<(ShardIndex, Arc<str>)>,
+    /// When the last of them became full, by shard.
+    since: BTreeMap<ShardIndex, Instant>,
+}
+
+/// Full Sessions of one Topic Filter.
+#[derive(Clone, Copy, Debug, Default)]
+struct FullFilter {
+    count: usize,
+    /// What the other shards know.
+    announced: FullThere,
+}
+
+/// Whether Sessions of a shard that want a Topic Filter are full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum FullThere {
+    #[default]
+    None,
+    Some,
+    All,
+}
+
+/// Whether a Session can take one message more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    Free,
+    /// It cannot, and publishers wait for it.
+    Full,
+    /// It cannot, and nobody waits for it any more.
+    GivenUp,
+}
+
+/// What several Sessions say together.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rooms {
+    has_free: bool,
+    has_full: bool,
+    has_given_up: bool,
+}
+
+impl Rooms {
+    const fn add(&mut self, room: Room) {
+        match room {
+            Room::Free => self.has_free = true,
+            Room::Full => self.has_full = true,
+            Room::GivenUp => self.has_given_up = true,
+        }
+    }
+
+    /// Whether a message is not taken: somebody has to be waited for, or there is nobody else who takes it.
+    const fn refuses(self) -> bool {
+        self.has_full || self.has_given_up && !self.has_free
+    }
+}
+
+impl Full {
+    pub(crate) fn new(hasher: KeyedState) -> Self {
+        Self {
+            sessions: BTreeSet::new(),
+            was_memory_tight: false,
+            near: BTreeSet::new(),
+            filters: BTreeMap::new(),
+            elsewhere: Subscriptions::new(hasher),
+            elsewhere_count: 0,
+            groups_elsewhere: BTreeSet::new(),
+            since: BTreeMap::new(),
+        }
+    }
+
+    /// A Session ends.
+    pub(crate) fn forget(&mut self, key: SessionKey) {
+        self.near.remove(&key);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+            && self.near.is_empty()
+            && self.elsewhere_count == 0
+            && self.groups_elsewhere.is_empty()
+    }
+}
+
+impl Session {
+    /// Whether its queue is at its limits.
+    fn is_at_limit(&self, limits: &Limits) -> bool {
+        self.outbound.waiting_len() >= limits.queued_messages_max
+            || self.queued_bytes_all() >= limits.queued_bytes_max
+    }
+
+    /// Whether no more of its queue is left than so many eighths of its limits.
+    fn is_below(&self, limits: &Limits, eighths: usize) -> bool {
+        let part = |all: usize| all / 8 * eighths + all % 8 * eighths / 8;
+        let messages = self.outbound.waiting_len();
+        let bytes = self.queued_bytes_all();
+        (messages <= part(limits.queued_messages_max) && messages < limits.queued_messages_max)
+            && (bytes <= part(limits.queued_bytes_max) && bytes < limits.queued_bytes_max)
+            && self.queued_bytes <= part(limits.queued_bytes_memory_max)
+    }
+
+    /// Whether it may have no place for the largest packet there can be.
+    fn is_near_limit(&self, limits: &Limits) -> bool {
+        let packet = usize::try_from(limits.maximum_packet_size_bytes).unwrap_or(usize::MAX);
+        let after = |bytes: usize| bytes.saturating_add(packet);
+        self.outbound.waiting_len() >= limits.queued_messages_max
+            || after(self.queued_bytes_all()) >= limits.queued_bytes_max
+            || after(self.queued_bytes) >= limits.queued_bytes_memory_max
+    }
+
+    fn room_at(&self, patience: Duration, now: Instant) -> Room {
+        let is_over = |since| now.saturating_duration_since(since) >= patience;
+        if self.full_since.is_some_and(is_over) {
+            Room::GivenUp
+        } else {
+            Room::Full
+        }
+    }
+}
+
+impl Engine {
+    /// Whether a PUBLISH is not to be given to [`Self::on_publish`] before something has room, for its version knows no
+    /// refusal. One of MQTT 5 is refused, with Quota exceeded. 3.4.2.1, 3.5.2.1.
+    #[must_use]
+    pub fn must_wait(
+        &mut self,
+        connection: ConnectionKey,
+        publish: &Publish<'_>,
+        now: Instant,
+    ) -> Option<Hold> {
+        let lacks_retained_room = self.lacks_retained_room(publish);
+        if !self.is_storage_low && !lacks_retained_room && !self.may_lack_room(publish) {
+            return None;
+        }
+        let found = self.connections.get(connection)?;
+        let (version, session) = (found.version, found.session);
+        // What is refused anyway need not wait for that.
+        if version == Version::V5 || self.check_publish(connection, publish).is_err() {
+            return None;
+        }
+        if self.lacks_storage(session, publish) {
+            return Some(Hold::Disk);
+        }
+        let lacks_room = lacks_retained_room && !self.is_repeated(session, publish)
+            || self.lacks_room(session, publish, now);
+        lacks_room.then_some(Hold::Room)
+    }
+
+    /// Whether it is worth a look.
+    fn may_lack_room(&self, publish: &Publish<'_>) -> bool {
+        publish.qos != Qos::AtMostOnce
+            && self.limits.overflow_policy == OverflowPolicy::Refuse
+            && (!self.full.is_empty() || self.is_memory_tight())
+    }
+
+    /// Whether nobody would keep a message that its publisher could believe to be kept, or somebody who is still waited
+    /// for would not.
+    pub(crate) fn lacks_room(
+        &mut self,
+        publisher: SessionKey,
+        publish: &Publish<'_>,
+        now: Instant,
+    ) -> bool {
+        if !self.may_lack_room(publish) || self.is_repeated(publisher, publish) {
+            return false;
+        }
+        let matches = self.matches(publish.topic);
+        let mut rooms = self.rooms_elsewhere(&matches, now);
+        let level = self.config.levels.of(publish.topic);
+        let bytes = charge_of(publish);
+        let mut newly_full = Vec::new();
+        for row in &matches.rows {
+            let Some(grant) = row.for_session(Some(publisher)) else {
+                continue;
+            };
+            let qos = publish.qos.min(grant.qos);
+            if let Some(room) = self.room_of(row.session, (level, qos, bytes), now) {
+                rooms.add(room);
+                if room == Room::Full {
+                    newly_full.push(row.session);
+                }
+            }
+        }
+        for group in &matches.groups {
+            let mut of_group = Rooms::default();
+            self.shared.visit(*group, |key, granted| {
+                let qos = publish.qos.min(granted);
+                if let Some(room) = self.room_of(key, (level, qos, bytes), now) {
+                    of_group.add(room);
+                } else {
+                    // QoS 0 promises nothing.
+                    of_group.add(Room::Free);
+                }
+            });
+            let name = self.shared.key_of(*group).unwrap_or_default();
+            for shard in self.shared.others(*group) {
+                let is_full = self.full.groups_elsewhere.contains(&(shard, name.into()));
+                of_group.add(if is_full {
+                    self.room_in(shard, now)
+                } else {
+                    Room::Free
+                });
+            }
+            // One member is enough.
+            if of_group.has_free {
+                rooms.has_free = true;
+            } else {
+                rooms.has_full |= of_group.has_full;
+                rooms.has_given_up |= of_group.has_given_up;
+            }
+        }
+        // From now on its time runs.
+        for key in newly_full {
+            self.mark_full(key, now);
+        }
+        rooms.refuses()
+    }
+
+    /// What other shards say.
+    fn rooms_elsewhere(&mut self, matches: &Matches, now: Instant) -> Rooms {
+        let mut rooms = Rooms::default();
+        if matches.remote.is_empty() {
+            return rooms;
+        }
+        let full = match self.full.elsewhere_count {
+            0 => ShardSet::EMPTY,
+            _ => {
+                let all = |_, _: &str| true;
+                self.full.elsewhere.matches_for(matches.topic(), all).remote
+            }
+        };
+        rooms.has_free = !matches.remote_free.is_empty();
+        for shard in matches.remote.iter().filter(|shard| full.contains(*shard)) {
+            rooms.add(self.room_in(shard, now));
+        }
+        rooms
+    }
+
+    fn room_in(&self, shard: ShardIndex, now: Instant) -> Room {
+        let patience = self.limits.overflow_patience;
+        let is_over = |since: &Instant| now.saturating_duration_since(*since) >= patience;
+        if self.full.since.get(&shard).is_some_and(is_over) {
+            Room::GivenUp
+        } else {
+            Room::Full
+        }
+    }
+
+    /// Whether this Session has room for a message; `None` if it gets none that is kept.
+    fn room_of(
+        &self,
+        key: SessionKey,
+        (level, qos, bytes): (Level, Qos, usize),
+        now: Instant,
+    ) -> Option<Room> {
+        let session = self.sessions.get(key)?;
+        if qos == Qos::AtMostOnce || session.link.is_none() && !session.is_durable() {
+            return None;
+        }
+        if self.full.sessions.contains(&key) {
+            return Some(session.room_at(self.limits.overflow_patience, now));
+        }
+        Some(
+            match self.place_for(key, bytes, session.stores(level, qos)) {
+                Some(_) => Room::Free,
+                // It is not for its own sake that there is no memory, so it is not given up.
+                None => Room::Full,
+            },
+        )
+    }
+
+    /// Whether a message could not be retained, and its publisher could believe that it is. One of MQTT 5 hears of it
+    /// when it is taken.
+    fn lacks_retained_room(&self, publish: &Publish<'_>) -> bool {
+        let is_promised = publish.retain
+            && publish.qos != Qos::AtMostOnce
+            && self.limits.overflow_policy == OverflowPolicy::Refuse;
+        if !is_promised || publish.payload.is_empty() {
+            return false;
+        }
+        let bytes = charge_of(publish);
+        self.retained.lacks_room(publish.topic, bytes)
+            || self.is_memory_short && !self.retained.has(publish.topic)
+    }
+
+    /// Whether a Session is full now that was not; publishers hear of it from here on.
+    pub(crate) fn judge_full(&mut self, key: SessionKey, now: Instant) {
+        if self.limits.overflow_policy != OverflowPolicy::Refuse {
+            return;
+        }
+        let limits = Arc::clone(&self.limits);
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        if session.is_at_limit(&limits) {
+            self.mark_full(key, now);
+        } else if session.is_near_limit(&limits) {
+            self.full.near.insert(key);
+        }
+    }
+
+    pub(crate) fn mark_full(&mut self, key: SessionKey, now: Instant) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let since = *session.full_since.get_or_insert(now);
+        if !self.full.sessions.insert(key) {
+            return;
+        }
+        let filters: Vec<_> = session.filters.iter().map(Arc::clone).collect();
+        for filter in filters {
+            self.change_full_filter(&filter, true, since);
+        }
+    }
+
+    /// Those that were full for want of memory have room when there is memory again.
+    pub(crate) fn judge_memory(&mut self) {
+        if self.full.sessions.is_empty() {
+            return;
+        }
+        let is_tight = self.is_memory_tight();
+        if std::mem::replace(&mut self.full.was_memory_tight, is_tight) && !is_tight {
+            let keys: Vec<_> = self.full.sessions.iter().copied().collect();
+            for key in keys {
+                self.judge_room(key);
+            }
+        }
+    }
+
+    /// Whether a Session has room again.
+    pub(crate) fn judge_room(&mut self, key: SessionKey) {
+        if self.full.sessions.is_empty() && self.full.near.is_empty() {
+            return;
+        }
+        let limits = Arc::clone(&self.limits);
+        let is_memory_tight = self.is_memory_tight();
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        // Who has taken the memory of all is not waited for again before it has given nearly all of it back.
+        let is_modest = !is_memory_tight || session.queued_bytes <= LITTLE_BYTES;
+        if is_modest && session.is_below(&limits, WAITED_FOR_AGAIN) {
+            session.full_since = None;
+        }
+        if !session.is_near_limit(&limits) {
+            self.full.near.remove(&key);
+        }
+        if is_modest && session.is_below(&limits, HAS_ROOM) {
+            self.unmark_full(key);
+        }
+    }
+
+    /// It has room, or ends.
+    pub(crate) fn unmark_full(&mut self, key: SessionKey) {
+        if !self.full.sessions.remove(&key) {
+            return;
+        }
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
+        let filters: Vec<_> = session.filters.iter().map(Arc::clone).collect();
+        for filter in filters {
+            self.change_full_filter(&filter, false, self.started_at);
+        }
+    }
+
+    /// A Session gains a Subscription, or has lost one.
+    pub(crate) fn on_filter(&mut self, key: SessionKey, filter: &str, is_there: bool) {
+        if self.full.filters.is_empty() && self.full.sessions.is_empty() {
+            return;
+        }
+        if self.full.sessions.contains(&key) {
+            let since = self
+                .sessions
+                .get(key)
+                .and_then(|session| session.full_since);
+            self.change_full_filter(filter, is_there, since.unwrap_or(self.started_at));
+        } else {
+            // All may be some now, or the other way round.
+            self.announce_full(filter, self.started_at);
+        }
+    }
+
+    fn change_full_filter(&mut self, filter: &str, is_full: bool, since: Instant) {
+        let entry = self.full.filters.entry(filter.into()).or_default();
+        entry.count = if is_full {
+            entry.count + 1
+        } else {
+            entry.count.saturating_sub(1)
+        };
+        self.announce_full(filter, since);
+    }
+
+    /// Tells the other shards what has changed of this Topic Filter, if anything.
+    fn announce_full(&mut self, filter: &str, since: Instant) {
+        let Some((name, entry)) = self.full.filters.get_key_value(filter) else {
+            return;
+        };
+        let (name, mut entry) = (Arc::clone(name), *entry);
+        let count = if split_shared(filter).is_some() {
+            let group = self.shared.find(filter);
+            group.map_or(0, |group| self.shared.member_count(group))
+        } else {
+            self.subscriptions.session_count(filter)
+        };
+        let is_full = match entry.count {
+            0 => FullThere::None,
+            full if full < count => FullThere::Some,
+            _ => FullThere::All,
+        };
+        let before = std::mem::replace(&mut entry.announced, is_full);
+        if entry.count == 0 {
+            self.full.filters.remove(filter);
+        } else {
+            self.full.filters.insert(Arc::clone(&name), entry);
+        }
+        if before != is_full {
+            self.routing.announce(|| ShardItem::Full {
+                filter: Arc::clone(&name),
+                is_full,
+                since,
+            });
+        }
+    }
+
+    /// Another shard says whether its Sessions of this Topic Filter are full.
+    pub(crate) fn on_full_elsewhere(
+        &mut self,
+        from: ShardIndex,
+        filter: &Arc<str>,
+        (is_full, since): (FullThere, Instant),
+    ) {
+        if is_full != FullThere::None {
+            let last = self.full.since.entry(from).or_insert(since);
+            *last = since.max(*last);
+        }
+        if split_shared(filter).is_some() {
+            let entry = (from, Arc::clone(filter));
+            if is_full == FullThere::All {
+                self.full.groups_elsewhere.insert(entry);
+            } else {
+                self.full.groups_elsewhere.remove(&entry);
+            }
+            return;
+        }
+        let is_all = is_full == FullThere::All;
+        self.subscriptions.set_remote_full(filter, from, is_all);
+        let is_some = is_full != FullThere::None;
+        if self.full.elsewhere.set_remote(filter, from, is_some) {
+            let count = &mut self.full.elsewhere_count;
+            *count = if is_some {
+                *count + 1
+            } else {
+                count.saturating_sub(1)
+            };
+        }
+    }
+
+    /// Whether this Session is full, for a choice among members.
+    pub(crate) fn is_full(full: &Full, key: SessionKey) -> bool {
+        full.sessions.contains(&key)
+    }
+}
+
+/// What a PUBLISH will be charged for, about.
+fn charge_of(publish: &Publish<'_>) -> usize {
+    size_of::<proto::Message>() + publish.topic.len() + publish.payload.len() + EXTRA_BYTES
+}
+
+/// Properties and the place in a queue, about.
+const EXTRA_BYTES: usize = 128;
+/// What a Session may have in memory that is waited for although memory is tight.
+const LITTLE_BYTES: usize = 64 * 1024;
+/// Eighths of its limits: with so much or less in its queue, a Session has room.
+const HAS_ROOM: usize = 7;
+/// With so much or less, publishers wait for it again.
+const WAITED_FOR_AGAIN: usize = 4;
+
+/// What a publisher is told.
+pub(crate) const QUEUE_FULL: &str =
+    "a subscriber's queue, or the store of retained messages, is full";

@@ -1,0 +1,145 @@
+//! How many bytes one shard's engine holds for its peers, by kind.
+//!
+//! Owns: [`Memory`], what of a Session counts where, when a Session is counted again. Does not own: the messages
+//! themselves, which are counted once however many Sessions wait for them (see `proto::live_message_bytes`); what is
+//! done about it (see the server's governor). Start reading at [`Engine::memory`].
+//! Invariant: the sums are those of what was last counted, and whatever was touched in a turn is counted at its end.
+
+use proto::packet::Will;
+
+use crate::Engine;
+use crate::keys::SessionKey;
+use crate::pending::Held;
+use crate::sessions::{Session, Sessions};
+
+/// Bytes by kind. What is shared with other shards is in none of them but `retained_messages`, which is the same in all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Records of Sessions: names, handshakes that are not finished, packets that wait for the disk.
+    pub sessions: u64,
+    /// Wills.
+    pub wills: u64,
+    /// Subscriptions: the index, those of other shards in it, and what each Session knows of its own.
+    pub subscriptions: u64,
+    /// The index of retained messages.
+    pub retained: u64,
+    /// Retained messages. In all shards the same ones.
+    pub retained_messages: u64,
+    /// Places in queues; the messages in them are counted with all messages.
+    pub queues: u64,
+}
+
+/// The same of one Session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SessionBytes {
+    record: usize,
+    will: usize,
+    filters: usize,
+    queue: usize,
+}
+
+impl SessionBytes {
+    fn of(session: &Session) -> Self {
+        let held = session.link.as_ref().map_or(0, |link| link.held.capacity());
+        let replays: usize = session.replays.len() * REPLAY_BYTES;
+        Self {
+            record: session.client_id.len()
+                + SESSION_EXTRA_BYTES
+                + session.inbound.len() * IDENTIFIER_BYTES
+                + session.inbound_volatile.len() * IDENTIFIER_BYTES
+                + held * size_of::<Held>()
+                + replays,
+            will: session.will.as_deref().map_or(0, will_bytes),
+            filters: session.filters.len() * FILTER_BYTES + session.filter_name_bytes,
+            queue: session.outbound.table_bytes(),
+        }
+    }
+
+    const fn add(&mut self, other: Self) {
+        self.record += other.record;
+        self.will += other.will;
+        self.filters += other.filters;
+        self.queue += other.queue;
+    }
+
+    const fn take(&mut self, other: Self) {
+        self.record -= other.record;
+        self.will -= other.will;
+        self.filters -= other.filters;
+        self.queue -= other.queue;
+    }
+}
+
+impl Sessions {
+    /// Counts one as it is now.
+    pub(crate) fn count(&mut self, key: SessionKey) {
+        let Some(session) = self.get_mut(key) else {
+            return;
+        };
+        session.is_touched = false;
+        let now = SessionBytes::of(session);
+        let before = std::mem::replace(&mut session.counted, now);
+        self.counted.take(before);
+        self.counted.add(now);
+    }
+
+    /// One is gone.
+    pub(crate) const fn discount(&mut self, session: &Session) {
+        self.counted.take(session.counted);
+    }
+}
+
+impl Engine {
+    /// What this shard holds. O(1). As it was when the last turn ended.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        let of_sessions = self.sessions.counted;
+        let bytes = |bytes: usize| bytes as u64;
+        Memory {
+            sessions: bytes(
+                self.sessions.table_bytes() + self.connections.table_bytes() + of_sessions.record,
+            ),
+            wills: bytes(of_sessions.will),
+            subscriptions: bytes(
+                self.subscriptions.memory_bytes()
+                    + self.shared.memory_bytes()
+                    + of_sessions.filters,
+            ),
+            retained: bytes(self.retained.table_bytes()),
+            retained_messages: bytes(self.retained.message_bytes()),
+            queues: bytes(of_sessions.queue),
+        }
+    }
+
+    /// Something of this Session has changed: it is counted when the turn ends.
+    pub(crate) fn touch(&mut self, key: SessionKey) {
+        if let Some(session) = self.sessions.get_mut(key)
+            && !std::mem::replace(&mut session.is_touched, true)
+        {
+            self.touched.push(key);
+        }
+    }
+
+    pub(crate) fn count_touched(&mut self) {
+        while let Some(key) = self.touched.pop() {
+            if let Some(session) = self.sessions.get_mut(key) {
+                session.outbound.shrink();
+            }
+            self.judge_room(key);
+            self.sessions.count(key);
+        }
+    }
+}
+
+fn will_bytes(will: &Will) -> usize {
+    size_of::<Will>() + will.topic.len() + will.payload.len() + will.properties.forwarded.len()
+}
+
+/// A Session beside its place and its name: the counts of its name, its Principal, its place among the deadlines.
+const SESSION_EXTRA_BYTES: usize = 256;
+/// A Packet Identifier in a set.
+const IDENTIFIER_BYTES: usize = 6;
+/// A Topic Filter in the set of a Session, with the counts of its name.
+const FILTER_BYTES: usize = 44;
+/// A replay of retained messages that goes on.
+const REPLAY_BYTES: usize = 256;
