@@ -13,8 +13,8 @@ use toml::Spanned;
 
 use super::asking::{self, AskConfig, RawAsks};
 use super::checked::Fault;
-use super::listeners::CertificateFiles;
 use super::raw::RawHttp;
+use super::tls::CertificateFiles;
 
 /// A service that is asked by HTTP.
 #[derive(Clone, Debug, PartialEq, Eq)]

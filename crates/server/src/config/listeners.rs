@@ -1,9 +1,7 @@
 //! `[[listeners]]`: where a Server listens, and how its connections are secured.
 //!
-//! Owns: [`ListenerConfig`], [`TlsConfig`], which values fit. Does not own: what is in the files it names (see
-//! `crate::tls`), sockets (see `crate::listener`). Start reading at [`ListenerConfig`].
-//! Invariant: a listener with TLS names at least one certificate, and asks for those of Clients only if it can
-//! judge them.
+//! Owns: [`ListenerConfig`], which values fit. Does not own: TLS of it (see `tls`), sockets (see
+//! `crate::listener`). Start reading at [`ListenerConfig`]. Invariant: no two are at one place.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -16,10 +14,8 @@ use toml::Spanned;
 use super::checked::{CONNECTIONS_MAX, Fault, anonymous_policy, within};
 use super::limits::{self, ListenerLimits};
 use super::quic::{self, QuicConfig};
-use super::raw::{
-    RawAddress, RawCertificate, RawClientCertificates, RawListener, RawOwner, RawTls,
-    RawTlsVersion, RawTransport, RawVersion,
-};
+use super::raw::{RawAddress, RawListener, RawOwner, RawTransport, RawVersion};
+use super::tls::{self, ClientCertificates, TlsConfig};
 use crate::authentication::AnonymousPolicy;
 use crate::peer::Peer;
 
@@ -197,52 +193,6 @@ pub enum Transport {
     Quic,
 }
 
-/// TLS on a listener.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsConfig {
-    /// Certificates of the Server: the first that fits the name a Client asks for, or the very first.
-    pub certificates: Vec<CertificateFiles>,
-    /// PEM file of the certificates that may have signed those of Clients. Default: none.
-    pub client_ca: Option<PathBuf>,
-    /// Whether Clients have to show a certificate. Default: `required` with a `client_ca`, else `none`.
-    pub client_certificates: ClientCertificates,
-    /// PEM file of certificates of Clients that were revoked. Default: none.
-    pub crl: Option<PathBuf>,
-    /// The oldest version of TLS that is spoken. Default: 1.2.
-    pub min_version: TlsVersion,
-}
-
-/// A certificate and its key, as PEM files.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CertificateFiles {
-    /// The certificate, followed by what it takes to reach a root that Clients know.
-    pub certificate: PathBuf,
-    /// Its private key.
-    pub key: PathBuf,
-}
-
-/// Whether Clients have to show a certificate.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ClientCertificates {
-    /// They are not asked.
-    #[default]
-    None,
-    /// They are asked; one that is shown must be good.
-    Optional,
-    /// Nobody gets in without a good one.
-    Required,
-}
-
-/// A version of TLS.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TlsVersion {
-    /// TLS 1.2.
-    #[default]
-    Tls12,
-    /// TLS 1.3.
-    Tls13,
-}
-
 impl ListenerConfig {
     /// Whether it takes this place.
     pub(crate) fn is_at(&self, address: &Address, is_quic: bool) -> bool {
@@ -314,7 +264,7 @@ pub(super) fn check(raw: Spanned<Vec<RawListener>>) -> Result<Vec<ListenerConfig
         if listeners.iter().any(|other| other.name == name) && !address.is_any() {
             return Err(fault(format!("two listeners have the name {name:?}")));
         }
-        let tls = listener.tls.map(check_tls).transpose()?;
+        let tls = listener.tls.map(tls::check).transpose()?;
         let has_transport = listener.transport.is_some();
         listeners.push(ListenerConfig {
             name,
@@ -527,58 +477,4 @@ fn check_versions(raw: Spanned<Vec<RawVersion>>) -> Result<Versions, Fault> {
         RawVersion::V5 => Version::V5,
     });
     Ok(versions.collect())
-}
-
-fn check_tls(raw: Spanned<RawTls>) -> Result<TlsConfig, Fault> {
-    let span = raw.span();
-    let fault = |message: &str| Fault {
-        span: Some(span.clone()),
-        message: message.to_owned(),
-    };
-    let raw = raw.into_inner();
-    let mut certificates = Vec::new();
-    match (raw.certificate, raw.key) {
-        (Some(certificate), Some(key)) => certificates.push(CertificateFiles { certificate, key }),
-        (None, None) => {}
-        _ => {
-            return Err(fault(
-                "a certificate needs its key, and a key its certificate",
-            ));
-        }
-    }
-    let more = raw.certificates.into_iter();
-    certificates.extend(
-        more.map(|RawCertificate { certificate, key }| CertificateFiles { certificate, key }),
-    );
-    if certificates.is_empty() {
-        return Err(fault("tls needs a certificate and its key"));
-    }
-    let client_certificates = match (raw.client_certificates, &raw.client_ca) {
-        (Some(RawClientCertificates::None) | None, None) => ClientCertificates::None,
-        (None | Some(RawClientCertificates::Required), Some(_)) => ClientCertificates::Required,
-        (Some(RawClientCertificates::Optional), Some(_)) => ClientCertificates::Optional,
-        (Some(RawClientCertificates::None), Some(_)) => {
-            return Err(fault(
-                "client_ca counts for nothing with client_certificates = \"none\"",
-            ));
-        }
-        (Some(_), None) => {
-            return Err(fault(
-                "client_certificates needs a client_ca to judge them by",
-            ));
-        }
-    };
-    if raw.crl.is_some() && client_certificates == ClientCertificates::None {
-        return Err(fault("crl counts for nothing without a client_ca"));
-    }
-    Ok(TlsConfig {
-        certificates,
-        client_ca: raw.client_ca,
-        client_certificates,
-        crl: raw.crl,
-        min_version: match raw.min_version {
-            None | Some(RawTlsVersion::Tls12) => TlsVersion::Tls12,
-            Some(RawTlsVersion::Tls13) => TlsVersion::Tls13,
-        },
-    })
 }

@@ -16,6 +16,7 @@ mod quic;
 mod raw;
 mod storage;
 mod template;
+mod tls;
 mod tokens;
 
 use std::path::Path;
@@ -30,13 +31,11 @@ pub use error::{ConfigError, Problem};
 pub use http::HttpConfig;
 pub use limit_table::page as limits_page;
 pub use limits::{FlappingLimits, ListenerLimits, ServerBounds};
-pub use listeners::{
-    Address, CertificateFiles, ClientCertificates, FileAccess, ListenerConfig, Proxies, TlsConfig,
-    TlsVersion, Transport, Versions,
-};
+pub use listeners::{Address, FileAccess, ListenerConfig, Proxies, Transport, Versions};
 pub use quic::QuicConfig;
 pub use storage::{FilterLevel, Recovery, StorageConfig};
 pub use template::{Placeholder, Template};
+pub use tls::{CertificateFiles, ClientCertificates, TlsConfig, TlsVersion};
 pub use tokens::{FetchConfig, TokenConfig, TokenKeys};
 
 /// Reads and checks the configuration file at `path` (TOML).
