@@ -11,9 +11,8 @@ use engine::Rules;
 use rustls::ServerConfig;
 
 use crate::authentication::{
-    Accounts, Anonymous, AnonymousPolicy, Authentication, AuthenticationError, Authenticator,
-    BanLimits, Certificates, Challenge, ClientIds, Http, Known, Passwords, ScramKeys, ScramSha256,
-    Tokens, Users, read_password_file,
+    Accounts, AnonymousPolicy, Authentication, AuthenticationError, BanLimits, Chains, ClientIds,
+    Known, Users, read_password_file,
 };
 use crate::authorization::{self, AuthorizationError, HttpRights};
 use crate::config::{
@@ -29,7 +28,7 @@ use crate::tls::{self, TlsError};
 /// What of a configuration can change while a Server runs, as the shards need it.
 #[derive(Clone, Debug)]
 pub(crate) struct Policy {
-    pub(crate) authentication: Authentication,
+    pub(crate) authentication: Chains,
     /// The users of the password file.
     pub(crate) file: Option<Arc<Accounts>>,
     pub(crate) rules: Arc<Rules>,
@@ -95,8 +94,8 @@ impl Policy {
         let file = file.filter(|_| given.is_none());
         let file = file.map(read_password_file).transpose()?.map(Arc::new);
         let authentication = match given {
-            Some(given) => given.clone(),
-            None => authenticators(config, file.clone(), users, outbound)?,
+            Some(given) => Chains::given(given.clone()),
+            None => Chains::new(config, file.clone(), users, outbound)?,
         };
         let has_users =
             config.authentication.knows_users() || users.is_some_and(|users| users.has_file());
@@ -193,58 +192,6 @@ impl ListenerPolicy {
     pub(crate) fn takes_from(&self, peer: &Peer) -> bool {
         let proxies = self.proxies.as_ref();
         proxies.is_none_or(|proxies| proxies.contains(peer))
-    }
-}
-
-/// The authenticators a configuration asks for.
-fn authenticators(
-    config: &Config,
-    file: Option<Arc<Accounts>>,
-    users: Option<&Arc<Users>>,
-    outbound: &Outbound,
-) -> Result<Authentication, AuthenticationError> {
-    let wanted = &config.authentication;
-    let keys = wanted.scram.then(|| scram_keys(users)).flatten();
-    let passwords = Passwords::new(file, users.cloned(), wanted.password_cache);
-    let passwords = Arc::new(passwords.leaving(keys.clone()));
-    let mut authenticators: Vec<Arc<dyn Authenticator>> = Vec::new();
-    if wanted.test_method {
-        authenticators.push(Arc::new(Challenge));
-    }
-    if let Some(user) = wanted.certificate_user {
-        authenticators.push(Arc::new(Certificates::new(user)));
-    }
-    if let Some(tokens) = &wanted.tokens {
-        let [by_password, by_method] =
-            Tokens::read(tokens, config.bounds.logins_waiting_max, outbound)?;
-        authenticators.push(Arc::new(by_method));
-        authenticators.push(Arc::new(by_password));
-    }
-    if let Some(keys) = keys {
-        authenticators.push(Arc::new(ScramSha256::new(Arc::clone(&passwords), keys)));
-    }
-    authenticators.push(Arc::clone(&passwords) as Arc<dyn Authenticator>);
-    if let Some(http) = &wanted.http {
-        let waiting_max = config.bounds.logins_waiting_max;
-        authenticators.push(Arc::new(Http::new(http, waiting_max, outbound)?));
-    }
-    #[cfg(feature = "_directories")]
-    authenticators.extend(crate::authentication::directories::links(
-        wanted,
-        config.bounds.logins_waiting_max,
-        outbound,
-    )?);
-    let has_names = wanted.knows_names();
-    let anonymous = Anonymous::beside(wanted.anonymous, passwords, has_names);
-    authenticators.push(Arc::new(anonymous));
-    Ok(Authentication::new(authenticators))
-}
-
-/// Where logins leave keys for SCRAM.
-fn scram_keys(users: Option<&Arc<Users>>) -> Option<Arc<ScramKeys>> {
-    match users.and_then(|users| users.scram()) {
-        Some(kept) => Some(Arc::clone(kept)),
-        None => ScramKeys::in_memory().map(Arc::new),
     }
 }
 

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use proto::Qos;
 use proto::topic::{check_filter, check_name};
-use server::authentication::{Identity, Tokens, Users};
+use server::authentication::{AnonymousPolicy, Identity, Tokens, Users};
 use server::authorization::{self, Principal, Request, Subject};
-use server::config::{self, Config};
+use server::config::{self, Config, Link, ListenerConfig};
 use server::outbound::Outbound;
 
 use crate::serve::{self, EX_CONFIG};
@@ -136,18 +136,23 @@ fn explain(args: &ExplainArgs, config: &Config) -> Result<(String, bool), String
     let known = shown
         .as_ref()
         .or_else(|| known.map(|account| &account.identity));
-    let principal = principal(args, known, config)?;
+    let listener = listener(args, config)?;
+    let principal = principal(args, known, listener)?;
+    if shown.is_some()
+        && !listener
+            .links(&config.authentication)
+            .contains(&Link::Tokens)
+    {
+        let text = format!("denied: listener {:?} asks for no token\n", listener.name);
+        return Ok((text, false));
+    }
     let subject = Subject {
         principal: &principal,
         client_id: &args.client_id,
     };
     let request = match &args.wish {
         Wish::Connect => {
-            let ids = &config.authentication.client_ids;
-            return Ok(match ids.refusing(&principal, &args.client_id) {
-                None => ("allowed\n".to_owned(), true),
-                Some(rule) => (format!("denied: {}\n", rule.name), false),
-            });
+            return Ok(connect(args, &principal, listener, config));
         }
         // Whatever the rules say.
         Wish::Publish { topic, .. } if topic == "$SYS" || topic.starts_with("$SYS/") => {
@@ -184,6 +189,55 @@ fn explain(args: &ExplainArgs, config: &Config) -> Result<(String, bool), String
     Ok((text, decision.is_allowed))
 }
 
+/// Whether it may connect; and, of a user that is not shown to be one, who would be asked.
+fn connect(
+    args: &ExplainArgs,
+    principal: &Principal,
+    listener: &ListenerConfig,
+    config: &Config,
+) -> (String, bool) {
+    let ids = &config.authentication.client_ids;
+    if let Some(rule) = ids.refusing(principal, &args.client_id) {
+        return (format!("denied: {}\n", rule.name), false);
+    }
+    if principal.user.is_none() {
+        let from = listener
+            .anonymous
+            .unwrap_or(config.authentication.anonymous);
+        let why = match from {
+            AnonymousPolicy::Always => None,
+            AnonymousPolicy::Loopback if args.address.to_canonical().is_loopback() => None,
+            AnonymousPolicy::Loopback => Some("anonymous clients are of this machine"),
+            AnonymousPolicy::Never => Some("no anonymous clients"),
+        };
+        return match why {
+            Some(why) => (format!("denied: {why}\n"), false),
+            None => ("allowed\n".to_owned(), true),
+        };
+    }
+    let mut text = "allowed\n".to_owned();
+    if args.token.is_none() {
+        let asked = listener.links(&config.authentication);
+        let asked: Vec<_> = asked.into_iter().map(Link::name).collect();
+        let asked = asked.join(", ");
+        text.push_str(&format!(
+            "once one of these has let it in, asked in this order: {asked}\n"
+        ));
+    }
+    (text, true)
+}
+
+/// The one it connects to.
+fn listener<'a>(args: &ExplainArgs, config: &'a Config) -> Result<&'a ListenerConfig, String> {
+    let named = args.listener.as_ref();
+    let mut all = config.listeners.iter();
+    let found = all.find(|one| named.is_none_or(|name| one.name == *name));
+    found.ok_or_else(|| match named {
+        Some(name) => format!("error: there is no listener {name:?}"),
+        None => "error: there is no listener".to_owned(),
+    })
+}
+
 /// Whom the token in `file` names, by the keys of `config`.
 fn identity_of(file: &Path, config: &Config) -> Result<Identity, String> {
     let Some(tokens) = &config.authentication.tokens else {
@@ -203,16 +257,8 @@ fn identity_of(file: &Path, config: &Config) -> Result<Identity, String> {
 fn principal(
     args: &ExplainArgs,
     known: Option<&Identity>,
-    config: &Config,
+    listener: &ListenerConfig,
 ) -> Result<Principal, String> {
-    let mut names = config.listeners.iter().map(|listener| &listener.name);
-    let listener = match &args.listener {
-        Some(name) if !names.any(|known| known == name) => {
-            return Err(format!("error: there is no listener {name:?}"));
-        }
-        Some(name) => Some(name.as_str().into()),
-        None => names.next().map(|name| name.as_str().into()),
-    };
     let known = known.cloned().unwrap_or_default();
     let is_nobody = args.user.is_none() && known.user.is_none();
     let (mut groups, mut attributes) = (known.groups, known.attributes);
@@ -231,7 +277,7 @@ fn principal(
         attributes,
         is_administrator: args.administrator || known.is_administrator,
         address: Some(args.address),
-        listener,
+        listener: Some(listener.name.as_str().into()),
         mount_point: None,
         own_rules: known.own_rules,
         is_listed: known.is_listed,
@@ -335,7 +381,12 @@ mod tests {
                 true,
                 "allowed: own topics\n".to_owned(),
             ),
-            ("-u ann -i ann-1 connect", true, "allowed\n".to_owned()),
+            (
+                "-u ann -i ann-1 connect",
+                true,
+                "allowed\nonce one of these has let it in, asked in this order: scram, passwords\n"
+                    .to_owned(),
+            ),
             (
                 "-u ann -i eve-1 connect",
                 false,
@@ -384,6 +435,47 @@ mod tests {
         assert!(said("--listener nowhere publish a").is_err());
     }
 
+    /// Who is asked is for the listener to say, and who needs no proof.
+    #[test]
+    fn connecting_is_explained_by_the_listener() {
+        let text = r#"
+            [authentication]
+            http = { url = "https://nowhere.invalid/" }
+            [[listeners]]
+            name = "all"
+            address = "127.0.0.1:1"
+            [[listeners]]
+            name = "few"
+            address = "127.0.0.1:2"
+            anonymous = "never"
+            authentication = ["http", "passwords"]
+        "#;
+        let asked = |links| {
+            format!("allowed\nonce one of these has let it in, asked in this order: {links}\n")
+        };
+        for (line, is_allowed, expected) in [
+            ("-u ann connect", true, asked("scram, passwords, http")),
+            (
+                "-u ann --listener few connect",
+                true,
+                asked("http, passwords"),
+            ),
+            ("connect", true, "allowed\n".to_owned()),
+            (
+                "--address 192.0.2.1 connect",
+                false,
+                "denied: anonymous clients are of this machine\n".to_owned(),
+            ),
+            (
+                "--listener few connect",
+                false,
+                "denied: no anonymous clients\n".to_owned(),
+            ),
+        ] {
+            assert_eq!(said_by(text, line), Ok((expected, is_allowed)), "{line}");
+        }
+    }
+
     #[test]
     fn whoever_decides_on_users_closes_sys_to_others() {
         let line = "--address 127.0.0.1 receive $SYS/broker/uptime";
@@ -412,19 +504,23 @@ mod tests {
         let text = format!(
             "[authentication.tokens]\nkey = {key:?}\nalgorithms = [\"HS256\"]\nrights_claim = \"acl\"\n"
         );
-        let config = config::parse(&text, "test.toml".as_ref()).unwrap();
-        let said = |file: &Path, wish: &str| {
+        let mut config = config::parse(&text, "test.toml".as_ref()).unwrap();
+        let said = |config: &Config, file: &Path, wish: &str| {
             let line = format!("explain --token {} {wish}", file.display());
-            explain(
-                &Line::try_parse_from(line.split(' ')).unwrap().args,
-                &config,
-            )
+            explain(&Line::try_parse_from(line.split(' ')).unwrap().args, config)
         };
-        let allowed = said(&token, "publish plant/ann/a").unwrap();
+        let allowed = said(&config, &token, "publish plant/ann/a").unwrap();
         assert_eq!(allowed, ("allowed: token: the plant\n".to_owned(), true));
-        assert!(!said(&token, "publish plant/otto/a").unwrap().1);
-        assert!(said(&forged, "publish plant/ann/a").is_err());
-        assert!(said(&folder, "publish plant/ann/a").is_err());
+        let connects = said(&config, &token, "connect").unwrap();
+        assert_eq!(connects, ("allowed\n".to_owned(), true));
+        assert!(!said(&config, &token, "publish plant/otto/a").unwrap().1);
+        assert!(said(&config, &forged, "publish plant/ann/a").is_err());
+        assert!(said(&config, &folder, "publish plant/ann/a").is_err());
+        config.listeners[0].authentication = Some(vec![Link::Passwords]);
+        let expected = "denied: listener \"127.0.0.1:1883\" asks for no token\n".to_owned();
+        for wish in ["connect", "publish plant/ann/a"] {
+            assert_eq!(said(&config, &token, wish), Ok((expected.clone(), false)));
+        }
         std::fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use sd_notify::NotifyState;
 use server::authentication::AnonymousPolicy;
-use server::config::{self, Address, Config, ListenerConfig, StorageConfig, Transport};
+use server::config::{self, Address, Config, Link, ListenerConfig, StorageConfig, Transport};
 use server::persist::Restored;
 use server::{Reloader, Server, SocketFileError, StartError, Stopped, Watcher};
 use store::{Level, OpenError};
@@ -241,7 +241,8 @@ fn greet(args: &ServeArgs, config: &Config, server: &Server, elapsed: Duration) 
             "  MQTT        {url:<32} {}\n",
             who_gets_in(
                 address.network().map(|address| address.ip()),
-                of.anonymous.unwrap_or(config.authentication.anonymous)
+                of.anonymous.unwrap_or(config.authentication.anonymous),
+                &of.links(&config.authentication)
             )
         ));
     }
@@ -326,15 +327,22 @@ fn what_was_found(restored: &Restored) -> String {
 }
 
 /// `None` is a Unix socket.
-fn who_gets_in(address: Option<IpAddr>, anonymous: AnonymousPolicy) -> &'static str {
+fn who_gets_in(address: Option<IpAddr>, anonymous: AnonymousPolicy, links: &[Link]) -> String {
     let is_loopback = address.is_none_or(|address| address.is_loopback());
-    match anonymous {
+    let text = match anonymous {
         AnonymousPolicy::Always if is_loopback => "no password, only from this machine",
         AnonymousPolicy::Always => "NO PASSWORD, open to everyone who can reach it",
         AnonymousPolicy::Loopback if is_loopback => "no password, only from this machine",
         AnonymousPolicy::Loopback => "no password from this machine; everyone else is refused",
-        AnonymousPolicy::Never => "users with a password only (vencejo user, password_file)",
-    }
+        AnonymousPolicy::Never if links == [Link::Scram, Link::Passwords] => {
+            "users with a password only (vencejo user, password_file)"
+        }
+        AnonymousPolicy::Never => {
+            let names: Vec<_> = links.iter().map(|link| link.name()).collect();
+            return format!("users only, by {}", names.join(", "));
+        }
+    };
+    text.to_owned()
 }
 
 fn what_next(listeners: &[SocketAddr]) -> String {
@@ -588,6 +596,10 @@ mod tests {
         assert_eq!(quic[0].quic, QuicConfig::default());
         let all = parsed.next().unwrap().listeners;
         assert!(all[0].sniff && all[0].tls.is_some());
+        let asking = parsed.next().unwrap();
+        let links = |number: usize| asking.listeners[number].links(&asking.authentication);
+        assert_eq!(links(0), [Link::Certificate, Link::Tokens]);
+        assert_eq!(links(1), [Link::Scram, Link::Passwords]);
         let mounted = parsed.next().unwrap().listeners;
         assert_eq!(mounted[0].mount_point.as_deref(), Some("sites/north/"));
         let local = parsed.next().unwrap().listeners;
@@ -625,9 +637,13 @@ mod tests {
 
     #[test]
     fn an_open_door_is_called_one() {
-        let open = who_gets_in(Some([0, 0, 0, 0].into()), AnonymousPolicy::Always);
+        let links = [Link::Tokens, Link::Passwords];
+        let open = who_gets_in(Some([0, 0, 0, 0].into()), AnonymousPolicy::Always, &links);
         assert!(open.contains("NO PASSWORD"));
-        let local = who_gets_in(Some([127, 0, 0, 1].into()), AnonymousPolicy::Loopback);
+        let loopback = Some([127, 0, 0, 1].into());
+        let local = who_gets_in(loopback, AnonymousPolicy::Loopback, &links);
         assert_eq!(local, "no password, only from this machine");
+        let users = who_gets_in(loopback, AnonymousPolicy::Never, &links);
+        assert_eq!(users, "users only, by tokens, passwords");
     }
 }

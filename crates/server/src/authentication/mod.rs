@@ -9,6 +9,7 @@ mod anonymous;
 mod bans;
 mod certificate;
 mod certificates;
+mod chains;
 mod challenge;
 mod client_ids;
 #[cfg(feature = "_directories")]
@@ -54,6 +55,7 @@ pub use work::Work;
 use crate::peer::Peer;
 
 pub(crate) use bans::Bans;
+pub(crate) use chains::Chains;
 pub(crate) use fair_queue::FairQueue;
 pub(crate) use fetched_keys::FetchedKeys;
 pub(crate) use http::Http;
@@ -101,7 +103,7 @@ pub struct Attempt<'a> {
 /// What an authenticator remembers between the steps of one exchange.
 #[derive(Clone, Debug, Default)]
 pub struct Exchange {
-    /// Which authenticator of the chain is at it.
+    /// Which authenticator of those of its method is at it.
     pub(crate) link: usize,
     /// Whether the Client is served already, and proves itself again.
     pub(crate) is_again: bool,
@@ -151,7 +153,7 @@ pub enum Decision {
     Wait(Work),
 }
 
-/// All authenticators of a Server, in order.
+/// Authenticators, in order.
 #[derive(Clone, Debug)]
 pub struct Authentication {
     authenticators: Vec<Arc<dyn Authenticator>>,
@@ -174,8 +176,9 @@ impl Authentication {
         if self.authenticators.iter().all(|one| one.method() != method) {
             return unsupported(method);
         }
-        let chain = self.authenticators.iter().enumerate().skip(exchange.link);
-        for (link, authenticator) in chain.filter(|(_, one)| one.method() == method) {
+        let of_method = self.authenticators.iter();
+        let of_method = of_method.filter(|one| one.method() == method);
+        for (link, authenticator) in of_method.enumerate().skip(exchange.link) {
             // Who has asked the Client something is asked about its answer.
             exchange.link = link;
             if let Some(decision) = authenticator.authenticate(attempt, exchange) {

@@ -170,9 +170,6 @@ impl Config {
     /// Judges what was written.
     pub(super) fn check(raw: RawConfig) -> Result<Self, Fault> {
         let mut config = Self::default();
-        if let Some(listeners) = raw.listeners {
-            config.listeners = listeners::check(listeners)?;
-        }
         if let Some(shards) = raw.shards {
             let shards = within("shards", &shards, 1..=SHARDS_MAX)?;
             config.shards = NonZeroU16::new(shards).unwrap_or(NonZeroU16::MIN);
@@ -193,6 +190,9 @@ impl Config {
         let mut authentication = raw.authentication;
         let client_ids = std::mem::take(&mut authentication.client_ids);
         config.authentication = check_authentication(authentication)?;
+        if let Some(listeners) = raw.listeners {
+            config.listeners = listeners::check(listeners, &config.authentication)?;
+        }
         config.authentication.client_ids = check_client_ids(client_ids, &config.listeners)?;
         config.storage = StorageConfig::check(raw.storage)?;
         config.stop = check_stop(raw.stop)?;

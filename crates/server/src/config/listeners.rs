@@ -11,8 +11,9 @@ use engine::{Network, NetworkError};
 use proto::{Version, topic};
 use toml::Spanned;
 
-use super::checked::{CONNECTIONS_MAX, Fault, anonymous_policy, within};
+use super::checked::{AuthenticationConfig, CONNECTIONS_MAX, Fault, anonymous_policy, within};
 use super::limits::{self, ListenerLimits};
+use super::links::{self, Link};
 use super::quic::{self, QuicConfig};
 use super::raw::{RawAddress, RawListener, RawOwner, RawTransport, RawVersion};
 use super::tls::{self, ClientCertificates, TlsConfig};
@@ -40,6 +41,8 @@ pub struct ListenerConfig {
     pub mount_point: Option<String>,
     /// From where Clients are let in without proof here. Default: as `[authentication]` has it.
     pub anonymous: Option<AnonymousPolicy>,
+    /// Which links of `[authentication]` are asked here, in this order. Default: all that there are.
+    pub authentication: Option<Vec<Link>>,
     /// Which versions of MQTT are spoken here. Default: all.
     pub versions: Versions,
     /// Connections at once here; more are told 0x97. Default: as many as the Server has room for.
@@ -194,6 +197,13 @@ pub enum Transport {
 }
 
 impl ListenerConfig {
+    /// Who is asked here about a Client, in this order.
+    #[must_use]
+    pub fn links(&self, authentication: &AuthenticationConfig) -> Vec<Link> {
+        let named = self.authentication.clone();
+        named.unwrap_or_else(|| Link::all_of(authentication).collect())
+    }
+
     /// Whether it takes this place.
     pub(crate) fn is_at(&self, address: &Address, is_quic: bool) -> bool {
         self.address == *address && (self.transport == Transport::Quic) == is_quic
@@ -212,6 +222,7 @@ impl From<SocketAddr> for ListenerConfig {
             sniff: false,
             mount_point: None,
             anonymous: None,
+            authentication: None,
             versions: Versions::ALL,
             connections_max: None,
             limits: ListenerLimits::default(),
@@ -227,8 +238,11 @@ impl From<([u8; 4], u16)> for ListenerConfig {
     }
 }
 
-/// Judges what was written.
-pub(super) fn check(raw: Spanned<Vec<RawListener>>) -> Result<Vec<ListenerConfig>, Fault> {
+/// Judges what was written beside what `[authentication]` has.
+pub(super) fn check(
+    raw: Spanned<Vec<RawListener>>,
+    authentication: &AuthenticationConfig,
+) -> Result<Vec<ListenerConfig>, Fault> {
     let span = raw.span();
     let fault = |message| Fault {
         span: Some(span.clone()),
@@ -280,6 +294,10 @@ pub(super) fn check(raw: Spanned<Vec<RawListener>>) -> Result<Vec<ListenerConfig
             transport,
             quic: quic::check(listener.quic, is_quic)?,
             anonymous: listener.anonymous.map(anonymous_policy),
+            authentication: listener
+                .authentication
+                .map(|named| links::check(named, authentication))
+                .transpose()?,
             versions: listener
                 .versions
                 .map_or(Ok(Versions::ALL), check_versions)?,

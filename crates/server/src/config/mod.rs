@@ -11,6 +11,7 @@ mod error;
 mod http;
 mod limit_table;
 mod limits;
+mod links;
 mod listeners;
 mod quic;
 mod raw;
@@ -31,6 +32,7 @@ pub use error::{ConfigError, Problem};
 pub use http::HttpConfig;
 pub use limit_table::page as limits_page;
 pub use limits::{FlappingLimits, ListenerLimits, ServerBounds};
+pub use links::Link;
 pub use listeners::{Address, FileAccess, ListenerConfig, Proxies, Transport, Versions};
 pub use quic::QuicConfig;
 pub use storage::{FilterLevel, Recovery, StorageConfig};
@@ -616,6 +618,8 @@ mod tests {
         assert!(secure.client_ca.is_some() && secure.crl.is_some());
         assert_eq!(listeners[1].transport, Transport::WebSocket);
         assert_eq!(listeners[0].anonymous, Some(AnonymousPolicy::Never));
+        let named = [Link::Http, Link::Tokens];
+        assert_eq!(listeners[0].authentication.as_deref(), Some(&named[..]));
         assert_eq!(
             listeners[0].versions,
             [proto::Version::V5].into_iter().collect()

@@ -15,6 +15,8 @@ use std::time::Duration;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use toml::Spanned;
 
+use super::links::Link;
+
 pub(super) use directories::{RawDirectoryTls, RawLdap, RawRedis, RawSearch, RawSql};
 
 #[derive(Debug, Default, serde::Deserialize)]
@@ -40,6 +42,7 @@ pub(super) struct RawListener {
     pub(super) tls: Option<Spanned<RawTls>>,
     pub(super) transport: Option<Spanned<RawTransport>>,
     pub(super) anonymous: Option<RawAnonymous>,
+    pub(super) authentication: Option<Spanned<Vec<Spanned<Link>>>>,
     pub(super) versions: Option<Spanned<Vec<RawVersion>>>,
     pub(super) connections_max: Option<Spanned<usize>>,
     pub(super) connect_rate_max: Option<Spanned<u32>>,

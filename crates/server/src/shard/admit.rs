@@ -116,10 +116,9 @@ impl<S: Store> Shard<S> {
         pending.user_changes = self.shared.user_changes();
         let policy = Arc::clone(&pending.policy);
         let method = pending.connect.properties.authentication_method.clone();
+        let authentication = policy.authentication.at(pending.listener);
         let (attempt, exchange) = pending.attempt(peer);
-        let decision = policy
-            .authentication
-            .authenticate(method.as_deref(), &attempt, exchange);
+        let decision = authentication.authenticate(method.as_deref(), &attempt, exchange);
         if let Decision::Deny(reason, _) = decision {
             self.count_failure(&pending, peer, reason);
         } else if self.is_claim_banned(&pending.exchange, peer) {

@@ -88,7 +88,7 @@ impl<S: Store> Shard<S> {
             certificate: certificate.as_ref(),
             version,
         };
-        let authentication = &self.policy.authentication;
+        let authentication = self.policy.authentication.at(listener);
         Some(authentication.authenticate(auth.method.as_deref(), &attempt, exchange))
     }
 

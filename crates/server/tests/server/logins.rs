@@ -1,5 +1,6 @@
 //! Logins that take long, and what they cost the others.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
@@ -200,13 +201,18 @@ pub(crate) fn login(client_id: &str, user: Option<&str>, password: Option<&str>)
 
 /// The Reason Code in the CONNACK to a login.
 pub(crate) fn answer(server: &Server, user: Option<&str>, password: Option<&str>) -> u8 {
-    let mut client = Raw::open(server.listeners()[0]);
+    answer_at(server.listeners()[0], user, password)
+}
+
+/// The same at a listener.
+pub(crate) fn answer_at(address: SocketAddr, user: Option<&str>, password: Option<&str>) -> u8 {
+    let mut client = Raw::open(address);
     client.say(&login("client", user, password));
     client.hear()[3]
 }
 
 /// `anna` has the password `secret word`, in the form of mosquitto_passwd 2.0.
-const PASSWORDS: &str = "# people\nanna:$7$101$ga50u/ymOANPKoXr$vx730TtoKGgWJOud1wY678BEmEn4PcaB/4/ctHSDwpFTwkHXKB+w46zLDr8htvV9ME+QCzZggGfnK6WC330fIg==\n";
+pub(crate) const PASSWORDS: &str = "# people\nanna:$7$101$ga50u/ymOANPKoXr$vx730TtoKGgWJOud1wY678BEmEn4PcaB/4/ctHSDwpFTwkHXKB+w46zLDr8htvV9ME+QCzZggGfnK6WC330fIg==\n";
 
 /// Verifies [MQTT-3.1.4-2] [v3.1.1 MQTT-3.1.4-2]; class A: a known user without a password, or with another
 /// user's, is nobody.

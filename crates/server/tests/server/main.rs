@@ -29,6 +29,7 @@ mod http_rights;
 mod isolation;
 mod key_rotation;
 mod limits;
+mod links;
 mod listeners;
 mod logins;
 mod memory;

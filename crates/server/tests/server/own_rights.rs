@@ -10,7 +10,7 @@ use crate::{config, start};
 const SECRET: &str = "a secret that is long enough to be one";
 
 /// A token of `ann` for an hour, with these rights.
-fn token(rights: Option<&Value>) -> String {
+pub(crate) fn token(rights: Option<&Value>) -> String {
     use jsonwebtoken::{EncodingKey, Header, encode, get_current_timestamp};
     let mut claims = json!({ "sub": "ann", "exp": get_current_timestamp() + 3600 });
     if let Some(rights) = rights {
@@ -21,7 +21,7 @@ fn token(rights: Option<&Value>) -> String {
 }
 
 /// Tokens with rights in `acl`, and these rules.
-fn with_tokens(temp: &TempFolder, rules: &str) -> Config {
+pub(crate) fn with_tokens(temp: &TempFolder, rules: &str) -> Config {
     std::fs::create_dir_all(temp.path()).expect("a temporary folder");
     let file = temp.path().join("key");
     std::fs::write(&file, SECRET).expect("is written");

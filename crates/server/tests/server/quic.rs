@@ -91,7 +91,7 @@ fn connect_with(
 }
 
 /// A Client over QUIC.
-struct Over {
+pub(crate) struct Over {
     endpoint: Endpoint,
     connection: Connection,
     writer: SendStream,
@@ -99,7 +99,7 @@ struct Over {
 }
 
 impl Over {
-    fn open(address: SocketAddr, authority: &Authority) -> Self {
+    pub(crate) fn open(address: SocketAddr, authority: &Authority) -> Self {
         let config = config_of(authority, None, b"mqtt");
         Self::open_with(address, config, TransportConfig::default()).expect("is let in")
     }
@@ -127,7 +127,7 @@ impl Over {
         client
     }
 
-    fn say(&mut self, bytes: &[u8]) {
+    pub(crate) fn say(&mut self, bytes: &[u8]) {
         within(self.writer.write_all(bytes)).expect("the Server reads");
     }
 
@@ -138,7 +138,7 @@ impl Over {
     }
 
     /// The next packet, which is a short one.
-    fn hear_packet(&mut self) -> Vec<u8> {
+    pub(crate) fn hear_packet(&mut self) -> Vec<u8> {
         let mut packet = self.hear(2);
         assert!(packet[1] < 0x80, "{packet:?}");
         let body = self.hear(usize::from(packet[1]));

@@ -1,15 +1,18 @@
 //! SCRAM-SHA-256 by AUTH, over sockets.
 
+use std::net::SocketAddr;
+
 use proto::packet::ReasonCode;
 use scram::ClientExchange;
 use vencejo_server::Server;
 use vencejo_server::authentication::{BanLimits, NewUser, StoredPassword, UserChange};
-use vencejo_server::config::Config;
+use vencejo_server::config::{Config, Link};
 use vencejo_server::persist::{self, ControlAnswer, ControlRequest};
 
 use crate::client::{Raw, connect_flags_v5, packet, string};
 use crate::config;
 use crate::durable::TempFolder;
+use crate::logins::answer_at;
 
 /// Method and data of an AUTH or a CONNECT.
 fn properties(method: &str, data: &[u8]) -> Vec<u8> {
@@ -53,9 +56,14 @@ impl Answer {
 
 /// Logs in as `user`, or as far as it goes.
 fn login(server: &Server, user: &str, password: &str) -> Answer {
+    login_at(server.listeners()[0], user, password)
+}
+
+/// The same at a listener.
+fn login_at(address: SocketAddr, user: &str, password: &str) -> Answer {
     let nonce = scram::nonce().expect("randomness");
     let (exchange, said) = ClientExchange::begin(user, password, &nonce);
-    let mut client = Raw::open(server.listeners()[0]);
+    let mut client = Raw::open(address);
     client.say(&connect(user, &said));
     let heard = client.hear();
     if heard[0] == 0x20 {
@@ -373,4 +381,38 @@ fn scram_can_be_turned_off() {
     let bad_method = ReasonCode::BadAuthenticationMethod.value();
     assert_eq!(login(&server, "anna", "word").code, bad_method);
     assert_eq!(by_password(&server, "anna", "word"), 0);
+}
+
+/// A listener that does not name SCRAM does not offer it, and one that names nothing else takes no password. A reload that
+/// takes it away leaves those who are there, who can prove themselves no more.
+#[test]
+fn scram_is_offered_where_the_listener_says_so() {
+    let temp = TempFolder::new();
+    let mut config = durable(&temp);
+    for links in [vec![Link::Passwords], vec![Link::Scram]] {
+        let mut listener = config.listeners[0].clone();
+        listener.authentication = Some(links);
+        config.listeners.push(listener);
+    }
+    let server = Server::start(config.clone()).expect("the Server starts");
+    add(&temp, "anna", "word", true);
+    let [all, passwords, scram] = [0, 1, 2].map(|number| server.listeners()[number]);
+    let unsupported = ReasonCode::BadAuthenticationMethod.value();
+    assert_eq!(login_at(all, "anna", "word").code, 0);
+    assert_eq!(login_at(passwords, "anna", "word").code, unsupported);
+    assert_eq!(login_at(scram, "anna", "word").code, 0);
+    let (user, password) = (Some("anna"), Some("word"));
+    assert_eq!(answer_at(all, user, password), 0);
+    assert_eq!(answer_at(passwords, user, password), 0);
+    assert_eq!(answer_at(scram, user, password), WRONG);
+
+    let mut stays = again(login_at(scram, "anna", "word").client, "anna", "word");
+    config.listeners[2].authentication = Some(vec![Link::Passwords]);
+    server.reload(config).expect("is right");
+    stays.client.ping();
+    let nonce = scram::nonce().expect("randomness");
+    let (_, said) = ClientExchange::begin("anna", "word", &nonce);
+    stays.client.say(&auth(0x19, &said));
+    let disconnect = stays.client.hear();
+    assert_eq!((disconnect[0], disconnect[2]), (0xE0, unsupported));
 }

@@ -29,9 +29,10 @@ use std::time::{Duration, Instant};
 
 use proto::Secret;
 
+use super::chains::Links;
 use super::passwords::{StoredPassword, VerifiedPasswords, is_user_name, wrong};
 use super::{Attempt, AuthenticationError, Authenticator, Decision, Exchange, Identity, Work};
-use crate::config::{AuthenticationConfig, DirectoryServer, Placeholder};
+use crate::config::{AuthenticationConfig, DirectoryServer, Link, Placeholder};
 use crate::outbound::{Answer, AskError, BackEnd, Kept, Outbound};
 use decoys::Decoys;
 
@@ -221,31 +222,35 @@ pub(crate) fn links(
     config: &AuthenticationConfig,
     waiting_max: usize,
     outbound: &Outbound,
-) -> Result<Vec<Arc<dyn Authenticator>>, AuthenticationError> {
-    let mut links: Vec<Arc<dyn Authenticator>> = Vec::new();
+) -> Result<Links, AuthenticationError> {
+    let mut links = Links::new();
     let lifetime = config.password_cache;
     #[cfg(feature = "postgres")]
     if let Some(config) = &config.postgres {
         let back_end = BackEnd::new("postgres", &config.server.ask, waiting_max, outbound);
         let directory = postgres::Postgres::new(config)?;
-        links.push(Arc::new(Keeper::new(directory, back_end, lifetime)));
+        let keeper = Keeper::new(directory, back_end, lifetime);
+        links.push((Link::Postgres, Arc::new(keeper)));
     }
     #[cfg(feature = "mysql")]
     if let Some(config) = &config.mysql {
         let back_end = BackEnd::new("mysql", &config.server.ask, waiting_max, outbound);
         let directory = mysql::MySql::new(config)?;
-        links.push(Arc::new(Keeper::new(directory, back_end, lifetime)));
+        let keeper = Keeper::new(directory, back_end, lifetime);
+        links.push((Link::MySql, Arc::new(keeper)));
     }
     #[cfg(feature = "redis")]
     if let Some(config) = &config.redis {
         let back_end = BackEnd::new("redis", &config.server.ask, waiting_max, outbound);
         let directory = redis::Redis::new(config)?;
-        links.push(Arc::new(Keeper::new(directory, back_end, lifetime)));
+        let keeper = Keeper::new(directory, back_end, lifetime);
+        links.push((Link::Redis, Arc::new(keeper)));
     }
     #[cfg(feature = "ldap")]
     if let Some(config) = &config.ldap {
         let back_end = BackEnd::new("ldap", &config.server.ask, waiting_max, outbound);
-        links.push(Arc::new(ldap::Ldap::new(config, back_end)?));
+        let ldap = ldap::Ldap::new(config, back_end)?;
+        links.push((Link::Ldap, Arc::new(ldap)));
     }
     Ok(links)
 }
