@@ -56,6 +56,8 @@ pub(crate) struct ListenerPolicy {
     pub(crate) sniffs: bool,
     /// What stands before all topics of its Clients.
     pub(crate) mount_point: Option<Arc<str>>,
+    /// Whether Clients are called as their users.
+    pub(crate) client_id_from_user: bool,
     /// From where Clients are let in without proof, if not as the Server says.
     pub(crate) anonymous: Option<AnonymousPolicy>,
     pub(crate) versions: Versions,
@@ -180,6 +182,7 @@ impl ListenerPolicy {
             transport: config.transport,
             sniffs: config.sniff,
             mount_point: config.mount_point.as_deref().map(Arc::from),
+            client_id_from_user: config.client_id_from_user,
             anonymous: config.anonymous,
             versions: config.versions,
             connections_max: config.connections_max.unwrap_or(usize::MAX),

@@ -146,13 +146,21 @@ fn explain(args: &ExplainArgs, config: &Config) -> Result<(String, bool), String
         let text = format!("denied: listener {:?} asks for no token\n", listener.name);
         return Ok((text, false));
     }
+    let client_id = match &principal.user {
+        Some(user) if listener.client_id_from_user => user,
+        None if listener.client_id_from_user => {
+            let text = "denied: here a client is called as its user\n";
+            return Ok((text.to_owned(), false));
+        }
+        _ => args.client_id.as_str(),
+    };
     let subject = Subject {
         principal: &principal,
-        client_id: &args.client_id,
+        client_id,
     };
     let request = match &args.wish {
         Wish::Connect => {
-            return Ok(connect(args, &principal, listener, config));
+            return Ok(connect(args, subject, listener, config));
         }
         // Whatever the rules say.
         Wish::Publish { topic, .. } if topic == "$SYS" || topic.starts_with("$SYS/") => {
@@ -192,12 +200,16 @@ fn explain(args: &ExplainArgs, config: &Config) -> Result<(String, bool), String
 /// Whether it may connect; and, of a user that is not shown to be one, who would be asked.
 fn connect(
     args: &ExplainArgs,
-    principal: &Principal,
+    subject: Subject<'_>,
     listener: &ListenerConfig,
     config: &Config,
 ) -> (String, bool) {
+    let Subject {
+        principal,
+        client_id,
+    } = subject;
     let ids = &config.authentication.client_ids;
-    if let Some(rule) = ids.refusing(principal, &args.client_id) {
+    if let Some(rule) = ids.refusing(principal, client_id) {
         return (format!("denied: {}\n", rule.name), false);
     }
     if principal.user.is_none() {
@@ -449,16 +461,39 @@ mod tests {
             address = "127.0.0.1:2"
             anonymous = "never"
             authentication = ["http", "passwords"]
+            [[listeners]]
+            name = "by_name"
+            address = "127.0.0.1:3"
+            client_id_from_user = true
+            authentication = ["passwords"]
+            [[authentication.client_ids]]
+            name = "own names"
+            patterns = ["${username}"]
+            anonymous = false
         "#;
         let asked = |links| {
             format!("allowed\nonce one of these has let it in, asked in this order: {links}\n")
         };
         for (line, is_allowed, expected) in [
-            ("-u ann connect", true, asked("scram, passwords, http")),
             (
-                "-u ann --listener few connect",
+                "-u ann -i ann connect",
+                true,
+                asked("scram, passwords, http"),
+            ),
+            (
+                "-u ann -i ann --listener few connect",
                 true,
                 asked("http, passwords"),
+            ),
+            (
+                "-u ann -i x --listener by_name connect",
+                true,
+                asked("passwords"),
+            ),
+            (
+                "--listener by_name connect",
+                false,
+                "denied: here a client is called as its user\n".to_owned(),
             ),
             ("connect", true, "allowed\n".to_owned()),
             (

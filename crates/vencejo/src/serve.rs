@@ -600,6 +600,8 @@ mod tests {
         let links = |number: usize| asking.listeners[number].links(&asking.authentication);
         assert_eq!(links(0), [Link::Certificate, Link::Tokens]);
         assert_eq!(links(1), [Link::Scram, Link::Passwords]);
+        let called = parsed.next().unwrap().listeners;
+        assert!(called[0].client_id_from_user);
         let mounted = parsed.next().unwrap().listeners;
         assert_eq!(mounted[0].mount_point.as_deref(), Some("sites/north/"));
         let local = parsed.next().unwrap().listeners;

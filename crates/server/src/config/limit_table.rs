@@ -618,7 +618,8 @@ mod tests {
     use super::*;
 
     /// Keys of a listener that are no limits.
-    const NO_LIMITS: [&str; 15] = [
+    const NO_LIMITS: [&str; 16] = [
+        "client_id_from_user",
         "authentication",
         "sniff",
         "activation",

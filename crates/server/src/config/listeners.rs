@@ -43,6 +43,9 @@ pub struct ListenerConfig {
     pub anonymous: Option<AnonymousPolicy>,
     /// Which links of `[authentication]` are asked here, in this order. Default: all that there are.
     pub authentication: Option<Vec<Link>>,
+    /// Whether the Client Identifier of all Clients here is the user that they have proven to be, whatever they say; who
+    /// has proven none is refused. Default: no.
+    pub client_id_from_user: bool,
     /// Which versions of MQTT are spoken here. Default: all.
     pub versions: Versions,
     /// Connections at once here; more are told 0x97. Default: as many as the Server has room for.
@@ -223,6 +226,7 @@ impl From<SocketAddr> for ListenerConfig {
             mount_point: None,
             anonymous: None,
             authentication: None,
+            client_id_from_user: false,
             versions: Versions::ALL,
             connections_max: None,
             limits: ListenerLimits::default(),
@@ -294,6 +298,7 @@ pub(super) fn check(
             transport,
             quic: quic::check(listener.quic, is_quic)?,
             anonymous: listener.anonymous.map(anonymous_policy),
+            client_id_from_user: listener.client_id_from_user.unwrap_or(false),
             authentication: listener
                 .authentication
                 .map(|named| links::check(named, authentication))

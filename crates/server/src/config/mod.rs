@@ -618,6 +618,7 @@ mod tests {
         assert!(secure.client_ca.is_some() && secure.crl.is_some());
         assert_eq!(listeners[1].transport, Transport::WebSocket);
         assert_eq!(listeners[0].anonymous, Some(AnonymousPolicy::Never));
+        assert!(listeners[0].client_id_from_user);
         let named = [Link::Http, Link::Tokens];
         assert_eq!(listeners[0].authentication.as_deref(), Some(&named[..]));
         assert_eq!(

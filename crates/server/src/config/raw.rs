@@ -43,6 +43,7 @@ pub(super) struct RawListener {
     pub(super) transport: Option<Spanned<RawTransport>>,
     pub(super) anonymous: Option<RawAnonymous>,
     pub(super) authentication: Option<Spanned<Vec<Spanned<Link>>>>,
+    pub(super) client_id_from_user: Option<bool>,
     pub(super) versions: Option<Spanned<Vec<RawVersion>>>,
     pub(super) connections_max: Option<Spanned<usize>>,
     pub(super) connect_rate_max: Option<Spanned<u32>>,

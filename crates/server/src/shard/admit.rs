@@ -17,7 +17,9 @@ use proto::packet::{Auth, Connect, ReasonCode};
 use store::Store;
 
 use super::asking::Waits;
-use super::connection::{Admission, Connection, Moving, Pending, Stage, index_of, printable};
+use super::connection::{
+    Admission, Connection, Moving, Named, Pending, Stage, index_of, printable,
+};
 use super::links::Parcel;
 use super::pace::{Pace, PaceLimits};
 use super::parked::{banned, count_failure};
@@ -53,7 +55,10 @@ impl<S: Store> Shard<S> {
         let waited = queued_at.map_or(Duration::ZERO, |at| self.now.saturating_duration_since(at));
         let rate_max = of.map_or(0, |of| of.limits.connect_rate_max.unwrap_or(0));
         let (flapping, turnstile) = (&self.shared.flapping, &self.shared.turnstile);
-        if flapping.is_banned(origin, &connect.client_id, self.now) {
+        // What it will be called is not known yet where that is its user.
+        let is_called_by_user = of.is_some_and(|of| of.client_id_from_user);
+        let called = Some(connect.client_id.as_str()).filter(|_| !is_called_by_user);
+        if flapping.is_banned(origin, called.unwrap_or_default(), self.now) {
             return self.refuse(key, &flaps());
         }
         let passed = turnstile.pass((listener, rate_max), origin, waited, self.now);
@@ -136,6 +141,8 @@ impl<S: Store> Shard<S> {
         match decision {
             Decision::Allow { identity, data } => {
                 let mount_point = pending.policy.mount_point(listener);
+                let of = pending.policy.listener(listener);
+                let is_called_by_user = of.is_some_and(|of| of.client_id_from_user);
                 let listener = pending.policy.listener_name(listener);
                 let expires_at = identity.expires_at;
                 let has_to_be_known = pending.has_to_be_known;
@@ -146,10 +153,11 @@ impl<S: Store> Shard<S> {
                     return self.refuse(key, &error);
                 }
                 let principal = Arc::new(identity.principal(peer, listener, mount_point));
-                let is_assigned_client_id = connect.client_id.is_empty();
-                if is_assigned_client_id {
-                    connect.client_id = self.assign_client_id();
+                let user = principal.user.as_deref().filter(|_| is_called_by_user);
+                if is_called_by_user && user.is_none() {
+                    return self.refuse(key, &nameless());
                 }
+                let named = self.name(&mut connect, user);
                 let ids = &pending.policy.client_ids;
                 if let Some(rule) = ids.refusing(&principal, &connect.client_id) {
                     return self.refuse_client_id(key, peer, &connect.client_id, &rule.name);
@@ -158,7 +166,7 @@ impl<S: Store> Shard<S> {
                     key,
                     Admission {
                         connect,
-                        is_assigned_client_id,
+                        named,
                         data,
                         expires_at,
                         principal,
@@ -216,6 +224,23 @@ impl<S: Store> Shard<S> {
     pub(super) fn is_claim_banned(&self, exchange: &Exchange, peer: Peer) -> bool {
         let user = exchange.claimed_user.as_deref();
         user.is_some_and(|user| self.shared.bans.is_banned(peer.origin(), user, self.now))
+    }
+
+    /// Gives the Client its name: its `user`, where that is how Clients are called, or a new one if it has none.
+    fn name(&mut self, connect: &mut Connect, user: Option<&str>) -> Named {
+        match user {
+            // Who has this name is this user, so the Session it names is its own, [MQTT-3.2.2-16].
+            Some(user) if user == connect.client_id => Named::Itself,
+            Some(user) => {
+                connect.client_id = user.to_owned();
+                Named::ByUser
+            }
+            None if connect.client_id.is_empty() => {
+                connect.client_id = self.assign_client_id();
+                Named::Anew
+            }
+            None => Named::Itself,
+        }
     }
 
     /// [MQTT-3.1.3-6] [MQTT-3.1.3-7] [v3.1.1 MQTT-3.1.3-6] A Client Identifier no other Client has.
@@ -291,10 +316,16 @@ impl<S: Store> Shard<S> {
             shard = self.links.own().0,
             "client connects"
         );
+        let is_v5 = admission.connect.version == Version::V5;
         let request = ConnectRequest {
             connection: key,
             connect: admission.connect,
-            assigned_client_id: admission.is_assigned_client_id,
+            assigned_client_id: match admission.named {
+                Named::Itself => false,
+                Named::Anew => true,
+                // Older Clients cannot be told, and have a name of their own for the Session they want to keep.
+                Named::ByUser => is_v5,
+            },
             authentication_data: admission.data,
             principal: admission.principal,
             maximum_packet_size_bytes: Some(packet_size),
@@ -319,7 +350,7 @@ impl<S: Store> Shard<S> {
             return Err(turnstile.put_off());
         }
         let origin = peer.origin();
-        let is_counted = !origin.is_local() && !admission.is_assigned_client_id;
+        let is_counted = !origin.is_local() && admission.named != Named::Anew;
         if is_counted && flapping.on_failure(origin, client_id, &settings.flapping, self.now) {
             let client_id = printable(client_id);
             tracing::warn!(%peer, client_id, "a client connects too often: it is refused for a while");
@@ -440,6 +471,12 @@ impl<S: Store> Shard<S> {
             }
         }
     }
+}
+
+/// Why a Client without a user is not served where that would be its name.
+fn nameless() -> ConnectionError {
+    let text = "here a Client is called as its user, and this one has shown none";
+    ConnectionError::refused(ReasonCode::NotAuthorized, text)
 }
 
 /// Why one is refused that comes and goes.

@@ -293,11 +293,22 @@ pub(super) struct Moving {
     pub(super) rest: Vec<u8>,
 }
 
+/// Who has chosen the Client Identifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Named {
+    /// The Client.
+    Itself,
+    /// The Server: nobody else had this one.
+    Anew,
+    /// The Server: it is the user's name, and not what the Client said.
+    ByUser,
+}
+
 /// A CONNECT that passed authentication.
 #[derive(Debug)]
 pub(super) struct Admission {
     pub(super) connect: Box<Connect>,
-    pub(super) is_assigned_client_id: bool,
+    pub(super) named: Named,
     pub(super) data: Option<Secret>,
     pub(super) principal: Arc<Principal>,
     /// Whether only a Client whose Session is there is let in.

@@ -34,6 +34,7 @@ mod listeners;
 mod logins;
 mod memory;
 mod mounting;
+mod naming;
 mod open_files;
 mod operating;
 mod own_rights;
