@@ -1,5 +1,5 @@
-//! The house's own checks, run as `cargo xtask tidy`, `cargo xtask compliance [--check]`, `cargo xtask limits [--check]` and
-//! `cargo xtask sim`.
+//! The house's own checks, run as `cargo xtask tidy`, `cargo xtask compliance [--check]`, `cargo xtask limits [--check]`,
+//! `cargo xtask configuration [--check]` and `cargo xtask sim`.
 //!
 //! Owns: the command line of these checks and their exit codes.
 //! Does not own: formatting, lints and tests (cargo has them), the order of stages (`./test`).
@@ -8,13 +8,15 @@
 mod compliance;
 mod files;
 mod lexer;
-mod limits;
+mod pages;
 mod spec;
 mod tidy;
 
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, ExitCode};
+
+use pages::Mode;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -24,11 +26,13 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(root),
         ["compliance"] => compliance::run(root, compliance::Mode::Write),
         ["compliance", "--check"] => compliance::run(root, compliance::Mode::Check),
-        ["limits"] => limits::run(root, limits::Mode::Write),
-        ["limits", "--check"] => limits::run(root, limits::Mode::Check),
+        ["limits"] => pages::run(root, &pages::LIMITS, Mode::Write),
+        ["limits", "--check"] => pages::run(root, &pages::LIMITS, Mode::Check),
+        ["configuration"] => pages::run(root, &pages::CONFIGURATION, Mode::Write),
+        ["configuration", "--check"] => pages::run(root, &pages::CONFIGURATION, Mode::Check),
         ["sim", rest @ ..] => simulate(root, rest),
         _ => Err(
-            "usage: cargo xtask tidy | compliance [--check] | limits [--check] | sim [--help]"
+            "usage: cargo xtask tidy | compliance [--check] | limits [--check] | configuration [--check] | sim [--help]"
                 .to_owned(),
         ),
     };

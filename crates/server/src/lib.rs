@@ -10,6 +10,7 @@ pub mod authentication;
 pub mod authorization;
 mod byte_stream;
 pub mod config;
+mod config_files;
 mod governor;
 mod listener;
 mod open_files;
@@ -36,6 +37,7 @@ pub mod fuzzing {
 }
 
 pub use activation::ActivationError;
+pub use config_files::check_files;
 pub use peer::{Origin, OriginError, Peer};
 pub use reload::{ReloadError, Reloaded, Reloader};
 pub use server::{Server, StartError, Stopped, Stopper};

@@ -448,6 +448,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_of_a_listener_stays_as_it_is_is_its_socket() {
+        let file = "[[listeners]]\naddress = \"unix:/run/a\"\nmode = \"0600\"\n";
+        let parse = |text: &str| crate::config::parse(text, "a.toml".as_ref()).expect("is valid");
+        for (key, line) in [
+            ("address", "address = \"unix:/run/b\""),
+            ("mode", "mode = \"0660\""),
+            ("owner", "owner = 0"),
+            ("group", "group = 0"),
+            ("anonymous", "anonymous = \"never\""),
+            ("mount_point", "mount_point = \"a/\""),
+            ("connections_max", "connections_max = 9"),
+        ] {
+            let is_same = |old: &&str| !old.starts_with(&format!("{key} ="));
+            let kept: Vec<&str> = file.lines().filter(is_same).collect();
+            let changed = format!("{}\n{line}\n", kept.join("\n"));
+            let is_fixed = !fixed_parts(&parse(file), &parse(&changed)).is_empty();
+            let row = crate::config::keys::find(&format!("listeners.{key}")).expect("has a row");
+            assert_ne!(row.is_reloaded(), is_fixed, "{key}");
+        }
+    }
+
+    #[test]
     fn every_part_that_stays_as_it_is_is_named() {
         let running = Config::default();
         assert_eq!(fixed_parts(&running, &running), [""; 0]);
@@ -462,5 +484,9 @@ mod tests {
         named.sort_unstable();
         expected.sort_unstable();
         assert_eq!(named, expected);
+        for name in file.keys().filter(|name| *name != "listeners") {
+            let key = crate::config::keys::find(name).expect("has a row");
+            assert_ne!(key.is_reloaded(), named.contains(&name.as_str()), "{name}");
+        }
     }
 }

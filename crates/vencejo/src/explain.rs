@@ -12,9 +12,10 @@ use proto::Qos;
 use proto::topic::{check_filter, check_name};
 use server::authentication::{AnonymousPolicy, Identity, Tokens, Users};
 use server::authorization::{self, Principal, Request, Subject};
-use server::config::{self, Config, Link, ListenerConfig};
+use server::config::{Config, Link, ListenerConfig};
 use server::outbound::Outbound;
 
+use crate::config::sources::FileArgs;
 use crate::serve::{self, EX_CONFIG};
 use crate::tools::Failure;
 
@@ -22,9 +23,8 @@ use crate::tools::Failure;
 #[derive(Args, Clone, Debug)]
 #[command(disable_help_flag = true)]
 pub(crate) struct ExplainArgs {
-    /// Configuration file (TOML)
-    #[arg(short = 'c', long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    file: FileArgs,
     /// Its user, as if proven [default: anonymous]
     #[arg(short = 'u', long, value_name = "NAME")]
     user: Option<String>,
@@ -107,10 +107,7 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
         text,
         code: EX_CONFIG,
     };
-    let config = match &args.config {
-        Some(path) => config::load(path).map_err(|error| wrong(error.to_string()))?,
-        None => Config::default(),
-    };
+    let config = args.file.read()?;
     let (text, is_allowed) = explain(args, &config).map_err(wrong)?;
     serve::print(&text);
     if is_allowed {
@@ -347,7 +344,7 @@ mod tests {
     }
 
     fn said_by(text: &str, line: &str) -> Result<(String, bool), String> {
-        let config = config::parse(text, "test.toml".as_ref()).unwrap();
+        let config = server::config::parse(text, "test.toml".as_ref()).unwrap();
         let words = ["explain"].into_iter().chain(line.split(' '));
         explain(&Line::try_parse_from(words).unwrap().args, &config)
     }
@@ -539,7 +536,7 @@ mod tests {
         let text = format!(
             "[authentication.tokens]\nkey = {key:?}\nalgorithms = [\"HS256\"]\nrights_claim = \"acl\"\n"
         );
-        let mut config = config::parse(&text, "test.toml".as_ref()).unwrap();
+        let mut config = server::config::parse(&text, "test.toml".as_ref()).unwrap();
         let said = |config: &Config, file: &Path, wish: &str| {
             let line = format!("explain --token {} {wish}", file.display());
             explain(&Line::try_parse_from(line.split(' ')).unwrap().args, config)

@@ -4,6 +4,7 @@
 //! Start reading at [`main`]. Invariant: data on standard output, diagnostics on standard error.
 
 mod bans;
+mod config;
 mod demo;
 mod explain;
 mod inspect;
@@ -22,6 +23,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 
 use bans::BanArgs;
+use config::ConfigArgs;
 use demo::DemoArgs;
 use explain::ExplainArgs;
 use losses::LossesArgs;
@@ -52,6 +54,7 @@ enum Command {
     Serve(ServeArgs),
     Pub(Box<PubArgs>),
     Sub(Box<SubArgs>),
+    Config(ConfigArgs),
     Demo(DemoArgs),
     Backup(BackupArgs),
     Restore(RestoreArgs),
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         .unwrap_or_else(|| Command::Serve(ServeArgs::default()))
     {
         Command::Serve(args) => report(serve::run(&args), false),
+        Command::Config(args) => report(config::run(&args), false),
         Command::Demo(args) => report(demo::run(&args), false),
         Command::Backup(args) => report(storage::back_up(&args), false),
         Command::Restore(args) => report(storage::restore(&args), false),

@@ -6,20 +6,19 @@
 
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::num::NonZeroU16;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use sd_notify::NotifyState;
 use server::authentication::AnonymousPolicy;
-use server::config::{self, Address, Config, Link, ListenerConfig, StorageConfig, Transport};
+use server::config::{Address, Config, Link, ListenerConfig, StorageConfig, Transport};
 use server::persist::Restored;
 use server::{Reloader, Server, SocketFileError, StartError, Stopped, Watcher};
 use store::{Level, OpenError};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 
+use crate::config::sources::SourceArgs;
 use crate::port_owner;
 use crate::tools::Failure;
 
@@ -27,22 +26,8 @@ use crate::tools::Failure;
 #[derive(Args, Clone, Debug)]
 #[command(disable_help_flag = true)]
 pub(crate) struct ServeArgs {
-    /// Configuration file (TOML)
-    #[arg(short = 'c', long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Where to listen, instead of what the configuration says; may be repeated
-    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_listen)]
-    listen: Vec<SocketAddr>,
-    /// How many shards (threads that serve) [default: one for each core]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
-    shards: Option<u16>,
-    /// The folder where state is kept [default: vencejo-data]
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
-    /// How safe something is before it is acknowledged: synced (survives a power failure), written (survives
-    /// the end of the process) or memory (gone with it; no folder is used) [default: synced]
-    #[arg(long, value_name = "LEVEL", value_enum)]
-    level: Option<LevelArg>,
+    #[command(flatten)]
+    pub(crate) sources: SourceArgs,
     #[command(flatten)]
     pub(crate) log: LogArgs,
     /// Print help
@@ -67,13 +52,6 @@ enum LogFormat {
     Json,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum LevelArg {
-    Memory,
-    Written,
-    Synced,
-}
-
 impl Default for ServeArgs {
     fn default() -> Self {
         let log = LogArgs {
@@ -81,11 +59,7 @@ impl Default for ServeArgs {
             log_level: None,
         };
         Self {
-            config: None,
-            listen: Vec::new(),
-            shards: None,
-            data: None,
-            level: None,
+            sources: SourceArgs::default(),
             log,
             help: None,
         }
@@ -93,7 +67,7 @@ impl Default for ServeArgs {
 }
 
 /// A mistake on the command line, as clap has it.
-const EX_USAGE: u8 = 2;
+pub(crate) const EX_USAGE: u8 = 2;
 /// sysexits: what was to be read is damaged.
 pub(crate) const EX_DATAERR: u8 = 65;
 /// sysexits: a service is unavailable.
@@ -107,7 +81,7 @@ pub(crate) const EX_CONFIG: u8 = 78;
 pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
     let started = Instant::now();
     start_log(&args.log, LevelFilter::INFO);
-    let config = configuration(args)?;
+    let config = args.sources.read()?;
     crate::run(async {
         // Before the sockets open, so that no signal finds us unprepared.
         let mut signals = Signals::new()?;
@@ -120,66 +94,11 @@ pub(crate) fn run(args: &ServeArgs) -> Result<(), Failure> {
 
 /// Reads the file again and takes over what can change; a wrong one changes nothing.
 fn reload(args: &ServeArgs, reloader: &Reloader) {
-    match configuration(args) {
+    match args.sources.read() {
         // What stands in the way is in the log already.
         Ok(config) => drop(reloader.reload(config)),
         Err(failure) => reloader.refuse(&failure.text),
     }
-}
-
-fn configuration(args: &ServeArgs) -> Result<Config, Failure> {
-    let mut config = match &args.config {
-        Some(path) => config::load(path).map_err(|error| Failure {
-            text: error.to_string(),
-            code: EX_CONFIG,
-        })?,
-        None => Config::default(),
-    };
-    if let Some(address) = repeated(&args.listen) {
-        return Err(Failure {
-            text: format!("error: --listen {address} is given twice"),
-            code: EX_USAGE,
-        });
-    }
-    if !args.listen.is_empty() {
-        config.listeners = args
-            .listen
-            .iter()
-            .map(|address| (*address).into())
-            .collect();
-    }
-    if let Some(shards) = args.shards.and_then(NonZeroU16::new) {
-        config.shards = shards;
-    }
-    if let Some(data) = &args.data {
-        config.storage.data.clone_from(data);
-    }
-    if let Some(level) = args.level {
-        config.storage.level = match level {
-            LevelArg::Memory => Level::Memory,
-            LevelArg::Written => Level::Written,
-            LevelArg::Synced => Level::Synced,
-        };
-    }
-    Ok(config)
-}
-
-fn parse_listen(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| {
-        "wanted an address and a port, like 127.0.0.1:1884 or [::1]:1884; a name will not do"
-            .to_owned()
-    })
-}
-
-/// An address that stands in `addresses` twice; port 0 is another port each time.
-fn repeated(addresses: &[SocketAddr]) -> Option<SocketAddr> {
-    let mut rest = addresses.iter();
-    while let Some(address) = rest.next() {
-        if address.port() != 0 && rest.as_slice().contains(address) {
-            return Some(*address);
-        }
-    }
-    None
 }
 
 /// What to say and which code to leave with when the server does not start.
@@ -250,9 +169,11 @@ fn greet(args: &ServeArgs, config: &Config, server: &Server, elapsed: Duration) 
     if let Some(restored) = server.restored() {
         text.push_str(&what_was_found(restored));
     }
-    match &args.config {
+    match &args.sources.file.config {
         Some(path) => text.push_str(&format!("  Config      {}\n", path.display())),
-        None => text.push_str("  Config      none, all defaults (serve -c FILE reads one)\n"),
+        None => text.push_str(
+            "  Config      none (vencejo config init writes one, serve -c FILE reads it)\n",
+        ),
     }
     let ours = listeners.iter().zip(&config.listeners);
     let ours = ours.filter(|(_, of)| of.transport == Transport::Stream);
@@ -439,7 +360,7 @@ pub(crate) async fn until_stopped(
     signals: &mut Signals,
     args: Option<&ServeArgs>,
 ) -> Result<(), Failure> {
-    let args = args.filter(|args| args.config.is_some());
+    let args = args.filter(|args| args.sources.file.config.is_some());
     let stopper = server.stopper();
     let reloader = server.reloader();
     let mut watcher = Watcher::new(reloader.clone());
@@ -508,25 +429,9 @@ const SAME_SIGNAL: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 mod tests {
-    use server::config::{FileAccess, QuicConfig};
+    use server::config::{self, FileAccess, QuicConfig};
 
     use super::*;
-
-    #[test]
-    fn addresses_are_refused_with_what_they_look_like() {
-        assert!(parse_listen("[::1]:1884").is_ok());
-        for text in ["1884", "localhost:1884", "::1:1884", "127.0.0.1:80000"] {
-            let said = parse_listen(text).unwrap_err();
-            assert!(said.contains("127.0.0.1:1884"), "{said}");
-        }
-        let args = ServeArgs {
-            listen: vec!["127.0.0.1:1884".parse().unwrap(); 2],
-            ..ServeArgs::default()
-        };
-        let failure = configuration(&args).unwrap_err();
-        assert_eq!(failure.code, EX_USAGE);
-        assert!(failure.text.contains("given twice"), "{}", failure.text);
-    }
 
     #[test]
     fn the_tools_are_told_how_to_reach_the_listener() {
@@ -541,27 +446,6 @@ mod tests {
         for (address, flags) in cases {
             assert_eq!(connect_flags(address.parse().unwrap()), flags, "{address}");
         }
-    }
-
-    #[test]
-    fn flags_win_over_the_configuration() {
-        let args = ServeArgs {
-            listen: vec!["127.0.0.1:0".parse().unwrap()],
-            shards: Some(3),
-            data: Some("elsewhere".into()),
-            level: Some(LevelArg::Written),
-            ..ServeArgs::default()
-        };
-        let config = configuration(&args).unwrap();
-        assert_eq!(config.listeners[0].address, args.listen[0].into());
-        assert_eq!(config.shards.get(), 3);
-        assert_eq!(config.storage.data, std::path::Path::new("elsewhere"));
-        assert_eq!(config.storage.level, Level::Written);
-        let missing = ServeArgs {
-            config: Some("no/such/file.toml".into()),
-            ..args
-        };
-        assert_eq!(configuration(&missing).unwrap_err().code, EX_CONFIG);
     }
 
     /// The configuration in the guides is right, and in docs/configuration.md says that it shows defaults, but for what

@@ -28,13 +28,20 @@ pub enum ConfigError {
         /// What, and where in it.
         problem: Box<Problem>,
     },
+    /// A variable of the environment or a flag says something that cannot be.
+    Given {
+        /// Which.
+        origin: String,
+        /// What.
+        message: String,
+    },
 }
 
 impl std::error::Error for ConfigError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Unreadable { source, .. } => Some(source),
-            Self::Invalid { .. } => None,
+            Self::Invalid { .. } | Self::Given { .. } => None,
         }
     }
 }
@@ -46,6 +53,7 @@ impl fmt::Display for ConfigError {
                 write!(f, "{}: cannot be read: {source}", path.display())
             }
             Self::Invalid { path, problem } => problem.fmt_in(path, f),
+            Self::Given { origin, message } => write!(f, "{origin}: {message}"),
         }
     }
 }
@@ -105,14 +113,14 @@ impl Problem {
     }
 
     /// The same, from what the TOML reader says.
-    pub(super) fn from_toml(text: &str, error: &toml::de::Error) -> Self {
-        let Reworded {
+    pub(super) fn from_toml(text: &str, span: Option<Range<usize>>, message: &str) -> Self {
+        let span = span.map(|span| narrow(text, span, message));
+        let Words {
             message,
             nearest,
             hint,
-        } = reword(error.message());
+        } = reword(message);
         let message = without_passwords(&message);
-        let span = error.span().map(|span| narrow(text, span, error.message()));
         Self {
             nearest,
             hint,
@@ -189,14 +197,31 @@ fn narrow(text: &str, span: Range<usize>, message: &str) -> Range<usize> {
 }
 
 /// What the TOML reader says, in words for a person.
-struct Reworded {
+pub(super) struct Words {
     message: String,
     nearest: Option<String>,
     hint: Option<String>,
 }
 
+impl Words {
+    pub(super) fn of_serde(message: &str) -> Self {
+        reword(message)
+    }
+
+    /// In one line.
+    pub(super) fn without_passwords(&self) -> String {
+        let mut line = without_passwords(&self.message);
+        if let Some(nearest) = &self.nearest {
+            line.push_str(&format!(", did you mean `{nearest}`?"));
+        } else if let Some(hint) = &self.hint {
+            line.push_str(&format!(": {hint}"));
+        }
+        line
+    }
+}
+
 /// serde's words as ours; for an unknown word with the nearest of those it expected.
-fn reword(message: &str) -> Reworded {
+fn reword(message: &str) -> Words {
     let (kind, rest) = if let Some(rest) = message.strip_prefix("unknown field `") {
         ("unknown key", rest)
     } else if let Some(rest) = message.strip_prefix("unknown variant `") {
@@ -223,7 +248,7 @@ fn reword(message: &str) -> Reworded {
             several => message.push_str(&format!(", expected one of {}", several.join(", "))),
         }
     }
-    Reworded {
+    Words {
         message,
         nearest,
         hint,
@@ -231,7 +256,7 @@ fn reword(message: &str) -> Reworded {
 }
 
 /// Words of Rust and of the TOML reader, as words of the file.
-fn reword_value(message: &str) -> Reworded {
+fn reword_value(message: &str) -> Words {
     let hint = message
         .starts_with("key with no value")
         .then(|| "the file is TOML: key = value".to_owned());
@@ -247,7 +272,7 @@ fn reword_value(message: &str) -> Reworded {
         _ if message == "wanted string or table" => "expected a word in quotes".to_owned(),
         _ => message.to_owned(),
     };
-    Reworded {
+    Words {
         message,
         nearest: None,
         hint,

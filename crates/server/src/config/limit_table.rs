@@ -86,6 +86,28 @@ impl Default {
     }
 }
 
+/// The default of the limit at `path` of the configuration, as it would be written; `None` where it is not one number.
+pub(super) fn default_of(path: &str) -> Option<String> {
+    let config = Config::default();
+    match limit(path)?.default {
+        Number(of) | OrNone(of) => Some(of(&config).to_string()),
+        Bytes(of) => Some(format!("\"{}\"", super::keys::size(of(&config)))),
+        Seconds(of) => Some(format!("\"{}\"", super::keys::duration(of(&config) * 1000))),
+        Text(_) => None,
+    }
+}
+
+/// Of what the limit at `path` is, what it costs, and what happens to one more.
+pub(super) fn facts(path: &str) -> Option<[&'static str; 3]> {
+    limit(path).map(|limit| [limit.unit, limit.cost, limit.refused])
+}
+
+fn limit(path: &str) -> Option<&'static Limit> {
+    let key = path.strip_prefix("limits.").unwrap_or(path);
+    let mut all = LIMITS.iter().flat_map(|(_, _, limits)| *limits);
+    all.find(|limit| limit.key == key && (path != key || key.starts_with("listeners.")))
+}
+
 /// `1000000` as `1,000,000`.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();

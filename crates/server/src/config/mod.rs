@@ -7,12 +7,16 @@ mod asking;
 mod authorization;
 mod checked;
 mod directories;
+mod effective;
 mod error;
 mod http;
+pub mod keys;
+mod layers;
 mod limit_table;
 mod limits;
 mod links;
 mod listeners;
+mod pages;
 mod quic;
 mod raw;
 mod storage;
@@ -28,12 +32,15 @@ pub use checked::{AuthenticationConfig, Config, StopConfig};
 pub use directories::{
     DirectoryServer, DirectoryUrl, LdapConfig, LdapSearch, LdapUser, RedisConfig, SqlConfig,
 };
+pub use effective::{Difference, Value, differences};
 pub use error::{ConfigError, Problem};
 pub use http::HttpConfig;
+pub use layers::{Layers, Origin};
 pub use limit_table::page as limits_page;
 pub use limits::{FlappingLimits, ListenerLimits, ServerBounds};
 pub use links::Link;
 pub use listeners::{Address, FileAccess, ListenerConfig, Proxies, Transport, Versions};
+pub use pages::{first_file, reference, schema};
 pub use quic::QuicConfig;
 pub use storage::{FilterLevel, Recovery, StorageConfig};
 pub use template::{Placeholder, Template};
@@ -44,24 +51,18 @@ pub use tokens::{FetchConfig, TokenConfig, TokenKeys};
 /// # Errors
 /// It cannot be read, or says something that cannot be; the error prints the place.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
-        path: path.to_owned(),
-        source,
-    })?;
-    parse(&text, path)
+    let mut layers = Layers::new();
+    layers.file(path)?;
+    layers.check()
 }
 
 /// Checks the configuration `text`; `path` is where it came from, for the error.
 /// # Errors
 /// It says something that cannot be.
 pub fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
-    let invalid = |problem| ConfigError::Invalid {
-        path: path.to_owned(),
-        problem: Box::new(problem),
-    };
-    let raw: raw::RawConfig =
-        toml::from_str(text).map_err(|error| invalid(Problem::from_toml(text, &error)))?;
-    Config::check(raw).map_err(|fault| invalid(Problem::at(text, fault.span, fault.message)))
+    let mut layers = Layers::new();
+    layers.text(text, path);
+    layers.check()
 }
 
 #[cfg(test)]

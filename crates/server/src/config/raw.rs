@@ -521,6 +521,20 @@ impl<'de> Deserialize<'de> for RawSize {
     }
 }
 
+/// The bytes that a size means, as [`RawSize`] reads it.
+pub(super) fn bytes_of(text: &str) -> Option<u64> {
+    text.parse().ok().or_else(|| with_unit(text, &SIZE_UNITS))
+}
+
+/// The milliseconds that a duration means, as [`RawDuration`] reads it.
+pub(super) fn milliseconds_of(text: &str) -> Option<u64> {
+    let seconds: Option<u64> = text.parse().ok();
+    seconds.map_or_else(
+        || with_unit(text, &DURATION_UNITS),
+        |seconds| seconds.checked_mul(1000),
+    )
+}
+
 /// A whole number and a unit of `units`, multiplied.
 fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let text = text.trim();
