@@ -7,8 +7,10 @@ mod bans;
 mod config;
 mod demo;
 mod explain;
+mod import;
 mod inspect;
 mod losses;
+mod mosquitto;
 mod password_file;
 mod port_owner;
 mod serve;
@@ -26,6 +28,7 @@ use bans::BanArgs;
 use config::ConfigArgs;
 use demo::DemoArgs;
 use explain::ExplainArgs;
+use import::ImportArgs;
 use losses::LossesArgs;
 use password_file::PasswdArgs;
 use serve::ServeArgs;
@@ -55,6 +58,7 @@ enum Command {
     Pub(Box<PubArgs>),
     Sub(Box<SubArgs>),
     Config(ConfigArgs),
+    Import(ImportArgs),
     Demo(DemoArgs),
     Backup(BackupArgs),
     Restore(RestoreArgs),
@@ -78,6 +82,7 @@ fn main() -> ExitCode {
     {
         Command::Serve(args) => report(serve::run(&args), false),
         Command::Config(args) => report(config::run(&args), false),
+        Command::Import(args) => report(import::run(&args), false),
         Command::Demo(args) => report(demo::run(&args), false),
         Command::Backup(args) => report(storage::back_up(&args), false),
         Command::Restore(args) => report(storage::restore(&args), false),
@@ -201,6 +206,17 @@ mod tests {
         assert_eq!(args.unsubscribe, ["old"]);
         assert_eq!((args.count.as_deref(), args.timeout), (Some("3"), Some(5)));
         assert!(args.verbose && args.no_newline && args.exit_after_subscribe);
+    }
+
+    #[test]
+    fn the_last_of_a_flag_counts_and_lists_grow() {
+        let args = publish(
+            "-q 0 -q 1 -t a -t b -m x -m y -h one -h two -r -r -D publish content-type a -D publish content-type b",
+        );
+        assert_eq!((args.qos.as_str(), args.topic.as_deref()), ("1", Some("b")));
+        assert_eq!(args.connection.host.as_deref(), Some("two"));
+        assert_eq!(args.connection.property.len(), 6);
+        assert_eq!(sub("-t a -t b -C 1 -C 2").topic, ["a", "b"]);
     }
 
     #[test]

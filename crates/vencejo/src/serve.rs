@@ -169,7 +169,13 @@ fn greet(args: &ServeArgs, config: &Config, server: &Server, elapsed: Duration) 
     if let Some(restored) = server.restored() {
         text.push_str(&what_was_found(restored));
     }
-    match &args.sources.file.config {
+    let sources = &args.sources;
+    match sources
+        .file
+        .config
+        .as_ref()
+        .or(sources.mosquitto_conf.as_ref())
+    {
         Some(path) => text.push_str(&format!("  Config      {}\n", path.display())),
         None => text.push_str(
             "  Config      none (vencejo config init writes one, serve -c FILE reads it)\n",
@@ -360,7 +366,7 @@ pub(crate) async fn until_stopped(
     signals: &mut Signals,
     args: Option<&ServeArgs>,
 ) -> Result<(), Failure> {
-    let args = args.filter(|args| args.sources.file.config.is_some());
+    let args = args.filter(|args| args.sources.has_file());
     let stopper = server.stopper();
     let reloader = server.reloader();
     let mut watcher = Watcher::new(reloader.clone());

@@ -4,11 +4,13 @@
 //! [`SourceArgs::layers`]. Invariant: every command that has them sees the configuration that `serve` would run with.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use server::config::{Config, ConfigError, Layers};
 
+use crate::mosquitto;
+use crate::mosquitto::translate::{Outcome, Row};
 use crate::serve::{EX_CONFIG, EX_USAGE};
 use crate::tools::Failure;
 
@@ -28,6 +30,9 @@ pub(crate) struct FileArgs {
 pub(crate) struct SourceArgs {
     #[command(flatten)]
     pub(crate) file: FileArgs,
+    /// A mosquitto.conf in place of a configuration file; `vencejo import mosquitto` says what becomes of it
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    pub(crate) mosquitto_conf: Option<PathBuf>,
     /// Where to listen, instead of what the configuration says; may be repeated
     #[arg(long, value_name = "ADDR:PORT", value_parser = parse_listen)]
     pub(crate) listen: Vec<SocketAddr>,
@@ -51,37 +56,41 @@ pub(crate) enum LevelArg {
 }
 
 impl FileArgs {
-    fn layers(&self) -> Result<Layers, ConfigError> {
-        self.layers_below(self.config.as_deref())
-    }
-
-    /// With another file.
-    pub(crate) fn layers_below(&self, file: Option<&Path>) -> Result<Layers, ConfigError> {
-        let mut layers = Layers::new();
-        if let Some(path) = file {
+    fn put_on(&self, layers: &mut Layers) -> Result<(), ConfigError> {
+        if let Some(path) = &self.config {
             layers.file(path)?;
         }
         layers.environment(std::env::vars_os())?;
         for set in &self.set {
             layers.set(set)?;
         }
-        Ok(layers)
+        Ok(())
     }
 
     /// The configuration.
     pub(crate) fn read(&self) -> Result<Config, Failure> {
-        self.layers()
-            .and_then(|layers| layers.check())
-            .map_err(wrong)
+        let mut layers = Layers::new();
+        let read = self.put_on(&mut layers).and_then(|()| layers.check());
+        read.map_err(wrong)
     }
 }
 
 impl SourceArgs {
     /// Everything, each above what it wins over.
     pub(crate) fn layers(&self) -> Result<Layers, Failure> {
-        let mut layers = self.file.layers().map_err(wrong)?;
+        self.layers_and_rows().map(|(layers, _)| layers)
+    }
+
+    /// The same, and what became of each line of a mosquitto.conf.
+    fn layers_and_rows(&self) -> Result<(Layers, Vec<Row>), Failure> {
+        let mut layers = Layers::new();
+        let rows = match &self.mosquitto_conf {
+            Some(path) => mosquitto::put_on(&mut layers, path)?,
+            None => Vec::new(),
+        };
+        self.file.put_on(&mut layers).map_err(wrong)?;
         self.put_flags_on(&mut layers)?;
-        Ok(layers)
+        Ok((layers, rows))
     }
 
     /// The flags, above everything else.
@@ -113,9 +122,27 @@ impl SourceArgs {
         Ok(())
     }
 
-    /// The configuration.
+    /// The configuration; the log says what of a mosquitto.conf is not as it was.
     pub(crate) fn read(&self) -> Result<Config, Failure> {
-        self.layers()?.check().map_err(wrong)
+        let (layers, rows) = self.layers_and_rows()?;
+        for row in rows.iter().filter(|row| row.outcome != Outcome::Kept) {
+            let Row {
+                place, option, why, ..
+            } = row;
+            let reason = format!("{place} {option}: {why}");
+            match row.outcome {
+                Outcome::Ignored => {
+                    tracing::warn!(reason, "a line of mosquitto.conf means nothing here");
+                }
+                _ => tracing::info!(reason, "a line of mosquitto.conf means something else here"),
+            }
+        }
+        layers.check().map_err(wrong)
+    }
+
+    /// Whether there is a file to read again.
+    pub(crate) const fn has_file(&self) -> bool {
+        self.file.config.is_some() || self.mosquitto_conf.is_some()
     }
 }
 
@@ -180,6 +207,7 @@ mod tests {
             shards: Some(3),
             data: Some("elsewhere".into()),
             level: Some(LevelArg::Written),
+            ..SourceArgs::default()
         };
         let config = args.read().unwrap();
         assert_eq!(config.listeners[0].address, args.listen[0].into());

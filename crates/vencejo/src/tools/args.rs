@@ -21,7 +21,7 @@ use super::tls::TlsArgs;
 
 /// Publish a message: `vencejo pub -t topic -m message`
 #[derive(Args, Clone, Debug)]
-#[command(disable_help_flag = true)]
+#[command(disable_help_flag = true, args_override_self = true)]
 pub(crate) struct PubArgs {
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
@@ -62,7 +62,7 @@ pub(crate) struct PubArgs {
 
 /// Subscribe and print what comes: `vencejo sub -t 'topic/#' -v`
 #[derive(Args, Clone, Debug)]
-#[command(disable_help_flag = true)]
+#[command(disable_help_flag = true, args_override_self = true)]
 pub(crate) struct SubArgs {
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,

@@ -1,0 +1,147 @@
+//! The vencejo.toml that a mosquitto.conf becomes, as it grows.
+//!
+//! Owns: its tables, how they are written. Does not own: what goes into them (see `translate`). Start reading at
+//! [`Target::toml`]. Invariant: a key is written once; the last that was said counts, as with mosquitto.
+
+use std::fmt::Write as _;
+
+/// Keys and their values, as TOML.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Table(Vec<(&'static str, String)>);
+
+impl Table {
+    /// Says a text.
+    pub(super) fn text(&mut self, key: &'static str, value: impl AsRef<str>) {
+        self.raw(key, quoted(value.as_ref()));
+    }
+
+    /// Says a list of texts.
+    pub(super) fn texts<T: AsRef<str>>(&mut self, key: &'static str, values: &[T]) {
+        let values: Vec<String> = values.iter().map(|value| quoted(value.as_ref())).collect();
+        self.raw(key, format!("[{}]", values.join(", ")));
+    }
+
+    /// Says what is TOML already.
+    pub(super) fn raw(&mut self, key: &'static str, value: impl ToString) {
+        self.0.retain(|(known, _)| *known != key);
+        self.0.push((key, value.to_string()));
+    }
+
+    /// Says all that another one says.
+    pub(super) fn extend(&mut self, other: &Self) {
+        for (key, value) in &other.0 {
+            self.raw(key, value);
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn value(&self, key: &str) -> Option<&str> {
+        let found = self.0.iter().find(|(known, _)| *known == key);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// In one line.
+    pub(super) fn inline(&self) -> String {
+        let parts: Vec<String> = self
+            .0
+            .iter()
+            .map(|(key, value)| format!("{key} = {value}"))
+            .collect();
+        format!("{{ {} }}", parts.join(", "))
+    }
+
+    fn write_to(&self, text: &mut String) {
+        for (key, value) in &self.0 {
+            // Writing to a text cannot fail.
+            writeln!(text, "{key} = {value}").ok();
+        }
+    }
+}
+
+/// All of it.
+#[derive(Debug, Default)]
+pub(super) struct Target {
+    pub(super) top: Table,
+    pub(super) listeners: Vec<Table>,
+    pub(super) limits: Table,
+    pub(super) authentication: Table,
+    pub(super) client_ids: Vec<Table>,
+    pub(super) authorization: Table,
+    pub(super) rules: Vec<Table>,
+    pub(super) storage: Table,
+}
+
+impl Target {
+    /// The text of the file; `from` is where it comes from.
+    pub(super) fn toml(&self, from: &str) -> String {
+        let mut text = format!(
+            "# Made by `vencejo import mosquitto` of {}.\n",
+            from.escape_debug()
+        );
+        self.top.write_to(&mut text);
+        for listener in &self.listeners {
+            text.push_str("\n[[listeners]]\n");
+            listener.write_to(&mut text);
+        }
+        for (name, table) in [
+            ("limits", &self.limits),
+            ("storage", &self.storage),
+            ("authentication", &self.authentication),
+        ] {
+            if !table.is_empty() {
+                // Writing to a text cannot fail.
+                write!(text, "\n[{name}]\n").ok();
+                table.write_to(&mut text);
+            }
+        }
+        for rule in &self.client_ids {
+            text.push_str("\n[[authentication.client_ids]]\n");
+            rule.write_to(&mut text);
+        }
+        if !self.authorization.is_empty() {
+            text.push_str("\n[authorization]\n");
+            self.authorization.write_to(&mut text);
+        }
+        for rule in &self.rules {
+            text.push_str("\n[[authorization.rules]]\n");
+            rule.write_to(&mut text);
+        }
+        text
+    }
+}
+
+/// A text as TOML has it.
+pub(super) fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for one in text.chars() {
+        match one {
+            '"' | '\\' => quoted.extend(['\\', one]),
+            one if one.is_control() => {
+                // Writing to a text cannot fail.
+                write!(quoted, "\\u{:04X}", u32::from(one)).ok();
+            }
+            one => quoted.push(one),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_a_text_holds_comes_back() {
+        for text in ["a b", "C:\\x \"y\"", "tab\tbell\u{7}del\u{7f}", "ñ🦅"] {
+            let mut target = Target::default();
+            target.storage.text("data", "old");
+            target.storage.text("data", text);
+            let config = server::config::parse(&target.toml("x\ny"), "t".as_ref()).unwrap();
+            assert_eq!(config.storage.data.to_str(), Some(text));
+        }
+    }
+}
