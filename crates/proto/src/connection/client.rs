@@ -17,10 +17,10 @@ pub use error::{ClientError, SendError};
 use session::Awaits;
 pub use session::ClientSession;
 
-use super::topic_alias::InboundAliases;
+use super::topic_alias::{InboundAliases, OutboundAliases};
 use crate::packet::{
-    self, Ack, Auth, ConnAck, ConnAckProperties, Connect, Disconnect, Packet, PacketType, Publish,
-    ReasonCode, ReasonProperties, SubAck, UnsubAck,
+    self, Ack, Auth, ConnAck, ConnAckProperties, Connect, ConnectProperties, Disconnect, Packet,
+    PacketType, Publish, ReasonCode, ReasonProperties, SubAck, UnsubAck,
 };
 use crate::{PacketIdentifier, Qos, Version};
 
@@ -60,6 +60,8 @@ pub enum ClientEvent<'a> {
         /// Reason String and User Properties.
         properties: Option<Box<ReasonProperties>>,
     },
+    /// PUBREC for a QoS 2 PUBLISH of ours: the Server has it, and it is not sent again.
+    Received(PacketIdentifier),
     /// SUBACK.
     SubAck(SubAck),
     /// UNSUBACK.
@@ -109,6 +111,11 @@ pub struct ClientConnection {
     topic_alias_maximum_in: u16,
     topic_aliases_in: InboundAliases,
     topic_aliases_out: BTreeMap<u16, String>,
+    /// Our own bound for Topic Aliases that are chosen here.
+    automatic_aliases_max: u16,
+    automatic_aliases: OutboundAliases,
+    /// The properties of one PUBLISH with the Topic Alias that was chosen for it.
+    scratch: Vec<u8>,
     send_quota: u16,
     announced: ConnAckProperties,
 }
@@ -137,13 +144,20 @@ impl ClientConnection {
         )?;
         // [MQTT-3.1.2-4] Clean Start discards the Client's state as well.
         let kept = session.filter(|_| !connect.clean_start);
-        let properties = &connect.properties;
-        let mut session_state = kept.clone().unwrap_or_default();
+        // 3.x has no properties: what stands there binds nobody.
+        let none = ConnectProperties::default();
+        let properties = if connect.version.has_properties() {
+            &connect.properties
+        } else {
+            &none
+        };
+        let has_session_state = kept.is_some();
+        let mut session_state = kept.unwrap_or_default();
         session_state.begin_connection();
         Ok(Self {
             version: connect.version,
             phase: Phase::AwaitingConnAck,
-            has_session_state: kept.is_some(),
+            has_session_state,
             session: session_state,
             authentication_method: properties.authentication_method.clone(),
             started_at: now,
@@ -162,9 +176,17 @@ impl ClientConnection {
             topic_alias_maximum_in: properties.topic_alias_maximum,
             topic_aliases_in: InboundAliases::EMPTY,
             topic_aliases_out: BTreeMap::new(),
+            automatic_aliases_max: 0,
+            automatic_aliases: OutboundAliases::new(0),
+            scratch: Vec::new(),
             send_quota: 0,
             announced: ConnAckProperties::default(),
         })
+    }
+
+    /// Chooses Topic Aliases for what is published, so many at most, where the Server takes them. Before CONNACK.
+    pub const fn use_topic_aliases(&mut self, maximum: u16) {
+        self.automatic_aliases_max = maximum;
     }
 
     /// The version spoken.
@@ -288,6 +310,9 @@ impl ClientConnection {
         if let Some(seconds) = self.announced.server_keep_alive_seconds {
             self.keep_alive = Duration::from_secs(u64::from(seconds));
         }
+        // [MQTT-3.2.2-17] [MQTT-3.2.2-18] None above the Server's Topic Alias Maximum.
+        let aliases_max = self.announced.topic_alias_maximum.unwrap_or(0);
+        self.automatic_aliases = OutboundAliases::new(aliases_max.min(self.automatic_aliases_max));
         self.send_quota = self.send_quota_max();
         self.phase = Phase::Connected;
         self.resume(now, out);
@@ -326,6 +351,7 @@ impl ClientConnection {
             }
             self.send_quota -= 1;
             outbound.is_sent = true;
+            outbound.takes_quota = true;
             let start = out.len();
             out.extend_from_slice(&outbound.packet);
             // [MQTT-3.3.1-1] [v3.1.1 MQTT-3.3.1-1] [v3.1.1 MQTT-2.3.1-3] DUP on every further attempt,
@@ -477,7 +503,7 @@ impl ClientConnection {
             now,
             out,
         );
-        Ok(ClientEvent::Handled(PacketType::PubRec))
+        Ok(ClientEvent::Received(ack.packet_id))
     }
 
     fn on_pubrel(
@@ -516,9 +542,11 @@ impl ClientConnection {
         {
             return Err(ClientError::UnexpectedPacket(packet_type));
         }
-        self.session.outbound.remove(at);
-        // [MQTT-4.9.0-1] The quota never goes above where it began.
-        self.send_quota = self.send_quota.saturating_add(1).min(self.send_quota_max());
+        let finished = self.session.outbound.remove(at);
+        if finished.is_some_and(|outbound| outbound.takes_quota) {
+            // [MQTT-4.9.0-1] The quota never goes above where it began.
+            self.send_quota = self.send_quota.saturating_add(1).min(self.send_quota_max());
+        }
         self.resend(now, out);
         let Ack {
             packet_id,

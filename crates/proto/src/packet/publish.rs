@@ -93,6 +93,25 @@ impl<'a> PublishProperties<'a> {
         }
     }
 
+    /// The same, which have no Topic Alias, with one; `scratch` holds them.
+    pub(crate) fn with_topic_alias<'b>(
+        &self,
+        alias: u16,
+        scratch: &'b mut Vec<u8>,
+    ) -> PublishProperties<'b> {
+        scratch.clear();
+        scratch.push(0x23);
+        put_u16(scratch, alias);
+        scratch.extend_from_slice(self.raw);
+        PublishProperties {
+            raw: scratch,
+            topic_alias: Some(alias),
+            message_expiry_interval_seconds: self.message_expiry_interval_seconds,
+            has_subscription_identifier: self.has_subscription_identifier,
+            user_property_count: self.user_property_count,
+        }
+    }
+
     /// Properties from encoded bytes, for a sender.
     /// # Errors
     /// `raw` is not a section that a PUBLISH may carry.

@@ -10,7 +10,7 @@ use super::session::{Awaits, Outbound};
 use super::{ClientConnection, Phase, SendError};
 use crate::packet::{
     self, Auth, Disconnect, Packet, Property, Publish, PublishProperties, Subscribe,
-    SubscriptionRequest, Unsubscribe, UserProperties,
+    SubscriptionRequest, TopicAliasUse, Unsubscribe, UserProperties,
 };
 use crate::{PacketIdentifier, Qos, Version, topic};
 
@@ -33,21 +33,19 @@ impl ClientConnection {
             packet_id: None,
             ..*publish
         };
-        if publish.qos == Qos::AtMostOnce {
-            self.put(&Packet::Publish(sent), now, out)?;
-        } else {
+        if publish.qos != Qos::AtMostOnce {
             // [MQTT-3.3.4-7] [MQTT-4.9.0-2] Never more open than the Server's Receive Maximum.
             if self.send_quota == 0 || self.session.outbound.iter().any(|kept| !kept.is_sent) {
                 return Err(SendError::QuotaExhausted);
             }
-            let free = self
-                .session
-                .free_packet_id()
-                .ok_or(SendError::NoPacketIdentifier)?;
-            sent.packet_id = Some(free);
-            let start = out.len();
-            self.put(&Packet::Publish(sent), now, out)?;
-            let packet = if sent.properties.topic_alias.is_some() {
+            let free = self.session.free_packet_id();
+            sent.packet_id = Some(free.ok_or(SendError::NoPacketIdentifier)?);
+        }
+        let start = out.len();
+        self.put_publish(&sent, now, out)?;
+        if let Some(packet_id) = sent.packet_id {
+            let is_aliased = sent.properties.topic_alias.is_some();
+            let packet = if is_aliased || self.automatic_aliases.is_enabled() {
                 without_alias(&sent, &topic, self.version)?
             } else {
                 out.get(start..).unwrap_or_default().to_vec()
@@ -58,10 +56,11 @@ impl ClientConnection {
                 Awaits::Acknowledgement
             };
             self.session.outbound.push_back(Outbound {
-                packet_id: free,
+                packet_id,
                 awaits,
                 packet,
                 is_sent: true,
+                takes_quota: true,
             });
             self.send_quota -= 1;
         }
@@ -69,6 +68,40 @@ impl ClientConnection {
             self.topic_aliases_out.insert(alias, topic);
         }
         Ok(sent.packet_id)
+    }
+
+    /// Appends the packet, with a Topic Alias if one is to be chosen here.
+    fn put_publish(
+        &mut self,
+        publish: &Publish<'_>,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) -> Result<(), SendError> {
+        if let Some(alias) = publish.properties.topic_alias {
+            self.put(&Packet::Publish(*publish), now, out)?;
+            // It stands for something else from now on.
+            self.automatic_aliases.forget(alias);
+            return Ok(());
+        }
+        let Some(used) = self.automatic_aliases.assign(publish.topic) else {
+            return self.put(&Packet::Publish(*publish), now, out);
+        };
+        let (topic, alias) = match used {
+            TopicAliasUse::Define(alias) => (publish.topic, alias),
+            TopicAliasUse::Replace(alias) => ("", alias),
+        };
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let aliased = Publish {
+            topic,
+            properties: publish.properties.with_topic_alias(alias, &mut scratch),
+            ..*publish
+        };
+        let written = self.put(&Packet::Publish(aliased), now, out);
+        self.scratch = scratch;
+        if written.is_err() && matches!(used, TopicAliasUse::Define(_)) {
+            self.automatic_aliases.forget(alias);
+        }
+        written
     }
 
     /// What the Server announced, checked before the packet is written; returns the whole Topic Name.

@@ -29,6 +29,8 @@ pub(super) struct Outbound {
     pub(super) packet: Vec<u8>,
     /// Whether it was sent on this connection.
     pub(super) is_sent: bool,
+    /// Whether it takes a place of this connection's send quota: a PUBREL of an earlier one does not.
+    pub(super) takes_quota: bool,
 }
 
 /// What the Server owes for an [`Outbound`].
@@ -75,6 +77,7 @@ impl ClientSession {
         self.requests.clear();
         for outbound in &mut self.outbound {
             outbound.is_sent = false;
+            outbound.takes_quota = false;
         }
     }
 }

@@ -58,6 +58,7 @@ impl Peer {
                 format!("Published {packet_id} {}", reason.value())
             }
             ClientEvent::Handled(packet_type) => format!("Handled {}", packet_type.name()),
+            ClientEvent::Received(packet_id) => format!("Received {packet_id}"),
             ClientEvent::Connected(_) => "Connected".to_owned(),
             ClientEvent::Refused(connack) => format!("Refused {}", connack.reason.value()),
             ClientEvent::SubAck(_) => "SubAck".to_owned(),
@@ -442,6 +443,79 @@ fn a_topic_alias_dies_with_its_connection() {
     assert_eq!(publish.properties.topic_alias, None);
 }
 
+/// Verifies [MQTT-3.2.2-17] [MQTT-3.2.2-18] [MQTT-3.3.2-9]: aliases that are chosen here stay within both maxima, are
+/// defined before they are used, and are not kept for another connection.
+#[test]
+fn topic_aliases_are_chosen_where_the_server_takes_them() {
+    let mut announced = connack(ConnAckProperties {
+        topic_alias_maximum: Some(2),
+        ..ConnAckProperties::default()
+    });
+    announced.properties.maximum_packet_size_bytes = NonZeroU32::new(40);
+    let mut peer = Peer::new(&connect(), None);
+    peer.client.use_topic_aliases(16);
+    peer.sent();
+    let connected = Packet::ConnAck(Box::new(announced));
+    peer.receive(&connected).unwrap();
+    let too_long = "d".repeat(50);
+    let refused = peer.publish(&too_long, Qos::AtMostOnce);
+    assert_eq!(refused, Err(SendError::PacketTooLarge));
+    for topic in ["a/1", "a/1", "b/2", "c/3", "a/1", "c/3"] {
+        peer.publish(topic, Qos::AtLeastOnce).unwrap();
+    }
+    assert_eq!(
+        aliases(&peer.out),
+        ["a/1 2", " 2", "b/2 1", "c/3 2", "a/1 1", " 2"]
+    );
+    let mut again = connect();
+    again.clean_start = false;
+    let mut peer = Peer::new(&again, Some(peer.client.into_session()));
+    peer.sent();
+    let mut present = connack(ConnAckProperties::default());
+    present.session_present = true;
+    peer.receive(&Packet::ConnAck(Box::new(present))).unwrap();
+    assert_eq!(
+        aliases(&peer.out),
+        ["a/1 0", "a/1 0", "b/2 0", "c/3 0", "a/1 0", "c/3 0"]
+    );
+}
+
+/// A Topic Alias that the application chooses means what it says, whatever was chosen for it before.
+#[test]
+fn a_topic_alias_of_the_application_wins() {
+    let properties = ConnAckProperties {
+        topic_alias_maximum: Some(1),
+        ..ConnAckProperties::default()
+    };
+    let mut peer = Peer::new(&connect(), None);
+    peer.client.use_topic_aliases(1);
+    peer.receive(&Packet::ConnAck(Box::new(connack(properties))))
+        .unwrap();
+    peer.sent();
+    peer.publish("a", Qos::AtMostOnce).unwrap();
+    let raw = [0x23, 0, 1];
+    let own = Publish {
+        properties: PublishProperties::parse(&raw).unwrap(),
+        ..publish("b", Qos::AtMostOnce, None)
+    };
+    peer.client.publish(&own, peer.now, &mut peer.out).unwrap();
+    peer.publish("a", Qos::AtMostOnce).unwrap();
+    assert_eq!(aliases(&peer.out), ["a 1", "b 1", "a 1"]);
+}
+
+/// Topic Name and Topic Alias of each PUBLISH.
+fn aliases(mut out: &[u8]) -> Vec<String> {
+    let mut found = Vec::new();
+    while let Some((packet, used)) = packet::decode(out, Version::V5, u32::MAX).unwrap() {
+        if let Packet::Publish(publish) = packet {
+            let alias = publish.properties.topic_alias.unwrap_or(0);
+            found.push(format!("{} {alias}", publish.topic));
+        }
+        out = &out[used..];
+    }
+    found
+}
+
 /// Verifies [MQTT-3.3.2-10]: every Topic Alias up to our maximum is accepted, none above.
 #[test]
 fn topic_aliases_in_are_resolved() {
@@ -521,6 +595,32 @@ fn the_send_quota_is_kept() {
     assert_eq!(peer.sent(), ["PUBLISH 4", "PUBLISH 5"]);
 }
 
+/// Verifies [MQTT-3.3.4-7] [MQTT-4.9.0-1]: the PUBCOMP that ends an exchange of an earlier connection, for which nothing
+/// but PUBREL was sent on this one, makes no room for a PUBLISH.
+#[test]
+fn a_pubcomp_of_an_earlier_connection_gives_no_quota() {
+    let properties = ConnAckProperties {
+        receive_maximum: NonZeroU16::new(2),
+        ..ConnAckProperties::default()
+    };
+    let mut peer = Peer::connected(&connect(), connack(properties.clone()));
+    peer.publish("a", Qos::ExactlyOnce).unwrap();
+    peer.receive(&Packet::PubRec(ack(1))).unwrap();
+    peer.publish("a", Qos::ExactlyOnce).unwrap();
+    let mut again = connect();
+    again.clean_start = false;
+    let mut peer = Peer::new(&again, Some(peer.client.into_session()));
+    let mut present = connack(properties);
+    present.session_present = true;
+    peer.receive(&Packet::ConnAck(Box::new(present))).unwrap();
+    peer.publish("a", Qos::ExactlyOnce).unwrap();
+    peer.receive(&Packet::PubComp(ack(1))).unwrap();
+    assert_eq!(
+        peer.publish("a", Qos::ExactlyOnce),
+        Err(SendError::QuotaExhausted)
+    );
+}
+
 /// Verifies [MQTT-2.2.1-3] [v3.1.1 MQTT-2.3.1-2]: a Packet Identifier in use is not taken again.
 #[test]
 fn packet_identifiers_are_free_ones() {
@@ -548,7 +648,7 @@ fn pubrels_keep_the_order_of_pubrecs() {
     for number in [2, 1, 3, 1] {
         assert_eq!(
             peer.receive(&Packet::PubRec(ack(number))).unwrap(),
-            "Handled PUBREC"
+            format!("Received {number}")
         );
     }
     assert_eq!(
@@ -628,6 +728,19 @@ fn more_messages_than_announced_are_refused() {
     let one_more = Packet::Publish(publish("a", Qos::AtLeastOnce, Some(3)));
     let error = peer.receive(&one_more).unwrap_err();
     assert_eq!(error.reason_code(), ReasonCode::ReceiveMaximumExceeded);
+}
+
+/// A Server of 3.1.1 is not held to a Receive Maximum that it never saw.
+#[test]
+fn properties_bind_no_server_that_does_not_see_them() {
+    let mut connect = Connect::new(Version::V311, "me");
+    connect.properties.receive_maximum = NonZeroU16::new(1);
+    connect.properties.maximum_packet_size_bytes = NonZeroU32::new(1);
+    let mut peer = Peer::connected(&connect, connack(ConnAckProperties::default()));
+    for number in 1..=3 {
+        let message = publish("a", Qos::AtLeastOnce, Some(number));
+        peer.receive(&Packet::Publish(message)).unwrap();
+    }
 }
 
 /// Verifies [MQTT-3.14.4-1] [v3.1.1 MQTT-3.14.4-2]: nothing is sent after DISCONNECT.
