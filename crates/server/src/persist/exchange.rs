@@ -6,7 +6,7 @@
 //! of all shards; the lock is held for a copy of encoded bytes, never for a system call on a file.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use store::{EncodedGroup, Seq};
@@ -58,6 +58,8 @@ pub(super) enum Request {
     Hold(mpsc::Sender<Result<Vec<String>, String>>),
     /// The end of `Hold`.
     Release,
+    /// To sync from now on without waiting for more: everything stops.
+    Hurry,
     /// To raise an alarm.
     Raise(String),
     /// To acknowledge all alarms.
@@ -198,6 +200,20 @@ impl Exchange {
     fn lock(&self) -> MutexGuard<'_, Open> {
         // What is in it is whole: a panic can only come before or after the copy of a batch.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes what is written durable without waiting for more, since the server stops.
+#[derive(Clone, Debug)]
+pub(crate) struct Hurry(Arc<Exchange>);
+
+impl Hurry {
+    pub(super) const fn new(exchange: Arc<Exchange>) -> Self {
+        Self(exchange)
+    }
+
+    pub(crate) fn hurry(&self) {
+        self.0.request(Request::Hurry);
     }
 }
 

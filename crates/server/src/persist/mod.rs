@@ -41,6 +41,7 @@ pub(crate) use shard_store::ShardStore;
 use alarming::Alarming;
 use control::{Control, ControlStop};
 use exchange::Exchange;
+pub(crate) use exchange::Hurry;
 use reader::Reader;
 use writer::Writer;
 
@@ -174,6 +175,8 @@ impl<D: Disk> Opened<D> {
             alarming,
             self.tells_written,
         );
+        // It is started once.
+        shared.hurry.set(Hurry::new(Arc::clone(&exchange))).ok();
         let mut running = Running {
             exchange: Arc::clone(&exchange),
             threads: Vec::new(),

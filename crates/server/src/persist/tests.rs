@@ -9,6 +9,7 @@ use std::time::Instant;
 use store::disk::fault::{FaultDisk, FaultPlan};
 use store::{Batch, Record, Seq, Store, StoreError};
 
+use super::writer::UNSYNCED_MAX;
 use super::*;
 use crate::config::Config;
 
@@ -139,6 +140,25 @@ fn what_only_has_to_be_written_is_not_synced_for_itself_but_soon() {
     assert_eq!(bench.stores[0].durable(), Seq(0));
     assert_eq!(topics(&bench.disk.kill()), ["1"]);
     wait_until("durable", || bench.stores[0].durable() == Seq(1));
+    drop(bench.stores);
+    bench.running.stop();
+}
+
+/// A server that stops waits for what nobody was in a hurry for: then it is not to be put off.
+#[test]
+fn a_stop_syncs_at_once_what_only_had_to_be_written() {
+    let mut bench = Bench::synced(1);
+    let start = Instant::now();
+    bench.stores[0]
+        .append(batch(1, Level::Written))
+        .expect("is taken");
+    bench.shared.request_stop();
+    wait_until("durable", || bench.stores[0].durable() == Seq(1));
+    bench.stores[0]
+        .append(batch(2, Level::Written))
+        .expect("is taken");
+    wait_until("durable", || bench.stores[0].durable() == Seq(2));
+    assert!(start.elapsed() < UNSYNCED_MAX, "{:?}", start.elapsed());
     drop(bench.stores);
     bench.running.stop();
 }

@@ -31,6 +31,8 @@ pub(super) struct Writer<D: Disk> {
     durable: Vec<Seq>,
     /// Since when something is written and not synced.
     unsynced_since: Option<Instant>,
+    /// The server stops: nothing is gained by waiting for more.
+    is_hurried: bool,
     /// Whether shards wait for what is written, not only for what is durable.
     tells_written: bool,
     /// Whether the log has more to clean than one group's share.
@@ -65,6 +67,7 @@ impl<D: Disk> Writer<D> {
             written: none.clone(),
             durable: none,
             unsynced_since: None,
+            is_hurried: false,
             tells_written,
             has_more_to_clean: false,
             measured: Measured::default(),
@@ -97,6 +100,8 @@ impl<D: Disk> Writer<D> {
             }
             let accepted_bytes = self.group.encoded.bytes().len();
             self.write_group()?;
+            let hurries = |request: &Request| matches!(request, Request::Hurry);
+            self.is_hurried |= taken.requests.iter().any(hurries);
             if self.is_sync_due(&taken) {
                 self.sync()?;
             }
@@ -116,6 +121,7 @@ impl<D: Disk> Writer<D> {
             return CLEAN_PAUSE;
         }
         match self.unsynced_since {
+            Some(_) if self.is_hurried => Duration::ZERO,
             Some(since) => UNSYNCED_MAX.saturating_sub(since.elapsed()),
             None if self.exchange.is_low() => LOOK_INTERVAL,
             None => IDLE_PAUSE,
@@ -150,6 +156,7 @@ impl<D: Disk> Writer<D> {
         };
         self.group.encoded.level() == Level::Synced
             || taken.is_closed
+            || self.is_hurried
             || since.elapsed() >= UNSYNCED_MAX
     }
 
@@ -200,6 +207,8 @@ impl<D: Disk> Writer<D> {
                         self.log.release_backup()?;
                     }
                 }
+                // Minded already.
+                Request::Hurry => {}
                 Request::Release => self.log.release_backup()?,
                 Request::Raise(text) => self.alarming.raise(&text),
                 Request::Acknowledge(answer) => {
@@ -283,7 +292,7 @@ fn wake(shared: &Shared, shard: usize) {
 }
 
 /// What nobody waits for is synced after this time.
-const UNSYNCED_MAX: Duration = Duration::from_secs(1);
+pub(super) const UNSYNCED_MAX: Duration = Duration::from_secs(1);
 /// Between two looks at the disk.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// Without anything to do, the disk is looked at this often.

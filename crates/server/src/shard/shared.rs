@@ -64,6 +64,8 @@ pub(crate) struct Shared {
     pub(crate) commanders: OnceLock<Vec<mpsc::Sender<Command>>>,
     /// Alarms that hold as long as what they tell of.
     pub(crate) standing: Standing,
+    /// Makes what is written durable at once, where there is a log.
+    pub(crate) hurry: OnceLock<crate::persist::Hurry>,
     /// The endpoints of QUIC, if there are some.
     #[cfg(feature = "quic")]
     pub(crate) quic: OnceLock<crate::quic::Handle>,
@@ -123,6 +125,7 @@ impl Shared {
             user_changes: AtomicU64::new(0),
             commanders: OnceLock::new(),
             standing: Standing::default(),
+            hurry: OnceLock::new(),
             #[cfg(feature = "quic")]
             quic: OnceLock::new(),
         }
@@ -222,6 +225,9 @@ impl Shared {
     /// Asks all shards to stop.
     pub(crate) fn request_stop(&self) {
         self.is_stop_requested.store(true, Ordering::SeqCst);
+        if let Some(hurry) = self.hurry.get() {
+            hurry.hurry();
+        }
         #[cfg(feature = "quic")]
         if let Some(quic) = self.quic.get() {
             quic.stop();
