@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bytes::{Buf, BytesMut};
 use proto::connection::{ClientConnection, ClientError, ClientEvent, SendError};
 use proto::packet::{
-    self, ConnAck, Disconnect, Publish, PublishProperties, ReasonCode, SubAck, SubscriptionRequest,
+    ConnAck, Disconnect, Publish, PublishProperties, ReasonCode, SubAck, SubscriptionRequest,
     UnsubAck, UserProperties,
 };
 use proto::{PacketIdentifier, Version};
@@ -25,11 +25,12 @@ use tokio::time::{Instant as TokioInstant, sleep_until, timeout};
 use crate::authentication::{Authenticator, Proving};
 use crate::socket::{self, Reader, Writer};
 use crate::{
-    ConnectError, Direction, DisconnectCause, Disconnected, Event, Options, PacketLog, Publication,
-    Published, ReceivedMessage, RequestError, Subscription, now,
+    ConnectError, DisconnectCause, Disconnected, Event, Options, PacketLog, Publication, Published,
+    ReceivedMessage, RequestError, Subscription, now,
 };
 
-use proofs::{answer_of, connect_of};
+use proofs::connect_of;
+pub(crate) use proofs::{answer_of, begin_proving};
 
 pub(crate) type Answer<T> = oneshot::Sender<Result<T, RequestError>>;
 
@@ -582,26 +583,15 @@ impl Driver {
     }
 
     fn log_sent(&self, start: usize) {
-        let Some(PacketLog(log)) = &self.packet_log else {
-            return;
-        };
-        let mut rest = self.out.get(start..).unwrap_or_default();
-        while let Ok(Some((packet, used))) =
-            packet::decode(rest, self.connection.version(), u32::MAX)
-        {
-            log(Direction::Sent, &packet);
-            rest = rest.get(used..).unwrap_or_default();
+        if let Some(log) = &self.packet_log {
+            let bytes = self.out.get(start..).unwrap_or_default();
+            log.sent(bytes, self.connection.version());
         }
     }
 
     fn log_received(&self) {
-        let Some(PacketLog(log)) = &self.packet_log else {
-            return;
-        };
-        if let Ok(Some((packet, _))) =
-            packet::decode(&self.input, self.connection.version(), u32::MAX)
-        {
-            log(Direction::Received, &packet);
+        if let Some(log) = &self.packet_log {
+            log.received(&self.input, self.connection.version());
         }
     }
 }
@@ -646,7 +636,7 @@ fn answer(waiting: &mut BTreeMap<PacketIdentifier, Waiting>, event: ClientEvent<
 }
 
 /// A step of writing that can be given up at any time: some bytes, or, if there are none, all that TLS has kept.
-async fn write_some(writer: &mut Writer, bytes: &[u8]) -> io::Result<usize> {
+pub(crate) async fn write_some(writer: &mut Writer, bytes: &[u8]) -> io::Result<usize> {
     if bytes.is_empty() {
         writer.flush().await.map(|()| 0)
     } else {

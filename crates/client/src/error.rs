@@ -1,12 +1,13 @@
 //! What can go wrong for an application: while connecting, with one request, with a connection.
 //!
-//! Owns: [`ConnectError`], [`RequestError`], [`DisconnectCause`]. Does not own: Reason Codes.
-//! Start reading at [`ConnectError`]. Invariant: each variant is a cause someone can act on.
+//! Owns: [`Error`] of a Client; [`ConnectError`], [`RequestError`], [`DisconnectCause`] of one connection.
+//! Does not own: Reason Codes. Start reading at [`Error`]. Invariant: each variant is a cause someone can act on.
 
 use std::io;
+use std::sync::Arc;
 
 use proto::connection::{ClientError, SendError};
-use proto::packet::{ConnAck, Disconnect, Malformed};
+use proto::packet::{ConnAck, Disconnect, Malformed, ReasonCode, ReasonProperties};
 
 use crate::authentication::AuthenticationError;
 use crate::tls::TlsError;
@@ -91,4 +92,144 @@ pub enum DisconnectCause {
     /// The Server broke a rule, or did not answer in time.
     #[error("{0}")]
     Protocol(ClientError),
+}
+
+/// What can go wrong for a [`crate::Client`], by who has to act.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The program asked for something that cannot be: it has to ask for something else.
+    #[error("{0}")]
+    Caller(Mistake),
+    /// The Server said no, or broke a rule: whoever runs it has to act.
+    #[error("{0}")]
+    Server(Refusal),
+    /// The network or the machine at its other end: trying again may help.
+    #[error("{0}")]
+    Network(Outage),
+}
+
+/// What the program itself has to change.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Mistake {
+    /// It is not well-formed, or more than the Server announced that it takes.
+    #[error("{0}")]
+    Request(SendError),
+    /// The properties are not a section that a PUBLISH may carry.
+    #[error("{0}")]
+    Properties(Malformed),
+    /// The options contradict each other.
+    #[error("{0}")]
+    Options(String),
+    /// More waits than [`crate::Queue`] allows, and its policy is to refuse.
+    #[error("the queue is full")]
+    QueueFull,
+    /// More waited than [`crate::Queue`] allows, and its policy is to drop the newest.
+    #[error("dropped, since the queue was full")]
+    Dropped,
+    /// Larger than the whole queue may be.
+    #[error("a message of {bytes} bytes is larger than the queue")]
+    LargerThanQueue {
+        /// Topic Name, payload and properties.
+        bytes: usize,
+    },
+    /// The version spoken has no such thing.
+    #[error("MQTT 3 has no {0}")]
+    NotInThisVersion(&'static str),
+    /// What is to be answered does not say where to.
+    #[error("the message has no response topic")]
+    NoResponseTopic,
+    /// There is no [`crate::Options::authenticator`], or its last exchange has not ended.
+    #[error("there is nothing to prove it with")]
+    NoAuthenticator,
+    /// [`crate::Client::disconnect`] was called, or the last handle is gone.
+    #[error("the client has ended")]
+    Ended,
+}
+
+/// What the Server refused or did wrong.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    /// CONNACK with a failure.
+    #[error("the server refused the connection: {}", .0.reason)]
+    Connect(Box<ConnAck>),
+    /// The acknowledgement of a PUBLISH with a failure.
+    #[error("the server refused the message: {reason}")]
+    Publish {
+        /// Of PUBACK, PUBREC or PUBCOMP.
+        reason: ReasonCode,
+        /// Reason String and User Properties.
+        properties: Option<Box<ReasonProperties>>,
+    },
+    /// A Topic Filter was refused.
+    #[error("the server refused to subscribe to {filter}: {reason}")]
+    Subscribe {
+        /// Which.
+        filter: String,
+        /// Of SUBACK.
+        reason: ReasonCode,
+    },
+    /// SUBACK did not answer each filter.
+    #[error("the server did not answer each filter")]
+    Answers,
+    /// It ended the connection, and there will be no other: another client has taken the Session over.
+    #[error("the server ended the connection: {}", .0.reason)]
+    Disconnect(Disconnect),
+    /// It broke a rule.
+    #[error("{0}")]
+    Rule(ClientError),
+    /// It has not proven that it is the Server we want.
+    #[error("{0}")]
+    Proof(AuthenticationError),
+    /// It asks for a proof, and there is no [`crate::Options::authenticator`].
+    #[error("the server asks for an authentication exchange")]
+    ProofWanted,
+    /// It has lost the Session while a QoS 2 message was on its way: whether it has it nobody knows. See
+    /// [`crate::Uncertain`].
+    #[error("the server has lost the session; whether it has the message is not known")]
+    SessionLost,
+}
+
+/// What is between us and the Server.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Outage {
+    /// There is no connection.
+    #[error("{0}")]
+    Connect(Arc<ConnectError>),
+    /// The connection broke, and there will be no other.
+    #[error("{0}")]
+    Lost(Arc<DisconnectCause>),
+    /// No answer in time.
+    #[error("no answer in time")]
+    Timeout,
+    /// It needs a connection, and there is none at the moment.
+    #[error("there is no connection at the moment")]
+    Offline,
+}
+
+impl From<ConnectError> for Error {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Refused(connack) => Self::Server(Refusal::Connect(connack)),
+            ConnectError::Authentication(error) => Self::Server(Refusal::Proof(error)),
+            ConnectError::AuthenticationExchange => Self::Server(Refusal::ProofWanted),
+            ConnectError::Protocol(error) => Self::Server(Refusal::Rule(error)),
+            ConnectError::Options(error) => Self::Caller(Mistake::Request(error)),
+            error => Self::Network(Outage::Connect(Arc::new(error))),
+        }
+    }
+}
+
+impl From<DisconnectCause> for Error {
+    fn from(cause: DisconnectCause) -> Self {
+        match cause {
+            DisconnectCause::Requested => Self::Caller(Mistake::Ended),
+            DisconnectCause::ByServer(disconnect) => Self::Server(Refusal::Disconnect(disconnect)),
+            DisconnectCause::Authentication(error) => Self::Server(Refusal::Proof(error)),
+            DisconnectCause::Protocol(ClientError::PingTimeout | ClientError::ConnAckTimeout) => {
+                Self::Network(Outage::Timeout)
+            }
+            DisconnectCause::Protocol(error) => Self::Server(Refusal::Rule(error)),
+            cause => Self::Network(Outage::Lost(Arc::new(cause))),
+        }
+    }
 }

@@ -1,294 +1,87 @@
-//! An async MQTT client for applications: one connection, its requests, its messages.
+//! An async MQTT client for applications, on tokio: MQTT 5.0 and 3.1.1, over TCP, TLS, Unix sockets and QUIC.
 //!
-//! Owns: the socket, the task that drives it, requests that await their acknowledgement.
-//! Does not own: the protocol (see `proto::connection::ClientConnection`), when to reconnect.
-//! Start reading at [`Connection::connect`]. Invariant: a message above QoS 0 is acknowledged when the
-//! application has taken it from [`Events`], not earlier, and in order.
+//! # From nothing to a working program
+//!
+//! ```sh
+//! cargo new thermometer && cd thermometer
+//! cargo add tokio --features macros,rt-multi-thread
+//! cargo add vencejo-client --path ../vencejo/crates/client    # a clone of the repository beside it
+//! vencejo &                                                   # or any other server on port 1883
+//! ```
+//!
+//! `src/main.rs`:
+//!
+//! ```no_run
+//! use vencejo_client::{Client, Error, Options, Publication, Qos};
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Error> {
+//!     let client = Client::connect(Options::new("localhost", 1883)).await?;
+//!
+//!     // A stream of messages, whatever happens to the connection meanwhile.
+//!     let mut temperatures = client.subscribe("sensors/+/temperature", Qos::AtLeastOnce).await?;
+//!
+//!     // Done when the server has it.
+//!     let publication = Publication::new("sensors/kitchen/temperature", "21.5", Qos::AtLeastOnce);
+//!     client.publish(publication).await?;
+//!
+//!     while let Some(message) = temperatures.next().await {
+//!         println!("{}: {}", message.topic, String::from_utf8_lossy(&message.payload));
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! `cargo run` prints `sensors/kitchen/temperature: 21.5`, and then what others publish. Stop the server and start it
+//! again: the program goes on.
+//!
+//! # From here
+//!
+//! - [`Options`]: who and where; [`Tls`], [`Options::quic`], [`Options::unix`]; a [`Will`]; proofs by [`Authenticator`].
+//! - [`Client::publish`] awaits the acknowledgement, [`Client::hand_over`] does not; [`Queue`] bounds what waits.
+//! - [`Client::subscribe`] makes [`Messages`]; [`Acknowledge`] says when they are acknowledged; [`Inbox`] bounds them.
+//! - [`Client::request`] and [`Client::respond`]: questions and answers.
+//! - [`Client::state`]: the connection, as a value to watch; [`Reconnect`]: when it is made again.
+//! - [`Error`]: who has to act, the caller, the server or the network.
+//! - [`Connection`]: one connection, for programs that decide themselves what its end means.
+//!
+//! What is promised when a connection breaks, and how that is shown: `docs/client.md` of the repository.
+//!
+//! Owns: the public names. Does not own: the protocol (see `proto::connection::ClientConnection`).
+//! Start reading at [`Client`]. Invariant: a message above QoS 0 is acknowledged when the application has taken it, not
+//! earlier, and in order.
 
 mod authentication;
+mod bounds;
+mod client;
+mod connection;
+mod core;
 mod driver;
 mod error;
 mod message;
+mod messages;
 mod options;
 #[cfg(feature = "quic")]
 mod quic;
+mod run;
 mod socket;
 mod tls;
 
-use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::{mpsc, oneshot};
-
 pub use authentication::{AuthenticationError, Authenticator, Exchange, ScramSha256, Token};
-pub use error::{ConnectError, DisconnectCause, RequestError};
+pub use bounds::{Inbox, Queue, Uncertain, WhenInboxFull, WhenQueueFull};
+pub use client::{Client, Handed, State};
+pub use connection::{Connection, Disconnected, Event, Events, Published, Receipt, Subscription};
+pub use core::Reconnect;
+pub use error::{ConnectError, DisconnectCause, Error, Mistake, Outage, Refusal, RequestError};
 pub use message::{Publication, ReceivedMessage};
+pub use messages::{Acknowledge, Message, Messages};
 pub use options::{Direction, Options, PacketLog};
 pub use proto;
-use proto::connection::ClientSession;
-use proto::packet::{
-    ConnAck, Disconnect, ReasonCode, ReasonProperties, RetainHandling, SubAck, SubscriptionOptions,
-    UnsubAck, UserProperties,
-};
-use proto::{PacketIdentifier, Qos, Version};
+pub use proto::packet::{ReasonCode, Will};
+pub use proto::{Qos, Secret, Version};
 pub use tls::{Tls, TlsError, TlsVersion};
-
-use driver::{Command, Driver, Inlets, ToPublish};
-
-/// A handle to one connection. Clones share it; when the last one is dropped, the connection ends
-/// with a normal DISCONNECT.
-///
-/// ```no_run
-/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// use vencejo_client::{Connection, Event, Options, Publication, Subscription, proto::Qos};
-///
-/// let (client, mut events) = Connection::connect(Options::new("localhost", 1883)).await?;
-/// client.subscribe(vec![Subscription::new("hello/#", Qos::AtLeastOnce)], None, vec![]).await?;
-/// client.publish(Publication::new("hello/world", "it works!", Qos::AtLeastOnce)).await?;
-/// if let Some(Event::Message(message)) = events.recv().await {
-///     println!("{} {:?}", message.topic, message.payload);
-/// }
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Debug)]
-pub struct Connection {
-    publications: mpsc::Sender<ToPublish>,
-    commands: mpsc::Sender<Command>,
-    connack: Arc<ConnAck>,
-    version: Version,
-}
-
-/// What comes from the Server, in order.
-#[derive(Debug)]
-pub struct Events {
-    events: mpsc::Receiver<Event>,
-    taken: mpsc::UnboundedSender<()>,
-}
-
-/// One thing that came from the Server.
-#[derive(Debug)]
-pub enum Event {
-    /// An Application Message.
-    Message(ReceivedMessage),
-    /// The connection is over; nothing follows.
-    Disconnected(Disconnected),
-}
-
-/// The end of a connection.
-#[derive(Debug)]
-pub struct Disconnected {
-    /// Why it ended.
-    pub cause: DisconnectCause,
-    /// Session State for [`Options::session`] of the next connection.
-    pub session: ClientSession,
-}
-
-/// How a PUBLISH ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Published {
-    /// Packet Identifier it had; none at QoS 0.
-    pub packet_id: Option<PacketIdentifier>,
-    /// Reason Code; always Success at QoS 0 and in 3.x.
-    pub reason: ReasonCode,
-    /// Reason String and User Properties of the acknowledgement.
-    pub properties: Option<Box<ReasonProperties>>,
-}
-
-/// One Topic Filter to subscribe to, with its options.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Subscription {
-    /// Topic Filter.
-    pub filter: String,
-    /// Subscription Options.
-    pub options: SubscriptionOptions,
-}
-
-impl Subscription {
-    /// A Subscription at most at this QoS, everything else as the standard defaults it.
-    pub fn new(filter: impl Into<String>, qos: Qos) -> Self {
-        let options = SubscriptionOptions {
-            qos,
-            no_local: false,
-            retain_as_published: false,
-            retain_handling: RetainHandling::Send,
-        };
-        Self {
-            filter: filter.into(),
-            options,
-        }
-    }
-}
-
-/// A PUBLISH on its way; await it for the acknowledgement.
-#[derive(Debug)]
-pub struct Receipt(oneshot::Receiver<Result<Published, RequestError>>);
-
-impl Receipt {
-    /// Waits for PUBACK or PUBCOMP; at QoS 0 until the packet is on its way.
-    /// # Errors
-    /// The Server would refuse it, or the connection ended before it answered.
-    pub async fn wait(self) -> Result<Published, RequestError> {
-        self.0.await.unwrap_or(Err(RequestError::ConnectionLost))
-    }
-}
-
-impl Connection {
-    /// Connects and waits for CONNACK. Must be called within a tokio runtime.
-    /// # Errors
-    /// The host has no address, no address answers, or the Server refuses.
-    pub async fn connect(options: Options) -> Result<(Self, Events), ConnectError> {
-        let (publication_sender, publications) = mpsc::channel(COMMANDS_MAX);
-        let (command_sender, commands) = mpsc::channel(COMMANDS_MAX);
-        let (event_sender, events) = mpsc::channel(EVENTS_MAX);
-        let (taken, taken_receiver) = mpsc::unbounded_channel();
-        let inlets = Inlets {
-            publications,
-            commands,
-            taken: taken_receiver,
-        };
-        let (driver, connack) = Driver::connect(&options, inlets, event_sender).await?;
-        // The task ends by itself: with the connection, or when all handles are gone.
-        drop(tokio::spawn(driver.run()));
-        let connection = Self {
-            publications: publication_sender,
-            commands: command_sender,
-            connack: Arc::new(*connack),
-            version: options.protocol_version(),
-        };
-        Ok((connection, Events { events, taken }))
-    }
-
-    /// The Server's CONNACK, with all it announced.
-    #[must_use]
-    pub fn connack(&self) -> &ConnAck {
-        &self.connack
-    }
-
-    /// The version spoken.
-    #[must_use]
-    pub const fn version(&self) -> Version {
-        self.version
-    }
-
-    /// Publishes and waits for the acknowledgement. An application that takes [`Events`] in the same task
-    /// may do so while the Server says fewer than some thousand messages (1024, or 16 MiB of payloads)
-    /// before its acknowledgement: so many are kept for it. Beyond that nothing is read until it takes some,
-    /// and [`Self::start_publish`] is the better way.
-    /// # Errors
-    /// The Server would refuse it, or the connection ended before it answered.
-    pub async fn publish(&self, publication: Publication) -> Result<Published, RequestError> {
-        self.start_publish(publication).await?.wait().await
-    }
-
-    /// Publishes without waiting for the acknowledgement; waits only while too much is on its way.
-    /// # Errors
-    /// The connection is over.
-    pub async fn start_publish(&self, publication: Publication) -> Result<Receipt, RequestError> {
-        let (done, receipt) = oneshot::channel();
-        let to_publish = ToPublish { publication, done };
-        self.publications
-            .send(to_publish)
-            .await
-            .map_err(|_| RequestError::ConnectionLost)?;
-        Ok(Receipt(receipt))
-    }
-
-    /// Subscribes, with a Subscription Identifier if there is one, and waits for SUBACK.
-    /// # Errors
-    /// A filter is not well-formed, the Server announced that it does not do this, or the connection
-    /// ended. A refused filter is no error: see the Reason Codes.
-    pub async fn subscribe(
-        &self,
-        subscriptions: Vec<Subscription>,
-        subscription_identifier: Option<u32>,
-        user_properties: UserProperties,
-    ) -> Result<SubAck, RequestError> {
-        let (done, answer) = oneshot::channel();
-        let command = Command::Subscribe {
-            subscriptions,
-            subscription_identifier,
-            user_properties,
-            done,
-        };
-        self.send(command).await?;
-        answer.await.unwrap_or(Err(RequestError::ConnectionLost))
-    }
-
-    /// Unsubscribes and waits for UNSUBACK.
-    /// # Errors
-    /// A filter is not well-formed, or the connection ended.
-    pub async fn unsubscribe(
-        &self,
-        filters: Vec<String>,
-        user_properties: UserProperties,
-    ) -> Result<UnsubAck, RequestError> {
-        let (done, answer) = oneshot::channel();
-        self.send(Command::Unsubscribe {
-            filters,
-            user_properties,
-            done,
-        })
-        .await?;
-        answer.await.unwrap_or(Err(RequestError::ConnectionLost))
-    }
-
-    /// Proves again, by the [`Authenticator`] of [`Options::authenticator`], who we are, and waits until the Server is
-    /// content: before a proof expires, or for rights that have changed. If either side is not content the connection
-    /// ends; [`Event::Disconnected`] says why.
-    /// # Errors
-    /// There is no authenticator, another exchange goes on, or the connection has ended.
-    pub async fn reauthenticate(&self) -> Result<(), RequestError> {
-        let (done, answer) = oneshot::channel();
-        self.send(Command::Reauthenticate { done }).await?;
-        answer.await.unwrap_or(Err(RequestError::ConnectionLost))
-    }
-
-    /// Sends DISCONNECT after everything asked for before, and waits until it is written.
-    /// # Errors
-    /// The connection ended before.
-    pub async fn disconnect(&self, disconnect: Disconnect) -> Result<(), RequestError> {
-        let (done, answer) = oneshot::channel();
-        self.send(Command::Disconnect { disconnect, done }).await?;
-        answer.await.map_err(|_| RequestError::ConnectionLost)
-    }
-
-    async fn send(&self, command: Command) -> Result<(), RequestError> {
-        self.commands
-            .send(command)
-            .await
-            .map_err(|_| RequestError::ConnectionLost)
-    }
-}
-
-impl Events {
-    /// The next event; `None` after [`Event::Disconnected`]. Taking a message acknowledges it.
-    pub async fn recv(&mut self) -> Option<Event> {
-        let event = self.events.recv().await?;
-        if let Event::Message(message) = &event
-            && message.qos != Qos::AtMostOnce
-        {
-            // The driver is gone when the connection is: then there is nobody to acknowledge to.
-            self.taken.send(()).ok();
-        }
-        Some(event)
-    }
-
-    /// Waits until the connection is closed, without taking any further message.
-    pub async fn close(mut self) {
-        while let Some(event) = self.events.recv().await {
-            if matches!(event, Event::Disconnected(_)) {
-                return;
-            }
-        }
-    }
-}
-
-/// Requests that wait for the driver.
-const COMMANDS_MAX: usize = 32;
-/// Events that wait for the application; beyond this nothing is read from the socket, unless a request
-/// waits for what may come behind.
-const EVENTS_MAX: usize = 64;
 
 fn now() -> Instant {
     Instant::now()

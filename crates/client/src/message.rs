@@ -41,6 +41,11 @@ impl Publication {
         self
     }
 
+    /// Bytes of topic, payload and properties.
+    pub(crate) const fn len_bytes(&self) -> usize {
+        self.topic.len() + self.payload.len() + self.properties.len()
+    }
+
     /// Adds a property; 3.x leaves it out.
     /// # Errors
     /// Its value has more than 65,535 bytes.

@@ -5,15 +5,19 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use proto::connection::{ClientSession, ClientTimeouts};
-use proto::packet::{Connect, ConnectProperties, Packet, Will};
+use proto::packet::{self, Connect, ConnectProperties, Packet, Will};
 use proto::{Secret, Version};
 
 use crate::authentication::Authenticator;
+use crate::bounds::{Bounds, Inbox, Queue, Uncertain};
+use crate::core::Reconnect;
+use crate::error::Mistake;
 use crate::tls::Tls;
 
 /// Which way a packet went.
@@ -35,6 +39,21 @@ impl PacketLog {
     /// Wraps the function.
     pub fn new(log: impl Fn(Direction, &Packet<'_>) + Send + Sync + 'static) -> Self {
         Self(Arc::new(log))
+    }
+
+    /// Everything in `bytes`.
+    pub(crate) fn sent(&self, mut bytes: &[u8], version: Version) {
+        while let Ok(Some((packet, used))) = packet::decode(bytes, version, u32::MAX) {
+            (self.0)(Direction::Sent, &packet);
+            bytes = bytes.get(used..).unwrap_or_default();
+        }
+    }
+
+    /// The first of `bytes`.
+    pub(crate) fn received(&self, bytes: &[u8], version: Version) {
+        if let Ok(Some((packet, _))) = packet::decode(bytes, version, u32::MAX) {
+            (self.0)(Direction::Received, &packet);
+        }
     }
 }
 
@@ -60,6 +79,9 @@ pub struct Options {
     pub(crate) authenticator: Option<Arc<dyn Authenticator>>,
     #[cfg(feature = "quic")]
     pub(crate) is_quic: bool,
+    pub(crate) bounds: Bounds,
+    pub(crate) reconnect: Reconnect,
+    pub(crate) uncertain: Uncertain,
 }
 
 impl Options {
@@ -79,6 +101,9 @@ impl Options {
             authenticator: None,
             #[cfg(feature = "quic")]
             is_quic: false,
+            bounds: Bounds::default(),
+            reconnect: Reconnect::default(),
+            uncertain: Uncertain::default(),
         }
     }
 
@@ -133,6 +158,67 @@ impl Options {
     #[must_use]
     pub fn session(mut self, session: ClientSession) -> Self {
         self.session = Some(session);
+        self
+    }
+
+    /// How long the Server keeps the Session without a connection (5.0 only). A [`crate::Client`] asks for five
+    /// minutes if nothing is said.
+    #[must_use]
+    pub fn session_expiry(mut self, expiry: Duration) -> Self {
+        let seconds = u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX);
+        self.connect.properties.session_expiry_interval_seconds = Some(seconds);
+        self
+    }
+
+    /// Receive Maximum: messages above QoS 0 that the Server may send before one is acknowledged (5.0 only). A
+    /// [`crate::Client`] says 256 if nothing is said.
+    #[must_use]
+    pub const fn receive_maximum(mut self, maximum: NonZeroU16) -> Self {
+        self.connect.properties.receive_maximum = Some(maximum);
+        self
+    }
+
+    /// How many messages above QoS 0 a [`crate::Client`] has on their way at once, where the Server's Receive Maximum
+    /// allows as many. Default 256.
+    #[must_use]
+    pub const fn in_flight_max(mut self, maximum: NonZeroU16) -> Self {
+        self.bounds.in_flight_max = maximum;
+        self
+    }
+
+    /// How many Topic Aliases a [`crate::Client`] chooses by itself for what it publishes, where the Server takes them
+    /// (5.0 only). Default 16; 0 turns it off.
+    #[must_use]
+    pub const fn topic_aliases_max(mut self, maximum: u16) -> Self {
+        self.bounds.topic_aliases_max = maximum;
+        self
+    }
+
+    /// How much waits to be published, and what happens with more, of a [`crate::Client`].
+    #[must_use]
+    pub const fn queue(mut self, queue: Queue) -> Self {
+        self.bounds.queue = queue;
+        self
+    }
+
+    /// How much waits for the application, and what happens with more, of a [`crate::Client`].
+    #[must_use]
+    pub const fn inbox(mut self, inbox: Inbox) -> Self {
+        self.bounds.inbox = inbox;
+        self
+    }
+
+    /// When a [`crate::Client`] connects again.
+    #[must_use]
+    pub const fn reconnect(mut self, reconnect: Reconnect) -> Self {
+        self.reconnect = reconnect;
+        self
+    }
+
+    /// What a [`crate::Client`] does with QoS 2 messages of which nobody knows whether they have arrived.
+    #[must_use]
+    pub const fn uncertain(mut self, uncertain: Uncertain) -> Self {
+        self.uncertain = uncertain;
         self
     }
 
@@ -222,5 +308,18 @@ impl Options {
     pub const fn quic(mut self) -> Self {
         self.is_quic = true;
         self
+    }
+
+    /// What no Server can make right.
+    pub(crate) fn check(&self) -> Result<(), Mistake> {
+        let is_v5 = self.connect.version == Version::V5;
+        if self.authenticator.is_some() && !is_v5 {
+            return Err(Mistake::NotInThisVersion("proofs by AUTH"));
+        }
+        if !is_v5 && !self.connect.clean_start && self.connect.client_id.is_empty() {
+            let text = "a session to keep needs a client identifier";
+            return Err(Mistake::Options(text.to_owned()));
+        }
+        Ok(())
     }
 }

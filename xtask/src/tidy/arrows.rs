@@ -131,6 +131,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("vencejo-client", &["vencejo-proto", "vencejo-scram"]),
     (
+        "vencejo-test",
+        &["vencejo-client", "vencejo-server", "vencejo-store"],
+    ),
+    (
         "vencejo",
         &[
             "vencejo-proto",

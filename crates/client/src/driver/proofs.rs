@@ -8,7 +8,7 @@ use proto::connection::ClientError;
 use proto::packet::{Auth, ConnAck, Connect, Disconnect, PacketType, ReasonCode};
 
 use super::{Answer, Driver, write_out};
-use crate::authentication::{AuthenticationError, Proving};
+use crate::authentication::{AuthenticationError, Authenticator, Proving};
 use crate::{ConnectError, DisconnectCause, Options, RequestError, now};
 
 impl Driver {
@@ -133,20 +133,29 @@ pub(super) fn connect_of(
     options: &Options,
 ) -> Result<(Connect, Option<Proving>), AuthenticationError> {
     let mut connect = options.connect.clone();
-    let Some(authenticator) = &options.authenticator else {
-        return Ok((connect, None));
+    let proving = begin_proving(options.authenticator.as_deref(), &mut connect)?;
+    Ok((connect, proving))
+}
+
+/// The exchange that `connect` begins, if there is someone who can.
+pub(crate) fn begin_proving(
+    authenticator: Option<&dyn Authenticator>,
+    connect: &mut Connect,
+) -> Result<Option<Proving>, AuthenticationError> {
+    let Some(authenticator) = authenticator else {
+        return Ok(None);
     };
     if connect.version != Version::V5 {
         let text = "proofs by AUTH need MQTT 5.0".to_owned();
         return Err(AuthenticationError(text));
     }
-    let (proving, data) = Proving::begin(&**authenticator)?;
+    let (proving, data) = Proving::begin(authenticator)?;
     connect.properties.authentication_method = Some(authenticator.method().to_owned());
     connect.properties.authentication_data = data;
-    Ok((connect, Some(proving)))
+    Ok(Some(proving))
 }
 
-pub(super) async fn answer_of(proving: &mut Option<Proving>) -> Result<Auth, AuthenticationError> {
+pub(crate) async fn answer_of(proving: &mut Option<Proving>) -> Result<Auth, AuthenticationError> {
     match proving {
         Some(proving) => proving.answer().await,
         None => std::future::pending().await,
