@@ -46,10 +46,9 @@ impl Standing {
 
     /// Looks at who gets in by `config`; whoever leaves a listener open to the network is told so, and goes on being told.
     pub(crate) fn judge(&self, config: &Config) {
-        let default = config.authentication.anonymous;
         let is_open = |listener: &&ListenerConfig| {
             let tls = listener.tls.as_ref();
-            listener.anonymous.unwrap_or(default) == AnonymousPolicy::Always
+            listener.anonymous(&config.authentication) == AnonymousPolicy::Always
                 // A proxy brings whoever can reach it.
                 && (listener.proxy.is_some() || !listener.address.is_local())
                 && tls.is_none_or(|tls| tls.client_certificates != ClientCertificates::Required)
@@ -111,6 +110,12 @@ mod tests {
             "{}",
             text(&standing)
         );
+        config.listeners[0].client_id_from_user = true;
+        standing.judge(&config);
+        assert_eq!(text(&standing), "");
+        config.listeners[0].client_id_from_user = false;
+        standing.judge(&config);
+        assert_ne!(text(&standing), "");
         config.listeners[0].anonymous = Some(AnonymousPolicy::Never);
         standing.judge(&config);
         assert_eq!(text(&standing), "");

@@ -210,10 +210,7 @@ fn connect(
         return (format!("denied: {}\n", rule.name), false);
     }
     if principal.user.is_none() {
-        let from = listener
-            .anonymous
-            .unwrap_or(config.authentication.anonymous);
-        let why = match from {
+        let why = match listener.anonymous(&config.authentication) {
             AnonymousPolicy::Always => None,
             AnonymousPolicy::Loopback if args.address.to_canonical().is_loopback() => None,
             AnonymousPolicy::Loopback => Some("anonymous clients are of this machine"),

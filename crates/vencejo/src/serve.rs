@@ -160,7 +160,7 @@ fn greet(args: &ServeArgs, config: &Config, server: &Server, elapsed: Duration) 
             "  MQTT        {url:<32} {}\n",
             who_gets_in(
                 address.network().map(|address| address.ip()),
-                of.anonymous.unwrap_or(config.authentication.anonymous),
+                of.anonymous(&config.authentication),
                 &of.links(&config.authentication)
             )
         ));

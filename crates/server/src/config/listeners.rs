@@ -207,6 +207,15 @@ impl ListenerConfig {
         named.unwrap_or_else(|| Link::all_of(authentication).collect())
     }
 
+    /// From where Clients are let in without proof here.
+    #[must_use]
+    pub fn anonymous(&self, authentication: &AuthenticationConfig) -> AnonymousPolicy {
+        if self.client_id_from_user {
+            return AnonymousPolicy::Never;
+        }
+        self.anonymous.unwrap_or(authentication.anonymous)
+    }
+
     /// Whether it takes this place.
     pub(crate) fn is_at(&self, address: &Address, is_quic: bool) -> bool {
         self.address == *address && (self.transport == Transport::Quic) == is_quic
