@@ -310,9 +310,10 @@ impl<S: Store> Shard<S> {
             return;
         };
         let key = connection.key;
-        // It is not read, so nothing else would show that it is gone.
+        // It is not read, so nothing else would show that it is gone. Who has only closed has said all it had to say, as
+        // over TCP, where nothing tells whether it still reads: a Unix socket hangs up.
         let is_not_read = connection.is_parked() || connection.flags.is_asking;
-        if is_not_read && (event.is_error() || event.is_write_closed()) {
+        if is_not_read && event.is_error() {
             return self.lose(key, None);
         }
         let Some(connection) = self.connection_mut(key) else {

@@ -10,7 +10,7 @@ use vencejo_server::authentication::{
     AnonymousPolicy, Attempt, Authentication, Authenticator, BanLimits, Decision, Exchange,
     Identity, NewUser, StoredPassword, UserChange, Work,
 };
-use vencejo_server::config::{Config, StorageConfig};
+use vencejo_server::config::{Address, Config, ListenerConfig, StorageConfig};
 use vencejo_server::persist::{self, ControlAnswer, ControlRequest};
 use vencejo_server::{Origin, ReloadError, Server, StartError};
 
@@ -185,6 +185,47 @@ fn time_to_connect_runs_while_a_client_is_parked_and_one_that_is_gone_is_not_ver
     decide.send(true).expect("is awaited");
     assert_eq!(last.hear()[3], 0);
     assert!(begins.try_recv().is_err(), "nobody else was verified");
+}
+
+/// What a Client has said counts though it closes before it is known who it is, over TCP and over a Unix socket.
+#[test]
+fn parked_client_that_has_closed_is_verified_over_every_kind_of_socket() {
+    let temp = TempFolder::new();
+    std::fs::create_dir_all(temp.path()).expect("a temporary folder");
+    let path = temp.path().join("mqtt.sock");
+    for shards in [1, 4] {
+        let mut config = config(shards);
+        config.listeners.push(ListenerConfig {
+            name: "local".to_owned(),
+            address: Address::Unix(path.clone()),
+            ..([127, 0, 0, 1], 0).into()
+        });
+        let (server, begins, decide) = start(config);
+        let address = server.listeners()[0];
+        let mut watcher = Raw::v311(address, "watcher");
+        watcher.subscribe("#", 0);
+        let said = |name: &str| {
+            let message = packet(0x30, &[&string("t")[..], &[0], name.as_bytes()].concat());
+            [connect_as(name), message, vec![0xE0, 0]].concat()
+        };
+        for name in ["tcp", "unix"] {
+            if name == "tcp" {
+                let mut client = Raw::open(address);
+                client.say(&said(name));
+                begins.recv().expect("it is verified");
+            } else {
+                let mut client = Raw::unix(&path);
+                client.say(&said(name));
+                begins.recv().expect("it is verified");
+            }
+            // Whatever the end of it brings is looked at before this is answered, in every shard.
+            for other in 0..8 {
+                Raw::v5(address, &format!("other-{other}"), 0).ping();
+            }
+            decide.send(true).expect("is awaited");
+            assert!(watcher.hear().ends_with(name.as_bytes()), "{name}");
+        }
+    }
 }
 
 /// CONNECT of 5.0 with Clean Start and what is proven with.
