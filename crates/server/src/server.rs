@@ -619,6 +619,11 @@ fn settings(config: &Config, segments: usize) -> Settings {
     let shard_count = config.shards.get();
     let random = || std::hash::RandomState::new().hash_one(0_u8);
     let limits = &config.limits;
+    let others = open_files::Others {
+        shard_count,
+        segments,
+        questions: config.questions_max(),
+    };
     Settings {
         is_quic: config
             .listeners
@@ -636,15 +641,10 @@ fn settings(config: &Config, segments: usize) -> Settings {
         },
         connections_max: open_files::connections_max(
             config.bounds.connections_max,
-            shard_count,
-            segments,
             files_of_a_connection(config),
+            others,
         ),
-        refusals_max: open_files::refusals_max(
-            shard_count,
-            segments,
-            files_of_a_connection(config),
-        ),
+        refusals_max: open_files::refusals_max(files_of_a_connection(config), others),
         congested_bytes: config.bounds.congested_bytes,
         unsent_bytes_max: config.bounds.unsent_bytes_max,
         hash_seed: random(),

@@ -167,6 +167,29 @@ pub(super) struct Fault {
 }
 
 impl Config {
+    /// Questions to other machines that may be under way at once, each with a socket of its own.
+    pub(crate) fn questions_max(&self) -> usize {
+        let AuthenticationConfig {
+            http,
+            postgres,
+            mysql,
+            redis,
+            ldap,
+            ..
+        } = &self.authentication;
+        let rights = self.authorization.as_ref().and_then(|of| of.http.as_ref());
+        let asked = [
+            http.as_ref().map(|http| &http.asks),
+            rights.map(|http| &http.asks),
+            postgres.as_ref().map(|of| &of.server.ask),
+            mysql.as_ref().map(|of| &of.server.ask),
+            redis.as_ref().map(|of| &of.server.ask),
+            ldap.as_ref().map(|of| &of.server.ask),
+        ];
+        let at_once = asked.into_iter().flatten().map(|ask| ask.at_once);
+        at_once.fold(0, usize::saturating_add)
+    }
+
     /// Judges what was written.
     pub(super) fn check(raw: RawConfig) -> Result<Self, Fault> {
         let mut config = Self::default();
