@@ -29,7 +29,7 @@ pub(crate) struct FetchedKeys {
     family: AlgorithmFamily,
     client: HttpClient,
     figures: Arc<Figures>,
-    silence: Silence,
+    silence: Arc<Silence>,
     state: Mutex<State>,
     /// There may be something to do.
     wake: Arc<Notify>,
@@ -91,7 +91,7 @@ impl FetchedKeys {
         let keys = Arc::new(Self {
             family,
             client,
-            silence: Silence::new(Arc::clone(&figures)),
+            silence: outbound.silence(&figures, &config.http.url.to_string()),
             figures,
             state: Mutex::new(State {
                 keys: None,

@@ -102,7 +102,13 @@ impl Http {
     ) -> Result<Self, AuthenticationError> {
         Ok(Self {
             client: Arc::new(HttpClient::new(config, ANSWER_BYTES_MAX)?),
-            machine: BackEnd::new("http-authentication", &config.asks, waiting_max, outbound),
+            machine: BackEnd::new(
+                "http-authentication",
+                &config.url.to_string(),
+                &config.asks,
+                waiting_max,
+                outbound,
+            ),
         })
     }
 }

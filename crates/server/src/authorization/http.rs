@@ -71,7 +71,12 @@ impl HttpRights {
         outbound.ends(&lane);
         Ok(Self {
             client: Arc::new(HttpClient::new(config, ANSWER_BYTES_MAX)?),
-            asker: Arc::new(Asker::new("http-authorization", &config.asks, outbound)),
+            asker: Arc::new(Asker::new(
+                "http-authorization",
+                &config.url.to_string(),
+                &config.asks,
+                outbound,
+            )),
             lane,
         })
     }

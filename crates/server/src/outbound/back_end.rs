@@ -35,7 +35,7 @@ pub(crate) struct Asker<T> {
     breaker: Mutex<Breaker>,
     cache: Mutex<Cache<T>>,
     figures: Arc<Figures>,
-    silence: Silence,
+    silence: Arc<Silence>,
 }
 
 /// What another machine has said.
@@ -84,10 +84,12 @@ impl<T> fmt::Debug for Asker<T> {
 }
 
 impl<T: Clone + Send + 'static> BackEnd<T> {
-    /// One that is called `name` in `$SYS` and the log. At most `waiting_max` questions wait for their turn.
+    /// The one at the place `machine`, which is called `name` in `$SYS` and the log. At most `waiting_max` questions wait
+    /// for their turn.
     #[must_use]
     pub fn new(
         name: &'static str,
+        machine: &str,
         config: &AskConfig,
         waiting_max: usize,
         outbound: &Outbound,
@@ -96,7 +98,7 @@ impl<T: Clone + Send + 'static> BackEnd<T> {
         outbound.ends(&lane);
         Self {
             lane,
-            asker: Arc::new(Asker::new(name, config, outbound)),
+            asker: Arc::new(Asker::new(name, machine, config, outbound)),
         }
     }
 
@@ -161,19 +163,32 @@ pub(crate) fn without_answer(on_error: OnError) -> Option<Decision> {
 }
 
 impl<T: Clone> Asker<T> {
-    pub(crate) fn new(name: &'static str, config: &AskConfig, outbound: &Outbound) -> Self {
+    pub(crate) fn new(
+        name: &'static str,
+        machine: &str,
+        config: &AskConfig,
+        outbound: &Outbound,
+    ) -> Self {
         let mut secret = [0; 32];
         let key = rand::fill(&mut secret)
             .ok()
             .map(|()| hmac::Key::new(hmac::HMAC_SHA256, &secret));
         let figures = outbound.figures(name);
+        let silence = outbound.silence(&figures, machine);
+        let mut breaker = Breaker::new(config.failures_max, config.pause);
+        // What did not answer before a reload has to answer first; where that is not looked at, nobody would notice.
+        if config.failures_max == 0 {
+            silence.set(false);
+        } else if silence.is_silent() {
+            breaker = breaker.opened(Instant::now());
+        }
         Self {
             name,
             config: config.clone(),
             key,
-            breaker: Mutex::new(Breaker::new(config.failures_max, config.pause)),
+            breaker: Mutex::new(breaker),
             cache: Mutex::new(Cache::new(config.cache_entries)),
-            silence: Silence::new(Arc::clone(&figures)),
+            silence,
             figures,
         }
     }
@@ -311,12 +326,16 @@ mod tests {
     use super::*;
 
     fn back_end(outbound: &Outbound) -> BackEnd<bool> {
+        back_end_at("machine", outbound)
+    }
+
+    fn back_end_at(machine: &str, outbound: &Outbound) -> BackEnd<bool> {
         let config = AskConfig {
             failures_max: 2,
             pause: Duration::ZERO,
             ..AskConfig::default()
         };
-        BackEnd::new("test", &config, 8, outbound)
+        BackEnd::new("test", machine, &config, 8, outbound)
     }
 
     async fn ask(machine: &BackEnd<bool>, key: QuestionKey, says: Option<bool>) -> Option<bool> {
@@ -330,6 +349,37 @@ mod tests {
             .answer(key, question)
             .await
             .map(|(value, _)| value)
+    }
+
+    /// A reload makes another back end of the same machine, before the old one is let go.
+    #[tokio::test]
+    async fn machine_that_is_silent_stays_an_alarm_over_a_reload_until_it_answers() {
+        let outbound = Outbound::default();
+        let alarms = || outbound.topics().1;
+        let silent = back_end(&outbound);
+        for _ in 0..2 {
+            assert_eq!(ask(&silent, silent.key(&[]), None).await, None);
+        }
+        let elsewhere = back_end_at("another machine", &outbound);
+        let again = back_end(&outbound);
+        drop(silent);
+        assert_eq!(alarms(), ["test does not answer"]);
+        // One question tries; that nobody waits for it any more says nothing.
+        let attempt = again.asker.begin().expect("it tries");
+        assert_eq!(ask(&again, again.key(&[]), Some(true)).await, None);
+        drop(attempt);
+        assert_eq!(alarms(), ["test does not answer"]);
+        assert_eq!(ask(&again, again.key(&[]), Some(true)).await, Some(true));
+        assert_eq!(alarms(), [""; 0]);
+        for _ in 0..2 {
+            let key = elsewhere.key(&[]);
+            assert_eq!(ask(&elsewhere, key, None).await, None);
+        }
+        assert_eq!(alarms(), ["test does not answer"]);
+        let answering = back_end(&outbound);
+        drop(elsewhere);
+        assert_eq!(alarms(), [""; 0]);
+        assert!(answering.asker.begin().is_some());
     }
 
     #[test]

@@ -54,6 +54,12 @@ impl Breaker {
         }
     }
 
+    /// One that has opened before and is past its pause: the next question tries.
+    pub(super) const fn opened(mut self, now: Instant) -> Self {
+        self.state = State::Open { until: now };
+        self
+    }
+
     /// What to do with a question that comes now.
     pub(super) fn admit(&mut self, now: Instant) -> Admitted {
         match self.state {

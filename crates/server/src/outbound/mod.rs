@@ -12,6 +12,7 @@ mod http;
 mod lane;
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -42,6 +43,10 @@ struct State {
     /// Empties the lanes, of those that are still there.
     enders: Vec<Ender>,
     figures: BTreeMap<&'static str, Arc<Figures>>,
+    /// Of all back ends that are still there.
+    silences: Vec<Weak<Silence>>,
+    /// Hides where a machine is, which may be said with a password.
+    hasher: RandomState,
     key_sets: KeySets,
 }
 
@@ -76,15 +81,14 @@ pub(crate) struct Figures {
 #[derive(Debug)]
 pub(crate) struct Silence {
     figures: Arc<Figures>,
+    /// Stands for where it is.
+    machine: u64,
     is_silent: AtomicBool,
 }
 
 impl Silence {
-    pub(crate) const fn new(figures: Arc<Figures>) -> Self {
-        Self {
-            figures,
-            is_silent: AtomicBool::new(false),
-        }
+    pub(crate) fn is_silent(&self) -> bool {
+        self.is_silent.load(Ordering::Relaxed)
     }
 
     pub(crate) fn set(&self, is_silent: bool) {
@@ -151,6 +155,27 @@ impl Outbound {
     /// What is counted of the back end of this name.
     pub(crate) fn figures(&self, name: &'static str) -> Arc<Figures> {
         Arc::clone(self.lock().figures.entry(name).or_default())
+    }
+
+    /// Whether the machine at this place, one of those that `figures` count, answers: of one that has not done so before a
+    /// reload that is not known to have changed.
+    pub(crate) fn silence(&self, figures: &Arc<Figures>, machine: &str) -> Arc<Silence> {
+        let mut state = self.lock();
+        let silence = Silence {
+            figures: Arc::clone(figures),
+            machine: state.hasher.hash_one(machine),
+            is_silent: AtomicBool::new(false),
+        };
+        state.silences.retain(|one| one.strong_count() > 0);
+        let is_known = |one: Arc<Silence>| {
+            let is_same = Arc::ptr_eq(&one.figures, figures) && one.machine == silence.machine;
+            is_same && one.is_silent()
+        };
+        let mut all = state.silences.iter().filter_map(Weak::upgrade);
+        silence.set(all.any(is_known));
+        let silence = Arc::new(silence);
+        state.silences.push(Arc::downgrade(&silence));
+        silence
     }
 
     /// The keys that are fetched now, for others that need the same.

@@ -113,7 +113,7 @@ impl Asked {
         let (ended, ends) = mpsc::channel();
         let outbound = Outbound::default();
         let asks = Asks {
-            machine: BackEnd::new("test", ask, waiting_max, &outbound),
+            machine: BackEnd::new("test", "machine", ask, waiting_max, &outbound),
             questions,
             ends: ended,
         };

@@ -227,32 +227,47 @@ pub(crate) fn links(
     let lifetime = config.password_cache;
     #[cfg(feature = "postgres")]
     if let Some(config) = &config.postgres {
-        let back_end = BackEnd::new("postgres", &config.server.ask, waiting_max, outbound);
+        let back_end = back_end("postgres", &config.server, waiting_max, outbound);
         let directory = postgres::Postgres::new(config)?;
         let keeper = Keeper::new(directory, back_end, lifetime);
         links.push((Link::Postgres, Arc::new(keeper)));
     }
     #[cfg(feature = "mysql")]
     if let Some(config) = &config.mysql {
-        let back_end = BackEnd::new("mysql", &config.server.ask, waiting_max, outbound);
+        let back_end = back_end("mysql", &config.server, waiting_max, outbound);
         let directory = mysql::MySql::new(config)?;
         let keeper = Keeper::new(directory, back_end, lifetime);
         links.push((Link::MySql, Arc::new(keeper)));
     }
     #[cfg(feature = "redis")]
     if let Some(config) = &config.redis {
-        let back_end = BackEnd::new("redis", &config.server.ask, waiting_max, outbound);
+        let back_end = back_end("redis", &config.server, waiting_max, outbound);
         let directory = redis::Redis::new(config)?;
         let keeper = Keeper::new(directory, back_end, lifetime);
         links.push((Link::Redis, Arc::new(keeper)));
     }
     #[cfg(feature = "ldap")]
     if let Some(config) = &config.ldap {
-        let back_end = BackEnd::new("ldap", &config.server.ask, waiting_max, outbound);
+        let back_end = back_end("ldap", &config.server, waiting_max, outbound);
         let ldap = ldap::Ldap::new(config, back_end)?;
         links.push((Link::Ldap, Arc::new(ldap)));
     }
     Ok(links)
+}
+
+fn back_end<T: Clone + Send + 'static>(
+    name: &'static str,
+    server: &DirectoryServer,
+    waiting_max: usize,
+    outbound: &Outbound,
+) -> BackEnd<T> {
+    BackEnd::new(
+        name,
+        server.url.expose(),
+        &server.ask,
+        waiting_max,
+        outbound,
+    )
 }
 
 /// The password that this Server logs in with, if a file has it.
