@@ -2,15 +2,18 @@
 //!
 //! Owns: [`open`], [`SocketFile`]. Does not own: accepting (see `shard::accept`). Start reading at [`open`].
 //! Invariants: nobody connects before the file has its mode, owner and group; a file is taken away only if nobody
-//! answers behind it, and at the end only if it is still ours.
+//! answers behind it, and at the end only if it is still ours; nothing but that file gets its mode, owner and group,
+//! whoever else may write to its folder.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, ErrorKind};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Group, User};
+use rustix::fs::{Mode, OFlags};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::config::FileAccess;
@@ -24,6 +27,11 @@ pub enum SocketFileError {
     /// Something else has this name.
     #[error("there is something else of this name, which is not taken away: no socket")]
     NoSocket,
+    /// Another process has replaced the file that we have made.
+    #[error(
+        "another process has put something else there: the folder must be for whoever runs the server"
+    )]
+    Replaced,
     /// Nobody has this name.
     #[error("this system knows no {what} {name:?}")]
     Unknown {
@@ -68,19 +76,41 @@ pub(crate) fn open(
         .set_nonblocking(true)
         .map_err(failed("a socket that does not block"))?;
     socket.bind(&address).map_err(failed("making the file"))?;
+    let held = hold(path)?;
     // From here on it goes if the rest fails.
     let file = SocketFile {
         path: path.to_owned(),
-        identity: identity(path),
+        identity: held.metadata().ok().as_ref().map(identity_of),
     };
-    // Nobody can connect yet: that begins with `listen`.
+    // Nobody can connect yet: that begins with `listen`. The name may lead elsewhere by now, what is held does not.
+    let held = format!("/proc/self/fd/{}", held.as_raw_fd());
     if owner.is_some() || group.is_some() {
-        chown(path, owner, group).map_err(failed("giving the file its owner and group"))?;
+        chown(&held, owner, group).map_err(failed("giving the file its owner and group"))?;
     }
-    fs::set_permissions(path, Permissions::from_mode(access.mode))
+    fs::set_permissions(&held, Permissions::from_mode(access.mode))
         .map_err(failed("giving the file its mode"))?;
     socket.listen(backlog).map_err(failed("listening"))?;
     Ok((UnixListener::from(std::os::fd::OwnedFd::from(socket)), file))
+}
+
+/// The socket at `path`, to be changed whatever is put there later. One that is a link, or has other names, is not what
+/// we have just made: its mode, owner and group are somebody else's.
+fn hold(path: &Path) -> Result<File, SocketFileError> {
+    let failed = |source| SocketFileError::System {
+        what: "looking at the file that was made",
+        source,
+    };
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let held = rustix::fs::open(path, flags, Mode::empty()).map_err(io::Error::from);
+    let held = match held {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(SocketFileError::Replaced),
+        held => File::from(held.map_err(failed)?),
+    };
+    let found = held.metadata().map_err(failed)?;
+    if !found.file_type().is_socket() || found.nlink() != 1 {
+        return Err(SocketFileError::Replaced);
+    }
+    Ok(held)
 }
 
 /// Makes room where a process has ended without taking its file with it.
@@ -142,8 +172,11 @@ fn gid(name: &str) -> Result<u32, SocketFileError> {
 }
 
 fn identity(path: &Path) -> Option<(u64, u64)> {
-    let found = fs::symlink_metadata(path).ok()?;
-    Some((found.dev(), found.ino()))
+    fs::symlink_metadata(path).ok().as_ref().map(identity_of)
+}
+
+fn identity_of(found: &Metadata) -> (u64, u64) {
+    (found.dev(), found.ino())
 }
 
 impl Drop for SocketFile {
@@ -220,6 +253,23 @@ mod tests {
         let _second = UnixListener::bind(&path).expect("a free path");
         drop(file);
         assert!(path.exists());
+    }
+
+    /// Class A: in a folder of somebody else a name can lead to another socket between two steps of ours.
+    #[test]
+    fn socket_that_another_name_leads_to_is_not_ours_to_change() {
+        let folder = TempFolder::new();
+        let [others, link, name, file] =
+            ["others", "link", "name", "file"].map(|name| folder.path().join(name));
+        let _listener = UnixListener::bind(&others).expect("a free path");
+        let replaced = |path: &Path| matches!(hold(path), Err(SocketFileError::Replaced));
+        assert!(!replaced(&others));
+        std::os::unix::fs::symlink(&others, &link).expect("a link");
+        assert!(replaced(&link));
+        fs::hard_link(&others, &name).expect("a name");
+        assert!(replaced(&name) && replaced(&others));
+        fs::write(&file, "").expect("a file");
+        assert!(replaced(&file) && replaced(&folder.path().join("gone")));
     }
 
     #[test]
