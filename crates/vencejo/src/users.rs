@@ -37,6 +37,8 @@ enum UserCommand {
     Add(AddArgs),
     /// Another password for a user; those who are connected with the old one are disconnected
     Passwd(PasswdArgs),
+    /// The groups of a user, all of them: none if none is named. They count at once for those who are connected
+    Groups(GroupsArgs),
     /// No such user any more; those who are connected as this user are disconnected
     Rm(NameArgs),
     /// All users, their groups, and who is an administrator
@@ -71,6 +73,15 @@ struct PasswdArgs {
 }
 
 #[derive(Args, Clone, Debug)]
+struct GroupsArgs {
+    /// The user name
+    name: String,
+    /// A group it is in
+    #[arg(value_name = "GROUP")]
+    groups: Vec<String>,
+}
+
+#[derive(Args, Clone, Debug)]
 struct NameArgs {
     /// The user name
     name: String,
@@ -98,6 +109,13 @@ pub(crate) fn run(args: &UserArgs) -> Result<(), Failure> {
                 name: name.clone(),
                 password,
                 scram,
+            };
+            apply(data, change, "changed")
+        }
+        UserCommand::Groups(GroupsArgs { name, groups }) => {
+            let change = UserChange::Groups {
+                name: name.clone(),
+                groups: groups.iter().cloned().collect(),
             };
             apply(data, change, "changed")
         }
@@ -244,6 +262,19 @@ mod tests {
         let identity = &accounts.find("anna").unwrap().identity;
         assert!(identity.is_administrator);
         assert_eq!(identity.attributes.get("site").unwrap().as_ref(), "north=1");
+        let groups = |names: &[&str]| {
+            let name = "anna".to_owned();
+            let groups = names.iter().map(|name| (*name).to_owned()).collect();
+            apply(&data, UserChange::Groups { name, groups }, "changed").unwrap();
+            let accounts = Users::open(&data).unwrap().accounts().unwrap();
+            let account = accounts.find("anna").unwrap();
+            assert!(account.identity.is_administrator && account.password == password);
+            account.identity.groups.len()
+        };
+        assert_eq!(
+            [groups(&["ops", "staff"]), groups(&["ops"]), groups(&[])],
+            [2, 1, 0]
+        );
         let name = "anna".to_owned();
         apply(&data, UserChange::Remove { name: name.clone() }, "removed").unwrap();
         let password = UserChange::Password {

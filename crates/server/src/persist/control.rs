@@ -257,12 +257,13 @@ impl Control {
         losers.into_iter().map(of).collect()
     }
 
-    /// Whoever is connected by what was changed has to come again.
+    /// Whoever is connected by what was changed has to come again; groups change under those who are there.
     fn change_user(&self, change: &UserChange) -> ControlAnswer {
         let Some(users) = self.shared.users.as_ref() else {
             let error = "this server has no users of its own".to_owned();
             return ControlAnswer::Refused { error };
         };
+        let before = self.shared.known();
         if let Err(failed) = users.apply(change) {
             let error = failed.to_string();
             return if failed.is_unfit() {
@@ -273,10 +274,18 @@ impl Control {
         }
         self.shared.users_changed();
         let user: Arc<str> = change.name().into();
+        let now = self.shared.known();
         let (done, all_done) = mpsc::channel();
-        self.shared.tell_all(|| Command::UserChanged {
-            user: Arc::clone(&user),
-            done: done.clone(),
+        self.shared.tell_all(|| match change {
+            UserChange::Groups { .. } => Command::UsersRead {
+                before: before.clone(),
+                now: now.clone(),
+                done: done.clone(),
+            },
+            _ => Command::UserChanged {
+                user: Arc::clone(&user),
+                done: done.clone(),
+            },
         });
         drop(done);
         // A shard that ends lets go of its commands.

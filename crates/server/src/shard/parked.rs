@@ -164,7 +164,23 @@ impl<S: Store> Shard<S> {
     /// to come again.
     pub(super) fn on_users_read(&mut self, before: &Known, now: &Known) {
         let mut ended = Vec::new();
+        let is_changed = |user: &str| before.find(user) != now.find(user);
         for (_, connection) in &mut self.connections {
+            match &mut connection.stage {
+                Stage::Parked(pending) => {
+                    let user = pending.connect.user_name.as_deref();
+                    pending.is_stale |= user.is_some_and(is_changed);
+                }
+                // What it may do is being asked of who it was.
+                Stage::Asking(admission) => {
+                    let principal = Some(&admission.principal).filter(|of| of.is_listed);
+                    let user = principal.and_then(|of| of.user.as_deref());
+                    if user.is_some_and(is_changed) {
+                        ended.push(connection.key);
+                    }
+                }
+                _ => {}
+            }
             let principal = connection.principal.as_ref().filter(|of| of.is_listed);
             let Some((principal, user)) = principal.and_then(|of| Some((of, of.user.as_ref()?)))
             else {

@@ -1,18 +1,21 @@
 //! Rights that a service decides on by HTTP, where no rule says anything.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use proto::packet::ReasonCode;
 use vencejo_server::Server;
 use vencejo_server::config::{Config, parse};
+use vencejo_server::persist::ControlAnswer;
 
 use crate::canary::Canary;
 use crate::client::{
     Raw, connect_flags_v5, connect_v5, packet, publish, string, subscribe_v5, subscribe_v311,
 };
 use crate::config;
+use crate::durable::TempFolder;
+use crate::logins::{change, new_user};
 use crate::service::{Asked, Reply, Service, json};
 
 const NOT_AUTHORIZED: u8 = ReasonCode::NotAuthorized.value();
@@ -65,6 +68,46 @@ impl Rights {
             r#"{"result": "ignore"}"#
         })
     }
+}
+
+/// Whose groups change while it is asked what its Will may do has to come again: it was asked about who it was.
+#[test]
+fn user_that_changes_while_its_will_is_asked_about_has_to_come_again() {
+    use vencejo_server::authentication::UserChange;
+
+    let temp = TempFolder::new();
+    let (asks, asked) = mpsc::channel();
+    let (answer, answers) = mpsc::channel::<()>();
+    let both = Mutex::new((asks, answers));
+    let service = Service::start(move |_| {
+        let both = both.lock().expect("no panic");
+        both.0.send(()).expect("the test listens");
+        both.1.recv().expect("the test decides");
+        json(r#"{"result": "allow"}"#)
+    });
+    let mut config = asking(&service.url("/rights"), "");
+    config.storage = crate::durable::durable(2).storage;
+    config.storage.data = temp.path().to_owned();
+    let server = Server::start(config).expect("the Server starts");
+    assert_eq!(change(&temp, new_user("anna", "word")), ControlAnswer::Done);
+    let more = [
+        &[0][..],
+        &string("w"),
+        &string("x"),
+        &string("anna"),
+        &string("word"),
+    ]
+    .concat();
+    let mut client = Raw::open(server.listeners()[0]);
+    client.say(&connect_flags_v5(0xC6, "client", 0, &[], &more));
+    asked.recv().expect("is asked");
+    let groups = ["others".to_owned()].into();
+    let name = "anna".to_owned();
+    let changed = change(&temp, UserChange::Groups { name, groups });
+    assert_eq!(changed, ControlAnswer::Done);
+    answer.send(()).expect("is awaited");
+    assert_eq!(client.hear()[3], NOT_AUTHORIZED);
+    assert!(client.is_at_end());
 }
 
 fn publish_v5(topic: &str, payload: &[u8]) -> Vec<u8> {

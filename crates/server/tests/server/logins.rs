@@ -333,7 +333,7 @@ fn wrong_password_file_starts_nothing_and_changes_nothing() {
     assert_eq!(answer(&server, Some("otto"), Some("secret word")), 0);
 }
 
-fn change(temp: &TempFolder, change: UserChange) -> ControlAnswer {
+pub(crate) fn change(temp: &TempFolder, change: UserChange) -> ControlAnswer {
     let request = ControlRequest::User {
         change: Box::new(change),
     };
@@ -341,7 +341,7 @@ fn change(temp: &TempFolder, change: UserChange) -> ControlAnswer {
     answer.expect("the Server is there")
 }
 
-fn new_user(name: &str, password: &str) -> UserChange {
+pub(crate) fn new_user(name: &str, password: &str) -> UserChange {
     UserChange::Add(NewUser {
         name: name.to_owned(),
         password: StoredPassword::new(password.as_bytes()).expect("is hashed"),
@@ -620,6 +620,35 @@ fn users_that_are_read_again_count_for_those_who_are_connected() {
     let disconnect = otto.hear();
     assert_eq!((disconnect[0], disconnect[2]), (0xE0, refused));
     assert_eq!(subscribed(emil), 0);
+}
+
+/// Groups of a user change while it is connected, and nobody is disconnected for it.
+#[test]
+fn groups_of_a_user_count_at_once_for_those_who_are_connected() {
+    let temp = TempFolder::new();
+    let mut config = crate::durable::durable(2);
+    config.storage.data = temp.path().to_owned();
+    let rules =
+        "[[authorization.rules]]\neffect = \"allow\"\ngroups = [\"people\"]\ntopics = [\"a\"]\n";
+    let parsed = vencejo_server::config::parse(rules, "test.toml".as_ref()).expect("is valid");
+    config.authorization = parsed.authorization;
+    let server = Server::start(config).expect("the Server starts");
+    assert_eq!(change(&temp, new_user("anna", "word")), ControlAnswer::Done);
+    let groups = |name: &str, groups: &[&str]| {
+        let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+        let name = name.to_owned();
+        change(&temp, UserChange::Groups { name, groups })
+    };
+    let mut client = Raw::open(server.listeners()[0]);
+    client.say(&login("client", Some("anna"), Some("word")));
+    assert_eq!(client.hear()[3], 0);
+    assert_eq!(subscribed(&mut client), 0);
+    assert_eq!(groups("anna", &[]), ControlAnswer::Done);
+    assert_eq!(subscribed(&mut client), ReasonCode::NotAuthorized.value());
+    assert_eq!(groups("anna", &["others", "people"]), ControlAnswer::Done);
+    assert_eq!(subscribed(&mut client), 0);
+    assert!(matches!(groups("otto", &[]), ControlAnswer::Unfit { .. }));
+    assert_eq!(answer(&server, Some("anna"), Some("word")), 0);
 }
 
 #[test]

@@ -44,6 +44,13 @@ pub enum UserChange {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         scram: Option<BoundKeys>,
     },
+    /// Other groups, which count at once for those who are connected.
+    Groups {
+        /// Whose.
+        name: String,
+        /// All of them.
+        groups: BTreeSet<String>,
+    },
     /// No such user any more.
     Remove {
         /// Which.
@@ -128,7 +135,7 @@ impl UserChange {
     pub fn name(&self) -> &str {
         match self {
             Self::Add(user) => &user.name,
-            Self::Password { name, .. } | Self::Remove { name } => name,
+            Self::Password { name, .. } | Self::Groups { name, .. } | Self::Remove { name } => name,
         }
     }
 }
@@ -204,6 +211,13 @@ impl Users {
                     password: password.clone(),
                     scram: scram.clone(),
                 });
+            }
+            UserChange::Groups { groups, .. } => {
+                let account = changed.find(name).ok_or_else(unknown)?;
+                let mut account = Account::clone(account);
+                account.identity.groups =
+                    groups.iter().map(|group| group.as_str().into()).collect();
+                changed.add(account);
             }
             UserChange::Remove { .. } => {
                 changed.find(name).ok_or_else(unknown)?;
