@@ -135,6 +135,11 @@ fn tools_speak_quic_with_the_flags_of_tls() {
 #[cfg(target_os = "linux")]
 #[test]
 fn there_are_threads_for_quic_only_where_a_listener_speaks_it() {
-    assert!(Served::start("with", QUIC).threads_of_quic() > 0);
+    let served = Served::start("with", QUIC);
+    // A thread has its name once it runs, and by then one has served somebody.
+    let (url, roots) = (served.url(), served.roots());
+    let sent = run(&["pub", "-L", &url, "--cafile", &roots, "-t", "t", "-m", "x"]);
+    assert_eq!(sent.status.code(), Some(0), "{}", text(&sent.stderr));
+    assert!(served.threads_of_quic() > 0);
     assert_eq!(Served::start("without", "").threads_of_quic(), 0);
 }
