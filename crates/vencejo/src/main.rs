@@ -35,6 +35,7 @@ use serve::ServeArgs;
 use storage::{BackupArgs, RestoreArgs, StoreArgs};
 use tls::TlsArgs;
 use tools::args::{PubArgs, SubArgs};
+use tools::request::RrArgs;
 use tools::{Failure, complain};
 use users::UserArgs;
 
@@ -57,6 +58,7 @@ enum Command {
     Serve(ServeArgs),
     Pub(Box<PubArgs>),
     Sub(Box<SubArgs>),
+    Rr(Box<RrArgs>),
     Config(ConfigArgs),
     Import(ImportArgs),
     Demo(DemoArgs),
@@ -72,7 +74,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(tools::called::arguments()) {
         Ok(cli) => cli,
         Err(error) => return on_parse_error(&error),
     };
@@ -95,6 +97,7 @@ fn main() -> ExitCode {
         Command::Losses(args) => report(losses::run(&args), false),
         Command::Pub(args) => report(run(tools::publish::run(&args)), args.connection.quiet),
         Command::Sub(args) => report(run(tools::subscribe::run(&args)), args.connection.quiet),
+        Command::Rr(args) => report(run(tools::request::run(&args)), args.connection.quiet),
     }
 }
 
@@ -129,9 +132,9 @@ fn on_parse_error(error: &clap::Error) -> ExitCode {
     if let Some(hint) = hint(error) {
         complain(&format!("\nNote: {hint}"));
     }
-    let is_tool = std::env::args()
-        .nth(1)
-        .is_some_and(|name| name == "pub" || name == "sub");
+    let arguments = tools::called::arguments();
+    let name = arguments.get(1).and_then(|name| name.to_str());
+    let is_tool = name.is_some_and(|name| ["pub", "sub", "rr"].contains(&name));
     match error.exit_code() {
         0 => ExitCode::SUCCESS,
         _ if is_tool => ExitCode::FAILURE,
@@ -194,7 +197,7 @@ mod tests {
         );
         assert_eq!(args.connection.host.as_deref(), Some("example.org"));
         assert_eq!(args.connection.port.as_deref(), Some("1884"));
-        assert_eq!(args.message.as_deref(), Some("-5".as_ref()));
+        assert_eq!(args.payload.message.as_deref(), Some("-5".as_ref()));
         assert_eq!((args.repeat, args.max_inflight, args.retain), (3, 5, true));
         assert!(args.connection.debug && args.connection.will_retain);
         let args = sub(

@@ -604,3 +604,107 @@ fn sighup_takes_over_a_right_file_and_a_wrong_one_changes_nothing() {
     assert!(until(refused));
     std::fs::remove_file(&file).ok();
 }
+
+/// Our program under the name of one of mosquitto's tools.
+fn as_mosquittos(tool: &str, args: &[&str]) -> Output {
+    let folder = std::env::temp_dir().join(format!("vencejo-named-{}-{tool}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let link = folder.join(format!("mosquitto_{tool}"));
+    std::fs::remove_file(&link).ok();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_vencejo"), &link).expect("a link");
+    let output = Command::new(&link)
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the tool runs");
+    std::fs::remove_dir_all(&folder).ok();
+    output
+}
+
+#[test]
+fn called_as_mosquittos_tools_it_is_one_of_them() {
+    let served = Served::start();
+    let port = ["-p", &served.port];
+    let args = [&port[..], &["-t", "a", "-m", "x", "-r", "-q", "1", "-d"]].concat();
+    let output = as_mosquittos("pub", &args);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let output = as_mosquittos(
+        "sub",
+        &[&port[..], &["-t", "a", "-C", "1", "-F", "%j"]].concat(),
+    );
+    // 3.1.1, as mosquitto has it: 5.0 would be the same here, but for refusals.
+    assert!(
+        text(&output.stdout).contains("\"retain\":1"),
+        "{}",
+        text(&output.stderr)
+    );
+    let output = as_mosquittos("sub", &port);
+    assert_eq!(output.status.code(), Some(1));
+    let said = "Error: You must specify a topic to subscribe to.\n\nUse 'mosquitto_sub --help' to see usage.\n";
+    assert_eq!(text(&output.stderr), said);
+    let output = as_mosquittos("pub", &["--nonsense"]);
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn a_request_gets_its_response_and_times_out_without_one() {
+    let served = Served::start();
+    let mut asker = Running::start(&[
+        "rr",
+        "-p",
+        &served.port,
+        "-t",
+        "ask",
+        "-e",
+        "answers",
+        "-m",
+        "6*7",
+        "-q",
+        "1",
+        "-v",
+        "-W",
+        "30",
+    ]);
+    // It is retained: whether the asker has subscribed already does not matter.
+    served.publish(&["-t", "answers", "-m", "42", "-q", "1", "-r"]);
+    assert_eq!(asker.line(), "answers 42");
+    assert_eq!(asker.code(), Some(0));
+    let output = served.tool(
+        "rr",
+        &["-t", "ask", "-e", "nobody/answers", "-m", "?", "-W", "1"],
+    );
+    assert_eq!(output.status.code(), Some(27));
+    let output = served.tool(
+        "rr",
+        &["-t", "ask", "-e", "answers", "-m", "?", "-F", "json"],
+    );
+    assert!(
+        text(&output.stdout).contains("\"payload\":\"42\""),
+        "{}",
+        text(&output.stdout)
+    );
+}
+
+/// The response topic travels with the request, for whoever answers.
+#[test]
+fn a_request_says_where_the_response_is_awaited() {
+    let served = Served::start();
+    let mut subscriber = served.subscriber(&["-t", "ask", "-F", "%R %p", "-C", "1"]);
+    let output = served.tool(
+        "rr",
+        &[
+            "-t",
+            "ask",
+            "-e",
+            "answers/1",
+            "-m",
+            "?",
+            "-W",
+            "1",
+            "-q",
+            "1",
+        ],
+    );
+    assert_eq!(output.status.code(), Some(27));
+    assert_eq!(message(&mut subscriber), "answers/1 ?");
+}

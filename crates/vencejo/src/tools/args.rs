@@ -1,4 +1,4 @@
-//! The flags of `pub` and `sub`, and what they mean for the connection.
+//! The flags of `pub` and `sub`, those that `rr` has, too, and what they mean for the connection.
 //!
 //! Owns: the clap tables, checks across flags, [`ConnectionArgs::connection`].
 //! Does not own: properties (see `properties`). Start reading at [`PubArgs`].
@@ -15,6 +15,7 @@ use proto::packet::{ConnectProperties, Will, WillProperties};
 use proto::{Qos, Secret, Version, topic};
 
 use super::Failure;
+use super::called;
 use super::packet_log;
 use super::properties::Properties;
 use super::tls::TlsArgs;
@@ -28,21 +29,11 @@ pub(crate) struct PubArgs {
     /// Topic to publish to
     #[arg(short = 't', long, allow_hyphen_values = true)]
     pub(crate) topic: Option<String>,
-    /// Payload
-    #[arg(short = 'm', long, allow_hyphen_values = true)]
-    pub(crate) message: Option<OsString>,
-    /// Send the contents of a file
-    #[arg(short = 'f', long)]
-    pub(crate) file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) payload: PayloadArgs,
     /// Send each line of standard input as a message
     #[arg(short = 'l', long)]
     pub(crate) stdin_line: bool,
-    /// Send all of standard input as one message
-    #[arg(short = 's', long)]
-    pub(crate) stdin_file: bool,
-    /// Send an empty message
-    #[arg(short = 'n', long)]
-    pub(crate) null_message: bool,
     /// Retain the message
     #[arg(short = 'r', long)]
     pub(crate) retain: bool,
@@ -84,6 +75,12 @@ pub(crate) struct SubArgs {
     /// Print each message in this format, for example '%I %t %p' or '%j'
     #[arg(short = 'F', allow_hyphen_values = true)]
     pub(crate) format: Option<String>,
+    /// Print JSON (-F %j, %J) over several lines
+    #[arg(long)]
+    pub(crate) pretty: bool,
+    /// Print only about this many of 100 messages, chosen by chance
+    #[arg(long, value_name = "PERCENT")]
+    pub(crate) random_filter: Option<String>,
     /// Do not end each message with a new line
     #[arg(short = 'N')]
     pub(crate) no_newline: bool,
@@ -116,7 +113,31 @@ pub(crate) struct SubArgs {
     pub(crate) no_local: bool,
 }
 
-/// Flags of both tools.
+/// Where the payload of one message comes from.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct PayloadArgs {
+    /// Payload
+    #[arg(short = 'm', long, allow_hyphen_values = true)]
+    pub(crate) message: Option<OsString>,
+    /// Send the contents of a file
+    #[arg(short = 'f', long, alias = "file-read")]
+    pub(crate) file: Option<PathBuf>,
+    /// Send all of standard input as one message
+    #[arg(short = 's', long)]
+    pub(crate) stdin_file: bool,
+    /// Send an empty message
+    #[arg(short = 'n', long)]
+    pub(crate) null_message: bool,
+}
+
+impl PayloadArgs {
+    /// Whether nothing is said.
+    pub(crate) const fn is_missing(&self) -> bool {
+        self.message.is_none() && self.file.is_none() && !self.stdin_file && !self.null_message
+    }
+}
+
+/// Flags of all tools.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ConnectionArgs {
     /// Host to connect to [default: localhost]
@@ -276,7 +297,9 @@ impl ConnectionArgs {
             options = options.packet_log(PacketLog::new(packet_log::printer(client_id, version)));
         }
         // Older versions would have the password sent.
-        let is_version_chosen = self.protocol_version.is_some() || self.auth_method.is_some();
+        let is_version_chosen = self.protocol_version.is_some()
+            || self.auth_method.is_some()
+            || called::tool().is_some();
         Ok(Connection {
             options,
             is_version_chosen,
@@ -287,7 +310,9 @@ impl ConnectionArgs {
 
     fn version(&self, tool: &str) -> Result<Version, Failure> {
         let Some(text) = &self.protocol_version else {
-            return Ok(Version::V5);
+            // mosquitto's pub and sub speak 3.1.1 unless they are told otherwise.
+            let is_old = called::tool().is_some_and(|tool| tool != "rr");
+            return Ok(if is_old { Version::V311 } else { Version::V5 });
         };
         let wrong = "Invalid protocol version argument given.";
         parse_version(text).ok_or_else(|| Failure::usage(tool, wrong))

@@ -31,6 +31,10 @@ pub(crate) enum Piece {
     Field(char, Width),
     /// `@` and a letter, for strftime.
     Time(char),
+    /// `%j` or `%J` over several lines.
+    Pretty(char),
+    /// The payload in base64.
+    Base64,
 }
 
 /// The flags between `%` and its letter.
@@ -43,8 +47,14 @@ pub(crate) struct Width {
 }
 
 impl Format {
-    /// Reads a `-F` format.
+    /// Reads a `-F` format; some have names.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "json" => return Self::parse("%j"),
+            "hex" => return Self::parse("%x"),
+            "base64" => return Ok(Self::Pieces(vec![Piece::Base64])),
+            _ => {}
+        }
         let incomplete = || "Incomplete format specifier.".to_owned();
         let mut pieces = Vec::new();
         let mut chars = text.chars().peekable();
@@ -84,6 +94,18 @@ impl Format {
             }
         }
         Ok(Self::Pieces(pieces))
+    }
+
+    /// The same, with JSON over several lines.
+    pub(crate) fn pretty(self) -> Self {
+        let Self::Pieces(pieces) = self else {
+            return self;
+        };
+        let pretty = |piece| match piece {
+            Piece::Field(letter @ ('j' | 'J'), _) => Piece::Pretty(letter),
+            other => other,
+        };
+        Self::Pieces(pieces.into_iter().map(pretty).collect())
     }
 
     /// Prints `message` as it came at `at`; `end` follows what is printed.
@@ -157,6 +179,11 @@ fn print_piece(
         Piece::Text(text) => out.write_all(text.as_bytes()),
         Piece::Time('N') => write!(out, "{:09}", at.subsec_nanosecond()),
         Piece::Time(letter) => out.write_all(strftime(&format!("%{letter}"), at).as_bytes()),
+        Piece::Pretty(letter) => {
+            let json = json(message, at, *letter == 'J');
+            out.write_all(over_lines(&json).as_bytes())
+        }
+        Piece::Base64 => out.write_all(data_encoding::BASE64.encode(&message.payload).as_bytes()),
         Piece::Field(letter, width) => print_field(*letter, *width, message, at, out),
     }
 }
@@ -199,8 +226,9 @@ fn print_field(
             .packet_id
             .map_or(0, PacketIdentifier::get)
             .to_string(),
-        'q' => message.qos.level().to_string(),
-        'r' => u8::from(message.retain).to_string(),
+        // mosquitto pads neither.
+        'q' => return write!(out, "{}", message.qos.level()),
+        'r' => return write!(out, "{}", u8::from(message.retain)),
         't' => message.topic.clone(),
         _ => property_text(letter, message),
     };
@@ -350,6 +378,58 @@ fn without_blanks(json: &str) -> String {
             is_in_string = !is_in_string;
         }
         is_escaped = is_in_string && character == '\\' && !is_escaped;
+    }
+    shown
+}
+
+/// Valid JSON without blanks, as mosquitto prints it with `--pretty`: tabs, one member in each line, lists in one.
+fn over_lines(json: &str) -> String {
+    let mut shown = String::with_capacity(json.len() * 2);
+    let mut open = Vec::new();
+    let (mut is_in_string, mut is_escaped) = (false, false);
+    let line = |shown: &mut String, open: &[char]| {
+        shown.push('\n');
+        shown.push_str(&"\t".repeat(open.len()));
+    };
+    for character in json.chars() {
+        if is_in_string || character == '"' {
+            is_in_string = character != '"' || is_escaped || !is_in_string;
+            is_escaped = character == '\\' && !is_escaped;
+            shown.push(character);
+            continue;
+        }
+        match character {
+            '{' => {
+                open.push('{');
+                shown.push('{');
+                line(&mut shown, &open);
+            }
+            '}' => {
+                open.pop();
+                // An empty one has its indentation already.
+                if shown.ends_with('\t') {
+                    shown.pop();
+                } else {
+                    line(&mut shown, &open);
+                }
+                shown.push('}');
+            }
+            '[' => {
+                open.push('[');
+                shown.push('[');
+            }
+            ']' => {
+                open.pop();
+                shown.push(']');
+            }
+            ':' => shown.push_str(":\t"),
+            ',' if open.last() == Some(&'[') => shown.push_str(", "),
+            ',' => {
+                shown.push(',');
+                line(&mut shown, &open);
+            }
+            other => shown.push(other),
+        }
     }
     shown
 }

@@ -1,14 +1,16 @@
-//! `vencejo pub` and `vencejo sub`: mosquitto's flags, output and exit codes on our own client.
+//! `vencejo pub`, `sub` and `rr`: mosquitto's flags, output and exit codes on our own client.
 //!
-//! Owns: what the two tools share: failures, connecting, the `-d` log.
+//! Owns: what the tools share: failures, connecting, the `-d` log.
 //! Does not own: the flags themselves (see [`args`]). Start reading at [`connect`].
 //! Invariant: data goes to standard output, everything else to standard error.
 
 pub(crate) mod args;
+pub(crate) mod called;
 pub(crate) mod format;
 pub(crate) mod packet_log;
 pub(crate) mod properties;
 pub(crate) mod publish;
+pub(crate) mod request;
 pub(crate) mod subscribe;
 pub(crate) mod tls;
 
@@ -38,8 +40,9 @@ impl Failure {
     /// A mistake on the command line.
     pub(crate) fn usage(tool: &str, text: impl AsRef<str>) -> Self {
         Self::new(format!(
-            "Error: {}\n\nUse 'vencejo {tool} --help' to see usage.",
-            text.as_ref()
+            "Error: {}\n\nUse '{} --help' to see usage.",
+            text.as_ref(),
+            called::shown(tool)
         ))
     }
 }

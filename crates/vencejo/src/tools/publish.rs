@@ -13,15 +13,16 @@ use proto::packet::{Property, PublishProperties};
 use proto::{Qos, topic};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use super::args::{PubArgs, parse_qos};
+use super::args::{PayloadArgs, PubArgs, parse_qos};
 use super::properties::Properties;
 use super::{Failure, complain};
 
 const TOOL: &str = "pub";
+const ONE_MESSAGE: &str = "Only one type of message can be sent at once.";
 
 /// Where payloads come from.
 #[derive(Debug, PartialEq, Eq)]
-enum Source {
+pub(super) enum Source {
     Payload(Bytes),
     Lines,
 }
@@ -47,14 +48,18 @@ pub(crate) async fn run(args: &PubArgs) -> Result<(), Failure> {
     }
     let qos =
         parse_qos(&args.qos).ok_or_else(|| usage(format!("Invalid QoS given: {}", args.qos)))?;
-    let source = source(args)?;
+    let source = match args.stdin_line {
+        true if args.payload.is_missing() => Source::Lines,
+        true => return Err(usage(ONE_MESSAGE.to_owned())),
+        false => source(&args.payload, TOOL)?,
+    };
     let quiet = args.connection.quiet;
     let (client, events) =
         super::connect(&connection.options, connection.is_version_chosen, quiet).await?;
     let mut publication = Publication::new(topic_name, Bytes::new(), qos).retain(args.retain);
     let section = PublishProperties::parse(&connection.properties.publish);
     for property in section.iter().flat_map(PublishProperties::iter) {
-        publication = add(publication, &property)?;
+        publication = add(publication, &property, TOOL)?;
     }
     let sender = Sender {
         client,
@@ -67,10 +72,14 @@ pub(crate) async fn run(args: &PubArgs) -> Result<(), Failure> {
     sender.send_all(source, args, &connection.properties).await
 }
 
-fn add(publication: Publication, property: &Property<'_>) -> Result<Publication, Failure> {
+pub(super) fn add(
+    publication: Publication,
+    property: &Property<'_>,
+    tool: &str,
+) -> Result<Publication, Failure> {
     publication
         .property(property)
-        .map_err(|error| Failure::usage(TOOL, format!("{error}.")))
+        .map_err(|error| Failure::usage(tool, format!("{error}.")))
 }
 
 struct Sender {
@@ -176,31 +185,21 @@ impl Sender {
     }
 }
 
-fn source(args: &PubArgs) -> Result<Source, Failure> {
+/// The payload that the flags name.
+pub(super) fn source(args: &PayloadArgs, tool: &str) -> Result<Source, Failure> {
     let given = [
         args.message.is_some(),
         args.file.is_some(),
-        args.stdin_line,
         args.stdin_file,
         args.null_message,
     ];
     match given.iter().filter(|given| **given).count() {
         0 => {
-            return Err(Failure::usage(
-                TOOL,
-                "Both topic and message must be supplied.",
-            ));
+            let text = "Both topic and message must be supplied.";
+            return Err(Failure::usage(tool, text));
         }
         1 => {}
-        _ => {
-            return Err(Failure::usage(
-                TOOL,
-                "Only one type of message can be sent at once.",
-            ));
-        }
-    }
-    if args.stdin_line {
-        return Ok(Source::Lines);
+        _ => return Err(Failure::usage(tool, ONE_MESSAGE)),
     }
     if let Some(message) = &args.message {
         return Ok(Source::Payload(Bytes::from(

@@ -26,7 +26,7 @@ use super::{Failure, complain};
 
 const TOOL: &str = "sub";
 /// Exit code after `-W` seconds; mosquitto's MOSQ_ERR_TIMEOUT.
-const TIMED_OUT: u8 = 27;
+pub(super) const TIMED_OUT: u8 = 27;
 /// Exit code when standard output is closed, as a shell reports SIGPIPE.
 const BROKEN_PIPE: u8 = 141;
 const RECONNECT_DELAY: Duration = Duration::from_secs(1);
@@ -92,6 +92,8 @@ struct Plan {
     format: Format,
     end: &'static str,
     count: Option<u64>,
+    /// Of how many of 1000 messages one is printed.
+    chance: Option<u16>,
     args: SubArgs,
 }
 
@@ -132,6 +134,9 @@ impl Plan {
             None if args.verbose => Format::Verbose,
             None => Format::Payload,
         };
+        let format = if args.pretty { format.pretty() } else { format };
+        let chance = args.random_filter.as_deref().map(parse_chance).transpose();
+        let chance = chance.map_err(usage)?;
         let options = subscription_options(args, qos);
         let subscriptions = filters
             .into_iter()
@@ -144,18 +149,41 @@ impl Plan {
             format,
             end: if args.no_newline { "" } else { "\n" },
             count,
+            chance,
             args: args.clone(),
         })
     }
 
     fn is_filtered_out(&self, message: &ReceivedMessage) -> bool {
-        (message.retain && self.args.no_retained)
+        let is_unlucky = self.chance.is_some_and(|chance| draw() >= chance);
+        is_unlucky
+            || (message.retain && self.args.no_retained)
             || self
                 .args
                 .filter_out
                 .iter()
                 .any(|filter| topic::matches(filter, &message.topic))
     }
+}
+
+/// `0.1` to `100`, in thousandths.
+fn parse_chance(text: &str) -> Result<u16, String> {
+    let percent: f64 = text.parse().unwrap_or_default();
+    if !(0.1..=100.0).contains(&percent) {
+        return Err("--random-filter percentage must be in the range 0.1 - 100.0.".to_owned());
+    }
+    let thousandths = format!("{:.0}", percent * 10.0);
+    thousandths
+        .parse()
+        .map_err(|_| "--random-filter is no number.".to_owned())
+}
+
+/// A number below 1000 by chance.
+fn draw() -> u16 {
+    use std::hash::{BuildHasher, RandomState};
+    // Each has keys of its own; that is chance enough for a sample.
+    let hash = RandomState::new().hash_one(0_u8);
+    u16::try_from(hash % 1000).unwrap_or(0)
 }
 
 fn subscription_options(args: &SubArgs, qos: Qos) -> SubscriptionOptions {
@@ -360,7 +388,7 @@ async fn on_message(
     Ok(plan.count == Some(*printed))
 }
 
-fn output_failure(error: &io::Error) -> Failure {
+pub(super) fn output_failure(error: &io::Error) -> Failure {
     if error.kind() == io::ErrorKind::BrokenPipe {
         return Failure {
             text: String::new(),

@@ -142,3 +142,26 @@ fn the_plain_formats_print_what_mosquitto_prints() {
         assert_eq!(out, text.as_bytes());
     }
 }
+
+/// As mosquitto_sub 2.0.11 prints it with `--pretty`; the interop suite `flags` compares them live, too.
+#[test]
+fn pretty_json_is_that_of_mosquitto() {
+    let compact = r#"{"a":1,"b":{"c":[1,2,{"d":"e, \"f\": {"}],"g":{}},"h":[],"i":null}"#;
+    let expected = "{\n\t\"a\":\t1,\n\t\"b\":\t{\n\t\t\"c\":\t[1, 2, {\n\t\t\t\t\"d\":\t\"e, \\\"f\\\": {\"\n\t\t\t}],\n\t\t\"g\":\t{\n\t\t}\n\t},\n\t\"h\":\t[],\n\t\"i\":\tnull\n}";
+    assert_eq!(over_lines(compact), expected);
+}
+
+#[test]
+fn formats_have_names() {
+    let at = ZonedDateTime::now();
+    let print = |format: &str| {
+        let format = Format::parse(format).unwrap();
+        let mut out = Vec::new();
+        format.print(&message(b"hi"), &at, "", &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    assert_eq!(print("hex"), "6869");
+    assert_eq!(print("base64"), "aGk=");
+    assert_eq!(print("json"), print("%j"));
+    assert_eq!(print("%5q|%-5r|"), "1|1|");
+}
