@@ -252,6 +252,28 @@ pub fn decode(
     }
 }
 
+/// The same where the first byte is that of a PUBLISH, the packet that comes most: it is not moved through [`Packet`].
+/// `known` is a Topic Name that was found well-formed before, or empty; whether the packet has that very one is returned,
+/// too, and then its topic is left empty and was not looked at again.
+#[inline(always)]
+pub(crate) fn decode_publish<'a>(
+    input: &'a [u8],
+    version: Version,
+    maximum_packet_size: u32,
+    known: &str,
+) -> Result<Option<(Publish<'a>, bool, usize)>, Malformed> {
+    let Some((first_byte, header_len, packet_len)) = fixed_header(input, maximum_packet_size)?
+    else {
+        return Ok(None);
+    };
+    let Some(body) = input.get(header_len..packet_len) else {
+        return Ok(None);
+    };
+    // Nothing can be left over: the payload is all the rest.
+    let (publish, is_known) = Publish::read(&mut Reader::new(body), first_byte, version, known)?;
+    Ok(Some((publish, is_known, packet_len)))
+}
+
 /// [MQTT-2.1.3-1] [MQTT-3.15.1-1] [MQTT-3.14.1-1] [v3.1.1 MQTT-2.2.2-1] [v3.1.1 MQTT-2.2.2-2]
 /// [v3.1.1 MQTT-3.14.1-1]
 fn check_flags(packet_type: PacketType, first_byte: u8, version: Version) -> Result<(), Malformed> {
@@ -285,7 +307,7 @@ fn decode_body<'a>(
     Ok(match packet_type {
         PacketType::Connect => Packet::Connect(Box::new(Connect::read(reader)?)),
         PacketType::ConnAck => Packet::ConnAck(Box::new(ConnAck::read(reader, version)?)),
-        PacketType::Publish => Packet::Publish(Publish::read(reader, first_byte, version)?),
+        PacketType::Publish => Packet::Publish(Publish::read(reader, first_byte, version, "")?.0),
         PacketType::PubAck => Packet::PubAck(Ack::read(reader, packet_type, version)?),
         PacketType::PubRec => Packet::PubRec(Ack::read(reader, packet_type, version)?),
         PacketType::PubRel => Packet::PubRel(Ack::read(reader, packet_type, version)?),

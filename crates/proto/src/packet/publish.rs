@@ -8,7 +8,7 @@ use super::acks::read_packet_id;
 use super::property::{Allowed, Property, PropertyIter, read_properties};
 use super::wire::{
     Reader, VARIABLE_BYTE_INTEGER_MAX, put_prefixed, put_u16, put_u32, put_variable_byte_integer,
-    variable_byte_integer_len,
+    text, variable_byte_integer_len,
 };
 use super::{EncodeError, Malformed, PacketType};
 use crate::topic;
@@ -158,12 +158,15 @@ impl<'a> PublishProperties<'a> {
 }
 
 impl<'a> Publish<'a> {
+    /// `known` is a Topic Name that was found well-formed before, or empty. If the packet has that very one, it is not
+    /// looked at again: then its topic is left empty, and `true` returned with it.
     #[inline(always)]
     pub(crate) fn read(
         reader: &mut Reader<'a>,
         first_byte: u8,
         version: Version,
-    ) -> Result<Self, Malformed> {
+        known: &str,
+    ) -> Result<(Self, bool), Malformed> {
         let dup = first_byte & 0x08 != 0;
         let retain = first_byte & 0x01 != 0;
         // [MQTT-3.3.1-4] [v3.1.1 MQTT-3.3.1-4]
@@ -173,7 +176,9 @@ impl<'a> Publish<'a> {
             return Err(Malformed::DupOnQos0);
         }
         // [MQTT-3.3.2-1] [v3.1.1 MQTT-3.3.2-1]
-        let topic_name = reader.string()?;
+        let topic_bytes = reader.binary()?;
+        let is_known = topic_bytes == known.as_bytes() && !known.is_empty();
+        let topic_name = if is_known { "" } else { text(topic_bytes)? };
         // [MQTT-2.2.1-2] [v3.1.1 MQTT-2.3.1-5] Only above QoS 0.
         let packet_id = if qos == Qos::AtMostOnce {
             None
@@ -185,11 +190,11 @@ impl<'a> Publish<'a> {
         } else {
             PublishProperties::default()
         };
-        if !topic_name.is_empty() || properties.topic_alias.is_none() {
+        if !is_known && (!topic_name.is_empty() || properties.topic_alias.is_none()) {
             topic::check_name(topic_name)?;
         }
         let payload = reader.rest();
-        Ok(Self {
+        let publish = Self {
             dup,
             qos,
             retain,
@@ -197,7 +202,8 @@ impl<'a> Publish<'a> {
             packet_id,
             properties,
             payload,
-        })
+        };
+        Ok((publish, is_known))
     }
 
     pub(crate) fn put(&self, version: Version, out: &mut Vec<u8>) -> Result<(), EncodeError> {

@@ -71,16 +71,21 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn string(&mut self) -> Result<&'a str, Malformed> {
-        // [MQTT-1.5.4-1] [v3.1.1 MQTT-1.5.3-1] Well-formed UTF-8, no surrogates; std checks both.
-        // [MQTT-1.5.4-3] [v3.1.1 MQTT-1.5.3-3] A byte order mark is a character like any other.
-        let text = std::str::from_utf8(self.binary()?).map_err(|_| Malformed::Utf8)?;
-        // [MQTT-1.5.4-2] [v3.1.1 MQTT-1.5.3-2] No U+0000, so none in a Topic Name or Topic Filter:
-        // [MQTT-4.7.3-2] [v3.1.1 MQTT-4.7.3-2]
-        if text.as_bytes().contains(&0) {
-            return Err(Malformed::NullCharacter);
-        }
-        Ok(text)
+        text(self.binary()?)
     }
+}
+
+/// The text of a UTF-8 Encoded String.
+pub(crate) fn text(bytes: &[u8]) -> Result<&str, Malformed> {
+    // [MQTT-1.5.4-1] [v3.1.1 MQTT-1.5.3-1] Well-formed UTF-8, no surrogates; std checks both.
+    // [MQTT-1.5.4-3] [v3.1.1 MQTT-1.5.3-3] A byte order mark is a character like any other.
+    let text = std::str::from_utf8(bytes).map_err(|_| Malformed::Utf8)?;
+    // [MQTT-1.5.4-2] [v3.1.1 MQTT-1.5.3-2] No U+0000, so none in a Topic Name or Topic Filter:
+    // [MQTT-4.7.3-2] [v3.1.1 MQTT-4.7.3-2]
+    if text.as_bytes().contains(&0) {
+        return Err(Malformed::NullCharacter);
+    }
+    Ok(text)
 }
 
 /// Reads a Variable Byte Integer from the front of `input`: value and bytes used, or `None` if more

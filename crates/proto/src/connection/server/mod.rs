@@ -86,6 +86,8 @@ pub struct ServerConnection {
     outbound_aliases: OutboundAliases,
     /// Bytes at the front of all Topic Names that the Client is not sent.
     hidden_topic_bytes: usize,
+    /// The Topic Name of its last PUBLISH, if it is not long: the next one is likely to have the same.
+    last_topic: String,
 }
 
 #[derive(Debug)]
@@ -116,6 +118,7 @@ impl ServerConnection {
             inbound_aliases: InboundAliases::EMPTY,
             outbound_aliases: OutboundAliases::new(0),
             hidden_topic_bytes: 0,
+            last_topic: String::new(),
         }
     }
 
@@ -156,6 +159,10 @@ impl ServerConnection {
         if self.state == State::Closing {
             return Ok(None);
         }
+        let is_publish = |first: &u8| first >> 4 == PacketType::Publish as u8;
+        if self.state == State::Connected && input.first().is_some_and(is_publish) {
+            return self.next_publish(input, now);
+        }
         self.check_packet_type(input)?;
         let decoded = packet::decode(input, self.version, self.limits.maximum_packet_size_bytes);
         let decoded = match decoded {
@@ -173,7 +180,7 @@ impl ServerConnection {
             self.deadline_base = now;
         }
         let event = match packet {
-            Packet::Publish(publish) => Event::Publish(self.on_publish(publish)?),
+            Packet::Publish(publish) => Event::Publish(self.on_publish(publish, false)?),
             Packet::PubAck(ack) => Event::PubAck(ack),
             Packet::PubRec(ack) => Event::PubRec(ack),
             Packet::PubRel(ack) => Event::PubRel(ack),
@@ -191,6 +198,30 @@ impl ServerConnection {
             }
         };
         Ok(Some((event, used)))
+    }
+
+    /// The same of a PUBLISH on an open Connection, which is most of what comes.
+    #[inline]
+    fn next_publish<'a>(
+        &'a mut self,
+        input: &'a [u8],
+        now: Instant,
+    ) -> Result<Option<(Event<'a>, usize)>, ConnectionError> {
+        let size_max = self.limits.maximum_packet_size_bytes;
+        let decoded = packet::decode_publish(input, self.version, size_max, &self.last_topic)?;
+        let Some((publish, is_last_topic, used)) = decoded else {
+            return Ok(None);
+        };
+        // [MQTT-3.1.2-22] [v3.1.1 MQTT-3.1.2-24]
+        self.deadline_base = now;
+        if !is_last_topic {
+            self.last_topic.clear();
+            if publish.topic.len() <= LAST_TOPIC_BYTES_MAX {
+                self.last_topic.push_str(publish.topic);
+            }
+        }
+        let publish = self.on_publish(publish, is_last_topic)?;
+        Ok(Some((Event::Publish(publish), used)))
     }
 
     /// Refuses by the first byte alone what may not come now, before anything else is believed.
@@ -260,24 +291,18 @@ impl ServerConnection {
         Ok(disconnect)
     }
 
+    /// `is_last_topic` if `last_topic` is its Topic Name, and not in it.
     fn on_publish<'a>(
         &'a mut self,
         mut publish: Publish<'a>,
+        is_last_topic: bool,
     ) -> Result<Publish<'a>, ConnectionError> {
-        if !self.version.has_properties() {
-            return Ok(publish);
+        if self.version.has_properties() {
+            self.check_properties(&publish)?;
         }
-        // [MQTT-3.3.4-6]
-        if publish.properties.has_subscription_identifier {
-            return Err(ConnectionError::SubscriptionIdentifierFromClient);
+        if is_last_topic {
+            publish.topic = &self.last_topic;
         }
-        let properties = &publish.properties;
-        if properties.user_property_count > self.limits.user_properties_max
-            || properties.len_bytes() > self.limits.properties_bytes_max
-        {
-            return Err(ConnectionError::TooManyProperties);
-        }
-        self.count_open(&publish)?;
         if let Some(alias) = publish.properties.topic_alias {
             // [MQTT-3.2.2-17] [MQTT-3.2.2-18] [MQTT-3.3.2-9] [MQTT-3.3.2-12]
             let maximum = self.limits.topic_alias_maximum;
@@ -294,6 +319,20 @@ impl ServerConnection {
             }
         }
         Ok(publish)
+    }
+
+    fn check_properties(&mut self, publish: &Publish<'_>) -> Result<(), ConnectionError> {
+        // [MQTT-3.3.4-6]
+        if publish.properties.has_subscription_identifier {
+            return Err(ConnectionError::SubscriptionIdentifierFromClient);
+        }
+        let properties = &publish.properties;
+        if properties.user_property_count > self.limits.user_properties_max
+            || properties.len_bytes() > self.limits.properties_bytes_max
+        {
+            return Err(ConnectionError::TooManyProperties);
+        }
+        self.count_open(publish)
     }
 
     /// The PUBLISH with this QoS and Packet Identifier that was just taken is not handled yet: it will be given again.
@@ -407,6 +446,9 @@ impl ServerConnection {
         }
     }
 }
+
+/// A longer Topic Name is looked at each time it comes.
+const LAST_TOPIC_BYTES_MAX: usize = 256;
 
 #[cfg(test)]
 mod tests;

@@ -1024,3 +1024,43 @@ fn a_packet_in_pieces_is_taken_when_it_is_whole() {
     }
     assert!(peer.receive(&input).is_ok());
 }
+
+/// Verifies [MQTT-3.3.2-2]: a Topic Name is not believed because the one before it was well-formed.
+#[test]
+fn topic_that_is_said_again_is_the_same_and_any_other_is_looked_at() {
+    for version in [Version::V311, Version::V5] {
+        let mut peer = Peer::connected(connect(version));
+        let publish = |topic: &str| {
+            let mut body = vec![0, u8::try_from(topic.len()).expect("short")];
+            body.extend_from_slice(topic.as_bytes());
+            body.extend_from_slice(if version == Version::V5 { b"\0p" } else { b"p" });
+            let mut packet = vec![0x30, u8::try_from(body.len()).expect("short")];
+            packet.append(&mut body);
+            packet
+        };
+        for topic in ["a/b", "a/b", "a/bc", "a/b", "a", "a/b", "a/b"] {
+            let received = peer.receive(&publish(topic));
+            assert_eq!(received, Ok(format!("PUBLISH {topic}")));
+        }
+        for wrong in ["a/+", "", "a/\0"] {
+            let mut peer = Peer::connected(connect(version));
+            assert!(peer.receive(&publish("a/b")).is_ok());
+            let (error, _) = peer.refused(&publish(wrong));
+            assert!(matches!(error, ConnectionError::Malformed(_)), "{wrong:?}");
+        }
+        let long = "t".repeat(100);
+        assert_eq!(peer.receive(&publish(&long)), Ok(format!("PUBLISH {long}")));
+    }
+}
+
+/// Verifies [MQTT-3.3.2-12]: an alias stands for the Topic Name it came with, also if that had come before.
+#[test]
+fn alias_that_comes_with_the_last_topic_again_is_defined() {
+    let mut peer = Peer::v5();
+    let plain = b"\x30\x05\0\x01a\0p";
+    let defining = b"\x30\x08\0\x01a\x03\x23\0\x01p";
+    let defined = b"\x30\x07\0\0\x03\x23\0\x01p";
+    for packet in [&plain[..], defining, defined, plain, defined] {
+        assert_eq!(peer.receive(packet), Ok("PUBLISH a".to_owned()));
+    }
+}
