@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use proto::Message;
 use store::{Level, SessionId, UnixMillis};
 
 use crate::{Limits, Rules, ShardIndex, SharedStrategy};
@@ -81,6 +82,14 @@ impl Levels {
             .iter()
             .find(|(filter, _)| proto::topic::matches(filter, topic))
             .map_or(self.default, |(_, level)| *level)
+    }
+
+    /// The same of a message, whose Topic Name is looked at only where there are filters.
+    pub(crate) fn of_message(&self, message: &Message) -> Level {
+        if self.filters.is_empty() {
+            return self.default;
+        }
+        self.of(message.topic())
     }
 
     /// What a Session that the store knows is kept at.

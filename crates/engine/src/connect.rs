@@ -242,6 +242,7 @@ impl Engine {
             connected_with_expiry_zero: properties.session_expiry_interval_seconds.unwrap_or(0)
                 == 0,
             memo: PublisherMemo::default(),
+            grant: None,
             is_slicing: false,
         });
         self.touch(key);

@@ -4,7 +4,8 @@
 //! `sessions::Link`). Start reading at [`Connections`].
 //! Invariant: a key that is not here any more is ignored, whatever still arrives for it.
 
-use proto::Version;
+use proto::packet::Publish;
+use proto::{Qos, Version};
 
 use crate::ConnectionKey;
 use crate::keys::SessionKey;
@@ -20,8 +21,29 @@ pub(crate) struct Connection {
     pub(crate) connected_with_expiry_zero: bool,
     /// Who gets what it publishes to its last topic.
     pub(crate) memo: PublisherMemo,
+    /// What it may publish to that topic.
+    pub(crate) grant: Option<Grant>,
     /// Whether a packet of it is done in slices.
     pub(crate) is_slicing: bool,
+}
+
+/// That a Client may publish, found out once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Grant {
+    /// By which rules, see `rights`.
+    pub(crate) epoch: u64,
+    pub(crate) qos: Qos,
+    pub(crate) retain: bool,
+}
+
+impl Grant {
+    pub(crate) const fn of(publish: &Publish<'_>, epoch: u64) -> Self {
+        Self {
+            epoch,
+            qos: publish.qos,
+            retain: publish.retain,
+        }
+    }
 }
 
 /// The connections by the slab index in their key.

@@ -84,11 +84,14 @@ impl ShardSet {
         self.0.count_ones()
     }
 
-    /// The shards in the set, ascending.
+    /// The shards in the set, ascending. O(these).
     pub(crate) fn iter(self) -> impl Iterator<Item = ShardIndex> {
-        (0..SHARD_COUNT_MAX)
-            .map(ShardIndex)
-            .filter(move |&shard| self.contains(shard))
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            let lowest = u16::try_from(left.trailing_zeros()).ok()?;
+            left &= left.checked_sub(1)?;
+            Some(ShardIndex(lowest))
+        })
     }
 }
 

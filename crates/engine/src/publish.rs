@@ -16,6 +16,7 @@ use proto::{Message, PacketIdentifier, Qos, Version};
 use store::{Expiry, Level, MessageRecord, Record};
 
 use crate::commits::{Effect, Gate, Provisional, Publisher};
+use crate::connections::Grant;
 use crate::delivery::Terms;
 use crate::full::QUEUE_FULL;
 use crate::keys::{SessionKey, ShardSet};
@@ -70,26 +71,12 @@ impl Engine {
             self.answer_repeated(key, publish);
             return;
         }
-        match self.check_publish(connection, publish) {
-            Ok(()) => {}
-            Err(Refusal::Answer(reason)) => {
-                self.counters.refused_topics += 1;
-                self.refuse_publish(connection, key, publish, (reason, None), now);
-                return;
-            }
-            Err(Refusal::NotAllowed(rule)) => {
-                self.counters.dropped_not_authorized += 1;
-                self.tell_denied(key, request_of(publish), rule, now);
-                let reason = (ReasonCode::NotAuthorized, None);
-                self.refuse_publish(connection, key, publish, reason, now);
-                return;
-            }
-            Err(Refusal::Close(reason)) => {
-                let is_topic = reason == ReasonCode::TopicNameInvalid;
-                self.counters.refused_topics += u64::from(is_topic);
-                self.close(connection, reason, now);
-                return;
-            }
+        let known = self.recall_granted(connection, publish);
+        if known.is_none()
+            && let Err(refusal) = self.check_publish(connection, publish)
+        {
+            self.on_refusal(connection, key, publish, refusal, now);
+            return;
         }
         // One of another version has waited, see `storage_low`.
         if self.lacks_storage(key, publish) && self.version_of(connection) == Version::V5 {
@@ -107,7 +94,9 @@ impl Engine {
         // [MQTT-3.3.4-1] [v3.1.1 MQTT-3.3.4-1]
         match (publish.qos, publish.packet_id) {
             (Qos::AtLeastOnce, Some(packet_id)) => {
-                let Some(routed) = self.route_publish(connection, key, publish, buffer, now) else {
+                let Some(routed) =
+                    self.route_publish((connection, key), publish, known, buffer, now)
+                else {
                     return;
                 };
                 let ack = Ack::new(packet_id, reason_for(routed));
@@ -119,10 +108,51 @@ impl Engine {
                 self.emit(key, Outgoing::PubAck(ack), wait);
             }
             (Qos::ExactlyOnce, Some(packet_id)) => {
-                self.on_publish_qos2(connection, key, (publish, packet_id), buffer, now);
+                let from = (connection, key);
+                self.on_publish_qos2(from, (publish, packet_id), known, buffer, now);
             }
             _ => {
-                self.route_publish(connection, key, publish, buffer, now);
+                self.route_publish((connection, key), publish, known, buffer, now);
+            }
+        }
+    }
+
+    /// Who gets it, if its Client was found to be allowed just such a PUBLISH before and nothing has changed since.
+    fn recall_granted(
+        &self,
+        connection: ConnectionKey,
+        publish: &Publish<'_>,
+    ) -> Option<Rc<Matches>> {
+        let connection = self.connections.get(connection)?;
+        if connection.grant != Some(Grant::of(publish, self.rights.epoch())) {
+            return None;
+        }
+        connection.memo.recall(publish.topic)
+    }
+
+    fn on_refusal(
+        &mut self,
+        connection: ConnectionKey,
+        key: SessionKey,
+        publish: &Publish<'_>,
+        refusal: Refusal,
+        now: Instant,
+    ) {
+        match refusal {
+            Refusal::Answer(reason) => {
+                self.counters.refused_topics += 1;
+                self.refuse_publish(connection, key, publish, (reason, None), now);
+            }
+            Refusal::NotAllowed(rule) => {
+                self.counters.dropped_not_authorized += 1;
+                self.tell_denied(key, request_of(publish), rule, now);
+                let reason = (ReasonCode::NotAuthorized, None);
+                self.refuse_publish(connection, key, publish, reason, now);
+            }
+            Refusal::Close(reason) => {
+                let is_topic = reason == ReasonCode::TopicNameInvalid;
+                self.counters.refused_topics += u64::from(is_topic);
+                self.close(connection, reason, now);
             }
         }
     }
@@ -130,16 +160,17 @@ impl Engine {
     /// [MQTT-4.3.3-8] [v3.1.1 MQTT-4.3.3-2]
     fn on_publish_qos2(
         &mut self,
-        connection: ConnectionKey,
-        key: SessionKey,
+        (connection, key): (ConnectionKey, SessionKey),
         (publish, packet_id): (&Publish<'_>, PacketIdentifier),
+        known: Option<Rc<Matches>>,
         buffer: Option<&Bytes>,
         now: Instant,
     ) {
         if !self.open_inbound(connection, key, packet_id, now) {
             return;
         }
-        let Some(routed) = self.route_publish(connection, key, publish, buffer, now) else {
+        let from = (connection, key);
+        let Some(routed) = self.route_publish(from, publish, known, buffer, now) else {
             return;
         };
         let wait = self.commit_publish(key, packet_id, routed.provisional, routed.wait);
@@ -290,12 +321,12 @@ impl Engine {
         self.emit(key, Outgoing::PubRec(ack), wait);
     }
 
-    /// Returns `None` if the message was refused and that was answered.
+    /// `known` is who gets it, where that is known. Returns `None` if the message was refused and that was answered.
     fn route_publish(
         &mut self,
-        connection: ConnectionKey,
-        key: SessionKey,
+        (connection, key): (ConnectionKey, SessionKey),
         publish: &Publish<'_>,
+        known: Option<Rc<Matches>>,
         buffer: Option<&Bytes>,
         now: Instant,
     ) -> Option<Routed> {
@@ -309,23 +340,29 @@ impl Engine {
                 return None;
             }
         }
-        let matches = match self.connections.get_mut(connection) {
-            Some(connection) => {
-                let (rights, sessions) = (&self.rights, &self.sessions);
-                let memo = &mut connection.memo;
-                self.subscriptions
-                    .matches_with(memo, publish.topic, |key, topic| {
-                        may_receive(rights, sessions, key, topic)
-                    })
-            }
-            None => self.matches(publish.topic),
-        };
+        let matches = known.unwrap_or_else(|| self.find_matches(connection, publish));
         let publisher = match publish.qos {
             Qos::AtMostOnce => Publisher::None,
             Qos::AtLeastOnce => Publisher::InOrder(key),
             Qos::ExactlyOnce => Publisher::Once(key),
         };
         Some(self.route_to(&matches, &message, (Some(key), publisher), now))
+    }
+
+    /// Who gets what is published to this topic, noted for the next time.
+    fn find_matches(&mut self, connection: ConnectionKey, publish: &Publish<'_>) -> Rc<Matches> {
+        let Some(connection) = self.connections.get_mut(connection) else {
+            return self.matches(publish.topic);
+        };
+        let (rights, sessions) = (&self.rights, &self.sessions);
+        // What another one has allowed is allowed for a time.
+        let grant = Grant::of(publish, rights.epoch());
+        connection.grant = (!rights.asks()).then_some(grant);
+        let memo = &mut connection.memo;
+        self.subscriptions
+            .matches_with(memo, publish.topic, |key, topic| {
+                may_receive(rights, sessions, key, topic)
+            })
     }
 
     /// A message that cannot be retained is not taken at all, or its publisher would believe that it is:
@@ -414,7 +451,7 @@ impl Engine {
     /// What follows is recorded as `message` asks for.
     pub(crate) fn begin_routing(&mut self, message: &Message) {
         self.targets.clear();
-        self.level = self.config.levels.of(message.topic());
+        self.level = self.config.levels.of_message(message);
     }
 
     /// A message from another shard.

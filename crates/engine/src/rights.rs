@@ -155,6 +155,11 @@ impl Engine {
             return;
         };
         let before = std::mem::replace(&mut session.principal, Arc::clone(principal));
+        if let Some(link) = &session.link
+            && let Some(connection) = self.connections.get_mut(link.connection)
+        {
+            connection.grant = None;
+        }
         // What is asked at each decision, and not once in `applying`.
         let is_named_alike = before.user == principal.user
             && before.attributes == principal.attributes

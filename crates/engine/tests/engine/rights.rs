@@ -477,3 +477,56 @@ fn what_is_known_of_a_user_changes_without_a_login() {
     // It may have all that again, but only what it had the right for was kept for it.
     assert_eq!(payloads(&mut world, gone), ["before"]);
 }
+
+/// P11: that a Client was allowed just such a PUBLISH before says nothing once its rights, or the rules, are others, nor
+/// about another QoS.
+#[test]
+fn publisher_that_was_allowed_is_judged_again_once_its_rights_have_changed() {
+    let may_publish = |qos_max| Rule {
+        actions: Actions::PUBLISH,
+        topics: at("a/#"),
+        qos_max,
+        ..Rule::allow("token")
+    };
+    let ann = |rules: Vec<Rule>| {
+        std::sync::Arc::new(Principal {
+            user: Some("ann".into()),
+            own_rules: Some(Rules::of_client(rules).into()),
+            ..Principal::default()
+        })
+    };
+    let others = Rule {
+        who: Who {
+            users: ["reader".into()].into(),
+            ..Who::default()
+        },
+        ..Rule::allow("reader")
+    };
+    let mut world = World::new();
+    world.set_rules(Rules::new(vec![others.clone()]));
+    world.log_in("reader");
+    let reader = world.connect("reader");
+    world.subscribe(reader, "#", 1);
+    world.principal = ann(vec![may_publish(Some(proto::Qos::AtMostOnce))]);
+    let publisher = world.connect("publisher");
+    for (qos, text) in [(0, "1"), (0, "2"), (1, "too high"), (0, "3")] {
+        world.publish(publisher, "a/x", qos, text);
+    }
+    assert_eq!(payloads(&mut world, reader), ["1", "2", "3"]);
+    let none = ann(Vec::new());
+    let engine = world.engine(publisher);
+    assert!(engine.on_reauthenticated(publisher.key, &none));
+    world.publish(publisher, "a/x", 0, "not any more");
+    let again = ann(vec![may_publish(None)]);
+    let engine = world.engine(publisher);
+    assert!(engine.on_reauthenticated(publisher.key, &again));
+    world.publish(publisher, "a/x", 0, "4");
+    let denied = Rule {
+        actions: Actions::PUBLISH,
+        is_first: true,
+        ..Rule::deny("nobody publishes")
+    };
+    world.set_rules(Rules::new(vec![denied, others]));
+    world.publish(publisher, "a/x", 0, "not by the new rules");
+    assert_eq!(payloads(&mut world, reader), ["4"]);
+}
