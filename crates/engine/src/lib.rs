@@ -324,6 +324,12 @@ impl Engine {
         output
     }
 
+    /// How many outputs wait to be taken.
+    #[must_use]
+    pub fn outputs_len(&self) -> usize {
+        self.outputs.len()
+    }
+
     /// The server has read and written this many bytes more, for `$SYS`.
     pub const fn count_bytes(&mut self, received: u64, sent: u64) {
         self.counters.bytes_received += received;

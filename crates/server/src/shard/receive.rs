@@ -349,13 +349,19 @@ impl<S: Store> Shard<S> {
                 Event::PingReq => engine.on_pingreq(key),
             }
             self.has_news = true;
-            match next {
-                Next::Nothing => {}
-                Next::Connect(connect) => self.on_connect(key, connect),
-                Next::Auth(auth) => self.on_auth(key, *auth),
-                Next::Disconnect(disconnect) => self.on_disconnect(key, &disconnect),
-            }
+            self.on_rest(key, next);
             *used += len;
+        }
+    }
+
+    /// What is left to do after a packet.
+    fn on_rest(&mut self, key: ConnectionKey, next: Next) {
+        match next {
+            Next::Nothing if self.engine.outputs_len() >= OUTPUTS_MAX => self.deliver(),
+            Next::Nothing => {}
+            Next::Connect(connect) => self.on_connect(key, connect),
+            Next::Auth(auth) => self.on_auth(key, *auth),
+            Next::Disconnect(disconnect) => self.on_disconnect(key, &disconnect),
         }
     }
 
@@ -503,6 +509,8 @@ fn complete_packet(partial: &mut Vec<u8>, input: &mut &[u8]) -> bool {
     }
 }
 
+/// So many outputs of the engine are taken before the next packet: a message is then still in the cache.
+const OUTPUTS_MAX: usize = 32;
 /// Work that the packets of one connection may make in one turn, in units of the engine: some milliseconds.
 const CONNECTION_WORK_MAX: u64 = 16_384;
 /// Why a CONNECT that grows too large while many others do is given up.
