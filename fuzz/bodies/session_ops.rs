@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use vencejo_proto::session::{Outbound, PubRecOutcome, Queued, Resend};
+use vencejo_proto::session::{InFlight, Outbound, PubRecOutcome, Queued, Resend};
 use vencejo_proto::{Message, PacketIdentifier, Qos};
 
 /// Each byte is one operation.
@@ -16,47 +16,46 @@ use vencejo_proto::{Message, PacketIdentifier, Qos};
 )]
 pub(crate) fn run(data: &[u8]) {
     let now = Instant::now();
-    let message = Arc::new(Message::new(
-        "t",
-        Bytes::new(),
-        Qos::ExactlyOnce,
-        false,
-        now,
-    ));
+    let message = Message::new("t", Bytes::new(), Qos::ExactlyOnce, false, now);
+    let message = Arc::new(message);
     let mut session = Outbound::default();
     let mut in_flight = BTreeSet::new();
     let mut released = BTreeSet::new();
     let (mut pushed, mut finished, mut last_started) = (0, 0, 0);
     let mut quota = 0;
+    let mut once = BTreeSet::new();
     for byte in data {
         let argument = byte >> 3;
         let packet_id = PacketIdentifier::new(u16::from(argument) % 8 + 1);
         let packet_id = packet_id.expect("not zero");
         match byte & 7 {
+            0 if argument & 2 != 0 => {
+                let qos = queued(&message, argument).qos;
+                if let Some(id) = session.start_at_once(qos) {
+                    pushed += 1;
+                    last_started = session.last_seq();
+                    assert!(once.insert(id) && in_flight.insert(id), "{id} is in use");
+                }
+            }
             0 => {
                 pushed += 1;
                 session.push(queued(&message, argument));
             }
             1 => {
-                if let Some(started) = session.start_next() {
-                    assert!(started.queued.seq > last_started, "sent out of order");
-                    last_started = started.queued.seq;
-                    let id = started.packet_id;
-                    assert!(
-                        !released.contains(&id) && in_flight.insert(id),
-                        "{id} is in use"
-                    );
-                    assert!(in_flight.len() <= usize::from(quota), "above the quota");
-                }
+                let started = session.start_next();
+                last_started = check_started(started, last_started, &mut in_flight, &released);
+                assert!(in_flight.len() <= usize::from(quota), "above the quota");
             }
             2 if session.on_puback(packet_id).is_some() => {
                 assert!(in_flight.remove(&packet_id));
+                once.remove(&packet_id);
                 finished += 1;
             }
             3 | 4 => {
                 let outcome = session.on_pubrec(packet_id, byte & 7 == 4);
                 finished += usize::from(matches!(outcome, PubRecOutcome::Refused(_)));
                 check_pubrec(&outcome, packet_id, &mut in_flight, &mut released);
+                once.retain(|id| in_flight.contains(id));
             }
             5 if session.on_pubcomp(packet_id).is_some() => {
                 assert!(released.remove(&packet_id));
@@ -67,6 +66,9 @@ pub(crate) fn run(data: &[u8]) {
             6 => {
                 quota = quota.max(u16::from(argument) + 1);
                 session.on_connected(quota);
+                finished += once.len();
+                in_flight.retain(|id| !once.contains(id));
+                once.clear();
             }
             7 => match session.poll_resend() {
                 Some(Resend::PubRel(id)) => assert!(released.contains(&id)),
@@ -97,6 +99,25 @@ fn queued(message: &Arc<Message>, argument: u8) -> Queued {
         retain: false,
         is_stored: false,
     }
+}
+
+/// The number of the last that was started.
+fn check_started(
+    started: Option<&InFlight>,
+    last: u64,
+    in_flight: &mut BTreeSet<PacketIdentifier>,
+    released: &BTreeSet<PacketIdentifier>,
+) -> u64 {
+    let Some(started) = started else {
+        return last;
+    };
+    assert!(started.queued.seq > last, "sent out of order");
+    let id = started.packet_id;
+    assert!(
+        !released.contains(&id) && in_flight.insert(id),
+        "{id} is in use"
+    );
+    started.queued.seq
 }
 
 fn check_pubrec(

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use proto::connection::{Delivery, Outgoing};
 use proto::packet::{Ack, OutgoingPublish, ReasonCode};
-use proto::session::{PubRecOutcome, Queued, Resend};
+use proto::session::{Answered, PubRecOutcome, Queued, Resend};
 use proto::{Message, PacketIdentifier, Qos, Version};
 use store::{Record, Target};
 
@@ -52,6 +52,12 @@ impl Engine {
         if session.link.is_none() && !session.is_durable() {
             return;
         }
+        if !session.is_durable() && self.deliver_at_once(key, message, &terms, now) {
+            return;
+        }
+        let Some(session) = self.sessions.get(key) else {
+            return;
+        };
         let durable = session.stores(self.level, terms.qos).then_some(session.id);
         let queued = Queued {
             message: Arc::clone(message),
@@ -78,6 +84,46 @@ impl Engine {
             });
         }
         self.pump(key, now);
+    }
+
+    /// To a Session that ends with its connection, and takes what comes: it is sent now or never, so it is not queued
+    /// and not kept. False if it has to wait.
+    fn deliver_at_once(
+        &mut self,
+        key: SessionKey,
+        message: &Arc<Message>,
+        terms: &Terms,
+        now: Instant,
+    ) -> bool {
+        let taken = self.taken;
+        let Some(session) = self.sessions.get_mut(key) else {
+            return false;
+        };
+        let Some(link) = session.link.as_mut().filter(|link| !link.is_congested) else {
+            return false;
+        };
+        let mut delivery = Delivery {
+            message: Arc::clone(message),
+            dup: false,
+            qos: terms.qos,
+            retain: terms.retain,
+            packet_id: Some(PacketIdentifier::FIRST),
+            subscription_identifiers: terms.subscription_identifiers.clone(),
+        };
+        if !link.has_burst_left(taken)
+            || message.is_expired(now)
+            || is_too_large(link, &delivery, now)
+        {
+            return false;
+        }
+        let wait = link.dropped_in;
+        let Some(packet_id) = session.outbound.start_at_once(terms.qos) else {
+            return false;
+        };
+        delivery.packet_id = Some(packet_id);
+        self.touch(key);
+        self.send_queued(key, delivery, wait);
+        true
     }
 
     fn deliver_qos0(
@@ -139,13 +185,7 @@ impl Engine {
         let Some(link) = &mut session.link else {
             return false;
         };
-        if link.burst.began != taken {
-            link.burst = Burst {
-                began: taken,
-                bytes: 0,
-            };
-        }
-        if link.burst.bytes < BURST_BYTES_MAX {
+        if link.has_burst_left(taken) {
             return true;
         }
         if !std::mem::replace(&mut session.is_paced, true) {
@@ -298,8 +338,19 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        if let Some(queued) = session.outbound.on_puback(ack.packet_id) {
-            self.on_dequeued(key, &queued);
+        match session.outbound.on_puback(ack.packet_id) {
+            Some(Answered::Kept(queued)) => self.on_dequeued(key, &queued),
+            Some(Answered::SentOnce) => self.touch(key),
+            None => return,
+        }
+        self.go_on(key, now);
+    }
+
+    /// The Client has answered: what waits may go on.
+    fn go_on(&mut self, key: SessionKey, now: Instant) {
+        let session = self.sessions.get(key);
+        let is_idle = |of: &Session| of.outbound.has_nothing_to_send() && of.replays.is_empty();
+        if !session.is_some_and(is_idle) {
             self.pump(key, now);
         }
     }
@@ -316,8 +367,11 @@ impl Engine {
         let is_error = version == Version::V5 && ack.reason.is_error();
         let pubrel = |reason| Outgoing::PubRel(Ack::new(ack.packet_id, reason));
         match session.outbound.on_pubrec(ack.packet_id, is_error) {
-            PubRecOutcome::Release(queued) => {
-                let wait = self.on_released(key, &queued);
+            PubRecOutcome::Release(answered) => {
+                let wait = match answered {
+                    Answered::Kept(queued) => self.on_released(key, &queued),
+                    Answered::SentOnce => Wait::default(),
+                };
                 self.emit(key, pubrel(ReasonCode::Success), wait);
             }
             PubRecOutcome::ReleaseAgain => {
@@ -325,8 +379,10 @@ impl Engine {
                 self.emit(key, pubrel(ReasonCode::Success), wait);
             }
             // [MQTT-4.4.0-2] [MQTT-4.8.2-6] The Client refused it: it is over, and goes to nobody else.
-            PubRecOutcome::Refused(queued) => {
-                self.on_dequeued(key, &queued);
+            PubRecOutcome::Refused(answered) => {
+                if let Answered::Kept(queued) = answered {
+                    self.on_dequeued(key, &queued);
+                }
                 self.pump(key, now);
             }
             // A refused message has no PUBREL; an unknown identifier is said to be unknown.
@@ -376,7 +432,7 @@ impl Engine {
             let session = session.id;
             self.record_dequeued(session, completed.seq);
         }
-        self.pump(key, now);
+        self.go_on(key, now);
     }
 
     /// Unsent bytes of a connection went above or below the mark.
@@ -394,6 +450,19 @@ impl Engine {
         if !congested {
             self.pump(key, now);
         }
+    }
+}
+
+impl Link {
+    /// Whether its Session may be sent more before the server takes the outputs, which it has done `taken` times.
+    fn has_burst_left(&mut self, taken: u64) -> bool {
+        if self.burst.began != taken {
+            self.burst = Burst {
+                began: taken,
+                bytes: 0,
+            };
+        }
+        self.burst.bytes < BURST_BYTES_MAX
     }
 }
 

@@ -618,3 +618,62 @@ fn a_queue_leaves_in_bursts_so_that_congestion_is_noticed() {
     let expected: Vec<String> = (0..MESSAGES).map(|n| format!("{n:02}")).collect();
     assert_eq!(numbers, expected);
 }
+
+/// A Session that ends with its connection is never sent anything again: of what it was sent only identifiers stay.
+#[test]
+fn session_that_ends_with_its_connection_keeps_nothing_of_what_it_was_sent() {
+    for version in [Version::V311, Version::V5] {
+        let mut world = World::speaking(version);
+        let sender = world.connect("sender");
+        let receiver = world.connect_clean("receiver");
+        world.subscribe(receiver, "#", 2);
+        world.publish(sender, "a", 1, "one");
+        world.publish(sender, "a", 2, "two");
+        let counters = world.engine(receiver).counters().clone();
+        assert_eq!((counters.queued_messages, counters.queued_bytes), (0, 0));
+        let deliveries = world.deliveries(receiver);
+        let ids = packet_ids(&deliveries);
+        assert_ne!(ids[0], ids[1]);
+        // Handshakes go on as ever.
+        world.puback(receiver, ids[0]);
+        world.pubrec(receiver, ids[1]);
+        let pubrel = Outgoing::PubRel(Ack::new(id(ids[1]), ReasonCode::Success));
+        assert_eq!(world.received(receiver), [pubrel]);
+        world.pubcomp(receiver, ids[1]);
+        assert_eq!(world.received(receiver), []);
+    }
+}
+
+/// Verifies [MQTT-3.3.4-9]: also then no more are sent than the Client's Receive Maximum.
+#[test]
+fn window_of_a_session_that_ends_with_its_connection_is_kept() {
+    let mut world = World::new();
+    let sender = world.connect("sender");
+    let mut connect = durable("receiver");
+    connect.properties.session_expiry_interval_seconds = None;
+    connect.properties.receive_maximum = NonZeroU16::new(2);
+    let receiver = world.connect_with(connect);
+    world.connack(receiver);
+    world.subscribe(receiver, "#", 2);
+    for text in ["1", "2", "3", "4", "5"] {
+        world.publish(sender, "a", 1, text);
+    }
+    let first = world.deliveries(receiver);
+    assert_eq!(
+        first.iter().map(payload).collect::<Vec<_>>(),
+        ["1", "2"],
+        "the window is 2"
+    );
+    for id in packet_ids(&first) {
+        world.puback(receiver, id);
+    }
+    // What has waited was queued, and nothing overtakes it.
+    let second = world.deliveries(receiver);
+    world.publish(sender, "a", 1, "6");
+    for id in packet_ids(&second) {
+        world.puback(receiver, id);
+    }
+    let third = world.deliveries(receiver);
+    let all: Vec<_> = second.iter().chain(&third).map(payload).collect();
+    assert_eq!(all, ["3", "4", "5", "6"]);
+}

@@ -12,5 +12,7 @@ mod packet_identifier;
 mod spilled;
 
 pub use inbound::{Inbound, InboundPublish};
-pub use outbound::{Completed, InFlight, OnLoaded, Outbound, PubRecOutcome, Queued, Resend};
+pub use outbound::{
+    Answered, Completed, InFlight, OnLoaded, Outbound, PubRecOutcome, Queued, Resend,
+};
 pub use spilled::Spilled;

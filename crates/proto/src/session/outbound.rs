@@ -41,6 +41,14 @@ pub struct InFlight {
     pub queued: Queued,
 }
 
+/// The same of one that is never sent again, of which nothing but this is kept.
+#[derive(Clone, Copy, Debug)]
+struct SentOnce {
+    packet_id: PacketIdentifier,
+    qos: Qos,
+    seq: u64,
+}
+
 /// A QoS 2 message that the peer has, until PUBCOMP.
 #[derive(Clone, Copy, Debug)]
 struct Released {
@@ -69,15 +77,24 @@ pub enum Resend {
     Publish(InFlight),
 }
 
+/// A message that the peer has answered.
+#[derive(Debug)]
+pub enum Answered {
+    /// One that was kept until now.
+    Kept(Queued),
+    /// One that was sent by [`Outbound::start_at_once`].
+    SentOnce,
+}
+
 /// What a PUBREC asks of the sender.
 #[derive(Debug)]
 pub enum PubRecOutcome {
     /// The peer has the message: it may be forgotten, then PUBREL is sent.
-    Release(Queued),
+    Release(Answered),
     /// PUBREL was sent before and is sent again.
     ReleaseAgain,
     /// The peer refused the message: the handshake is over.
-    Refused(Queued),
+    Refused(Answered),
     /// No such identifier.
     Unknown,
 }
@@ -101,6 +118,8 @@ pub enum OnLoaded {
 pub struct Outbound {
     /// Sent and not acknowledged, in the order they were first sent.
     in_flight: VecDeque<InFlight>,
+    /// The same of those that are not kept, on this Network Connection.
+    sent_once: VecDeque<SentOnce>,
     /// After PUBREC and before PUBCOMP, in the order of the PUBRECs.
     released: VecDeque<Released>,
     /// Not sent yet, in order.
@@ -285,6 +304,7 @@ impl Outbound {
     pub fn table_bytes(&self) -> usize {
         let spilled = self.spilled.as_ref().map_or(0, |_| size_of::<Spilled>());
         self.in_flight.capacity() * size_of::<InFlight>()
+            + self.sent_once.capacity() * size_of::<SentOnce>()
             + self.released.capacity() * size_of::<Released>()
             + self.waiting.capacity() * size_of::<Queued>()
             + spilled
@@ -297,6 +317,9 @@ impl Outbound {
         }
         if self.in_flight.is_empty() && self.in_flight.capacity() > KEPT_MAX {
             self.in_flight = VecDeque::new();
+        }
+        if self.sent_once.is_empty() && self.sent_once.capacity() > KEPT_MAX {
+            self.sent_once = VecDeque::new();
         }
         if self.released.is_empty() && self.released.capacity() > KEPT_MAX {
             self.released = VecDeque::new();
@@ -319,6 +342,7 @@ impl Outbound {
     pub fn on_connected(&mut self, send_quota: u16) {
         // Owed PUBRELs keep their part of the quota, or a Client that never completes could pile them
         // up with every new connection. [MQTT-4.9.0-1] Not zero, not above its Receive Maximum.
+        self.sent_once.clear();
         for owed in &mut self.released {
             owed.has_spent = false;
         }
@@ -383,6 +407,36 @@ impl Outbound {
         self.in_flight.back()
     }
 
+    /// A message that need not wait, and is never sent again, for the Session ends with this Network Connection: the
+    /// identifier it is sent with, all that is kept of it. `None` if it has to wait; then nothing has changed. O(1).
+    pub fn start_at_once(&mut self, qos: Qos) -> Option<PacketIdentifier> {
+        let is_resending = self.resend_released < self.released.len()
+            || self.resend_in_flight < self.in_flight.len();
+        let has_to_wait = !self.waiting.is_empty() || self.spilled.is_some() || is_resending;
+        if self.send_quota == 0 || has_to_wait {
+            return None;
+        }
+        let seq = self.last_seq + 1;
+        let packet_id = self.packet_id_of(seq)?;
+        self.last_seq = seq;
+        self.send_quota -= 1;
+        self.sent_once.push_back(SentOnce {
+            packet_id,
+            qos,
+            seq,
+        });
+        Some(packet_id)
+    }
+
+    /// Whether an acknowledgement lets nothing leave: nothing waits, here or on the disk, or has to be sent again.
+    #[must_use]
+    pub fn has_nothing_to_send(&self) -> bool {
+        self.waiting.is_empty()
+            && self.spilled.is_none()
+            && self.resend_released >= self.released.len()
+            && self.resend_in_flight >= self.in_flight.len()
+    }
+
     /// Takes the first waiting message away: expired, too large, or pushed out.
     pub fn discard_next(&mut self) -> Option<Queued> {
         let first = self.waiting.pop_front()?;
@@ -399,44 +453,59 @@ impl Outbound {
     }
 
     /// PUBACK: returns the message it acknowledges, or `None` if there is none of QoS 1.
-    pub fn on_puback(&mut self, packet_id: PacketIdentifier) -> Option<Queued> {
+    pub fn on_puback(&mut self, packet_id: PacketIdentifier) -> Option<Answered> {
+        if self.take_sent_once(packet_id, Qos::AtLeastOnce).is_some() {
+            self.give_back(true);
+            return Some(Answered::SentOnce);
+        }
         let (queued, has_spent) = self.take_in_flight(packet_id, |qos| qos == Qos::AtLeastOnce)?;
         self.give_back(has_spent);
-        Some(queued)
+        Some(Answered::Kept(queued))
     }
 
     /// PUBREC; `is_error` if its Reason Code is 0x80 or greater.
     /// [MQTT-4.3.3-4] [v3.1.1 MQTT-4.3.3-1]
     pub fn on_pubrec(&mut self, packet_id: PacketIdentifier, is_error: bool) -> PubRecOutcome {
-        if self
-            .released
-            .iter()
-            .any(|released| released.packet_id == packet_id)
-        {
-            return PubRecOutcome::ReleaseAgain;
-        }
-        let Some((queued, has_spent)) =
-            self.take_in_flight(packet_id, |qos| qos == Qos::ExactlyOnce)
-        else {
-            return PubRecOutcome::Unknown;
-        };
+        let (answered, released) =
+            if let Some(sent) = self.take_sent_once(packet_id, Qos::ExactlyOnce) {
+                let released = Released {
+                    packet_id,
+                    seq: sent.seq,
+                    has_spent: true,
+                    is_stored: false,
+                };
+                (Answered::SentOnce, released)
+            } else if let Some((queued, has_spent)) =
+                self.take_in_flight(packet_id, |qos| qos == Qos::ExactlyOnce)
+            {
+                let released = Released {
+                    packet_id,
+                    seq: queued.seq,
+                    has_spent,
+                    is_stored: queued.is_stored,
+                };
+                (Answered::Kept(queued), released)
+            } else if self
+                .released
+                .iter()
+                .any(|released| released.packet_id == packet_id)
+            {
+                return PubRecOutcome::ReleaseAgain;
+            } else {
+                return PubRecOutcome::Unknown;
+            };
         if is_error {
             // [MQTT-4.9.0-2] A PUBREC that refuses gives the quota back.
-            self.give_back(has_spent);
-            return PubRecOutcome::Refused(queued);
+            self.give_back(released.has_spent);
+            return PubRecOutcome::Refused(answered);
         }
         // [MQTT-4.3.3-5] [MQTT-4.3.3-6] From now on only PUBREL is sent, until PUBCOMP.
         let is_resending = self.resend_released < self.released.len();
-        self.released.push_back(Released {
-            packet_id,
-            seq: queued.seq,
-            has_spent,
-            is_stored: queued.is_stored,
-        });
+        self.released.push_back(released);
         if !is_resending {
             self.resend_released = self.released.len();
         }
-        PubRecOutcome::Release(queued)
+        PubRecOutcome::Release(answered)
     }
 
     /// PUBCOMP: returns the message whose handshake it ends, or `None` for an unknown one.
@@ -476,7 +545,7 @@ impl Outbound {
     /// How many messages were sent and are not finished: in flight, or released and not completed.
     #[must_use]
     pub fn open_len(&self) -> usize {
-        self.in_flight.len() + self.released.len()
+        self.in_flight.len() + self.sent_once.len() + self.released.len()
     }
 
     /// Whether there is nothing to deliver and nothing unfinished.
@@ -499,6 +568,16 @@ impl Outbound {
             .iter()
             .map(|in_flight| &in_flight.queued)
             .chain(&self.waiting)
+    }
+
+    /// Peers acknowledge in order, so it is the first; the length is bounded by the quota.
+    fn take_sent_once(&mut self, packet_id: PacketIdentifier, qos: Qos) -> Option<SentOnce> {
+        let mut sent = self.sent_once.iter();
+        let index = sent.position(|open| open.packet_id == packet_id)?;
+        if self.sent_once.get(index)?.qos != qos {
+            return None;
+        }
+        self.sent_once.remove(index)
     }
 
     fn take_in_flight(
@@ -542,8 +621,10 @@ impl Outbound {
         let is_far = |lowest: u64| seq.saturating_sub(lowest) >= PACKET_IDENTIFIERS;
         if is_far(self.lowest_open_seq) {
             let first = self.in_flight.front().map(|open| open.queued.seq);
+            let once = self.sent_once.front().map(|open| open.seq);
             let released = self.released.iter().map(|released| released.seq);
-            self.lowest_open_seq = released.chain(first).min().unwrap_or(seq);
+            let open = released.chain(first).chain(once);
+            self.lowest_open_seq = open.min().unwrap_or(seq);
         }
         (!is_far(self.lowest_open_seq)).then(|| derived(seq))
     }
@@ -566,6 +647,7 @@ mod tests {
     enum Event {
         Push { is_qos2: bool, is_stored: bool },
         Send,
+        AtOnce { is_qos2: bool },
         Acknowledge { pick: usize, is_error: bool },
         Complete { pick: usize },
         Reconnect { quota: u16, is_spilled: bool },
@@ -580,6 +662,7 @@ mod tests {
             4 => (any::<bool>(), prop::bool::weighted(0.8))
                 .prop_map(|(is_qos2, is_stored)| Event::Push { is_qos2, is_stored }),
             6 => Just(Event::Send),
+            3 => any::<bool>().prop_map(|is_qos2| Event::AtOnce { is_qos2 }),
             4 => (any::<usize>(), prop::bool::weighted(0.2))
                 .prop_map(|(pick, is_error)| Event::Acknowledge { pick, is_error }),
             3 => any::<usize>().prop_map(|pick| Event::Complete { pick }),
@@ -599,6 +682,7 @@ mod tests {
         unanswered: Vec<(PacketIdentifier, Qos)>,
         owed: Vec<PacketIdentifier>,
         open: BTreeMap<PacketIdentifier, u64>,
+        once: BTreeSet<PacketIdentifier>,
         first_sent: Vec<u64>,
         gone: BTreeSet<u64>,
         quota: usize,
@@ -648,25 +732,47 @@ mod tests {
                 return;
             }
             let (packet_id, qos) = self.unanswered.remove(pick % self.unanswered.len());
+            let is_once = self.once.remove(&packet_id);
+            let seq_of = |answered| match answered {
+                Answered::Kept(queued) if !is_once => queued.seq,
+                Answered::SentOnce if is_once => self.open[&packet_id],
+                other => panic!("unexpected {other:?}"),
+            };
             if qos == Qos::AtLeastOnce {
-                let queued = outbound.on_puback(packet_id).expect("it is in flight");
-                self.stored.remove(&queued.seq);
+                let seq = seq_of(outbound.on_puback(packet_id).expect("it is in flight"));
+                self.stored.remove(&seq);
                 self.open.remove(&packet_id);
                 return;
             }
             match outbound.on_pubrec(packet_id, is_error) {
-                PubRecOutcome::Release(queued) => {
+                PubRecOutcome::Release(answered) => {
+                    let seq = seq_of(answered);
                     self.owed.push(packet_id);
-                    if self.stored.remove(&queued.seq).is_some() {
-                        self.stored_released.insert(queued.seq);
+                    if self.stored.remove(&seq).is_some() {
+                        self.stored_released.insert(seq);
                     }
                 }
-                PubRecOutcome::Refused(queued) => {
-                    self.stored.remove(&queued.seq);
+                PubRecOutcome::Refused(answered) => {
+                    let seq = seq_of(answered);
+                    self.stored.remove(&seq);
                     self.open.remove(&packet_id);
                 }
                 other => panic!("unexpected {other:?}"),
             }
+        }
+
+        fn send_at_once(&mut self, outbound: &mut Outbound, is_qos2: bool) {
+            let is_waited_for = outbound.waiting_len() > 0 || outbound.spilled().is_some();
+            let qos = queued(is_qos2, start()).qos;
+            let Some(packet_id) = outbound.start_at_once(qos) else {
+                return;
+            };
+            assert!(!is_waited_for, "it has overtaken");
+            let seq = outbound.last_seq();
+            assert!(self.open.insert(packet_id, seq).is_none(), "in use");
+            self.first_sent.push(seq);
+            self.once.insert(packet_id);
+            self.unanswered.push((packet_id, qos));
         }
 
         fn complete(&mut self, outbound: &mut Outbound, pick: usize) {
@@ -743,6 +849,10 @@ mod tests {
 
         fn reconnect(&mut self, outbound: &mut Outbound, quota: u16) {
             self.unanswered.clear();
+            // Nothing is left of them but what the peer was told.
+            for packet_id in std::mem::take(&mut self.once) {
+                self.open.remove(&packet_id);
+            }
             self.quota = usize::from(quota);
             outbound.on_connected(quota);
         }
@@ -773,6 +883,7 @@ mod tests {
                 peer.push(outbound, queued);
             }
             Event::Send => peer.send(outbound)?,
+            Event::AtOnce { is_qos2 } => peer.send_at_once(outbound, is_qos2),
             Event::Acknowledge { pick, is_error } => peer.acknowledge(outbound, pick, is_error),
             Event::Complete { pick } => peer.complete(outbound, pick),
             Event::Reconnect { quota, is_spilled } => {
