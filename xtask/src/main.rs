@@ -1,5 +1,5 @@
 //! The house's own checks, run as `cargo xtask tidy`, `cargo xtask compliance [--check]`, `cargo xtask limits [--check]`,
-//! `cargo xtask configuration [--check]` and `cargo xtask sim`.
+//! `cargo xtask configuration [--check]`, `cargo xtask rooms [--check]` and `cargo xtask sim`.
 //!
 //! Owns: the command line of these checks and their exit codes.
 //! Does not own: formatting, lints and tests (cargo has them), the order of stages (`./test`).
@@ -9,6 +9,7 @@ mod compliance;
 mod files;
 mod lexer;
 mod pages;
+mod rooms;
 mod spec;
 mod tidy;
 
@@ -30,9 +31,11 @@ fn main() -> ExitCode {
         ["limits", "--check"] => pages::run(root, &pages::LIMITS, Mode::Check),
         ["configuration"] => pages::run(root, &pages::CONFIGURATION, Mode::Write),
         ["configuration", "--check"] => pages::run(root, &pages::CONFIGURATION, Mode::Check),
+        ["rooms"] => rooms::run(root, Mode::Write),
+        ["rooms", "--check"] => rooms::run(root, Mode::Check),
         ["sim", rest @ ..] => simulate(root, rest),
         _ => Err(
-            "usage: cargo xtask tidy | compliance [--check] | limits [--check] | configuration [--check] | sim [--help]"
+            "usage: cargo xtask tidy | compliance [--check] | limits [--check] | configuration [--check] | rooms [--check] | sim [--help]"
                 .to_owned(),
         ),
     };

@@ -147,6 +147,10 @@ const ARROWS: &[(&str, &[&str])] = &[
         "vencejo-sim",
         &["vencejo-proto", "vencejo-store", "vencejo-engine"],
     ),
+    (
+        "rooms",
+        &["vencejo-proto", "vencejo-store", "vencejo-engine"],
+    ),
     ("conformance", &["vencejo-proto"]),
     (
         "killtest",

@@ -1,0 +1,58 @@
+//! What one PUBLISH allocates on its way through the shard, once everything has its size.
+//!
+//! Owns: the bounds. Does not own: the way (see `rooms::Bed`). Start reading at [`allocations_of`].
+//! Invariant: nothing is counted that only happens at first.
+
+use proto::{Qos, Version};
+use rooms::{Bed, answers, publish};
+use store::Level;
+
+/// Allocations of `COUNT` messages, and of all that is said about them.
+fn allocations_of(qos: Qos, version: Version, subscribers: usize) -> u64 {
+    let mut bed = Bed::new(Level::Memory);
+    let publisher = bed.connect(version, false);
+    let subscribers: Vec<_> = (0..subscribers)
+        .map(|_| bed.connect(version, false))
+        .collect();
+    for subscriber in &subscribers {
+        bed.subscribe(*subscriber, "site/7/device/1234/temperature", qos);
+    }
+    let bytes = publish(version, "site/7/device/1234/temperature", qos, 1);
+    let mut answered = Vec::with_capacity(1024);
+    let mut exchange = |count: u64| {
+        for _ in 0..count {
+            bed.take(publisher, &bytes);
+            bed.end_turn();
+            bed.sent(publisher).clear();
+            for subscriber in &subscribers {
+                answered.clear();
+                answers(bed.sent(*subscriber), version, &mut answered);
+                bed.sent(*subscriber).clear();
+                bed.take(*subscriber, &answered);
+            }
+            bed.end_turn();
+        }
+    };
+    exchange(100);
+    allocation_counter::measure(|| exchange(COUNT)).count_total
+}
+
+/// The message itself, one allocation for its counts and one for its bytes, whoever gets it: nothing else.
+#[test]
+fn message_is_all_that_is_allocated_on_the_way_of_a_publish() {
+    for version in [Version::V311, Version::V5] {
+        for qos in [Qos::AtMostOnce, Qos::AtLeastOnce] {
+            for subscribers in [1, 10] {
+                let count = allocations_of(qos, version, subscribers);
+                assert_eq!(
+                    count,
+                    ALLOCATIONS_OF_A_MESSAGE * COUNT,
+                    "{version:?} {qos:?} to {subscribers}"
+                );
+            }
+        }
+    }
+}
+
+const COUNT: u64 = 1000;
+const ALLOCATIONS_OF_A_MESSAGE: u64 = 2;
