@@ -1,4 +1,4 @@
-"""Starts and stops the brokers that interop/run and interop/bench use.
+"""Starts and stops the brokers that the scripts in this folder use.
 
 Owns: Broker, the configurations. Does not own: what is done to a broker. Start reading at Broker.
 Invariant: what is started here is stopped by its process id.

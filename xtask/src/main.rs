@@ -1,10 +1,12 @@
 //! The house's own checks, run as `cargo xtask tidy`, `cargo xtask compliance [--check]`, `cargo xtask limits [--check]`,
-//! `cargo xtask configuration [--check]`, `cargo xtask rooms [--check]` and `cargo xtask sim`.
+//! `cargo xtask configuration [--check]`, `cargo xtask rooms [--check]`; `cargo xtask bench`,
+//! `cargo xtask soak` and `cargo xtask sim` take longer.
 //!
 //! Owns: the command line of these checks and their exit codes.
 //! Does not own: formatting, lints and tests (cargo has them), the order of stages (`./test`).
 //! Start reading at [`main`]. Invariant: a check that finds something exits with 1 and says where.
 
+mod bench;
 mod compliance;
 mod files;
 mod lexer;
@@ -33,9 +35,11 @@ fn main() -> ExitCode {
         ["configuration", "--check"] => pages::run(root, &pages::CONFIGURATION, Mode::Check),
         ["rooms"] => rooms::run(root, Mode::Write),
         ["rooms", "--check"] => rooms::run(root, Mode::Check),
+        ["bench", rest @ ..] => bench::run(root, rest),
+        ["soak", rest @ ..] => bench::soak(root, rest),
         ["sim", rest @ ..] => simulate(root, rest),
         _ => Err(
-            "usage: cargo xtask tidy | compliance [--check] | limits [--check] | configuration [--check] | rooms [--check] | sim [--help]"
+            "usage: cargo xtask tidy | compliance [--check] | limits [--check] | configuration [--check] | rooms [--check] | bench [--help] | soak [--help] | sim [--help]"
                 .to_owned(),
         ),
     };

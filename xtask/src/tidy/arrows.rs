@@ -147,6 +147,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "vencejo-sim",
         &["vencejo-proto", "vencejo-store", "vencejo-engine"],
     ),
+    ("bench", &[]),
     (
         "rooms",
         &["vencejo-proto", "vencejo-store", "vencejo-engine"],
