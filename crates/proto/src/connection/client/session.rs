@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use crate::PacketIdentifier;
+use crate::{PacketIdentifier, Qos};
 
 /// Session State of a Client. An empty one counts as state: it accepts Session Present.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +49,42 @@ impl ClientSession {
     #[must_use]
     pub fn unacknowledged_count(&self) -> usize {
         self.outbound.len()
+    }
+
+    /// Takes up a PUBLISH that an earlier program has sent and that is not acknowledged: the whole packet, with DUP 0 and
+    /// without Topic Alias. In the order in which they were sent; one whose Packet Identifier is in use is refused.
+    pub fn restore_publish(
+        &mut self,
+        packet_id: PacketIdentifier,
+        qos: Qos,
+        packet: Vec<u8>,
+    ) -> bool {
+        let awaits = if qos == Qos::ExactlyOnce {
+            Awaits::Receipt
+        } else {
+            Awaits::Acknowledgement
+        };
+        self.restore(packet_id, awaits, packet)
+    }
+
+    /// The same for one whose PUBREC has come: what is left of it is PUBREL.
+    pub fn restore_release(&mut self, packet_id: PacketIdentifier) -> bool {
+        self.restore(packet_id, Awaits::Completion, Vec::new())
+    }
+
+    fn restore(&mut self, packet_id: PacketIdentifier, awaits: Awaits, packet: Vec<u8>) -> bool {
+        if self.position(packet_id).is_some() {
+            return false;
+        }
+        self.last_packet_id = packet_id.get();
+        self.outbound.push_back(Outbound {
+            packet_id,
+            awaits,
+            packet,
+            is_sent: false,
+            takes_quota: false,
+        });
+        true
     }
 
     /// [MQTT-2.2.1-3] [v3.1.1 MQTT-2.3.1-2] A Packet Identifier that is not zero and not in use; `None` if all are.

@@ -621,6 +621,28 @@ fn a_pubcomp_of_an_earlier_connection_gives_no_quota() {
     );
 }
 
+/// Verifies [MQTT-4.4.0-1] [MQTT-4.6.0-1]: what an earlier program has sent is sent again, as what an earlier connection
+/// has.
+#[test]
+fn what_an_earlier_program_has_sent_is_sent_again() {
+    let mut session = ClientSession::default();
+    let mut packet = Vec::new();
+    let message = publish("a", Qos::ExactlyOnce, Some(3));
+    packet::encode(&Packet::Publish(message), Version::V5, &mut packet).unwrap();
+    assert!(session.restore_release(id(7)));
+    assert!(session.restore_publish(id(3), Qos::ExactlyOnce, packet.clone()));
+    assert!(!session.restore_publish(id(7), Qos::ExactlyOnce, packet));
+    let mut again = connect();
+    again.clean_start = false;
+    let mut peer = Peer::new(&again, Some(session));
+    peer.sent();
+    let mut present = connack(ConnAckProperties::default());
+    present.session_present = true;
+    peer.receive(&Packet::ConnAck(Box::new(present))).unwrap();
+    assert_eq!(peer.sent(), ["PUBREL 7", "PUBLISH 3 DUP"]);
+    assert_eq!(peer.publish("a", Qos::AtLeastOnce).unwrap(), Some(id(4)));
+}
+
 /// Verifies [MQTT-2.2.1-3] [v3.1.1 MQTT-2.3.1-2]: a Packet Identifier in use is not taken again.
 #[test]
 fn packet_identifiers_are_free_ones() {
