@@ -1,24 +1,21 @@
 //! Publishes one message at QoS 1 and waits for its acknowledgement.
 //!
-//! Owns: nothing; an example. Start reading at [`main`]. Run a server, then
-//! `cargo run -p vencejo-client --example publish`.
+//! Owns: nothing; an example. Start reading at [`run`]. Run a server, then
+//! `cargo run -p vencejo-client --example publish [URL]`.
 
-use std::error::Error;
+use vencejo_client::{Client, Error, Options, Publication, Qos};
 
-use vencejo_client::proto::Qos;
-use vencejo_client::proto::packet::{Disconnect, ReasonCode};
-use vencejo_client::{Connection, Options, Publication};
-
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn Error>> {
-    let (client, events) = Connection::connect(Options::new("localhost", 1883)).await?;
+pub(crate) async fn run(url: &str) -> Result<(), Error> {
+    let client = Client::connect(Options::from_url(url)?).await?;
     let publication = Publication::new("hello/world", "it works!", Qos::AtLeastOnce).retain(true);
     let published = client.publish(publication).await?;
     println!("acknowledged: {}", published.reason);
-    client
-        .disconnect(Disconnect::new(ReasonCode::Success))
-        .await?;
-    // The connection is closed when this returns.
-    events.close().await;
+    client.disconnect().await;
     Ok(())
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    let url = std::env::args().nth(1);
+    run(url.as_deref().unwrap_or("mqtt://localhost")).await
 }

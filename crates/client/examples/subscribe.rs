@@ -1,55 +1,36 @@
-//! Subscribes and prints what comes; connects again, with the same Session, when the connection is lost.
+//! Subscribes, publishes five temperatures, and prints what comes.
 //!
-//! Owns: nothing; an example. Start reading at [`main`]. Run a server, then
-//! `cargo run -p vencejo-client --example subscribe`.
+//! Owns: nothing; an example. Start reading at [`run`]. Run a server, then
+//! `cargo run -p vencejo-client --example subscribe [URL]`.
 
-use std::error::Error;
-use std::time::Duration;
+use vencejo_client::{Client, Error, Options, Publication, Qos};
 
-use vencejo_client::proto::Qos;
-use vencejo_client::proto::connection::ClientSession;
-use vencejo_client::proto::packet::ConnectProperties;
-use vencejo_client::{ConnectError, Connection, Event, Options, Subscription};
+pub(crate) async fn run(url: &str) -> Result<(), Error> {
+    let client = Client::connect(Options::from_url(url)?).await?;
+    let mut temperatures = client
+        .subscribe("sensors/+/temperature", Qos::AtLeastOnce)
+        .await?;
+    for degrees in 20..25 {
+        let publication = Publication::new(
+            "sensors/kitchen/temperature",
+            degrees.to_string(),
+            Qos::AtLeastOnce,
+        );
+        client.publish(publication).await?;
+    }
+    for _ in 20..25 {
+        // Waits over reconnects, too; None when the client has ended.
+        let Some(message) = temperatures.next().await else {
+            break;
+        };
+        let payload = String::from_utf8_lossy(&message.payload);
+        println!("{}: {payload}", message.topic);
+    }
+    Ok(())
+}
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn Error>> {
-    let mut session = ClientSession::default();
-    loop {
-        let options = Options::new("localhost", 1883)
-            .client_id("subscribe-example")
-            .clean_start(false)
-            .properties(ConnectProperties {
-                session_expiry_interval_seconds: Some(3600),
-                ..ConnectProperties::default()
-            })
-            .session(session.clone());
-        let (client, mut events) = match Connection::connect(options).await {
-            Ok(connected) => connected,
-            // Another try would be refused again.
-            Err(error @ ConnectError::Refused(_)) => return Err(error.into()),
-            Err(error) => {
-                eprintln!("{error}");
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                continue;
-            }
-        };
-        let subscription = Subscription::new("hello/#", Qos::AtLeastOnce);
-        client
-            .subscribe(vec![subscription], None, Vec::new())
-            .await?;
-        session = loop {
-            match events.recv().await {
-                Some(Event::Message(message)) => {
-                    let payload = String::from_utf8_lossy(&message.payload);
-                    println!("{} {payload}", message.topic);
-                }
-                Some(Event::Disconnected(disconnected)) => {
-                    eprintln!("{}", disconnected.cause);
-                    break disconnected.session;
-                }
-                None => return Ok(()),
-            }
-        };
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
+async fn main() -> Result<(), Error> {
+    let url = std::env::args().nth(1);
+    run(url.as_deref().unwrap_or("mqtt://localhost")).await
 }

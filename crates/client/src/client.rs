@@ -40,6 +40,7 @@ struct Shared {
     taken: mpsc::UnboundedSender<Taken>,
     state: watch::Receiver<State>,
     dropped: Arc<AtomicU64>,
+    has_outbox: bool,
     version: Version,
     queue: Queue,
     room: [Arc<Semaphore>; 2],
@@ -127,12 +128,21 @@ impl Client {
         let version = options.protocol_version();
         // Hashing nothing with keys that differ from one to the next is a random number.
         let seed = RandomState::new().hash_one(());
-        let task = Task::new(options, inlets, state_sender, first, seed);
+        let outbox = options.outbox.as_ref();
+        let has_outbox = outbox.is_some();
+        let opened = outbox.map(|outbox| outbox.open(&options.connect.client_id));
+        let opened = opened.transpose().map_err(Arc::new);
+        let opened = opened.map_err(|error| Error::Caller(Mistake::Outbox(error)))?;
+        let mut task = Task::new(options, inlets, state_sender, first, seed);
+        if let Some((outbox, kept)) = opened {
+            task.restore(outbox, kept);
+        }
         let shared = Shared {
             commands,
             taken,
             state,
             dropped: task.core().dropped(),
+            has_outbox,
             version,
             queue,
             room: [
@@ -183,7 +193,8 @@ impl Client {
         self.hand_over(publication).await?.await
     }
 
-    /// Publishes without waiting for the acknowledgement; waits only for room in the queue, if its policy is to wait.
+    /// Publishes without waiting for the acknowledgement; waits only for room in the queue, if its policy is to wait, and
+    /// until the [`crate::Outbox`] has it, if there is one.
     /// # Errors
     /// [`Error::Caller`]: it cannot be sent, or the queue is full.
     pub async fn hand_over(&self, publication: Publication) -> Result<Handed, Error> {
@@ -216,11 +227,23 @@ impl Client {
             done.send(Err(Error::Caller(Mistake::Dropped))).ok();
             return Ok(Handed(answer));
         };
+        let (kept, is_kept) = if self.shared.has_outbox && publication.qos != Qos::AtMostOnce {
+            let (kept, is_kept) = oneshot::channel();
+            (Some(kept), Some(is_kept))
+        } else {
+            (None, None)
+        };
         self.send(Command::Publish(ToPublish {
             publication,
             done: Some(done),
             permits: Some([message, bytes]),
+            kept,
         }))?;
+        if let Some(is_kept) = is_kept
+            && is_kept.await.is_err()
+        {
+            return Err(self.why());
+        }
         Ok(Handed(answer))
     }
 
@@ -414,10 +437,15 @@ impl Client {
 
     fn send(&self, command: Command) -> Result<(), Error> {
         let sent = self.shared.commands.send(command);
-        sent.map_err(|_| match &*self.shared.state.borrow() {
+        sent.map_err(|_| self.why())
+    }
+
+    /// Why nothing goes on.
+    fn why(&self) -> Error {
+        match &*self.shared.state.borrow() {
             State::Ended(why) => why.clone(),
             _ => Error::Caller(Mistake::Ended),
-        })
+        }
     }
 }
 

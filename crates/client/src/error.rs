@@ -7,10 +7,11 @@ use std::io;
 use std::sync::Arc;
 
 use proto::connection::{ClientError, SendError};
-use proto::packet::{ConnAck, Disconnect, Malformed, ReasonCode, ReasonProperties};
+use proto::packet::{ConnAck, Disconnect, EncodeError, Malformed, ReasonCode, ReasonProperties};
 
 use crate::authentication::AuthenticationError;
 use crate::tls::TlsError;
+use crate::url::UrlError;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,9 @@ pub enum ConnectError {
     /// The connection cannot be secured.
     #[error("{0}")]
     Tls(TlsError),
+    /// The Server does not take MQTT over WebSocket there.
+    #[error("{0}")]
+    WebSocket(String),
     /// The Server wants TLS, and was asked in the clear.
     #[error("the server speaks TLS there")]
     SpeaksTls,
@@ -109,7 +113,7 @@ pub enum Error {
 }
 
 /// What the program itself has to change.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Mistake {
     /// It is not well-formed, or more than the Server announced that it takes.
     #[error("{0}")]
@@ -120,6 +124,12 @@ pub enum Mistake {
     /// The options contradict each other.
     #[error("{0}")]
     Options(String),
+    /// A URL says nothing that can be connected to.
+    #[error("{0}")]
+    Url(UrlError),
+    /// The folder of the [`crate::Outbox`] cannot be used; nothing is taken that it cannot keep.
+    #[error("the outbox cannot be used: {0}")]
+    Outbox(Arc<io::Error>),
     /// More waits than [`crate::Queue`] allows, and its policy is to refuse.
     #[error("the queue is full")]
     QueueFull,
@@ -204,6 +214,18 @@ pub enum Outage {
     /// It needs a connection, and there is none at the moment.
     #[error("there is no connection at the moment")]
     Offline,
+}
+
+impl From<UrlError> for Error {
+    fn from(error: UrlError) -> Self {
+        Self::Caller(Mistake::Url(error))
+    }
+}
+
+impl From<EncodeError> for Error {
+    fn from(error: EncodeError) -> Self {
+        Self::Caller(Mistake::Request(error.into()))
+    }
 }
 
 impl From<ConnectError> for Error {

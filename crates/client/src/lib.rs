@@ -1,4 +1,4 @@
-//! An async MQTT client for applications, on tokio: MQTT 5.0 and 3.1.1, over TCP, TLS, Unix sockets and QUIC.
+//! An async MQTT client for applications, on tokio: MQTT 5.0 and 3.1.1, over TCP, TLS, WebSocket, Unix sockets and QUIC.
 //!
 //! # From nothing to a working program
 //!
@@ -37,12 +37,15 @@
 //!
 //! # From here
 //!
-//! - [`Options`]: who and where; [`Tls`], [`Options::quic`], [`Options::unix`]; a [`Will`]; proofs by [`Authenticator`].
-//! - [`Client::publish`] awaits the acknowledgement, [`Client::hand_over`] does not; [`Queue`] bounds what waits.
+//! - [`Options`]: who and where; [`Options::from_url`], [`Tls`], `Options::websocket`, `Options::quic`, [`Options::unix`]; a
+//!   [`Will`]; proofs by [`Authenticator`].
+//! - [`Client::publish`] awaits the acknowledgement, [`Client::hand_over`] does not; [`Queue`] bounds what waits;
+//!   [`Outbox`] keeps it over the end of the program.
 //! - [`Client::subscribe`] makes [`Messages`]; [`Acknowledge`] says when they are acknowledged; [`Inbox`] bounds them.
 //! - [`Client::request`] and [`Client::respond`]: questions and answers.
 //! - [`Client::state`]: the connection, as a value to watch; [`Reconnect`]: when it is made again.
 //! - [`Error`]: who has to act, the caller, the server or the network.
+//! - [`blocking`]: the same without an async runtime.
 //! - [`Connection`]: one connection, for programs that decide themselves what its end means.
 //!
 //! What is promised when a connection breaks, and how that is shown: `docs/client.md` of the repository.
@@ -52,6 +55,7 @@
 //! earlier, and in order.
 
 mod authentication;
+pub mod blocking;
 mod bounds;
 mod client;
 mod connection;
@@ -61,11 +65,15 @@ mod error;
 mod message;
 mod messages;
 mod options;
+mod outbox;
 #[cfg(feature = "quic")]
 mod quic;
 mod run;
 mod socket;
 mod tls;
+mod url;
+#[cfg(feature = "websocket")]
+mod websocket;
 
 use std::time::Instant;
 
@@ -78,10 +86,12 @@ pub use error::{ConnectError, DisconnectCause, Error, Mistake, Outage, Refusal, 
 pub use message::{Publication, ReceivedMessage};
 pub use messages::{Acknowledge, Message, Messages};
 pub use options::{Direction, Options, PacketLog};
+pub use outbox::{Outbox, OutboxLevel};
 pub use proto;
 pub use proto::packet::{ReasonCode, Will};
 pub use proto::{Qos, Secret, Version};
 pub use tls::{Tls, TlsError, TlsVersion};
+pub use url::UrlError;
 
 fn now() -> Instant {
     Instant::now()

@@ -18,6 +18,7 @@ use crate::authentication::Authenticator;
 use crate::bounds::{Bounds, Inbox, Queue, Uncertain};
 use crate::core::Reconnect;
 use crate::error::Mistake;
+use crate::outbox::Outbox;
 use crate::tls::Tls;
 
 /// Which way a packet went.
@@ -79,6 +80,9 @@ pub struct Options {
     pub(crate) authenticator: Option<Arc<dyn Authenticator>>,
     #[cfg(feature = "quic")]
     pub(crate) is_quic: bool,
+    #[cfg(feature = "websocket")]
+    pub(crate) websocket: Option<String>,
+    pub(crate) outbox: Option<Outbox>,
     pub(crate) bounds: Bounds,
     pub(crate) reconnect: Reconnect,
     pub(crate) uncertain: Uncertain,
@@ -101,6 +105,9 @@ impl Options {
             authenticator: None,
             #[cfg(feature = "quic")]
             is_quic: false,
+            #[cfg(feature = "websocket")]
+            websocket: None,
+            outbox: None,
             bounds: Bounds::default(),
             reconnect: Reconnect::default(),
             uncertain: Uncertain::default(),
@@ -208,6 +215,15 @@ impl Options {
         self
     }
 
+    /// Keeps what a [`crate::Client`] publishes at QoS 1 and 2 in a folder until it is answered, so that it survives the
+    /// program: the next one with the same outbox and Client Identifier goes on with it, exactly once at QoS 2. Needs a
+    /// Client Identifier; the Session is resumed, and kept for a day if nothing is said.
+    #[must_use]
+    pub fn outbox(mut self, outbox: Outbox) -> Self {
+        self.outbox = Some(outbox);
+        self
+    }
+
     /// When a [`crate::Client`] connects again.
     #[must_use]
     pub const fn reconnect(mut self, reconnect: Reconnect) -> Self {
@@ -300,6 +316,14 @@ impl Options {
         self
     }
 
+    /// Over WebSocket, at this path of the host (`/mqtt`, usually); with [`Self::tls`] over a secure one.
+    #[cfg(feature = "websocket")]
+    #[must_use]
+    pub fn websocket(mut self, path: impl Into<String>) -> Self {
+        self.websocket = Some(path.into());
+        self
+    }
+
     /// Over QUIC in place of TCP, secured as [`Self::tls`] says or by the roots of the system; the usual port is
     /// 14567. TLS 1.3 always, and `mqtt` as ALPN if nothing else is offered. MQTT's packets go over one
     /// bidirectional stream. [`Self::nodelay`] means nothing to it.
@@ -315,6 +339,10 @@ impl Options {
         let is_v5 = self.connect.version == Version::V5;
         if self.authenticator.is_some() && !is_v5 {
             return Err(Mistake::NotInThisVersion("proofs by AUTH"));
+        }
+        if self.outbox.is_some() && self.connect.client_id.is_empty() {
+            let text = "an outbox needs a client identifier";
+            return Err(Mistake::Options(text.to_owned()));
         }
         if !is_v5 && !self.connect.clean_start && self.connect.client_id.is_empty() {
             let text = "a session to keep needs a client identifier";

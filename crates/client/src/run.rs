@@ -15,13 +15,15 @@ use proto::connection::ClientError;
 use proto::packet::{Auth, ConnAck, PacketType, ReasonCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant as TokioInstant, sleep_until, timeout};
 use tracing::{info, warn};
 
 use crate::authentication::{AuthenticationError, Proving};
-use crate::core::{Answer, Core, Delivery, Happening, Taken, ToPublish, ToSubscribe};
+use crate::core::{Answer, Core, Delivery, Happening, Kept, Taken, ToPublish, ToSubscribe};
 use crate::driver::{answer_of, begin_proving, write_some};
 use crate::error::{Error, Mistake, Outage, Refusal};
+use crate::outbox::Open;
 use crate::socket::{self, Reader, Writer};
 use crate::{ConnectError, DisconnectCause, Options, State, now};
 
@@ -69,6 +71,7 @@ pub(crate) struct Task {
     flushes: Vec<oneshot::Sender<()>>,
     left: Option<oneshot::Sender<()>>,
     proven: Option<Answer<()>>,
+    outbox: Option<Open>,
 }
 
 /// One connection.
@@ -117,7 +120,14 @@ impl Task {
             flushes: Vec::new(),
             left: None,
             proven: None,
+            outbox: None,
         }
+    }
+
+    /// With an outbox, and what is in it.
+    pub(crate) fn restore(&mut self, outbox: Open, kept: Kept) {
+        self.outbox = Some(outbox);
+        self.core.restore(kept);
     }
 
     pub(crate) const fn core(&self) -> &Core {
@@ -169,6 +179,7 @@ impl Task {
         while !self.core.wants_connection(now()) {
             let due = self.core.poll_timeout().map(TokioInstant::from_std);
             self.wait_for_application(due).await?;
+            self.keep().await?;
         }
         self.core.on_dial();
         self.state.send_replace(State::Connecting);
@@ -180,16 +191,52 @@ impl Task {
                     let socket = opened.map_err(|error| End::Failed(error.into()))?;
                     return Ok(Link::new(socket));
                 }
-                asked = self.wait_for_application(None) => asked?,
+                // What is kept is not to be given up in the middle: not in there, where it could be.
+                asked = self.wait_for_application(None) => {
+                    asked?;
+                    self.keep().await?;
+                }
             }
         }
+    }
+
+    /// Keeps what has to be kept: nothing that rests on it leaves before.
+    async fn keep(&mut self) -> Result<(), End> {
+        let Some(journal) = self.core.journal_mut() else {
+            return Ok(());
+        };
+        let records = journal.take();
+        let Some(mut outbox) = self.outbox.take_if(|_| !records.is_empty()) else {
+            return Ok(());
+        };
+        let kept = spawn_blocking(move || {
+            let kept = outbox.commit(records);
+            (outbox, kept)
+        });
+        let kept = kept.await.map_err(io::Error::other);
+        let kept = kept.and_then(|(outbox, kept)| {
+            self.outbox = Some(outbox);
+            kept
+        });
+        if let Err(error) = kept {
+            return Err(End::Failed(Error::Caller(Mistake::Outbox(Arc::new(error)))));
+        }
+        if let Some(journal) = self.core.journal_mut() {
+            journal.on_kept();
+        }
+        Ok(())
     }
 
     /// One thing that the application asks for while there is no connection.
     async fn wait_for_application(&mut self, due: Option<TokioInstant>) -> Result<(), End> {
         let mut nothing = Vec::new();
         tokio::select! {
-            command = self.inlets.commands.recv() => return self.on_command(command, None),
+            command = self.inlets.commands.recv() => {
+                self.on_command(command, None)?;
+                while let Ok(command) = self.inlets.commands.try_recv() {
+                    self.on_command(Some(command), None)?;
+                }
+            }
             Some(taken) = self.inlets.taken.recv() => self.core.on_taken(taken, now(), &mut nothing),
             () = sleep_until(due.unwrap_or_else(TokioInstant::now)), if due.is_some() => {
                 // Without a connection there is nothing that could fail.
@@ -202,6 +249,11 @@ impl Task {
     /// From CONNECT to the end of the connection.
     async fn converse(&mut self, mut link: Link) -> End {
         let Err(end) = self.exchange(&mut link).await;
+        if self.keep().await.is_err() {
+            // What rests on it must not leave.
+            link.out.clear();
+            link.written = 0;
+        }
         let patience = match &end {
             End::Left => FAREWELL_MAX,
             End::Failed(_) => LAST_WORDS_MAX,
@@ -226,6 +278,7 @@ impl Task {
         loop {
             self.on_input(link)?;
             self.answer_flushes();
+            self.keep().await?;
             self.turn(link).await?;
         }
     }

@@ -20,6 +20,10 @@ pub(crate) async fn open(options: &Options) -> Result<(Reader, Writer), ConnectE
     if options.is_quic {
         return crate::quic::open(options).await;
     }
+    #[cfg(feature = "websocket")]
+    if let Some(path) = &options.websocket {
+        return open_websocket(path, options).await;
+    }
     match (&options.unix, &options.tls) {
         (None, None) => {
             let (reader, writer) = open_tcp(options).await?.into_split();
@@ -51,9 +55,44 @@ async fn secure(
         .await
         .map_err(|_| ConnectError::Timeout)?
         .map_err(ConnectError::Tls)?;
-    let (reader, writer) = tokio::io::split(stream);
-    Ok((Box::new(reader), Box::new(writer)))
+    Ok(split(stream))
 }
+
+fn split(stream: impl AsyncRead + AsyncWrite + Debug + Send + Unpin + 'static) -> (Reader, Writer) {
+    let (reader, writer) = tokio::io::split(stream);
+    (Box::new(reader), Box::new(writer))
+}
+
+/// WebSocket over any of the streams.
+#[cfg(feature = "websocket")]
+async fn open_websocket(path: &str, options: &Options) -> Result<(Reader, Writer), ConnectError> {
+    let host = match options.host.contains(':') {
+        true => format!("[{}]:{}", options.host, options.port),
+        false => format!("{}:{}", options.host, options.port),
+    };
+    let stream: Box<dyn Both> = match &options.unix {
+        None => Box::new(open_tcp(options).await?),
+        Some(path) => Box::new(open_unix(path, options).await?),
+    };
+    let upgraded = async {
+        let Some(tls) = &options.tls else {
+            let framed = crate::websocket::upgrade(&host, path, stream).await?;
+            return Ok(split(framed));
+        };
+        let secured = tls.secure(&options.host, stream).await;
+        let secured = secured.map_err(ConnectError::Tls)?;
+        let framed = crate::websocket::upgrade(&host, path, secured).await?;
+        Ok(split(framed))
+    };
+    let upgraded = timeout(options.timeouts.connack, upgraded);
+    upgraded.await.map_err(|_| ConnectError::Timeout)?
+}
+
+/// Both sides.
+#[cfg(feature = "websocket")]
+trait Both: AsyncRead + AsyncWrite + Debug + Send + Unpin {}
+#[cfg(feature = "websocket")]
+impl<T: AsyncRead + AsyncWrite + Debug + Send + Unpin> Both for T {}
 
 /// Tries each address of the host in turn.
 async fn open_tcp(options: &Options) -> Result<TcpStream, ConnectError> {

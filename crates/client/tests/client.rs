@@ -16,9 +16,10 @@ use futures_core::Stream;
 use tokio::time::timeout;
 use vencejo_client::proto::packet::{Property, ReasonCode};
 use vencejo_client::{
-    Acknowledge, Client, Error, Messages, Mistake, Options, Outage, Publication, Qos, Queue,
-    Refusal, State, Subscription, Version, WhenQueueFull, Will,
+    Acknowledge, Client, Error, Messages, Mistake, Options, Outage, Outbox, OutboxLevel,
+    Publication, Qos, Queue, Refusal, State, Subscription, Version, WhenQueueFull, Will, blocking,
 };
+use vencejo_test::server::config::{Address, Transport};
 use vencejo_test::{Broker, Cut};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -508,4 +509,158 @@ async fn flush_waits_for_every_answer() {
     for handed in handed {
         handed.await.unwrap();
     }
+}
+
+fn folder(name: &str) -> std::path::PathBuf {
+    let name = format!("vencejo-client-{}-{name}", std::process::id());
+    let folder = std::env::temp_dir().join(name);
+    std::fs::remove_dir_all(&folder).ok();
+    folder
+}
+
+/// What a program has handed over goes on in the next one, and QoS 2 stays exactly once, whatever the first had sent.
+#[tokio::test]
+async fn an_outbox_survives_the_program() {
+    let mut broker = Broker::start();
+    for level in [OutboxLevel::Synced, OutboxLevel::Written] {
+        let folder = folder(&format!("{level:?}"));
+        let options = || {
+            broker
+                .options()
+                .client_id("meter")
+                .outbox(Outbox::in_folder(&folder).level(level))
+        };
+        let client = Client::connect(options()).await.unwrap();
+        broker.stall();
+        for number in 0..20_u32 {
+            let publication = publication(number.to_string(), Qos::ExactlyOnce);
+            drop(client.hand_over(publication).await.unwrap());
+        }
+        broker.cut();
+        let mut state = client.state();
+        drop(client);
+        state
+            .wait_for(|state| matches!(state, State::Ended(_)))
+            .await
+            .unwrap();
+        broker.heal();
+        let client = Client::connect(options()).await.unwrap();
+        timeout(PATIENCE, client.flush()).await.unwrap().unwrap();
+        client.disconnect().await;
+        for number in 0..20_u32 {
+            let seen = broker.expect_publish("a/b").within(PATIENCE).await;
+            assert_eq!(seen.payload, number.to_string());
+        }
+        std::fs::remove_dir_all(folder).unwrap();
+        broker.restart_empty();
+    }
+    assert_eq!(broker.published().len(), 40);
+}
+
+/// What is handed over while a connection is being made is kept, too.
+#[tokio::test]
+async fn an_outbox_keeps_while_a_connection_is_made() {
+    let broker = Broker::start();
+    let folder = folder("connecting");
+    for number in 0..20_u32 {
+        let options = broker.options().client_id("meter");
+        let client = Client::start(options.outbox(Outbox::in_folder(&folder))).unwrap();
+        let publication = publication(number.to_string(), Qos::AtLeastOnce);
+        let handed = timeout(PATIENCE, client.hand_over(publication)).await;
+        timeout(PATIENCE, handed.unwrap().unwrap())
+            .await
+            .unwrap()
+            .unwrap();
+        client.disconnect().await;
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// One client uses an outbox at a time, and it has a name.
+#[tokio::test]
+async fn an_outbox_belongs_to_one_client() {
+    let broker = Broker::start();
+    let folder = folder("shared");
+    let outbox = Outbox::in_folder(&folder);
+    let nameless = Client::start(broker.options().outbox(outbox.clone()));
+    assert!(matches!(nameless, Err(Error::Caller(Mistake::Options(_)))));
+    let client = Client::connect(broker.options().client_id("me").outbox(outbox.clone()));
+    let client = client.await.unwrap();
+    let second = Client::start(broker.options().client_id("me").outbox(outbox));
+    assert!(matches!(second, Err(Error::Caller(Mistake::Outbox(_)))));
+    client.disconnect().await;
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// Over WebSocket, over a Unix socket, and by the URLs of both.
+#[tokio::test]
+async fn other_ways_lead_to_the_same_broker() {
+    let folder = folder("socket");
+    std::fs::create_dir_all(&folder).unwrap();
+    let socket = folder.join("broker.sock");
+    let broker = Broker::start_with(|config| {
+        let mut websocket = config.listeners[0].clone();
+        websocket.transport = Transport::WebSocket;
+        let mut unix = config.listeners[0].clone();
+        unix.address = Address::Unix(socket.clone());
+        config.listeners.extend([websocket, unix]);
+    });
+    let server = broker.server().unwrap();
+    let websocket = server.listeners()[1];
+    for url in [
+        broker.url(),
+        format!("ws://{websocket}"),
+        format!("ws://{websocket}/mqtt"),
+        format!("unix://{}", socket.display()),
+    ] {
+        let client = Client::connect(Options::from_url(&url).unwrap())
+            .await
+            .unwrap();
+        let mut messages = client.subscribe("a/b", Qos::ExactlyOnce).await.unwrap();
+        // More than one frame, both ways.
+        let payload = "x".repeat(300_000);
+        client
+            .publish(publication(payload.as_str(), Qos::ExactlyOnce))
+            .await
+            .unwrap();
+        assert_eq!(next(&mut messages).await, payload, "{url}");
+        client.disconnect().await;
+    }
+    let url = format!("ws://{websocket}/elsewhere");
+    let nowhere = Client::connect(Options::from_url(&url).unwrap()).await;
+    let error = nowhere.unwrap_err().to_string();
+    assert!(error.contains("HTTP 404"), "{error}");
+    std::fs::remove_dir_all(folder).ok();
+}
+
+/// A program without a runtime does the same.
+#[test]
+fn blocking_calls_do_the_same() {
+    let mut broker = Broker::start();
+    let client = blocking::Client::connect(broker.options()).unwrap();
+    let mut messages = client.subscribe("a/b", Qos::ExactlyOnce).unwrap();
+    assert!(messages.next_within(Duration::from_millis(1)).is_none());
+    client.publish(publication("1", Qos::ExactlyOnce)).unwrap();
+    let handed = client
+        .hand_over(publication("2", Qos::ExactlyOnce))
+        .unwrap();
+    broker.kill();
+    broker.restart();
+    handed.wait().unwrap();
+    client.flush().unwrap();
+    assert_eq!(messages.next().unwrap().payload, "1");
+    assert_eq!(messages.next_within(PATIENCE).unwrap().payload, "2");
+    let asking = client.clone();
+    let mut questions = client.subscribe("double", Qos::AtLeastOnce).unwrap();
+    let asked = std::thread::spawn(move || asking.request("double", "2").unwrap().payload.clone());
+    let question = questions.next().unwrap();
+    client.respond(&question, "4").unwrap();
+    assert_eq!(asked.join().unwrap(), "4");
+    client.disconnect();
+    assert!(messages.next().is_none());
+    drop(messages);
+    // The last handle leaves in peace, too.
+    drop(blocking::Client::connect(broker.options()).unwrap());
+    let nobody = blocking::Client::connect(Options::new("127.0.0.1", 1));
+    assert!(matches!(nobody, Err(Error::Network(_))));
 }

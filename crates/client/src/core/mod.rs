@@ -9,8 +9,11 @@ mod backoff;
 #[cfg(test)]
 mod faults;
 mod incoming;
+mod journal;
 mod outgoing;
 mod subscriptions;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -30,6 +33,7 @@ use backoff::Backoff;
 pub use backoff::Reconnect;
 use incoming::Incoming;
 pub(crate) use incoming::{Delivery, Taken, taken};
+pub(crate) use journal::{Journal, Kept, KeptPublication, Record};
 use outgoing::Outgoing;
 pub(crate) use outgoing::ToPublish;
 use subscriptions::Subscriptions;
@@ -88,14 +92,21 @@ impl Core {
     pub(crate) fn new(options: &Options, seed: u64, now: Instant) -> Self {
         let mut connect = options.connect.clone();
         let properties = &mut connect.properties;
-        let leaves_nothing = properties.session_expiry_interval_seconds.is_none();
+        let has_outbox = options.outbox.is_some();
+        // What an earlier program has sent means something in its Session only.
+        connect.clean_start &= !has_outbox;
+        let leaves_nothing = properties.session_expiry_interval_seconds.is_none() && !has_outbox;
+        let expiry = if has_outbox {
+            OUTBOX_SESSION_EXPIRY_SECONDS
+        } else {
+            SESSION_EXPIRY_SECONDS
+        };
         if connect.version == Version::V5 {
             properties.receive_maximum = properties.receive_maximum.or(RECEIVE_MAXIMUM);
             // What requests are answered to may be for the Server to say.
             properties.request_response_information = true;
-            properties.session_expiry_interval_seconds = properties
-                .session_expiry_interval_seconds
-                .or(Some(SESSION_EXPIRY_SECONDS));
+            properties.session_expiry_interval_seconds =
+                properties.session_expiry_interval_seconds.or(Some(expiry));
         }
         let is_resumable = if connect.version == Version::V5 {
             properties.session_expiry_interval_seconds != Some(0)
@@ -120,6 +131,17 @@ impl Core {
             incoming: Incoming::new(options.bounds.inbox),
             subscriptions: Subscriptions::default(),
         }
+    }
+
+    /// Takes up what an earlier program has left, and keeps a journal from now on. Before the first connection.
+    pub(crate) fn restore(&mut self, kept: Kept) {
+        let session = self.session.get_or_insert_default();
+        self.outgoing.restore(kept, self.connect.version, session);
+    }
+
+    /// What has to be kept before anything that was written leaves.
+    pub(crate) const fn journal_mut(&mut self) -> Option<&mut Journal> {
+        self.outgoing.journal_mut()
     }
 
     /// CONNECT as the next connection says it, without a proof.
@@ -220,7 +242,11 @@ impl Core {
                 self.subscriptions.on_unsuback(&unsuback);
                 Happening::Handled
             }
-            ClientEvent::Received(_) | ClientEvent::Handled(_) => Happening::Handled,
+            ClientEvent::Received(packet_id) => {
+                self.outgoing.on_received(packet_id);
+                Happening::Handled
+            }
+            ClientEvent::Handled(_) => Happening::Handled,
         };
         input.advance(used);
         self.pump(now, out);
@@ -402,4 +428,6 @@ fn refuse(
 /// Messages above QoS 0 that a Server may have open with us, if the application does not say.
 const RECEIVE_MAXIMUM: Option<std::num::NonZeroU16> = std::num::NonZeroU16::new(256);
 /// How long the Server keeps the Session of a lost connection, if the application does not say.
-pub(crate) const SESSION_EXPIRY_SECONDS: u32 = 300;
+const SESSION_EXPIRY_SECONDS: u32 = 300;
+/// The same with an outbox: a program that was ended may come back the next day.
+const OUTBOX_SESSION_EXPIRY_SECONDS: u32 = 24 * 60 * 60;

@@ -16,9 +16,9 @@ use bytes::BytesMut;
 use proto::{Qos, Version};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Core, Delivery, Happening, Taken, ToPublish, ToSubscribe};
+use super::{Core, Delivery, Happening, Kept, Taken, ToPublish, ToSubscribe};
 use crate::error::{Error, Refusal};
-use crate::{Options, Publication, Published, Subscription};
+use crate::{Options, Outbox, Publication, Published, Subscription};
 
 use server::Server;
 
@@ -64,6 +64,8 @@ struct Plan {
     /// Bytes after which the first connection breaks, either way; later ones at random.
     first_cut: Option<(usize, usize)>,
     loses_sessions: bool,
+    /// The program ends now and then, and another one goes on with its outbox.
+    restarts: bool,
     by_application: bool,
     messages: u32,
 }
@@ -73,7 +75,9 @@ struct World {
     random: Random,
     plan: Plan,
     now: Instant,
+    options: Options,
     core: Core,
+    kept: Kept,
     server: Server,
     wire: Option<Wire>,
     input: BytesMut,
@@ -99,22 +103,22 @@ impl World {
             .receive_maximum(receive_maximum.expect("not 0"))
             .topic_aliases_max(2)
             .keep_alive_seconds(10);
+        let options = if plan.restarts {
+            options.outbox(Outbox::in_folder("not used: the journal is read here"))
+        } else {
+            options
+        };
         let now = Instant::now();
-        let mut core = Core::new(&options, seed, now);
-        let (sender, deliveries) = mpsc::unbounded_channel();
-        let (done, subscribed) = oneshot::channel();
-        core.subscribe(ToSubscribe {
-            subscriptions: vec![Subscription::new("down/+", Qos::ExactlyOnce)],
-            sender,
-            ended: Arc::new(OnceLock::new()),
-            done,
-        });
+        let kept = Kept::default();
+        let (core, deliveries, subscribed) = start(&options, &kept, seed, now);
         Self {
             server: Server::new(plan, &mut random),
             random,
             plan,
             now,
+            options,
             core,
+            kept,
             wire: None,
             input: BytesMut::new(),
             out: Vec::new(),
@@ -160,6 +164,7 @@ impl World {
             publication: Publication::new(topic, number.to_be_bytes().to_vec(), qos),
             done: Some(done),
             permits: None,
+            kept: None,
         });
         self.core.pump(self.now, &mut self.out);
         self.handed.push((qos, answer));
@@ -196,6 +201,13 @@ impl World {
 
     /// Passes some bytes either way; returns whether anything moved.
     fn pass(&mut self) -> bool {
+        if let Some(journal) = self.core.journal_mut() {
+            // Nothing leaves before.
+            for record in journal.take() {
+                self.kept.apply(record);
+            }
+            journal.on_kept();
+        }
         let Some(wire) = &mut self.wire else {
             self.out.clear();
             return false;
@@ -250,6 +262,12 @@ impl World {
         let was_seen = matches!(self.core.phase, super::Phase::Connected { .. });
         self.server.on_lost(was_seen, &mut self.random);
         assert!(self.core.on_lost(false, self.now).is_some(), "goes on");
+        if self.plan.restarts && self.random.one_in(3) {
+            let seed = self.random.next();
+            let started = start(&self.options, &self.kept, seed, self.now);
+            (self.core, self.deliveries, self._subscribed) = started;
+            self.holding.clear();
+        }
     }
 
     /// Nothing moves: time does.
@@ -316,28 +334,57 @@ impl World {
     fn check(&mut self) {
         let mut certain = Vec::new();
         for (number, (qos, answer)) in (0..).zip(&mut self.handed) {
-            match answer.try_recv().expect("an answer") {
-                Ok(published) => {
+            match answer.try_recv() {
+                // Whoever waited for it ended with an earlier program.
+                Err(_) => {
+                    assert!(self.plan.restarts, "an answer");
+                    certain.push((*qos, number));
+                }
+                Ok(Ok(published)) => {
                     assert!(!published.reason.is_error());
                     certain.push((*qos, number));
                 }
-                Err(Error::Server(Refusal::SessionLost)) => {
+                Ok(Err(Error::Server(Refusal::SessionLost))) => {
                     assert!(self.plan.loses_sessions && *qos == Qos::ExactlyOnce);
                 }
-                Err(error) => panic!("{error}"),
+                Ok(Err(error)) => panic!("{error}"),
             }
         }
         let keeps = !self.plan.loses_sessions;
-        once_and_in_order(self.server.accepted(), &certain, keeps);
+        once_and_in_order(self.server.accepted(), &certain);
         let sent: Vec<_> = self.server.sent().collect();
-        if keeps {
-            once_and_in_order(&self.received, &sent, true);
+        // What came is taken note of by the application, not by the outbox.
+        if keeps && !self.plan.restarts {
+            once_and_in_order(&self.received, &sent);
         }
     }
 }
 
+type Started = (
+    Core,
+    mpsc::UnboundedReceiver<Delivery>,
+    oneshot::Receiver<Result<(u32, Vec<proto::packet::ReasonCode>), Error>>,
+);
+
+/// A program that begins, with what an earlier one has left.
+fn start(options: &Options, kept: &Kept, seed: u64, now: Instant) -> Started {
+    let mut core = Core::new(options, seed, now);
+    if options.outbox.is_some() {
+        core.restore(kept.clone());
+    }
+    let (sender, deliveries) = mpsc::unbounded_channel();
+    let (done, subscribed) = oneshot::channel();
+    core.subscribe(ToSubscribe {
+        subscriptions: vec![Subscription::new("down/+", Qos::ExactlyOnce)],
+        sender,
+        ended: Arc::new(OnceLock::new()),
+        done,
+    });
+    (core, deliveries, subscribed)
+}
+
 /// QoS 1 at least once, QoS 2 exactly once, and for the first time in the order of `expected`.
-fn once_and_in_order(seen: &[(Qos, u32)], expected: &[(Qos, u32)], in_order: bool) {
+fn once_and_in_order(seen: &[(Qos, u32)], expected: &[(Qos, u32)]) {
     for (qos, number) in expected {
         let times = seen.iter().filter(|(_, other)| other == number).count();
         assert!(times >= 1, "{number} is lost: {seen:?}");
@@ -356,7 +403,7 @@ fn once_and_in_order(seen: &[(Qos, u32)], expected: &[(Qos, u32)], in_order: boo
             first.push(*number);
         }
     }
-    assert!(!in_order || first.is_sorted(), "out of order: {first:?}");
+    assert!(first.is_sorted(), "out of order: {first:?}");
 }
 
 fn number(payload: &[u8]) -> u32 {
@@ -383,6 +430,7 @@ const PLAN: Plan = Plan {
     cuts: 12,
     first_cut: None,
     loses_sessions: false,
+    restarts: false,
     by_application: false,
     messages: 20,
 };
@@ -414,6 +462,24 @@ fn faults_with_lost_sessions_are_reported() {
     for seed in first..first + variable("CLIENT_FAULT_RUNS", 300) {
         let plan = Plan {
             loses_sessions: true,
+            ..PLAN
+        };
+        run(seed, plan);
+    }
+}
+
+/// The end of the program at any time: the next one goes on with what was kept, QoS 2 stays exactly once, and order stays.
+#[test]
+fn faults_and_ends_of_the_program_lose_and_repeat_nothing() {
+    let first = variable("CLIENT_FAULT_SEED", 1);
+    for seed in first..first + variable("CLIENT_FAULT_RUNS", 300) {
+        let plan = Plan {
+            version: if seed % 3 == 0 {
+                Version::V311
+            } else {
+                Version::V5
+            },
+            restarts: true,
             ..PLAN
         };
         run(seed, plan);
