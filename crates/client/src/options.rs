@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -182,6 +182,14 @@ impl Options {
     #[must_use]
     pub const fn receive_maximum(mut self, maximum: NonZeroU16) -> Self {
         self.connect.properties.receive_maximum = Some(maximum);
+        self
+    }
+
+    /// Maximum Packet Size: a 5.0 server sends nothing larger. A [`crate::Client`] says as much as its [`Inbox`] has room
+    /// for if nothing is said, 16 MiB.
+    #[must_use]
+    pub const fn maximum_packet_size(mut self, bytes: NonZeroU32) -> Self {
+        self.connect.properties.maximum_packet_size_bytes = Some(bytes);
         self
     }
 

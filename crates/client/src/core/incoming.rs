@@ -297,6 +297,12 @@ impl Incoming {
         self.held.clear();
     }
 
+    /// Acknowledgements that are owed.
+    #[cfg(test)]
+    pub(super) fn owed_count(&self) -> usize {
+        self.owed.len()
+    }
+
     /// Whether nothing is kept for anyone.
     #[cfg(test)]
     pub(super) fn is_idle(&self) -> bool {

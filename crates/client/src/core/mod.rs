@@ -8,6 +8,8 @@
 mod backoff;
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod hostile;
 mod incoming;
 mod journal;
 mod outgoing;
@@ -103,6 +105,9 @@ impl Core {
         };
         if connect.version == Version::V5 {
             properties.receive_maximum = properties.receive_maximum.or(RECEIVE_MAXIMUM);
+            properties.maximum_packet_size_bytes = properties
+                .maximum_packet_size_bytes
+                .or(Some(options.bounds.inbox.bytes_max));
             // What requests are answered to may be for the Server to say.
             properties.request_response_information = true;
             properties.session_expiry_interval_seconds =

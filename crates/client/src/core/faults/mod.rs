@@ -24,10 +24,14 @@ use server::Server;
 
 /// SplitMix64.
 #[derive(Debug)]
-struct Random(u64);
+pub(super) struct Random(u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(super) const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -35,11 +39,11 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    fn below(&mut self, bound: usize) -> usize {
+    pub(super) fn below(&mut self, bound: usize) -> usize {
         usize::try_from(self.next() % bound as u64).expect("below a usize")
     }
 
-    fn one_in(&mut self, chances: usize) -> bool {
+    pub(super) fn one_in(&mut self, chances: usize) -> bool {
         self.below(chances) == 0
     }
 }
@@ -94,7 +98,7 @@ struct World {
 
 impl World {
     fn new(seed: u64, plan: Plan) -> Self {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let receive_maximum = NonZeroU16::new(1 + u16::try_from(random.below(6)).expect("small"));
         let options = Options::new("a server", 1883)
             .version(plan.version)
@@ -413,7 +417,7 @@ fn number(payload: &[u8]) -> u32 {
 /// Steps after which a run has lost its way.
 const STEPS_MAX: usize = 200_000;
 
-fn variable(name: &str, default: u64) -> u64 {
+pub(super) fn variable(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |value| value.parse().expect("a number"))
 }
 
