@@ -1,12 +1,13 @@
 //! `vencejo import`: what another server had, taken over.
 //!
-//! Owns: which thing is imported. Does not own: how (see `mosquitto`). Start reading at [`run`].
+//! Owns: which thing is imported. Does not own: how (see `mosquitto`, `tools::retained`). Start reading at [`run`].
 //! Invariant: what was there before stays as it is.
 
 use clap::{Args, Subcommand};
 
 use crate::mosquitto::{self, MosquittoArgs};
 use crate::tools::Failure;
+use crate::tools::retained::{self, CopyArgs};
 
 /// Take over what another server has
 #[derive(Args, Clone, Debug)]
@@ -15,18 +16,20 @@ pub(crate) struct ImportArgs {
     #[command(subcommand)]
     what: What,
     /// Print help
-    #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help, global = true)]
+    #[arg(long, short = '?', action = clap::ArgAction::Help)]
     help: Option<bool>,
 }
 
 #[derive(Subcommand, Clone, Debug)]
 enum What {
     Mosquitto(MosquittoArgs),
+    Retained(Box<CopyArgs>),
 }
 
 /// `vencejo import ...`.
 pub(crate) fn run(args: &ImportArgs) -> Result<(), Failure> {
     match &args.what {
         What::Mosquitto(args) => mosquitto::run(args),
+        What::Retained(args) => crate::run(retained::copy(args)),
     }
 }

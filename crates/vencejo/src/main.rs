@@ -6,10 +6,12 @@
 mod bans;
 mod config;
 mod demo;
+mod doctor;
 mod explain;
 mod import;
 mod inspect;
 mod losses;
+mod manual;
 mod mosquitto;
 mod password_file;
 mod port_owner;
@@ -27,15 +29,19 @@ use clap::{Parser, Subcommand};
 use bans::BanArgs;
 use config::ConfigArgs;
 use demo::DemoArgs;
+use doctor::DoctorArgs;
 use explain::ExplainArgs;
 use import::ImportArgs;
 use losses::LossesArgs;
+use manual::{CompletionsArgs, ManArgs};
 use password_file::PasswdArgs;
 use serve::ServeArgs;
 use storage::{BackupArgs, RestoreArgs, StoreArgs};
 use tls::TlsArgs;
 use tools::args::{PubArgs, SubArgs};
+use tools::probe::ProbeArgs;
 use tools::request::RrArgs;
+use tools::retained::RetainedArgs;
 use tools::{Failure, complain};
 use users::UserArgs;
 
@@ -59,6 +65,11 @@ enum Command {
     Pub(Box<PubArgs>),
     Sub(Box<SubArgs>),
     Rr(Box<RrArgs>),
+    Retained(RetainedArgs),
+    Probe(Box<ProbeArgs>),
+    Doctor(Box<DoctorArgs>),
+    Completions(CompletionsArgs),
+    Man(ManArgs),
     Config(ConfigArgs),
     Import(ImportArgs),
     Demo(DemoArgs),
@@ -97,6 +108,11 @@ fn main() -> ExitCode {
         Command::Losses(args) => report(losses::run(&args), false),
         Command::Pub(args) => report(run(tools::publish::run(&args)), args.connection.quiet),
         Command::Sub(args) => report(run(tools::subscribe::run(&args)), args.connection.quiet),
+        Command::Retained(args) => report(run(tools::retained::run(&args)), false),
+        Command::Probe(args) => report(run(tools::probe::run(&args)), false),
+        Command::Doctor(args) => report(doctor::run(&args), false),
+        Command::Completions(args) => report(manual::complete(&args), false),
+        Command::Man(args) => report(manual::write(&args), false),
         Command::Rr(args) => report(run(tools::request::run(&args)), args.connection.quiet),
     }
 }

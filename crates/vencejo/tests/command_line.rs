@@ -708,3 +708,203 @@ fn a_request_says_where_the_response_is_awaited() {
     assert_eq!(output.status.code(), Some(27));
     assert_eq!(message(&mut subscriber), "answers/1 ?");
 }
+
+/// Runs `vencejo retained`.
+fn retained(served: &Served, args: &[&str]) -> Output {
+    let (command, rest) = args.split_first().expect("a command");
+    vencejo(&[&["retained", command, "-p", &served.port], rest].concat())
+        .stdin(Stdio::null())
+        .output()
+        .expect("the tool runs")
+}
+
+/// What is printed, in an order of its own.
+fn sorted(output: &Output) -> Vec<String> {
+    let printed = text(&output.stdout);
+    let mut lines: Vec<String> = printed.lines().map(|line| line.trim().to_owned()).collect();
+    lines.sort();
+    lines
+}
+
+/// A server that has three retained messages.
+fn with_retained() -> Served {
+    let served = Served::start();
+    for (topic, payload) in [("house/a", "one"), ("house/b", "two"), ("garden", "three")] {
+        served.publish(&[
+            "-t",
+            topic,
+            "-m",
+            payload,
+            "-r",
+            "-q",
+            "1",
+            "-D",
+            "publish",
+            "content-type",
+            "text",
+        ]);
+    }
+    served
+}
+
+#[test]
+fn retained_messages_are_listed_shown_and_removed() {
+    let served = with_retained();
+    let listed = retained(&served, &["ls", "house/#"]);
+    assert_eq!(
+        sorted(&listed),
+        ["3  house/a", "3  house/b"],
+        "{}",
+        text(&listed.stderr)
+    );
+    assert_eq!(
+        text(&retained(&served, &["get", "garden"]).stdout),
+        "three\n"
+    );
+    assert_eq!(
+        retained(&served, &["get", "nothing"]).status.code(),
+        Some(1)
+    );
+    let dry = retained(&served, &["rm", "house/#", "--dry-run"]);
+    assert_eq!(sorted(&dry), ["house/a", "house/b"]);
+    assert_eq!(
+        sorted(&retained(&served, &["ls"])).len(),
+        3,
+        "nothing is removed"
+    );
+    let removed = retained(&served, &["rm", "house/#"]);
+    assert!(
+        text(&removed.stderr).contains("2 removed, 0 refused"),
+        "{}",
+        text(&removed.stderr)
+    );
+    assert_eq!(sorted(&retained(&served, &["ls"])), ["5  garden"]);
+}
+
+#[test]
+fn retained_messages_move_by_a_file_and_from_server_to_server() {
+    let (old, new) = (with_retained(), Served::start());
+    let exported = retained(&old, &["export", "house/#"]);
+    let mut import = vencejo(&["retained", "import", "-p", &new.port])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("the tool runs");
+    let mut input = import.stdin.take().expect("a pipe");
+    input.write_all(&exported.stdout).expect("the tool reads");
+    drop(input);
+    assert!(import.wait().is_ok_and(|status| status.success()));
+    let arrived = retained(&new, &["get", "house/b", "--json"]);
+    let arrived: serde_json::Value = serde_json::from_slice(&arrived.stdout).expect("is JSON");
+    let expected = serde_json::json!({ "topic": "house/b", "qos": 1, "payload": "two", "content_type": "text" });
+    assert_eq!(arrived, expected);
+    // The rest from server to server.
+    let from = format!("mqtt://127.0.0.1:{}", old.port);
+    let copied = vencejo(&["import", "retained", &from, "-p", &new.port, "-t", "garden"])
+        .output()
+        .expect("the tool runs");
+    assert_eq!(copied.status.code(), Some(0), "{}", text(&copied.stderr));
+    assert_eq!(sorted(&retained(&new, &["ls"])).len(), 3);
+}
+
+#[test]
+fn probe_says_what_a_server_supports_and_leaves_nothing_behind() {
+    let served = Served::start();
+    let server = format!("127.0.0.1:{}", served.port);
+    let output = vencejo(&["probe", &server, "--json"])
+        .output()
+        .expect("the tool runs");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).expect("is JSON");
+    let of = |what: &str| {
+        let findings = said["findings"].as_array().expect("a list");
+        let found = findings.iter().find(|one| one["what"] == what);
+        found.map_or_else(String::new, |one| one["value"].to_string())
+    };
+    for what in [
+        "MQTT 3.1",
+        "MQTT 3.1.1",
+        "MQTT 5.0",
+        "QoS 2 round trip",
+        "Shared subscription",
+        "Retained message",
+    ] {
+        assert!(of(what).starts_with("\"yes"), "{what}: {}", of(what));
+    }
+    assert_eq!(of("Receive Maximum"), "1024");
+    // The server takes packets of 1 MiB.
+    assert_eq!(of("Largest payload tried and taken"), "\"1 MB\"");
+    assert!(
+        of("$SYS/broker/version").contains("encejo"),
+        "{}",
+        of("$SYS/broker/version")
+    );
+    assert_eq!(
+        sorted(&retained(&served, &["ls", "vencejo-probe/#"])).len(),
+        0
+    );
+    let nobody = vencejo(&["probe", "127.0.0.1:1"])
+        .output()
+        .expect("the tool runs");
+    assert_eq!(nobody.status.code(), Some(1));
+    assert!(
+        text(&nobody.stderr).contains("Connection refused"),
+        "{}",
+        text(&nobody.stderr)
+    );
+}
+
+#[test]
+fn doctor_names_what_is_bad_and_what_mends_it() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    let output = vencejo(&["doctor", "--listen", &address, "--level", "memory"])
+        .output()
+        .expect("the tool runs");
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stdout);
+    assert!(
+        said.contains("BAD") && said.contains(&address) && said.contains("-> kill"),
+        "{said}"
+    );
+    let output = vencejo(&["doctor", "--set", "storage.level=wrong", "--json"])
+        .output()
+        .expect("the tool runs");
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).expect("is JSON");
+    assert_eq!(
+        (said[0]["what"].as_str(), said[0]["state"].as_str()),
+        (Some("configuration"), Some("bad"))
+    );
+}
+
+#[test]
+fn completions_and_pages_of_the_manual_know_the_commands() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let output = vencejo(&["completions", shell])
+            .output()
+            .expect("the tool runs");
+        assert!(text(&output.stdout).contains("retained"), "{shell}");
+    }
+    let page = text(
+        &vencejo(&["man", "sub"])
+            .output()
+            .expect("the tool runs")
+            .stdout,
+    );
+    assert!(page.contains(".TH") && page.contains("random"), "{page}");
+    let folder = std::env::temp_dir().join(format!("vencejo-man-{}", std::process::id()));
+    let output = vencejo(&["man", "-o"])
+        .arg(&folder)
+        .output()
+        .expect("the tool runs");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    for file in [
+        "vencejo.1",
+        "vencejo-serve.1",
+        "vencejo-pub.1",
+        "vencejo-config.1",
+    ] {
+        assert!(folder.join(file).is_file(), "{file}");
+    }
+    std::fs::remove_dir_all(&folder).ok();
+}

@@ -41,6 +41,9 @@ pub(crate) struct MosquittoArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Print help
+    #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help)]
+    help: Option<bool>,
 }
 
 /// `vencejo import mosquitto ...`.

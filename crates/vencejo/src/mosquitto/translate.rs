@@ -143,7 +143,8 @@ pub(crate) fn translate(lines: &[Line], from: &Path, folder: &Path) -> Translati
         work.note(
             "mosquitto.db",
             Outcome::Ignored,
-            "it is not read: retained messages, and queues of clients that are away, stay behind",
+            "it is not read: `vencejo import retained` copies retained messages from the old server while it runs; queues of clients \
+             that are away stay behind",
         );
     }
     let from = from.display().to_string();

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, FromArgMatches as _};
 use client::{Options, PacketLog, ScramSha256, Token};
 use proto::packet::{ConnectProperties, Will, WillProperties};
 use proto::{Qos, Secret, Version, topic};
@@ -230,6 +230,39 @@ pub(crate) struct Connection {
 }
 
 impl ConnectionArgs {
+    /// The flags that connect to `url`, and no others.
+    pub(crate) fn of_url(url: &str) -> Self {
+        let command = Self::augment_args(clap::Command::new("of_url").disable_help_flag(true));
+        let matches = command.get_matches_from(["of_url", "-L", url]);
+        let parsed = Self::from_arg_matches(&matches);
+        parsed.expect("invariant: -L takes any text, and nothing else is needed")
+    }
+
+    /// The same flags for one more connection at the same time: no two have one Client Identifier.
+    pub(crate) fn for_second(&self) -> Self {
+        let mut second = self.clone();
+        second.id = second.id.map(|id| format!("{id}-2"));
+        second.id_prefix = second.id_prefix.map(|prefix| format!("{prefix}2-"));
+        second
+    }
+
+    /// Connects to `server`: a URL, `HOST:PORT` or a host.
+    pub(crate) fn name_server(&mut self, server: &str) {
+        let port = server.rsplit_once(':').filter(|(host, port)| {
+            !port.is_empty()
+                && port.bytes().all(|byte| byte.is_ascii_digit())
+                && !host.contains("::")
+        });
+        match port {
+            _ if server.contains("://") => self.url = Some(server.to_owned()),
+            Some((host, port)) => {
+                self.host = Some(host.trim_matches(['[', ']']).to_owned());
+                self.port = Some(port.to_owned());
+            }
+            None => self.host = Some(server.trim_matches(['[', ']']).to_owned()),
+        }
+    }
+
     /// Checks the flags and makes the options. `properties` are this run's -D flags.
     pub(crate) fn connection(
         &self,

@@ -8,9 +8,11 @@ pub(crate) mod args;
 pub(crate) mod called;
 pub(crate) mod format;
 pub(crate) mod packet_log;
+pub(crate) mod probe;
 pub(crate) mod properties;
 pub(crate) mod publish;
 pub(crate) mod request;
+pub(crate) mod retained;
 pub(crate) mod subscribe;
 pub(crate) mod tls;
 

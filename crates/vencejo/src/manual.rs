@@ -1,0 +1,88 @@
+//! Completions for shells, and pages of the manual, made of the flags.
+//!
+//! Owns: where they go. Does not own: the flags. Start reading at [`complete`]. Invariant: they say what this program takes,
+//! no more and no less.
+
+use std::fs;
+use std::path::PathBuf;
+
+use clap::{Args, Command, CommandFactory as _};
+use clap_complete::Shell;
+
+use crate::tools::Failure;
+use crate::{Cli, serve};
+
+/// Print completions for a shell
+#[derive(Args, Clone, Debug)]
+#[command(disable_help_flag = true)]
+pub(crate) struct CompletionsArgs {
+    /// Which shell
+    #[arg(value_name = "SHELL")]
+    shell: Shell,
+    /// Print help
+    #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help)]
+    help: Option<bool>,
+}
+
+/// Print the page of the manual, or write the pages of all commands
+#[derive(Args, Clone, Debug)]
+#[command(disable_help_flag = true)]
+pub(crate) struct ManArgs {
+    /// The page of this command
+    #[arg(value_name = "COMMAND", conflicts_with = "output")]
+    command: Option<String>,
+    /// Write all pages into this folder
+    #[arg(short = 'o', long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Print help
+    #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help)]
+    help: Option<bool>,
+}
+
+/// `vencejo completions SHELL`.
+#[expect(clippy::unnecessary_wraps, reason = "the shape that commands have")]
+pub(crate) fn complete(args: &CompletionsArgs) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), NAME, &mut script);
+    serve::print(&String::from_utf8_lossy(&script));
+    Ok(())
+}
+
+/// `vencejo man`.
+pub(crate) fn write(args: &ManArgs) -> Result<(), Failure> {
+    let mut root = Cli::command();
+    root.build();
+    if let Some(folder) = &args.output {
+        let failed =
+            |error: std::io::Error| Failure::new(format!("error: {}: {error}", folder.display()));
+        fs::create_dir_all(folder).map_err(failed)?;
+        fs::write(folder.join(format!("{NAME}.1")), page(root.clone())?).map_err(failed)?;
+        for command in root
+            .get_subcommands()
+            .filter(|command| command.get_name() != "help")
+        {
+            let file = folder.join(format!("{NAME}-{}.1", command.get_name()));
+            fs::write(file, page(command.clone())?).map_err(failed)?;
+        }
+        return Ok(());
+    }
+    let command = match &args.command {
+        None => root,
+        Some(name) => {
+            let found = root.find_subcommand(name).cloned();
+            found.ok_or_else(|| Failure::new(format!("error: there is no command {name}")))?
+        }
+    };
+    serve::print(&String::from_utf8_lossy(&page(command)?));
+    Ok(())
+}
+
+fn page(command: Command) -> Result<Vec<u8>, Failure> {
+    let name = command.get_bin_name().unwrap_or(NAME).replace(' ', "-");
+    let mut page = Vec::new();
+    let made = clap_mangen::Man::new(command).title(name).render(&mut page);
+    made.map_err(|error| Failure::new(format!("error: {error}")))?;
+    Ok(page)
+}
+
+const NAME: &str = "vencejo";
