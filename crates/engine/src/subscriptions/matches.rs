@@ -8,6 +8,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::hash::BuildHasher;
 use std::ops::Bound;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -212,6 +213,8 @@ pub(super) struct Cache {
     in_order: BTreeSet<Rc<str>>,
     /// Entries leave in this order, round and round, one at a time.
     last_evicted: Option<Rc<str>>,
+    /// Marks of topics that found no place, by their hash; none before it was full once.
+    unplaced: Box<[u32]>,
     bytes: usize,
     limits: CacheLimits,
 }
@@ -238,6 +241,7 @@ impl Cache {
             by_topic: HashMap::with_hasher(hash),
             in_order: BTreeSet::new(),
             last_evicted: None,
+            unplaced: Box::default(),
             bytes: 0,
             limits,
         }
@@ -247,15 +251,38 @@ impl Cache {
         self.by_topic.get(topic)
     }
 
+    /// Keeps an answer. When it is full, of a topic that was asked for lately, too: others go by too fast to be found
+    /// again, and would push out those that are.
     pub(super) fn insert(&mut self, matches: &Rc<Matches>) {
         self.remove(matches.topic());
-        self.bytes += matches.memory_bytes();
+        let bytes = self.bytes + matches.memory_bytes();
+        let is_full =
+            self.by_topic.len() >= self.limits.topics_max || bytes > self.limits.bytes_max;
+        if is_full && !self.by_topic.is_empty() && !self.was_asked_for(matches.topic()) {
+            matches.is_current.set(false);
+            return;
+        }
+        self.bytes = bytes;
         while !self.by_topic.is_empty() && self.is_over(self.by_topic.len() + 1) {
             self.evict_one();
         }
         self.in_order.insert(Rc::clone(&matches.topic));
         self.by_topic
             .insert(Rc::clone(&matches.topic), Rc::clone(matches));
+    }
+
+    /// Whether this topic has found no place lately; it has now.
+    fn was_asked_for(&mut self, topic: &str) -> bool {
+        if self.unplaced.is_empty() {
+            self.unplaced = vec![0; UNPLACED_MARKS].into_boxed_slice();
+        }
+        let hash = self.by_topic.hasher().hash_one(topic);
+        let place = usize::try_from(hash % UNPLACED_MARKS as u64).unwrap_or(0);
+        // From other bits than the place, and never the mark of none.
+        let mark = u32::try_from(hash >> 32).unwrap_or(0) | 1;
+        self.unplaced
+            .get_mut(place)
+            .is_some_and(|known| std::mem::replace(known, mark) == mark)
     }
 
     /// Drops what a change to the Subscriptions of `filter` could change, and no more than:
@@ -285,6 +312,7 @@ impl Cache {
     /// Bytes of it.
     pub(super) fn memory_bytes(&self) -> usize {
         self.bytes
+            + size_of_val(&*self.unplaced)
             + self.by_topic.len() * CACHE_ENTRY_BYTES
             + map_bytes(
                 self.by_topic.capacity(),
@@ -366,6 +394,9 @@ impl OwnedGrant {
 
 /// An answer beside its own bytes and its place in the table: its place in the order of topics.
 const CACHE_ENTRY_BYTES: usize = 30;
+
+/// Topics that found no place and are remembered.
+const UNPLACED_MARKS: usize = 65_536;
 
 /// The cache keeps at most this many Topic Names.
 pub(crate) const CACHED_TOPICS_MAX: usize = 65_536;

@@ -484,6 +484,27 @@ mod tests {
     }
 
     #[test]
+    fn topics_that_go_by_push_out_nobody_and_one_that_comes_again_finds_a_place() {
+        let limits = CacheLimits {
+            topics_max: 3,
+            bytes_max: 100_000,
+        };
+        let mut subscriptions = Subscriptions::with_cache(keyed_state(1), limits);
+        for topic in ["a", "b", "c"] {
+            assert!(subscriptions.matches(topic).is_current());
+        }
+        for number in 0..1000 {
+            assert!(!subscriptions.matches(&format!("t/{number}")).is_current());
+        }
+        for topic in ["a", "b", "c"] {
+            assert!(subscriptions.cache.find(topic).is_some());
+        }
+        assert!(!subscriptions.matches("again").is_current());
+        assert!(subscriptions.matches("again").is_current());
+        assert_eq!(subscriptions.cache.len(), 3);
+    }
+
+    #[test]
     fn row_is_no_larger_than_half_a_cache_line() {
         assert!(size_of::<MatchRow>() <= 32);
     }
@@ -670,7 +691,9 @@ mod tests {
             }
             Step::Match(topic, publisher) => {
                 let matches = subscriptions.matches_with(memo, &topic, |_, _| true);
-                prop_assert!(matches.is_current());
+                let kept = subscriptions.cache.find(&topic);
+                let is_kept = kept.is_some_and(|kept| Rc::ptr_eq(kept, &matches));
+                prop_assert_eq!(matches.is_current(), is_kept);
                 prop_assert_eq!(
                     deliveries(&matches, publisher),
                     model.deliveries(&topic, publisher)
