@@ -81,7 +81,7 @@ pub struct Limits {
     pub retained_bytes_max: usize,
     /// A retained message goes after so many seconds, if it has no shorter Message Expiry Interval. Default: never.
     pub retained_age_max_seconds: Option<u32>,
-    /// Retained messages sent in one turn for new Subscriptions. Default 256.
+    /// Retained messages sent in one turn for new Subscriptions. Default 1024.
     pub retained_replay_per_turn: usize,
     /// Longest Client Identifier, in bytes; longer is refused with 0x85. Default 1024.
     pub client_id_length_max: usize,
@@ -132,7 +132,7 @@ impl Default for Limits {
             retained_messages_max: 1_000_000,
             retained_bytes_max: 1024 * MIB,
             retained_age_max_seconds: None,
-            retained_replay_per_turn: 256,
+            retained_replay_per_turn: 1024,
             client_id_length_max: 1024,
             maximum_qos: Qos::ExactlyOnce,
             retain_available: true,

@@ -202,12 +202,14 @@ impl Engine {
     /// until [`Self::resume_replays`], so that it costs the others nothing.
     pub(crate) fn run_replays(&mut self, now: Instant) {
         let mut budget = self.limits.retained_replay_per_turn;
+        // Few share all of it, many wait for their turn.
+        let share_max = SHARE_MIN.max(budget / self.replaying.len().max(1));
         for _ in 0..self.replaying.len() {
             let Some(key) = self.replaying.pop_front() else {
                 return;
             };
             if budget > 0 && self.is_runnable(key) {
-                let share = budget.min(SHARE_MAX);
+                let share = budget.min(share_max);
                 budget -= share;
                 self.advance_first(key, share, now);
             }
@@ -273,8 +275,8 @@ impl Engine {
     }
 }
 
-/// Topics looked at for one replay before it is the next one's turn.
-const SHARE_MAX: usize = 64;
+/// Topics looked at for one replay, at least, before it is the next one's turn.
+const SHARE_MIN: usize = 64;
 
 /// A Session with this many messages waiting gets no more retained ones until some have left.
 const WAITING_MAX: usize = 1024;
