@@ -8,6 +8,7 @@ mod config;
 mod demo;
 mod doctor;
 mod explain;
+mod file_watch;
 mod import;
 mod inspect;
 mod losses;

@@ -19,6 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 
 use crate::config::sources::SourceArgs;
+use crate::file_watch::FileWatch;
 use crate::port_owner;
 use crate::tools::Failure;
 
@@ -28,6 +29,9 @@ use crate::tools::Failure;
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) sources: SourceArgs,
+    /// Take over what changes in the file without a SIGHUP, once it has stayed the same for two seconds
+    #[arg(long)]
+    watch: bool,
     #[command(flatten)]
     pub(crate) log: LogArgs,
     /// Print help
@@ -60,6 +64,7 @@ impl Default for ServeArgs {
         };
         Self {
             sources: SourceArgs::default(),
+            watch: false,
             log,
             help: None,
         }
@@ -169,13 +174,7 @@ fn greet(args: &ServeArgs, config: &Config, server: &Server, elapsed: Duration) 
     if let Some(restored) = server.restored() {
         text.push_str(&what_was_found(restored));
     }
-    let sources = &args.sources;
-    match sources
-        .file
-        .config
-        .as_ref()
-        .or(sources.mosquitto_conf.as_ref())
-    {
+    match args.sources.path() {
         Some(path) => text.push_str(&format!("  Config      {}\n", path.display())),
         None => text.push_str(
             "  Config      none (vencejo config init writes one, serve -c FILE reads it)\n",
@@ -359,6 +358,13 @@ impl Signals {
     }
 }
 
+/// The next signal waits, so that the last file that is read is the one that counts.
+async fn reload_apart(args: &ServeArgs, reloader: &Reloader) {
+    let (args, reloader) = (args.clone(), reloader.clone());
+    let done = tokio::task::spawn_blocking(move || reload(&args, &reloader));
+    done.await.ok();
+}
+
 /// Waits for a signal to stop, then stops in peace; a second one ends it at once. SIGHUP reloads what `args`
 /// name; where they name no file there is nothing to reload, and it means that the terminal is closed.
 pub(crate) async fn until_stopped(
@@ -366,10 +372,16 @@ pub(crate) async fn until_stopped(
     signals: &mut Signals,
     args: Option<&ServeArgs>,
 ) -> Result<(), Failure> {
-    let args = args.filter(|args| args.sources.has_file());
+    let args = args.filter(|args| args.sources.path().is_some());
     let stopper = server.stopper();
     let reloader = server.reloader();
     let mut watcher = Watcher::new(reloader.clone());
+    let watched = args
+        .filter(|args| args.watch)
+        .and_then(|args| args.sources.path());
+    let mut file = watched.map(FileWatch::new);
+    let mut glance = tokio::time::interval(GLANCE_INTERVAL);
+    glance.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut look = tokio::time::interval(LOOK_INTERVAL);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut stopped = tokio::task::spawn_blocking(move || server.join());
@@ -386,11 +398,18 @@ pub(crate) async fn until_stopped(
                 };
                 watcher = back;
             }
+            _ = glance.tick(), if file.is_some() => {
+                let is_changed = file.as_mut().is_some_and(FileWatch::has_settled);
+                if let Some(args) = args.filter(|_| is_changed) {
+                    reload_apart(args, &reloader).await;
+                }
+            }
             asked = signals.next() => match (asked, args) {
                 (Asked::Reload, Some(args)) => {
-                    let (args, reloader) = (args.clone(), reloader.clone());
-                    // The next signal waits, so that the last file that is read is the one that counts.
-                    tokio::task::spawn_blocking(move || reload(&args, &reloader)).await.ok();
+                    if let Some(file) = &mut file {
+                        file.is_read_now();
+                    }
+                    reload_apart(args, &reloader).await;
                 }
                 _ => break stopper.stop(),
             },
@@ -428,6 +447,8 @@ fn judge(stopped: Result<Result<(), Stopped>, tokio::task::JoinError>) -> Result
     }
 }
 
+/// How often the configuration is looked at for changes, with `--watch`.
+const GLANCE_INTERVAL: Duration = Duration::from_secs(2);
 /// How often the files of TLS are looked at for changes.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 /// Whoever signals a process and its group (`timeout`, some supervisors) means one signal by two.

@@ -908,3 +908,41 @@ fn completions_and_pages_of_the_manual_know_the_commands() {
     }
     std::fs::remove_dir_all(&folder).ok();
 }
+
+/// Who is let in changes with the file, without a signal; a wrong file in between changes nothing.
+#[test]
+fn a_watched_file_is_taken_over_when_it_is_saved() {
+    let file = std::env::temp_dir().join(format!("vencejo-watched-{}.toml", std::process::id()));
+    let write = |anonymous: &str| {
+        let text = format!(
+            "[[listeners]]\naddress = \"127.0.0.1:0\"\n[authentication]\nanonymous = \"{anonymous}\"\n"
+        );
+        std::fs::write(&file, text).expect("is written");
+    };
+    write("always");
+    let path = file.to_str().expect("is UTF-8");
+    let mut server = Running::start(&[
+        "serve", "-c", path, "--watch", "--shards", "1", "--level", "memory",
+    ]);
+    let line = server.line_with("mqtt://");
+    let (_, port) = line.split_once("127.0.0.1:").expect("an address");
+    let port = port.split_whitespace().next().expect("a port").to_owned();
+    let code = || {
+        let output = vencejo(&["pub", "-p", &port, "-t", "a", "-m", "b"]).output();
+        output.expect("the tool runs").status.code()
+    };
+    let wait_for = |wanted: i32| {
+        let started = Instant::now();
+        while code() != Some(wanted) {
+            assert!(started.elapsed() < DEADLINE, "not {wanted} in time");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    assert_eq!(code(), Some(0));
+    write("never");
+    wait_for(135);
+    write("nevr");
+    write("always");
+    wait_for(0);
+    std::fs::remove_file(&file).ok();
+}

@@ -4,7 +4,7 @@
 //! [`SourceArgs::layers`]. Invariant: every command that has them sees the configuration that `serve` would run with.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use server::config::{Config, ConfigError, Layers};
@@ -140,9 +140,12 @@ impl SourceArgs {
         layers.check().map_err(wrong)
     }
 
-    /// Whether there is a file to read again.
-    pub(crate) const fn has_file(&self) -> bool {
-        self.file.config.is_some() || self.mosquitto_conf.is_some()
+    /// The file, if there is one to read again.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.file
+            .config
+            .as_deref()
+            .or(self.mosquitto_conf.as_deref())
     }
 }
 
@@ -174,8 +177,6 @@ fn repeated(addresses: &[SocketAddr]) -> Option<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use store::Level;
 
     use super::*;
