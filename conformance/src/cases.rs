@@ -94,17 +94,25 @@ pub(crate) fn load(folder: &Path, nonce: &str) -> Result<Vec<Case>, String> {
             .is_some_and(|extension| extension == "toml")
     });
     paths.sort();
-    let mut cases = Vec::new();
+    let mut files = Vec::new();
     for path in paths {
-        let show = path.display();
-        let text = fs::read_to_string(&path).map_err(|error| format!("{show}: {error}"))?;
-        let stem = path
-            .file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let text = fs::read_to_string(&path);
+        let text = text.map_err(|error| format!("{}: {error}", path.display()))?;
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+        files.push((stem.into_owned(), text));
+    }
+    read_all(files.into_iter(), nonce)
+}
+
+/// Reads files, each by its name and its text.
+pub(crate) fn read_all(
+    files: impl Iterator<Item = (String, String)>,
+    nonce: &str,
+) -> Result<Vec<Case>, String> {
+    let mut cases = Vec::new();
+    for (stem, text) in files {
         let read = read(&stem, &text, nonce, cases.len());
-        cases.extend(read.map_err(|error| format!("{show}: {error}"))?);
+        cases.extend(read.map_err(|error| format!("{stem}: {error}"))?);
     }
     all_distinct(&cases)?;
     Ok(cases)

@@ -1,31 +1,18 @@
 //! Conformance: rows of bytes in and bytes out, against our broker or any other.
 //!
-//! Owns: the command line, the worker threads, the report.
-//! Does not own: the rows (`cases/*.toml`), their language (`bytes`, `steps`, `expectation`).
+//! Owns: the command line, our own broker as a child. Does not own: rows and running them (see the library).
 //! Start reading at [`main`]. Invariant: the exit code is 0 only if no case failed.
 
 mod broker;
-mod bytes;
-mod cases;
-mod expectation;
-mod packet;
-mod runner;
-mod seeds;
-mod steps;
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
+use conformance::{Suite, resolve};
 
 use crate::broker::Broker;
-use crate::cases::Case;
-use crate::runner::{Target, Verdict};
 
 /// Runs the conformance rows against a broker and prints what failed.
 #[derive(Debug, Parser)]
@@ -69,19 +56,19 @@ fn main() -> ExitCode {
 }
 
 fn execute(arguments: &Arguments) -> Result<bool, String> {
-    let mut cases = cases::load(&arguments.cases, &nonce())?;
+    let mut suite = Suite::load(&arguments.cases)?;
     if let Some(filter) = &arguments.filter {
-        cases.retain(|case| case.name.contains(filter.as_str()));
+        suite.keep(filter);
     }
     if arguments.list {
-        for case in &cases {
-            println!("{}  [{}]", case.name, case.statements.join(", "));
+        for (name, statements) in suite.names() {
+            println!("{name}  [{}]", statements.join(", "));
         }
-        println!("conformance: {} cases", cases.len());
+        println!("conformance: {} cases", suite.names().count());
         return Ok(true);
     }
     if let Some(folder) = &arguments.seeds {
-        println!("conformance: {} seeds", seeds::write(&cases, folder)?);
+        println!("conformance: {} seeds", suite.write_seeds(folder)?);
         return Ok(true);
     }
     let (_broker, address) = match &arguments.host {
@@ -92,73 +79,11 @@ fn execute(arguments: &Arguments) -> Result<bool, String> {
             (Some(broker), address)
         }
     };
-    let target = Target {
-        address,
-        is_lenient: arguments.lenient,
-    };
-    Ok(run_all(&cases, target, arguments.jobs))
-}
-
-/// Runs the cases on `jobs` threads, prints the failures in the order of the rows, and the total.
-fn run_all(cases: &[Case], target: Target, jobs: usize) -> bool {
-    let next = AtomicUsize::new(0);
-    let verdicts: Mutex<Vec<(usize, Verdict)>> = Mutex::new(Vec::new());
-    thread::scope(|scope| {
-        for _ in 0..jobs.max(1) {
-            scope.spawn(|| {
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(case) = cases.get(index) else { return };
-                    let verdict = runner::run(case, target);
-                    if let Ok(mut verdicts) = verdicts.lock() {
-                        verdicts.push((index, verdict));
-                    }
-                }
-            });
-        }
-    });
-    let mut verdicts = verdicts.into_inner().unwrap_or_default();
-    verdicts.sort_by_key(|(index, _)| *index);
-    report(cases, &verdicts)
-}
-
-fn report(cases: &[Case], verdicts: &[(usize, Verdict)]) -> bool {
-    let (mut passed, mut skipped) = (0, 0);
-    for (index, verdict) in verdicts {
-        match verdict {
-            Verdict::Passed => passed += 1,
-            Verdict::Skipped => skipped += 1,
-            Verdict::Failed(reason) => {
-                let Some(case) = cases.get(*index) else {
-                    continue;
-                };
-                println!(
-                    "FAILED {} [{}]\n  {reason}",
-                    case.name,
-                    case.statements.join(", ")
-                );
-            }
-        }
-    }
-    let failed = cases.len() - passed - skipped;
-    let mut total = format!("conformance: {} cases, {passed} passed", cases.len());
-    if skipped > 0 {
-        total.push_str(&format!(", {skipped} skipped (no such limit announced)"));
-    }
-    if failed > 0 {
-        total.push_str(&format!(", {failed} failed"));
-    }
-    println!("{total}");
-    failed == 0
-}
-
-fn resolve(host: &str) -> Result<SocketAddr, String> {
-    let mut addresses = host
-        .to_socket_addrs()
-        .map_err(|error| format!("{host}: {error}"))?;
-    addresses
-        .next()
-        .ok_or_else(|| format!("{host}: no address"))
+    let report = suite.run(address, arguments.lenient, arguments.jobs);
+    // A reader that has seen enough is no failure.
+    std::io::stdout().write_all(report.text().as_bytes()).ok();
+    let [_, _, failed] = report.counts();
+    Ok(failed == 0)
 }
 
 /// `vencejo` beside this program.
@@ -171,18 +96,4 @@ fn default_broker() -> PathBuf {
     } else {
         PathBuf::from("target/debug/vencejo")
     }
-}
-
-/// Four letters that differ from run to run, so that runs do not meet in one broker.
-fn nonce() -> String {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    let mut value = since.as_millis();
-    let mut letters = String::new();
-    for _ in 0..5 {
-        letters.push(char::from(b'a' + u8::try_from(value % 26).unwrap_or(0)));
-        value /= 26;
-    }
-    letters
 }

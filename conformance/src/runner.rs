@@ -20,7 +20,7 @@ const READ_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What became of a case.
 #[derive(Debug)]
-pub(crate) enum Verdict {
+pub enum Verdict {
     /// Every step went as written.
     Passed,
     /// It cannot be done here: the broker announced no such limit.

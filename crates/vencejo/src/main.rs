@@ -5,6 +5,7 @@
 
 mod bans;
 mod config;
+mod conform;
 mod demo;
 mod doctor;
 mod explain;
@@ -29,6 +30,7 @@ use clap::{Parser, Subcommand};
 
 use bans::BanArgs;
 use config::ConfigArgs;
+use conform::ConformanceArgs;
 use demo::DemoArgs;
 use doctor::DoctorArgs;
 use explain::ExplainArgs;
@@ -68,6 +70,7 @@ enum Command {
     Rr(Box<RrArgs>),
     Retained(RetainedArgs),
     Probe(Box<ProbeArgs>),
+    Conformance(ConformanceArgs),
     Doctor(Box<DoctorArgs>),
     Completions(CompletionsArgs),
     Man(ManArgs),
@@ -111,6 +114,7 @@ fn main() -> ExitCode {
         Command::Sub(args) => report(run(tools::subscribe::run(&args)), args.connection.quiet),
         Command::Retained(args) => report(run(tools::retained::run(&args)), false),
         Command::Probe(args) => report(run(tools::probe::run(&args)), false),
+        Command::Conformance(args) => report(conform::run(&args), false),
         Command::Doctor(args) => report(doctor::run(&args), false),
         Command::Completions(args) => report(manual::complete(&args), false),
         Command::Man(args) => report(manual::write(&args), false),

@@ -946,3 +946,34 @@ fn a_watched_file_is_taken_over_when_it_is_saved() {
     wait_for(0);
     std::fs::remove_file(&file).ok();
 }
+
+#[test]
+fn conformance_reports_what_a_server_keeps() {
+    let served = Served::start();
+    let server = format!("127.0.0.1:{}", served.port);
+    let line = ["conformance", &server, "--filter", "will v5"];
+    let output = vencejo(&line).output().expect("the tool runs");
+    let said = text(&output.stdout);
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{said}{}",
+        text(&output.stderr)
+    );
+    assert!(
+        said.contains(" passed") && said.contains("statements are kept"),
+        "{said}"
+    );
+    let output = vencejo(&[&line[..], &["--json"]].concat())
+        .output()
+        .expect("the tool runs");
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).expect("is JSON");
+    assert!(
+        said["passed"].as_u64() > Some(5) && said["failed"] == 0,
+        "{said}"
+    );
+    let nobody = vencejo(&["conformance", "127.0.0.1:1"])
+        .output()
+        .expect("the tool runs");
+    assert_eq!(nobody.status.code(), Some(1));
+}

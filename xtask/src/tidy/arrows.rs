@@ -114,7 +114,8 @@ const STATE: &[&str] = &[
     "super::super::session",
 ];
 
-/// Package, and which of ours it may depend on. Nobody depends on a tool or on the simulator.
+/// Package, and which of ours it may depend on. Nobody depends on a tool or on the simulator, but for
+/// what the binary offers of them.
 const ARROWS: &[(&str, &[&str])] = &[
     ("vencejo-proto", &[]),
     ("vencejo-store", &[]),
@@ -141,6 +142,8 @@ const ARROWS: &[(&str, &[&str])] = &[
             "vencejo-store",
             "vencejo-server",
             "vencejo-client",
+            // Its rows are asked of other servers by `vencejo conformance`.
+            "conformance",
         ],
     ),
     (
