@@ -70,6 +70,7 @@ mod outbox;
 mod quic;
 mod run;
 mod socket;
+mod socks5;
 mod tls;
 mod url;
 #[cfg(feature = "websocket")]
@@ -90,6 +91,7 @@ pub use outbox::{Outbox, OutboxLevel};
 pub use proto;
 pub use proto::packet::{ReasonCode, Will};
 pub use proto::{Qos, Secret, Version};
+pub use socks5::Socks5;
 pub use tls::{Tls, TlsError, TlsVersion};
 pub use url::UrlError;
 

@@ -19,6 +19,7 @@ use crate::bounds::{Bounds, Inbox, Queue, Uncertain};
 use crate::core::Reconnect;
 use crate::error::Mistake;
 use crate::outbox::Outbox;
+use crate::socks5::Socks5;
 use crate::tls::Tls;
 
 /// Which way a packet went.
@@ -75,6 +76,7 @@ pub struct Options {
     pub(crate) timeouts: ClientTimeouts,
     pub(crate) bind_address: Option<IpAddr>,
     pub(crate) nodelay: bool,
+    pub(crate) socks5: Option<Socks5>,
     pub(crate) packet_log: Option<PacketLog>,
     pub(crate) tls: Option<Tls>,
     pub(crate) authenticator: Option<Arc<dyn Authenticator>>,
@@ -100,6 +102,7 @@ impl Options {
             timeouts: ClientTimeouts::default(),
             bind_address: None,
             nodelay: false,
+            socks5: None,
             packet_log: None,
             tls: None,
             authenticator: None,
@@ -307,6 +310,13 @@ impl Options {
     #[must_use]
     pub const fn nodelay(mut self, nodelay: bool) -> Self {
         self.nodelay = nodelay;
+        self
+    }
+
+    /// Goes to the host by a SOCKS5 proxy, which resolves its name; not for QUIC and Unix sockets.
+    #[must_use]
+    pub fn socks5(mut self, proxy: Socks5) -> Self {
+        self.socks5 = Some(proxy);
         self
     }
 

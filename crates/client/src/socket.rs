@@ -96,8 +96,11 @@ impl<T: AsyncRead + AsyncWrite + Debug + Send + Unpin> Both for T {}
 
 /// Tries each address of the host in turn.
 async fn open_tcp(options: &Options) -> Result<TcpStream, ConnectError> {
-    let host = options.host.as_str();
-    let addresses = tokio::net::lookup_host((host, options.port))
+    let (host, port) = match &options.socks5 {
+        Some(proxy) => (proxy.host.as_str(), proxy.port),
+        None => (options.host.as_str(), options.port),
+    };
+    let addresses = tokio::net::lookup_host((host, port))
         .await
         .map_err(ConnectError::Resolve)?;
     let mut last_error = io::Error::from(io::ErrorKind::NotFound);
@@ -125,7 +128,11 @@ async fn open_one(address: SocketAddr, options: &Options) -> io::Result<TcpStrea
     if let Some(local) = options.bind_address {
         socket.bind(SocketAddr::new(local, 0))?;
     }
-    socket.connect(address).await
+    let mut stream = socket.connect(address).await?;
+    if let Some(proxy) = &options.socks5 {
+        proxy.ask(&mut stream, &options.host, options.port).await?;
+    }
+    Ok(stream)
 }
 
 /// The reading side of any kind of connection.

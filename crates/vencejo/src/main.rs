@@ -177,7 +177,7 @@ fn hint(error: &clap::Error) -> Option<&'static str> {
         "--ciphers" | "--tls-engine" | "--tls-engine-kpass-sha1" | "--keyform" => Some(
             "the TLS in this program chooses its ciphers itself and reads keys from PEM files.",
         ),
-        "--ws" | "--proxy" => Some("only TCP, TLS and Unix sockets are there yet."),
+        "--ws" => Some("WebSocket is a URL: -L ws://host:8083/mqtt."),
         _ => None,
     }
 }
@@ -295,7 +295,7 @@ mod tests {
             ("vencejo --port 1884", Some("--listen")),
             ("vencejo pub -t a -m b --psk x", Some("--cafile")),
             ("vencejo sub -t a --ciphers x", Some("chooses its ciphers")),
-            ("vencejo sub -t a --proxy x", Some("TCP, TLS")),
+            ("vencejo sub -t a --ws x", Some("ws://")),
             ("vencejo sub -t a --nonsense", None),
         ];
         for (line, expected) in cases {

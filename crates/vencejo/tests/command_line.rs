@@ -977,3 +977,94 @@ fn conformance_reports_what_a_server_keeps() {
         .expect("the tool runs");
     assert_eq!(nobody.status.code(), Some(1));
 }
+
+/// A SOCKS5 proxy that takes one connection without a login; returns its address.
+fn socks_proxy() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().expect("a connection");
+        let mut head = [0; 3];
+        client.read_exact(&mut head).expect("a greeting");
+        client.write_all(&[5, 0]).expect("an answer");
+        let mut request = [0; 5];
+        client.read_exact(&mut request).expect("a request");
+        let mut rest = vec![0; usize::from(request[4]) + 2];
+        client.read_exact(&mut rest).expect("a name and a port");
+        let (name, port) = rest.split_at(rest.len() - 2);
+        let port = u16::from_be_bytes([port[0], port[1]]);
+        let name = String::from_utf8_lossy(name).into_owned();
+        let mut server = std::net::TcpStream::connect((name.as_str(), port)).expect("the server");
+        client
+            .write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0])
+            .expect("an answer");
+        let (mut from, mut to) = (
+            client.try_clone().expect("a copy"),
+            server.try_clone().expect("a copy"),
+        );
+        std::thread::spawn(move || std::io::copy(&mut from, &mut to).ok());
+        std::io::copy(&mut server, &mut client).ok();
+    });
+    address
+}
+
+#[test]
+fn a_message_goes_by_a_socks5_proxy() {
+    let served = Served::start();
+    let proxy = format!("socks5h://{}", socks_proxy());
+    let output = served.tool(
+        "pub",
+        &[
+            "-h",
+            "localhost",
+            "--proxy",
+            &proxy,
+            "-t",
+            "a",
+            "-m",
+            "x",
+            "-r",
+            "-q",
+            "1",
+        ],
+    );
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let output = served.tool("sub", &["-t", "a", "-C", "1", "-W", "20"]);
+    assert_eq!(text(&output.stdout), "x\n");
+    let output = served.tool("pub", &["--proxy", "http://a", "-t", "a", "-m", "x"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text(&output.stderr).contains("socks5h://"),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
+#[test]
+fn the_tools_go_over_websocket() {
+    let config = std::env::temp_dir().join(format!("vencejo-tools-ws-{}.toml", std::process::id()));
+    let listener = "[[listeners]]\naddress = \"127.0.0.1:0\"\ntransport = \"websocket\"\n";
+    std::fs::write(&config, listener).expect("is written");
+    let path = config.to_str().expect("is UTF-8");
+    let mut server = Running::start(&["serve", "-c", path, "--shards", "1", "--level", "memory"]);
+    let line = server.line_with("ws://");
+    let url = line
+        .split_whitespace()
+        .find(|word| word.starts_with("ws://"))
+        .expect("a URL")
+        .to_owned();
+    let bare = url.trim_end_matches("/mqtt").to_owned();
+    for url in [&url, &bare] {
+        let output = vencejo(&["pub", "-L", url, "-t", "a", "-m", "x", "-r", "-q", "1"]).output();
+        let output = output.expect("the tool runs");
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{url}: {}",
+            text(&output.stderr)
+        );
+    }
+    let output = vencejo(&["sub", "-L", &url, "-t", "a", "-C", "1", "-W", "20"]).output();
+    assert_eq!(text(&output.expect("the tool runs").stdout), "x\n");
+    std::fs::remove_file(&config).ok();
+}

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, FromArgMatches as _};
-use client::{Options, PacketLog, ScramSha256, Token};
+use client::{Options, PacketLog, ScramSha256, Socks5, Token};
 use proto::packet::{ConnectProperties, Will, WillProperties};
 use proto::{Qos, Secret, Version, topic};
 
@@ -149,7 +149,7 @@ pub(crate) struct ConnectionArgs {
     /// Unix socket to connect to, instead of a host and a port
     #[arg(long, value_name = "PATH", conflicts_with_all = ["port", "bind_address"])]
     pub(crate) unix: Option<PathBuf>,
-    /// Everything at once: `mqtt://user:password@host:port/topic`, with TLS `mqtts://`, over QUIC `quic://`; all but the host may be left out
+    /// Everything at once: `mqtt://user:password@host:port/topic`, with TLS `mqtts://`, over QUIC `quic://`, over WebSocket `ws://` and `wss://`, whose path is that of the WebSocket; all but the host may be left out
     #[arg(short = 'L', long)]
     pub(crate) url: Option<String>,
     /// Client identifier [default: the server assigns one]
@@ -203,6 +203,9 @@ pub(crate) struct ConnectionArgs {
     /// Local address to connect from
     #[arg(short = 'A', value_name = "ADDRESS")]
     pub(crate) bind_address: Option<IpAddr>,
+    /// Connect by a SOCKS5 proxy: `socks5h://user:password@host:port`, the port 1080 if none is named
+    #[arg(long, value_name = "URL", conflicts_with = "unix")]
+    pub(crate) proxy: Option<String>,
     /// Send small packets at once (turns Nagle's algorithm off)
     #[arg(long)]
     pub(crate) nodelay: bool,
@@ -273,7 +276,7 @@ impl ConnectionArgs {
         let version = self.version(tool)?;
         let url = self.url.as_deref().map(parse_url).transpose();
         let url = url.map_err(|text| usage(&text))?.unwrap_or_default();
-        let tls = self.tls.tls(tool, url.scheme != Scheme::Mqtt)?;
+        let tls = self.tls.tls(tool, url.scheme.is_secure())?;
         let usual = url.scheme.usual_port(tls.is_some());
         let port = self.port(tool, url.port, usual)?;
         let host = self
@@ -320,12 +323,9 @@ impl ConnectionArgs {
         if let Some(tls) = tls {
             options = options.tls(tls);
         }
-        if url.scheme == Scheme::Quic {
-            if self.unix.is_some() {
-                return Err(usage("QUIC does not run over a Unix socket."));
-            }
-            options = over_quic(options).map_err(usage)?;
-        }
+        options = self
+            .carried(options, url.scheme, url.topic.as_deref())
+            .map_err(|text| usage(&text))?;
         if self.debug {
             options = options.packet_log(PacketLog::new(packet_log::printer(client_id, version)));
         }
@@ -337,8 +337,36 @@ impl ConnectionArgs {
             options,
             is_version_chosen,
             properties,
-            url_topic: url.topic,
+            // Of a URL of WebSocket it is the path.
+            url_topic: url
+                .topic
+                .filter(|_| !matches!(url.scheme, Scheme::Ws | Scheme::Wss)),
         })
+    }
+
+    /// What carries the packets: a proxy, WebSocket at this path, QUIC.
+    fn carried(
+        &self,
+        mut options: Options,
+        scheme: Scheme,
+        path: Option<&str>,
+    ) -> Result<Options, String> {
+        if let Some(proxy) = &self.proxy {
+            if scheme == Scheme::Quic {
+                return Err("QUIC does not go by a SOCKS5 proxy.".to_owned());
+            }
+            options = options.socks5(parse_proxy(proxy)?);
+        }
+        match scheme {
+            Scheme::Ws | Scheme::Wss => {
+                Ok(options.websocket(format!("/{}", path.unwrap_or("mqtt"))))
+            }
+            Scheme::Quic if self.unix.is_some() => {
+                Err("QUIC does not run over a Unix socket.".to_owned())
+            }
+            Scheme::Quic => over_quic(options).map_err(str::to_owned),
+            Scheme::Mqtt | Scheme::Mqtts => Ok(options),
+        }
     }
 
     fn version(&self, tool: &str) -> Result<Version, Failure> {
@@ -540,12 +568,22 @@ enum Scheme {
     Mqtts,
     /// `quic://`
     Quic,
+    /// `ws://`
+    Ws,
+    /// `wss://`
+    Wss,
 }
 
 impl Scheme {
+    const fn is_secure(self) -> bool {
+        matches!(self, Self::Mqtts | Self::Quic | Self::Wss)
+    }
+
     const fn usual_port(self, is_tls: bool) -> u16 {
         match (self, is_tls) {
             (Self::Quic, _) => 14567,
+            (Self::Wss, _) => 443,
+            (Self::Ws, _) => 80,
             (_, true) => 8883,
             (_, false) => 1883,
         }
@@ -568,6 +606,8 @@ fn parse_url(text: &str) -> Result<Url, String> {
         Some(("mqtt", rest)) => (Scheme::Mqtt, rest),
         Some(("mqtts", rest)) => (Scheme::Mqtts, rest),
         Some(("quic", rest)) => (Scheme::Quic, rest),
+        Some(("ws", rest)) => (Scheme::Ws, rest),
+        Some(("wss", rest)) => (Scheme::Wss, rest),
         _ => return Err("unsupported URL scheme.".into()),
     };
     let (authority, topic) = match rest.split_once('/') {
@@ -610,6 +650,23 @@ fn parse_url(text: &str) -> Result<Url, String> {
         user_name: user_name.map(percent_decode),
         password: password.map(percent_decode),
         topic: topic.filter(|topic| !topic.is_empty()).map(str::to_owned),
+    })
+}
+
+/// `socks5h://[user[:password]@]host[:port]`.
+fn parse_proxy(text: &str) -> Result<Socks5, String> {
+    let rest = text
+        .strip_prefix("socks5h://")
+        .ok_or("unsupported proxy protocol: wanted socks5h://.")?;
+    // The parts are those of any URL.
+    let url = parse_url(&format!("mqtt://{rest}"))?;
+    let proxy = Socks5::new(url.host.unwrap_or_default(), url.port.unwrap_or(1080));
+    Ok(match url.user_name {
+        Some(user_name) => {
+            let password = Secret::new(url.password.unwrap_or_default().into_bytes());
+            proxy.login(user_name, password)
+        }
+        None => proxy,
     })
 }
 
@@ -676,5 +733,19 @@ mod tests {
         assert_eq!(parse_url("mqtts://host").unwrap().scheme, Scheme::Mqtts);
         assert_eq!(parse_url("quic://host").unwrap().scheme, Scheme::Quic);
         assert!(parse_url("mqtt://host:99999/x").is_err());
+        let url = parse_url("wss://host/a/b").unwrap();
+        assert_eq!(
+            (url.scheme, url.topic.as_deref()),
+            (Scheme::Wss, Some("a/b"))
+        );
+        assert!(url.scheme.is_secure() && !Scheme::Ws.is_secure());
+        for wrong in ["http://a", "socks4://a", "socks5h://", "a:1080"] {
+            assert!(parse_proxy(wrong).is_err(), "{wrong}");
+        }
+        let shown = format!("{:?}", parse_proxy("socks5h://me:hidden@a").unwrap());
+        assert!(
+            shown.contains("1080") && !shown.contains("hidden"),
+            "{shown}"
+        );
     }
 }
