@@ -85,6 +85,15 @@ impl Connections {
         self.slots.get_mut(slot(key))?.take()
     }
 
+    /// Gives back the places of a rush that is over. O(places).
+    pub(crate) fn shrink(&mut self) {
+        if is_sparse(self.len, self.slots.capacity()) {
+            let last = self.slots.iter().rposition(Option::is_some);
+            self.slots.truncate(last.map_or(0, |last| last + 1));
+            self.slots.shrink_to(self.len * 2);
+        }
+    }
+
     /// Bytes of the table.
     pub(crate) fn table_bytes(&self) -> usize {
         self.slots.capacity() * size_of::<Option<Connection>>()
@@ -99,3 +108,13 @@ impl Connections {
 const fn slot(key: ConnectionKey) -> usize {
     (key.0 & 0xFFFF_FFFF) as usize
 }
+
+/// Whether a table with so many places has few in use, and is worth it to give some back.
+pub(crate) const fn is_sparse(used: usize, capacity: usize) -> bool {
+    capacity > KEPT_MAX && used < capacity / SPARSE
+}
+
+/// Places that a table keeps though they are free.
+const KEPT_MAX: usize = 1024;
+/// With more, at least one in so many is in use.
+const SPARSE: usize = 8;

@@ -17,6 +17,7 @@ use slab::Slab;
 use store::{SessionId, UnixMillis};
 
 use crate::asked::Asked;
+use crate::connections::is_sparse;
 use crate::keys::{KeyedState, SessionKey};
 use crate::loads::Loading;
 use crate::losses::Lost;
@@ -245,6 +246,17 @@ impl Sessions {
                 self.by_client_id.capacity(),
                 size_of::<(Arc<str>, SessionKey)>(),
             )
+    }
+
+    /// Gives back the places of a rush that is over, as far as nobody sits behind them. O(places).
+    pub(crate) fn shrink(&mut self) {
+        if is_sparse(self.slab.len(), self.slab.capacity()) {
+            self.slab.shrink_to_fit();
+        }
+        let names = &mut self.by_client_id;
+        if is_sparse(names.len(), names.capacity()) {
+            names.shrink_to(names.len() * 2);
+        }
     }
 
     /// The keys of all Sessions, in slab order.

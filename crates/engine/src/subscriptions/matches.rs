@@ -169,13 +169,12 @@ impl Collector {
     }
 
     pub(super) fn add(&mut self, interest: &Interest) {
-        self.subscriptions
-            .extend(interest.sessions.iter().map(|(&key, &value)| (key, value)));
-        self.groups.extend_from_slice(&interest.groups);
+        self.subscriptions.extend(interest.sessions.iter());
+        self.groups.extend_from_slice(interest.groups());
         self.remote = self.remote.union(interest.remote);
         self.remote_free = self
             .remote_free
-            .union(interest.remote.without(interest.full));
+            .union(interest.remote.without(interest.full()));
     }
 
     pub(super) fn finish(

@@ -7,6 +7,7 @@
 //! Start reading at [`Subscriptions::matches_for`]. Invariant: a cached answer equals a fresh one.
 
 mod matches;
+mod session_set;
 mod trie;
 
 use std::rc::Rc;
@@ -58,8 +59,8 @@ pub(crate) struct Subscriptions {
     count: usize,
     /// Subscriptions looked at for answers that were not known.
     visited: u64,
-    /// Topic Filters with a Subscription of this shard.
-    sets: usize,
+    /// Bytes of the sets of Sessions beside their places in the tree.
+    set_bytes: usize,
 }
 
 impl Subscriptions {
@@ -74,7 +75,7 @@ impl Subscriptions {
             cache: Cache::new(hash, limits),
             count: 0,
             visited: 0,
-            sets: 0,
+            set_bytes: 0,
         }
     }
 
@@ -140,12 +141,13 @@ impl Subscriptions {
         let is_new_interest = sessions.is_empty();
         // [MQTT-3.8.4-3] [v3.1.1 MQTT-3.8.4-3] The same Topic Filter again replaces; with no gap
         // in between nothing is lost, [MQTT-3.8.4-4].
+        let bytes_before = sessions.extra_bytes();
         let before = sessions.insert(session, subscription);
+        self.set_bytes = self.set_bytes + sessions.extra_bytes() - bytes_before;
         if before != Some(subscription) {
             self.cache.invalidate(filter);
         }
         self.count += usize::from(before.is_none());
-        self.sets += usize::from(is_new_interest);
         Placed {
             existed: before.is_some(),
             is_new_interest,
@@ -157,14 +159,15 @@ impl Subscriptions {
     pub(crate) fn unsubscribe(&mut self, session: SessionKey, filter: &str) -> Option<Removed> {
         let node = self.trie.find(filter)?;
         // [MQTT-3.10.4-1] [v3.1.1 MQTT-3.10.4-1] Compared character by character.
-        self.trie.interest(node)?.sessions.get(&session)?;
+        self.trie.interest(node)?.sessions.find(session)?;
         let sessions = &mut self.trie.interest_mut(node).sessions;
-        sessions.remove(&session);
+        let bytes_before = sessions.extra_bytes();
+        sessions.remove(session);
+        self.set_bytes = self.set_bytes + sessions.extra_bytes() - bytes_before;
         let was_last_interest = sessions.is_empty();
         self.trie.prune(node);
         self.cache.invalidate(filter);
         self.count -= 1;
-        self.sets -= usize::from(was_last_interest);
         Some(Removed { was_last_interest })
     }
 
@@ -173,7 +176,7 @@ impl Subscriptions {
         self.trie
             .interest(self.trie.find(filter)?)?
             .sessions
-            .get(&session)
+            .find(session)
     }
 
     /// Notes whether another shard wants what `filter` matches. O(levels).
@@ -184,7 +187,7 @@ impl Subscriptions {
             self.trie.interest_mut(node).remote.insert(shard)
         } else if let Some(node) = self.trie.find(filter) {
             let interest = self.trie.interest_mut(node);
-            interest.full.remove(shard);
+            interest.set_full(shard, false);
             let was_wanted = interest.remote.remove(shard);
             self.trie.prune(node);
             was_wanted
@@ -205,13 +208,7 @@ impl Subscriptions {
         if self.trie.interest(node).is_none() {
             return;
         }
-        let full = &mut self.trie.interest_mut(node).full;
-        let has_changed = if is_full {
-            full.insert(shard)
-        } else {
-            full.remove(shard)
-        };
-        if has_changed {
+        if self.trie.interest_mut(node).set_full(shard, is_full) {
             self.cache.invalidate(filter);
         }
     }
@@ -226,9 +223,7 @@ impl Subscriptions {
     /// Hangs a Shared Subscription at `filter` (without `$share/` and ShareName). O(levels).
     pub(crate) fn add_group(&mut self, filter: &str, group: GroupKey) {
         let node = self.trie.find_or_insert(filter);
-        let groups = &mut self.trie.interest_mut(node).groups;
-        if let Err(at) = groups.binary_search(&group) {
-            groups.insert(at, group);
+        if self.trie.interest_mut(node).set_group(group, true) {
             self.cache.invalidate(filter);
         }
     }
@@ -238,9 +233,7 @@ impl Subscriptions {
         let Some(node) = self.trie.find(filter) else {
             return;
         };
-        let groups = &mut self.trie.interest_mut(node).groups;
-        if let Ok(at) = groups.binary_search(&group) {
-            groups.remove(at);
+        if self.trie.interest_mut(node).set_group(group, false) {
             self.cache.invalidate(filter);
         }
         self.trie.prune(node);
@@ -248,11 +241,7 @@ impl Subscriptions {
 
     /// Bytes of the index and of the answers that are kept. O(1).
     pub(crate) fn memory_bytes(&self) -> usize {
-        let crowded = self.count.saturating_sub(self.sets * SET_SESSIONS);
-        self.trie.memory_bytes()
-            + self.cache.memory_bytes()
-            + self.sets * SET_BYTES
-            + crowded * SUBSCRIPTION_BYTES
+        self.trie.memory_bytes() + self.cache.memory_bytes() + self.set_bytes
     }
 
     /// How many Non-shared Subscriptions this shard's sessions have.
@@ -261,13 +250,6 @@ impl Subscriptions {
         self.count
     }
 }
-
-/// The set of Subscriptions to one Topic Filter: one node for a few of them.
-const SET_BYTES: usize = 192;
-/// How many have a place there.
-const SET_SESSIONS: usize = 11;
-/// One of the others: their nodes are two thirds full.
-const SUBSCRIPTION_BYTES: usize = 26;
 
 #[cfg(test)]
 mod tests {
@@ -510,6 +492,28 @@ mod tests {
     }
 
     #[test]
+    fn places_of_a_rush_that_is_over_are_given_back() {
+        let mut subscriptions = subscriptions();
+        let filter = |number: u32| format!("site/{number}/+/device-{number}/#");
+        for number in 0..20_000 {
+            subscriptions.subscribe(ONE, &filter(number), at(Qos::AtLeastOnce));
+        }
+        let most = subscriptions.memory_bytes();
+        for number in 10..20_000 {
+            assert!(subscriptions.unsubscribe(ONE, &filter(number)).is_some());
+        }
+        let left = subscriptions.memory_bytes();
+        assert!(left < most / 4, "{left} of {most}");
+        for number in 0..10 {
+            let matches = subscriptions.matches(&format!("site/{number}/x/device-{number}/y"));
+            assert_eq!(sessions(&matches), [1]);
+            assert!(subscriptions.unsubscribe(ONE, &filter(number)).is_some());
+        }
+        assert_eq!(subscriptions.trie.node_count(), 1);
+        assert_eq!(subscriptions.trie.level_count(), 0);
+    }
+
+    #[test]
     fn depth_of_a_filter_costs_no_stack() {
         let mut subscriptions = subscriptions();
         let deep = "/".repeat(60_000);
@@ -523,6 +527,7 @@ mod tests {
 
     #[derive(Clone, Debug)]
     enum Step {
+        Compact,
         Subscribe(u32, String, Subscription),
         Unsubscribe(u32, String),
         Remote(String, u16, bool),
@@ -572,6 +577,7 @@ mod tests {
             2 => (0..3_u32, any_filter()).prop_map(|(session, filter)| Step::Unsubscribe(session, filter)),
             1 => (any_filter(), 0..3_u16, any::<bool>()).prop_map(|(filter, shard, is)| Step::Remote(filter, shard, is)),
             1 => (any_filter(), 0..3_u32, any::<bool>()).prop_map(|(filter, group, is)| Step::Group(filter, group, is)),
+            1 => Just(Step::Compact),
             5 => (any_topic(), proptest::option::of(0..3_u32)).prop_map(|(topic, from)| Step::Match(topic, from)),
         ]
     }
@@ -689,6 +695,7 @@ mod tests {
                 subscriptions.remove_group(&filter, GroupKey(group));
                 change(&mut model.groups, (filter, group), false);
             }
+            Step::Compact => subscriptions.trie.compact(),
             Step::Match(topic, publisher) => {
                 let matches = subscriptions.matches_with(memo, &topic, |_, _| true);
                 let kept = subscriptions.cache.find(&topic);

@@ -4,15 +4,15 @@
 //! Start reading at [`Trie::visit`]. Invariants: a node has an interest or a child, except the
 //! root; a level name is kept exactly as long as an edge bears it; no recursion, whatever the depth.
 
-use std::collections::BTreeMap;
 use std::hash::BuildHasher;
+use std::num::NonZeroU32;
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use slab::Slab;
 
-use super::Subscription;
-use crate::keys::{KeyedState, SessionKey, ShardSet};
+use super::session_set::SessionSet;
+use crate::keys::{KeyedState, ShardIndex, ShardSet};
 use crate::sessions::map_bytes;
 use crate::shared_subscriptions::GroupKey;
 
@@ -20,24 +20,87 @@ use crate::shared_subscriptions::GroupKey;
 #[derive(Debug, Default)]
 pub(super) struct Interest {
     /// Sessions of this shard with a Non-shared Subscription.
-    pub(super) sessions: BTreeMap<SessionKey, Subscription>,
+    pub(super) sessions: SessionSet,
     /// Other shards that have such a session.
     pub(super) remote: ShardSet,
-    /// Those of them whose sessions are all full.
-    pub(super) full: ShardSet,
+    rare: Option<Box<Rare>>,
+}
+
+/// What few Topic Filters have.
+#[derive(Debug, Default)]
+struct Rare {
+    /// Other shards whose sessions are all full.
+    full: ShardSet,
     /// Shared Subscriptions of this Topic Filter, ascending.
-    pub(super) groups: Vec<GroupKey>,
+    groups: Vec<GroupKey>,
 }
 
 impl Interest {
     fn is_empty(&self) -> bool {
-        self.sessions.is_empty() && self.remote.is_empty() && self.groups.is_empty()
+        self.sessions.is_empty() && self.remote.is_empty() && self.groups().is_empty()
+    }
+
+    /// Shared Subscriptions of this Topic Filter, ascending.
+    pub(super) fn groups(&self) -> &[GroupKey] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.groups)
+    }
+
+    /// Other shards whose sessions are all full.
+    pub(super) fn full(&self) -> ShardSet {
+        self.rare.as_ref().map_or(ShardSet::EMPTY, |rare| rare.full)
+    }
+
+    /// Returns whether that is news.
+    pub(super) fn set_full(&mut self, shard: ShardIndex, is_full: bool) -> bool {
+        if is_full == self.full().contains(shard) {
+            return false;
+        }
+        self.change(|rare| {
+            if is_full {
+                rare.full.insert(shard);
+            } else {
+                rare.full.remove(shard);
+            }
+        });
+        true
+    }
+
+    /// Returns whether that is news.
+    pub(super) fn set_group(&mut self, group: GroupKey, is_there: bool) -> bool {
+        match (self.groups().binary_search(&group), is_there) {
+            (Err(at), true) => self.change(|rare| rare.groups.insert(at, group)),
+            (Ok(at), false) => self.change(|rare| {
+                rare.groups.remove(at);
+            }),
+            (Ok(_), true) | (Err(_), false) => return false,
+        }
+        true
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut Rare)) {
+        let rare = self.rare.get_or_insert_default();
+        change(rare);
+        if rare.full.is_empty() && rare.groups.is_empty() {
+            self.rare = None;
+        }
     }
 }
 
 /// A node: a Topic Filter, or the first levels of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct NodeId(u32);
+pub(super) struct NodeId(NonZeroU32);
+
+impl NodeId {
+    /// Counted from one, so that none takes no place of its own.
+    fn at(slot: usize) -> Self {
+        let number = u32::try_from(slot + 1).ok().and_then(NonZeroU32::new);
+        Self(number.expect("invariant: fewer than 2^32 levels fit in memory"))
+    }
+
+    const fn slot(self) -> usize {
+        self.0.get() as usize - 1
+    }
+}
 
 /// The tree.
 #[derive(Debug)]
@@ -59,7 +122,7 @@ impl Trie {
     /// An empty tree whose names are hashed with `hash`.
     pub(super) fn new(hash: KeyedState) -> Self {
         let mut nodes = Slab::new();
-        let root = NodeId(key_of(nodes.insert(Node::new(None, Step::Rest))));
+        let root = NodeId::at(nodes.insert(Node::new(None, Step::REST)));
         Self {
             nodes,
             root,
@@ -130,7 +193,7 @@ impl Trie {
                 "+" => match self.node(id).any {
                     Some(any) => any,
                     None => {
-                        let any = self.insert_node(id, Step::Any);
+                        let any = self.insert_node(id, Step::ANY);
                         self.node_mut(id).any = Some(any);
                         any
                     }
@@ -138,7 +201,7 @@ impl Trie {
                 "#" => match self.node(id).rest {
                     Some(rest) => rest,
                     None => {
-                        let rest = self.insert_node(id, Step::Rest);
+                        let rest = self.insert_node(id, Step::REST);
                         self.node_mut(id).rest = Some(rest);
                         rest
                     }
@@ -179,9 +242,43 @@ impl Trie {
                 return;
             };
             self.cut(id, parent);
-            self.nodes.remove(slot_of(id.0));
+            self.nodes.remove(id.slot());
             next = Some(parent);
         }
+        let capacity = self.nodes.capacity();
+        if capacity > KEPT_MAX && self.nodes.len() < capacity / SPARSE {
+            self.compact();
+        }
+    }
+
+    /// Gives back the places of a rush that is over: every node and every name moves to the front. Ids from before mean
+    /// nothing any more. O(places), which are paid for by those that have left them.
+    pub(super) fn compact(&mut self) {
+        let moved_levels = self.levels.compact(&self.hash);
+        let mut nodes = Slab::with_capacity(self.nodes.len() * 2);
+        let old = std::mem::replace(&mut self.nodes, Slab::new());
+        let mut moved = Moved::default();
+        for (slot, node) in old {
+            moved.note(slot, nodes.insert(node));
+        }
+        let node_of = |old: NodeId| NodeId::at(moved.new_of(old.slot()));
+        self.edges = HashTable::with_capacity(nodes.len() * 2);
+        for (slot, node) in &mut nodes {
+            node.parent = node.parent.map(node_of);
+            node.any = node.any.map(node_of);
+            node.rest = node.rest.map(node_of);
+            if let (Some(parent), Some(level)) = (node.parent, node.step.level()) {
+                let level = LevelId(key_of(moved_levels.new_of(slot_of(level.0))));
+                node.step = Step::named(level);
+                let hash = self.hash.hash_one((parent.0, level.0));
+                let no_growth = |_: &NodeId| unreachable!("invariant: there is room for all");
+                self.edges.insert_unique(hash, NodeId::at(slot), no_growth);
+            }
+        }
+        self.root = node_of(self.root);
+        self.nodes = nodes;
+        self.walk = Vec::new();
+        self.topic_levels = Vec::new();
     }
 
     /// Bytes of it, the sets of Sessions counted as empty. O(1).
@@ -205,11 +302,11 @@ impl Trie {
     }
 
     fn insert_node(&mut self, parent: NodeId, step: Step) -> NodeId {
-        NodeId(key_of(self.nodes.insert(Node::new(Some(parent), step))))
+        NodeId::at(self.nodes.insert(Node::new(Some(parent), step)))
     }
 
     fn named_child(&self, parent: NodeId, level: LevelId) -> Option<NodeId> {
-        let wanted = (Some(parent), Step::Named(level));
+        let wanted = (Some(parent), Step::named(level));
         let hash = self.hash.hash_one((parent.0, level.0));
         self.edges
             .find(hash, |&child| self.node(child).edge() == wanted)
@@ -223,14 +320,16 @@ impl Trie {
             return child;
         }
         let level = self.levels.hold(name, &self.hash);
-        let child = self.insert_node(parent, Step::Named(level));
+        let child = self.insert_node(parent, Step::named(level));
         self.node_mut(parent).named_children += 1;
         let (nodes, state) = (&self.nodes, &self.hash);
         self.edges.insert_unique(
             state.hash_one((parent.0, level.0)),
             child,
             |&child| match node_at(nodes, child).edge() {
-                (Some(parent), Step::Named(level)) => state.hash_one((parent.0, level.0)),
+                (Some(parent), step) if let Some(level) = step.level() => {
+                    state.hash_one((parent.0, level.0))
+                }
                 _ => unreachable!("invariant: only named children are in `edges`"),
             },
         );
@@ -240,9 +339,11 @@ impl Trie {
     /// Takes `child` out of what its parent and the level names know.
     fn cut(&mut self, child: NodeId, parent: NodeId) {
         match self.node(child).step {
-            Step::Any => self.node_mut(parent).any = None,
-            Step::Rest => self.node_mut(parent).rest = None,
-            Step::Named(level) => {
+            Step::ANY => self.node_mut(parent).any = None,
+            Step::REST => self.node_mut(parent).rest = None,
+            named => {
+                let level = named.level();
+                let level = level.expect("invariant: any other step has a name");
                 let hash = self.hash.hash_one((parent.0, level.0));
                 if let Ok(edge) = self.edges.find_entry(hash, |&id| id == child) {
                     edge.remove();
@@ -259,7 +360,7 @@ impl Trie {
 
     fn node_mut(&mut self, id: NodeId) -> &mut Node {
         self.nodes
-            .get_mut(slot_of(id.0))
+            .get_mut(id.slot())
             .expect("invariant: a NodeId in use names a node")
     }
 }
@@ -298,14 +399,24 @@ impl Node {
     }
 }
 
-/// How one gets from a node to its child: one level of a Topic Filter.
+/// How one gets from a node to its child: one level of a Topic Filter. In four bytes, for there is one in each node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+struct Step(u32);
+
+impl Step {
     /// `+`.
-    Any,
+    const ANY: Self = Self(0);
     /// `#`; the root, which has no parent, bears it too.
-    Rest,
-    Named(LevelId),
+    const REST: Self = Self(1);
+
+    fn named(level: LevelId) -> Self {
+        let number = level.0.checked_add(2);
+        Self(number.expect("invariant: fewer than 2^32 levels fit in memory"))
+    }
+
+    fn level(self) -> Option<LevelId> {
+        self.0.checked_sub(2).map(LevelId)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -331,6 +442,23 @@ impl Levels {
         self.bytes
             + self.names.capacity() * (size_of::<LevelName>() + size_of::<usize>())
             + map_bytes(self.by_name.capacity(), size_of::<LevelId>())
+    }
+
+    /// Moves all names to the front; returns where they are now.
+    fn compact(&mut self, state: &KeyedState) -> Moved {
+        let mut names = Slab::with_capacity(self.names.len() * 2);
+        let mut moved = Moved::default();
+        self.by_name = HashTable::with_capacity(self.names.len() * 2);
+        for (slot, level) in std::mem::replace(&mut self.names, Slab::new()) {
+            let hash = state.hash_one(&*level.name);
+            let id = names.insert(level);
+            moved.note(slot, id);
+            let no_growth = |_: &LevelId| unreachable!("invariant: there is room for all");
+            self.by_name
+                .insert_unique(hash, LevelId(key_of(id)), no_growth);
+        }
+        self.names = names;
+        moved
     }
 
     fn find(&self, name: &str, state: &KeyedState) -> Option<LevelId> {
@@ -386,9 +514,29 @@ impl Levels {
     }
 }
 
+/// Where things are that have moved, by where they were.
+#[derive(Debug, Default)]
+struct Moved(Vec<u32>);
+
+impl Moved {
+    fn note(&mut self, old: usize, new: usize) {
+        if self.0.len() <= old {
+            self.0.resize(old + 1, u32::MAX);
+        }
+        if let Some(place) = self.0.get_mut(old) {
+            *place = key_of(new);
+        }
+    }
+
+    fn new_of(&self, old: usize) -> usize {
+        let new = self.0.get(old);
+        slot_of(*new.expect("invariant: an id in use names something that has moved"))
+    }
+}
+
 fn node_at(nodes: &Slab<Node>, id: NodeId) -> &Node {
     nodes
-        .get(slot_of(id.0))
+        .get(id.slot())
         .expect("invariant: a NodeId in use names a node")
 }
 
@@ -405,3 +553,8 @@ const fn slot_of(key: u32) -> usize {
 fn key_of(slot: usize) -> u32 {
     u32::try_from(slot).expect("invariant: fewer than 2^32 levels fit in memory")
 }
+
+/// So many places are kept though they are free.
+const KEPT_MAX: usize = 4096;
+/// With more, at least one in so many is in use.
+const SPARSE: usize = 8;

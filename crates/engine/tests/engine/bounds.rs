@@ -324,3 +324,29 @@ fn packets_of_a_closed_connection_are_ignored() {
     assert_eq!(world.payloads(watcher), ["on time"]);
     assert!(matches!(world.next(new), Some(Outgoing::PubAck(_))));
 }
+
+/// A rush that is over holds nothing any more, and who has stayed is served as before.
+#[test]
+fn places_of_sessions_that_have_ended_are_given_back() {
+    let mut world = World::with(1, Limits::default());
+    let stays = world.connect("stays");
+    assert_eq!(world.subscribe(stays, "a", 0), [ReasonCode::Success]);
+    let all = |world: &World| world.engines[0].memory().sessions;
+    let before = all(&world);
+    let rush: Vec<_> = (0..3_000)
+        .map(|number| world.connect_clean(&format!("rush-{number}")))
+        .collect();
+    let most = all(&world);
+    for client in rush {
+        world.lose(client);
+    }
+    world.engines[0].shrink();
+    let after = all(&world);
+    assert!(
+        after < before + (most - before) / 8,
+        "{before}, {most}, {after}"
+    );
+    let comes = world.connect("comes");
+    world.publish(comes, "a", 0, "x");
+    assert_eq!(world.payloads(stays), ["x"]);
+}

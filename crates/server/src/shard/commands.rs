@@ -137,6 +137,10 @@ impl<S: Store> Shard<S> {
         }
         let is_first_time = self.measured_at.replace(self.now).is_none();
         self.engine.on_calendar(unix_millis(), self.now);
+        self.engine.shrink();
+        if self.connections.len() < self.connections.capacity() / SPARSE {
+            self.connections.shrink_to_fit();
+        }
         // The memory is that of all shards; one of them says it.
         let memory = if self.links.own().0 == 0 {
             resident_bytes()
@@ -209,6 +213,8 @@ fn memory_bytes(status: &str) -> (u64, u64) {
 
 /// What `alarms` says where there is none; an empty value would take the topic away.
 const NO_ALARM: &str = "none";
+/// Of the places for connections at least one in so many is in use, or those behind the last one go.
+const SPARSE: usize = 8;
 /// The system is not asked more often.
 const MEASURE_INTERVAL: Duration = Duration::from_secs(1);
 
