@@ -3,7 +3,8 @@
 //! Owns: [`Step`], its marks, how much a publisher may say in a window. Does not own: how each step is carried out (see
 //! `shard::governed`), what is counted (see `governor`). Start reading at [`Machine::on_sample`].
 //! Invariants: a step is taken at its mark at once, and taken back one at a time, each after memory has been below the
-//! lower mark of it for [`CALM`]; a publisher may always say something in a window, so that none waits for ever.
+//! lower mark of it for [`CALM`]; a publisher may always say something in a window, and memory that stays where it is lets
+//! somebody in, so that none waits for ever.
 
 use std::time::{Duration, Instant};
 
@@ -90,6 +91,10 @@ pub(crate) struct Machine {
     /// Bytes a publisher may say in a window.
     allowance: u64,
     used_before: u64,
+    /// How many connections may come in from now on, if that is to change.
+    entries: Option<u64>,
+    /// The most there was since connections are refused, or since some were let in, and when it was reached.
+    highest: Option<(u64, Instant)>,
 }
 
 impl Machine {
@@ -100,6 +105,8 @@ impl Machine {
             below_since: None,
             allowance: u64::MAX,
             used_before: 0,
+            entries: None,
+            highest: None,
         }
     }
 
@@ -121,6 +128,11 @@ impl Machine {
         self.allowance
     }
 
+    /// How many connections may come in from now on; `None` leaves it as it is.
+    pub(crate) const fn entries(&self) -> Option<u64> {
+        self.entries
+    }
+
     /// `used` bytes are held at `now`, and the loudest publisher has said `loudest` bytes since the last sample.
     pub(crate) fn on_sample(&mut self, used: u64, loudest: u64, now: Instant) {
         let reached = Step::ALL.into_iter().rev();
@@ -135,6 +147,7 @@ impl Machine {
             self.take_back(used, now);
         }
         self.allow(used, loudest);
+        self.let_in(used, now);
         self.used_before = used;
     }
 
@@ -168,6 +181,28 @@ impl Machine {
         };
     }
 
+    /// New connections are refused while memory grows. Once it has stood still for [`CALM`] so many may come in at once
+    /// as what is left has room for many times: what fills memory may be there to stay, and is no reason to keep out for
+    /// ever who would take it away.
+    fn let_in(&mut self, used: u64, now: Instant) {
+        if self.step < Step::Refuse {
+            self.entries = Some(u64::MAX);
+            self.highest = None;
+            return;
+        }
+        self.entries = self.highest.is_none().then_some(0);
+        let (highest, since) = *self.highest.get_or_insert((used, now));
+        if used > highest + self.budget / WAVES {
+            self.entries = Some(0);
+            self.highest = Some((used, now));
+        } else if now.saturating_duration_since(since) >= CALM {
+            let left = self.mark(Step::Disconnect.taken_at());
+            let room = left.saturating_sub(used) / APPROACH;
+            self.entries = Some((room / ENTRY_BYTES).max(1));
+            self.highest = Some((used, now));
+        }
+    }
+
     const fn mark(&self, hundredths: u64) -> u64 {
         self.budget / 100 * hundredths
     }
@@ -179,6 +214,10 @@ pub(crate) const CALM: Duration = Duration::from_millis(500);
 const LOWER: u64 = 8;
 /// In one window memory may come nearer to the next step by one part in so many of what is left.
 const APPROACH: u64 = 16;
+/// Memory that moves by no more than one part of the budget in so many stands still.
+const WAVES: u64 = 1024;
+/// What a connection may come to take until it is seen.
+const ENTRY_BYTES: u64 = 8 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -263,6 +302,39 @@ mod tests {
             machine.on_sample(used, 16_000, now);
         }
         assert_eq!(machine.allowance(), 64, "never nothing");
+    }
+
+    #[test]
+    fn connections_are_refused_while_memory_grows_and_a_few_come_in_once_it_stands_still() {
+        let mut now = Instant::now();
+        let mut machine = Machine::new(256 << 20);
+        let at = |hundredths: u64| (256 << 20) / 100 * hundredths;
+        machine.on_sample(at(79), 0, now);
+        assert_eq!(machine.entries(), Some(u64::MAX));
+        for hundredths in 80..92 {
+            now += WINDOW;
+            machine.on_sample(at(hundredths), 0, now);
+            assert_eq!(machine.entries(), Some(0), "it grows");
+        }
+        let mut entries = Vec::new();
+        for turn in 0..40 {
+            now += WINDOW;
+            // Waves are no growth.
+            machine.on_sample(at(91) + turn % 3 * 10_000, 0, now);
+            entries.extend(machine.entries());
+        }
+        assert_eq!(entries.len(), 4, "{entries:?}");
+        assert!(
+            entries.iter().all(|some| (20..100).contains(some)),
+            "{entries:?}"
+        );
+        // However full it is, who would make room comes in.
+        machine.on_sample(at(99), 0, now);
+        assert_eq!(machine.entries(), Some(0));
+        machine.on_sample(at(99), 0, now + CALM);
+        assert_eq!(machine.entries(), Some(1));
+        machine.on_sample(at(99), 0, now + CALM + WINDOW);
+        assert_eq!(machine.entries(), None, "it still may");
     }
 
     #[test]

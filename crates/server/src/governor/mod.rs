@@ -106,6 +106,8 @@ pub(crate) struct Governor {
     base: AtomicU64,
     step: AtomicU8,
     allowance: AtomicU64,
+    /// Connections that may still come in.
+    entries: AtomicU64,
     /// Counts samples.
     window: AtomicU32,
     /// How often each step was taken.
@@ -124,6 +126,7 @@ impl Governor {
             base: AtomicU64::new(0),
             step: AtomicU8::new(0),
             allowance: AtomicU64::new(u64::MAX),
+            entries: AtomicU64::new(u64::MAX),
             window: AtomicU32::new(0),
             taken: Default::default(),
         }
@@ -191,6 +194,9 @@ impl Governor {
         self.step.store(step.number(), Ordering::Relaxed);
         self.next_mark.store(machine.next_mark(), Ordering::Relaxed);
         self.allowance.store(machine.allowance(), Ordering::Relaxed);
+        if let Some(entries) = machine.entries() {
+            self.entries.store(entries, Ordering::Relaxed);
+        }
         self.window.fetch_add(1, Ordering::Relaxed);
         self.sampled_at_ms.store(now_ms, Ordering::Relaxed);
         self.tell(before, step, used);
@@ -224,6 +230,14 @@ impl Governor {
     /// The step in force.
     pub(crate) fn step(&self) -> Step {
         Step::from_number(self.step.load(Ordering::Relaxed))
+    }
+
+    /// Whether a connection may come in, of those for whom nothing is kept. It counts as one.
+    pub(crate) fn let_in(&self) -> bool {
+        let one_less = |entries: u64| entries.checked_sub(1);
+        let entries = &self.entries;
+        let taken = entries.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
+        taken.is_ok()
     }
 
     /// What a publisher may say in a window, see `Machine::allowance`.
@@ -277,7 +291,9 @@ const fn sentence(step: Step) -> &'static str {
     match step {
         Step::Calm => "nothing",
         Step::Throttle => "the loudest publishers are read less",
-        Step::Refuse => "new connections are refused, those of known sessions last",
+        Step::Refuse => {
+            "new connections are refused while memory grows, those of known sessions last"
+        }
         Step::Shed => "less is kept for slow readers, QoS 0 beyond that is dropped",
         Step::Spill => "queues go to the disk, and nothing new is kept in memory",
         Step::Disconnect => "the slowest readers are disconnected",

@@ -289,7 +289,7 @@ impl<S: Store> Shard<S> {
             Step::Refuse | Step::Shed | Step::Spill => Keeps::Subscriptions,
             Step::Disconnect => Keeps::Messages,
         };
-        let is_refused = self.engine.keeps_for(client_id) < keeps;
+        let is_refused = self.engine.keeps_for(client_id) < keeps && !self.shared.governor.let_in();
         is_refused.then_some((ReasonCode::ServerBusy, "the server runs low on memory"))
     }
 

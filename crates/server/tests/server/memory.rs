@@ -258,6 +258,36 @@ fn flood_of_retained_messages_is_refused_at_the_budget_and_what_was_taken_stays(
     assert!(publisher.publish(0x33, "r/0", b"x") < 0x80);
 }
 
+/// Promise P6: what fills memory may be there to stay, and then who would take it away has to get in.
+#[test]
+fn memory_that_stays_full_locks_nobody_out() {
+    let (_server, address) = start(little(1));
+    let mut watch = Watch::new(address);
+    let mut publisher = Polite(Raw::v5(address, "publisher", 0));
+    let mut taken = 0;
+    while publisher.publish(0x33, &format!("r/{taken}"), &[b'x'; 100_000]) < 0x80 {
+        taken += 1;
+    }
+    drop(publisher);
+    let mut refused = 0;
+    let mut stranger = loop {
+        let mut stranger = Raw::open(address);
+        stranger.say(&connect_v5("stranger", 0, &[], &[]));
+        let answer = stranger.hear();
+        if answer[3] == 0 {
+            break Polite(stranger);
+        }
+        assert_eq!(answer[3], 0x89, "{answer:?}");
+        refused += 1;
+        assert!(refused < 100, "for ever");
+        watch.until("a total", |topic, _| topic == "total");
+    };
+    for number in 0..taken {
+        assert!(stranger.publish(0x33, &format!("r/{number}"), b"") < 0x80);
+    }
+    watch.until_calm();
+}
+
 /// Promise P5.
 #[test]
 fn flood_for_a_session_that_is_away_is_refused_and_nothing_acknowledged_is_lost() {
