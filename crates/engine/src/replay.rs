@@ -45,6 +45,7 @@ impl Engine {
         if !message.retain() {
             return (None, Wait::default());
         }
+        self.work += WORK_PER_RETAINED;
         self.make_retained_room(now);
         let Ok((stamp, applied)) = self.retained.publish(message) else {
             // Full: a Will is delivered, but not kept; there is no one to be told.
@@ -286,3 +287,6 @@ const EXPIRED_PER_WRITE_MAX: usize = 8;
 
 /// Retained messages removed in one go because they have expired.
 const EXPIRED_PER_TURN_MAX: usize = 256;
+
+/// What a message that is retained counts as, in deliveries.
+const WORK_PER_RETAINED: u64 = 16;

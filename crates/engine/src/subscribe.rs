@@ -369,7 +369,7 @@ impl Engine {
 }
 
 /// What a change of one Subscription counts as, in deliveries.
-const WORK_PER_FILTER: u64 = 4;
+const WORK_PER_FILTER: u64 = 16;
 
 /// [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11] [v3.1.1 MQTT-3.3.1-6]
 fn is_replayed(request: &SubscriptionRequest<'_>, existed: bool) -> bool {

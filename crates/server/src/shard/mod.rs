@@ -218,18 +218,8 @@ impl<S: Store> Shard<S> {
     fn turn(&mut self, events: &mut Events) -> io::Result<()> {
         self.wait(events)?;
         self.now = Instant::now();
-        self.handshake_steps = HANDSHAKE_STEPS_MAX;
-        self.connects_left = CONNECTS_MAX;
-        self.turn_ends_at = self.engine.work() + TURN_WORK_MAX;
         self.measure();
-        let again = std::mem::take(&mut self.ready);
-        // Who has waited goes before who comes now.
-        for key in again {
-            self.read_again(key);
-        }
-        for event in events.iter() {
-            self.on_event(event);
-        }
+        self.read_all(events);
         self.accept_again();
         self.take_parcels();
         self.take_from_store();
@@ -326,9 +316,44 @@ impl<S: Store> Shard<S> {
         if event.is_readable() || event.is_read_closed() || event.is_error() {
             if let Some(connection) = self.connection_mut(key) {
                 connection.flags.is_peer_done |= event.is_read_closed() || event.is_error();
+                // It has its turn after those that have not waited for one.
+                if connection.flags.is_ready {
+                    return;
+                }
             }
             self.read(key);
         }
+    }
+
+    /// Reads from those that have something to say. Who has said nothing lately goes before those that were not done in
+    /// the turn before, or a few words would wait behind all that a crowd has to say; for half of a turn at most.
+    fn read_all(&mut self, events: &Events) {
+        let begins_at = self.engine.work();
+        let again = std::mem::take(&mut self.ready);
+        let (share, is_first) = if again.is_empty() { (1, 1) } else { (2, 0) };
+        self.turn_ends_at = begins_at + TURN_WORK_MAX / share;
+        // Logins go in the order in which they came.
+        self.handshake_steps = HANDSHAKE_STEPS_MAX * is_first;
+        self.connects_left = CONNECTS_MAX * is_first;
+        for event in events {
+            self.on_event(event);
+        }
+        if again.is_empty() {
+            return;
+        }
+        self.turn_ends_at = begins_at + TURN_WORK_MAX;
+        self.handshake_steps = HANDSHAKE_STEPS_MAX;
+        self.connects_left = CONNECTS_MAX;
+        let late = std::mem::take(&mut self.ready);
+        let mut again = again.into_iter();
+        while !self.is_turn_over()
+            && let Some(key) = again.next()
+        {
+            self.read_again(key);
+        }
+        // Whose turn it was not goes first the next time.
+        let not_done = std::mem::take(&mut self.ready);
+        self.ready.extend(again.chain(not_done).chain(late));
     }
 
     fn read_again(&mut self, key: ConnectionKey) {

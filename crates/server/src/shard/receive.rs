@@ -366,7 +366,7 @@ impl<S: Store> Shard<S> {
     }
 
     /// Whether enough was done for those that have said something in this turn: what is left is the next one's.
-    fn is_turn_over(&self) -> bool {
+    pub(super) fn is_turn_over(&self) -> bool {
         self.engine.work() >= self.turn_ends_at
     }
 

@@ -287,3 +287,44 @@ fn a_packet_full_of_user_properties_ends_its_connection_only() {
     }
     beset.canary.sing();
 }
+
+/// Class U: who says a few words is not behind all that a crowd has to say. Counted, not timed.
+#[test]
+fn few_words_go_before_a_crowd_that_is_not_done() {
+    let (_server, address) = start(config(1));
+    let mut quiet = Raw::v311(address, "quiet");
+    let mut crowd: Vec<_> = (0..60)
+        .map(|number| Raw::v311(address, &format!("crowd-{number}")))
+        .collect();
+    let mut said = Vec::new();
+    for number in 0..60 {
+        let filters = (0..50).map(|n| [string(&format!("crowd/{number}/{n}")), vec![0]].concat());
+        let body: Vec<u8> = filters.flatten().collect();
+        said.extend(packet(0x82, &[&[0, 1][..], &body].concat()));
+    }
+    for one in &mut crowd {
+        one.stream.set_nonblocking(true).expect("a socket");
+        // As much as the socket takes is enough.
+        assert!(one.stream.write(&said).expect("a socket") > 0);
+    }
+    let mut answered = || {
+        let mut bytes = 0;
+        for one in &mut crowd {
+            while let Ok(len) = one.stream.read(&mut [0; 4096]) {
+                bytes += len;
+            }
+        }
+        // One SUBACK each.
+        bytes / 54
+    };
+    // By then each of the crowd has been heard once.
+    quiet.ping();
+    let mut most = 0;
+    for _ in 0..5 {
+        answered();
+        quiet.ping();
+        most = most.max(answered());
+    }
+    // In one round each of the crowd has some 20 of its packets handled, and in one turn all of them have some 80.
+    assert!(most < 800, "{most} before a ping");
+}
