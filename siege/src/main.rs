@@ -49,8 +49,8 @@ struct Args {
     /// Shards of ours.
     #[arg(long, default_value_t = 1)]
     shards: u16,
-    /// More of its configuration, in TOML.
-    #[arg(long, default_value = "")]
+    /// Its configuration, in TOML; BUDGET is replaced by the bytes of the budget.
+    #[arg(long, default_value = "limits.memory_max_bytes = BUDGET")]
     configuration: String,
     /// Goes before the command line of the broker, such as "taskset -c 0".
     #[arg(long, default_value = "")]
