@@ -187,57 +187,7 @@ fn sessions_that_are_left_are_as_many_as_there_may_be() {
     beset.canary.sing();
 }
 
-/// mosquitto CVE-2017-7654, CVE-2021-34431, CVE-2023-3592, NanoMQ CVE-2023-34494: what is refused or lost leaves nothing.
-#[test]
-fn rounds_of_every_kind_leave_nothing_behind() {
-    let beset = Beset::new(config(1));
-    let mut memory = Vec::new();
-    for _ in 0..4 {
-        for number in 0..150 {
-            one_round(beset.address(), number);
-        }
-        memory.push(rss_bytes());
-    }
-    // What the allocator takes it takes in the first rounds.
-    let grown = memory[3].saturating_sub(memory[1]);
-    assert!(grown < 4 << 20, "{memory:?}");
-    beset.canary.sing();
-}
-
-/// Connections of all kinds, each ended in its way.
-fn one_round(address: SocketAddr, number: usize) {
-    let say = |bytes: &[u8]| {
-        let mut client = Raw::open(address);
-        client.stream.write_all(bytes).unwrap_or_default();
-        client
-    };
-    let name = format!("round-{}", number % 7);
-    // Refused because of its properties.
-    drop(say(&connect_v5(&name, 0, b"\x21\x00\x00", &[])).hear());
-    // A Will with properties that are wrong.
-    let will = [&b"\x02\x01\x02"[..], &string("will"), &string("x")].concat();
-    drop(say(&connect_flags_v5(0x06, &name, 0, &[], &will)).hear());
-    // Before there is a CONNECT, and in the middle of one.
-    drop(say(&[0xC0, 0]).hear());
-    drop(say(&connect_v311(&name)[..5]));
-    // With a Subscription and a Will, and gone without a word.
-    let will = [&b"\x00"[..], &string("wills"), &string("x")].concat();
-    let mut lost = say(&connect_flags_v5(0x06, &name, 0, &[], &will));
-    assert_eq!(lost.hear()[3], 0);
-    lost.say(&packet(
-        0x82,
-        &[&[0, 1, 0][..], &string("$share/g/wills"), &[1]].concat(),
-    ));
-    assert_eq!(lost.hear()[0], 0x90);
-    drop(lost);
-    // In peace.
-    let mut orderly = say(&connect_v311(&name));
-    assert_eq!(orderly.hear()[0], 0x20);
-    orderly.say(&[0xE0, 0]);
-    assert!(orderly.is_at_end());
-}
-
-fn rss_bytes() -> u64 {
+pub(crate) fn rss_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").expect("of this system");
     let pages = statm.split(' ').nth(1).expect("the second");
     pages.parse::<u64>().expect("a number") * 4096

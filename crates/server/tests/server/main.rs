@@ -43,6 +43,7 @@ mod proxied;
 mod quic;
 mod reload_under_load;
 mod reloading;
+mod rounds;
 mod scram;
 mod service;
 mod sniffing;
