@@ -161,6 +161,11 @@ impl Engine {
         self.replays_waiting = waiting;
         for ((key, filter), Waiting { mut replay, .. }) in due {
             replay.end_at(self.retained.arrivals());
+            // Most filters of a crowd match nothing that is retained.
+            replay.seek(&self.retained, SEEK_MAX);
+            if replay.is_done() {
+                continue;
+            }
             if let Some(session) = self.sessions.get_mut(key) {
                 session.replays.insert(filter, replay);
                 self.resume_replays(key);
@@ -211,8 +216,7 @@ impl Engine {
             };
             if budget > 0 && self.is_runnable(key) {
                 let share = budget.min(share_max);
-                budget -= share;
-                self.advance_first(key, share, now);
+                budget -= self.advance_first(key, share, now).clamp(1, share);
             }
             // The key may stand for another Session by now.
             let Some(session) = self.sessions.get_mut(key).filter(|one| one.is_replaying) else {
@@ -226,20 +230,22 @@ impl Engine {
         }
     }
 
-    /// Does a share of the Session's first replay.
-    fn advance_first(&mut self, key: SessionKey, share: usize, now: Instant) {
+    /// Does a share of the Session's first replay; returns at how many topics it has looked.
+    fn advance_first(&mut self, key: SessionKey, share: usize, now: Instant) -> usize {
         let first = self
             .sessions
             .get_mut(key)
             .and_then(|session| session.replays.pop_first());
         let Some((filter, mut replay)) = first else {
-            return;
+            return 0;
         };
-        if self.advance(key, &mut replay, share, now)
+        let mut left = share;
+        if self.advance(key, &mut replay, &mut left, now)
             && let Some(session) = self.sessions.get_mut(key)
         {
             session.replays.insert(filter, replay);
         }
+        share - left
     }
 
     /// Returns whether there is more to do for this one.
@@ -247,7 +253,7 @@ impl Engine {
         &mut self,
         key: SessionKey,
         replay: &mut Replay,
-        share: usize,
+        share: &mut usize,
         now: Instant,
     ) -> bool {
         let subscription = self.subscriptions.find(key, replay.filter());
@@ -275,6 +281,9 @@ impl Engine {
         !replay.is_done()
     }
 }
+
+/// Topics looked at to find out whether there is something to replay at all.
+const SEEK_MAX: usize = 2;
 
 /// Topics looked at for one replay, at least, before it is the next one's turn.
 const SHARE_MIN: usize = 64;

@@ -319,20 +319,37 @@ impl Replay {
         self.until = arrival;
     }
 
-    /// The next messages in ascending order of topic, looking at no more than `budget` topics; may
+    /// Goes to the first topic that matches, or as near to it as so many looks bring it. O(looks log n).
+    pub(crate) fn seek(&mut self, retained: &Retained, looks: usize) {
+        for _ in 0..looks {
+            let Some(bound) = self.next.bound() else {
+                return;
+            };
+            self.next = match retained.first_from(bound) {
+                None => Next::Done,
+                Some((message, _)) if proto::topic::matches(&self.filter, message.topic()) => {
+                    return;
+                }
+                Some((message, _)) => next_possible(&self.filter, message.topic()),
+            };
+        }
+    }
+
+    /// The next messages in ascending order of topic, looking at no more than `budget` topics, which are taken off it; may
     /// be empty though there is more, see [`Replay::is_done`]. Messages that come, go or change
     /// between calls are seen as they then are, up to [`Replay::end_at`]. O(budget (log n + topic length)).
     pub(crate) fn next_batch(
         &mut self,
         retained: &Retained,
         now: Instant,
-        budget: usize,
+        budget: &mut usize,
     ) -> Vec<Arc<Message>> {
         let mut batch = Vec::new();
-        for _ in 0..budget {
+        while *budget > 0 {
             let Some(bound) = self.next.bound() else {
                 break;
             };
+            *budget -= 1;
             let Some((message, arrival)) = retained.first_from(bound) else {
                 self.next = Next::Done;
                 break;
@@ -653,7 +670,7 @@ mod tests {
         let mut replay = Replay::new(filter);
         let mut topics = Vec::new();
         while !replay.is_done() {
-            let batch = replay.next_batch(retained, now, budget);
+            let batch = replay.next_batch(retained, now, &mut { budget });
             assert!(batch.len() <= budget);
             topics.extend(batch.iter().map(|message| message.topic().to_owned()));
         }
@@ -722,6 +739,27 @@ mod tests {
                 .unwrap();
         }
         assert!(retained.tombstones.topic_bytes <= TOMBSTONE_TOPIC_BYTES_MAX + 2 * long.len());
+    }
+
+    #[test]
+    fn filter_that_nothing_retained_matches_is_done_after_two_looks_and_another_loses_nothing() {
+        let (mut retained, now) = (retained_on(0), now());
+        for topic in ["$SYS/a", "a/b", "a/c/d", "b/1/x", "b/2/x"] {
+            retained.publish(&message(topic, "1", now)).unwrap();
+        }
+        for filter in ["c/#", "a/d", "z/+"] {
+            let mut replay = Replay::new(filter);
+            replay.seek(&retained, 2);
+            assert!(replay.is_done(), "{filter}");
+        }
+        for (filter, count) in [("#", 4), ("b/+/x", 2), ("a/#", 2), ("a/c/d", 1)] {
+            let mut replay = Replay::new(filter);
+            replay.seek(&retained, 2);
+            let mut budget = 20;
+            let found = replay.next_batch(&retained, now, &mut budget);
+            assert_eq!(found.len(), count, "{filter}");
+            assert!(replay.is_done() && budget > 0, "{filter}: {budget} left");
+        }
     }
 
     /// Verifies [MQTT-3.3.2-5]: a message whose Message Expiry Interval has passed goes to nobody.
@@ -810,10 +848,10 @@ mod tests {
         }
         retained.publish(&message("$SYS/v7", "x", now)).unwrap();
         let mut replay = Replay::new("+/v7");
-        let found = replay.next_batch(&retained, now, 50 * 3 + 2);
+        let found = replay.next_batch(&retained, now, &mut { 50 * 3 + 2 });
         assert_eq!((found.len(), replay.is_done()), (50, true));
         let mut replay = Replay::new("d9/#");
-        assert_eq!(replay.next_batch(&retained, now, 51).len(), 50);
+        assert_eq!(replay.next_batch(&retained, now, &mut { 51 }).len(), 50);
     }
 
     #[test]
@@ -824,12 +862,12 @@ mod tests {
         }
         let mut replay = Replay::new("a/+");
         assert_eq!(
-            replay.next_batch(&retained, now, 1),
+            replay.next_batch(&retained, now, &mut { 1 }),
             [message("a/1", "x", now)]
         );
         retained.publish(&message("a/1", "", now)).unwrap();
         retained.publish(&message("a/2", "new", now)).unwrap();
-        let rest = replay.next_batch(&retained, now, 9);
+        let rest = replay.next_batch(&retained, now, &mut { 9 });
         assert_eq!(rest, [message("a/2", "new", now), message("a/3", "x", now)]);
         assert!(replay.is_done());
     }
