@@ -69,6 +69,12 @@ impl Retained {
         let all = self.flood.acknowledged_count * count as u64;
         let until = Instant::now() + DRAIN_MAX;
         while listeners.count < all && listeners.at.elapsed() < QUIET && Instant::now() < until {
+            // Who is refused comes again, as a client would.
+            for n in 0..count {
+                if !swarm.is_open(n) {
+                    swarm.open(n, wire::connect(&format!("joiner-{n}"), true, false))?;
+                }
+            }
             swarm.turn(Duration::from_millis(10), &mut listeners)?;
         }
         let took = listeners.at - began;
@@ -117,7 +123,15 @@ impl Attack for Retained {
         for n in 0..Self::PUBLISHERS {
             swarm.open(n, wire::connect(&format!("remover-{n}"), true, false))?;
         }
-        swarm.run(DRAIN_MAX, &mut remove, Remove::is_done)?;
+        let until = Instant::now() + DRAIN_MAX;
+        while !remove.is_done() && Instant::now() < until {
+            for n in 0..Self::PUBLISHERS {
+                if !swarm.is_open(n) {
+                    swarm.open(n, wire::connect(&format!("remover-{n}"), true, false))?;
+                }
+            }
+            swarm.turn(Duration::from_millis(10), &mut remove)?;
+        }
         Ok(outcome)
     }
 }
@@ -137,9 +151,9 @@ impl Remove {
 }
 
 impl Role for Remove {
-    fn on_packet(&mut self, n: usize, first: u8, _: &[u8], out: &mut Vec<u8>) {
+    fn on_packet(&mut self, n: usize, first: u8, body: &[u8], out: &mut Vec<u8>) {
         match first >> 4 {
-            2 => {}
+            2 if body.get(1) == Some(&0) => {}
             4 => self.answers += 1,
             _ => return,
         }
