@@ -1,6 +1,6 @@
 //! What is made of the table of keys: the reference, the JSON Schema, a first file.
 //!
-//! Owns: their forms. Does not own: the table (see `keys`). Start reading at [`reference`].
+//! Owns: their forms. Does not own: the table (see `keys`). Start reading at [`reference()`].
 //! Invariant: nothing is said here of a key that the table does not say.
 
 use std::fmt::Write as _;
