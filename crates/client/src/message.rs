@@ -4,7 +4,7 @@
 //! Start reading at [`Publication`]. Invariant: properties stay encoded, in the order they were given.
 
 use bytes::Bytes;
-use proto::packet::{EncodeError, Property, Publish, PublishProperties};
+use proto::packet::{EncodeError, Property, PropertyIter, Publish};
 use proto::{PacketIdentifier, Qos};
 
 /// A message to publish.
@@ -77,11 +77,6 @@ impl ReceivedMessage {
     /// The message that `publish` carries, its Topic Alias resolved.
     #[must_use]
     pub fn from_publish(publish: &Publish<'_>) -> Self {
-        let mut properties = Vec::new();
-        for property in publish.properties.iter() {
-            let written = property.put(&mut properties);
-            debug_assert!(written.is_ok(), "invariant: what was read can be written");
-        }
         Self {
             topic: publish.topic.to_owned(),
             payload: Bytes::copy_from_slice(publish.payload),
@@ -89,15 +84,12 @@ impl ReceivedMessage {
             retain: publish.retain,
             dup: publish.dup,
             packet_id: publish.packet_id,
-            properties,
+            properties: publish.properties.raw().to_vec(),
         }
     }
 
     /// Its properties, in order; none in 3.x.
     pub fn properties(&self) -> impl Iterator<Item = Property<'_>> {
-        PublishProperties::parse(&self.properties)
-            .map(|properties| properties.iter())
-            .into_iter()
-            .flatten()
+        PropertyIter::new(&self.properties)
     }
 }

@@ -14,7 +14,7 @@ use proto::connection::ClientConnection;
 use proto::{PacketIdentifier, Qos};
 use tokio::sync::mpsc;
 
-use super::subscriptions::Subscriptions;
+use super::subscriptions::{Subscriptions, Takers};
 use crate::{Inbox, ReceivedMessage, WhenInboxFull};
 
 /// A message for one stream.
@@ -66,6 +66,7 @@ pub(super) struct Incoming {
     held: BTreeMap<PacketIdentifier, Held>,
     orphans: VecDeque<Orphan>,
     others: Option<mpsc::UnboundedSender<Delivery>>,
+    takers: Takers,
     waiting: usize,
     waiting_bytes: usize,
     /// Messages that were dropped for want of room or of a subscription.
@@ -81,6 +82,7 @@ impl Incoming {
             held: BTreeMap::new(),
             orphans: VecDeque::new(),
             others: None,
+            takers: Takers::default(),
             waiting: 0,
             waiting_bytes: 0,
             dropped: Arc::default(),
@@ -149,7 +151,8 @@ impl Incoming {
 
     /// Gives a message to all it is for, or keeps it a while.
     fn route(&mut self, delivery: Delivery, subscriptions: &Subscriptions, now: Instant) {
-        let mut senders = subscriptions.takers(&delivery.message);
+        subscriptions.takers(&delivery.message, &mut self.takers);
+        let senders = &mut self.takers.senders;
         if senders.is_empty() {
             senders.extend(self.others.clone());
         }
@@ -164,18 +167,13 @@ impl Incoming {
             }
             return;
         }
-        self.give(delivery, senders, bytes);
+        self.give(delivery, bytes);
     }
 
-    fn give(
-        &mut self,
-        delivery: Delivery,
-        senders: Vec<mpsc::UnboundedSender<Delivery>>,
-        bytes: usize,
-    ) {
+    fn give(&mut self, delivery: Delivery, bytes: usize) {
         let Delivery { message, seq } = delivery;
         let mut given = 0;
-        let mut senders = senders.into_iter().peekable();
+        let mut senders = self.takers.senders.drain(..).peekable();
         let mut message = Some(message);
         while let Some(sender) = senders.next() {
             let copy = if senders.peek().is_some() {
@@ -189,6 +187,7 @@ impl Incoming {
                 given += 1;
             }
         }
+        drop(senders);
         self.expect(seq, given, given, bytes);
     }
 

@@ -62,6 +62,13 @@ struct Farewell {
     done: Option<Answer<()>>,
 }
 
+/// Whose a message is: filled for each anew, so that none has to be made for each.
+#[derive(Debug, Default)]
+pub(super) struct Takers {
+    identified: Vec<u32>,
+    pub(super) senders: Vec<mpsc::UnboundedSender<Delivery>>,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
     /// By their key, which is their Subscription Identifier.
@@ -154,29 +161,31 @@ impl Subscriptions {
     }
 
     /// The streams that take a message: by the Subscription Identifiers it carries, or by its topic.
-    pub(super) fn takers(&self, message: &ReceivedMessage) -> Vec<mpsc::UnboundedSender<Delivery>> {
-        let identified: BTreeSet<u32> = message
-            .properties()
-            .filter_map(|property| match property {
-                Property::SubscriptionIdentifier(identifier) => Some(identifier),
-                _ => None,
-            })
-            // Of an earlier program, perhaps, for which it stood for something else.
-            .filter(|key| self.matching(*key, &message.topic).next().is_some())
-            .collect();
+    pub(super) fn takers(&self, message: &ReceivedMessage, takers: &mut Takers) {
+        takers.identified.clear();
+        takers.senders.clear();
+        let identified = message.properties().filter_map(|property| match property {
+            Property::SubscriptionIdentifier(identifier) => Some(identifier),
+            _ => None,
+        });
+        // Of an earlier program, perhaps, for which it stood for something else.
+        let known = identified.filter(|key| self.matching(*key, &message.topic).next().is_some());
+        takers.identified.extend(known);
+        let identified = takers.identified.as_slice();
         let is_taker = |key: u32, stream: &Stream| {
             if identified.is_empty() {
                 return stream.is_for(&message.topic);
             }
             // Of two streams with the same filter the Server knows the later one.
-            identified.contains(&key) || self.is_twin(stream, &identified, &message.topic)
+            identified.contains(&key) || self.is_twin(stream, identified, &message.topic)
         };
-        let takers = self.streams.iter();
-        let takers = takers.filter(|(key, stream)| is_taker(**key, stream));
-        takers.map(|(_, stream)| stream.sender.clone()).collect()
+        let streams = self.streams.iter();
+        let found = streams.filter(|(key, stream)| is_taker(**key, stream));
+        let found = found.map(|(_, stream)| stream.sender.clone());
+        takers.senders.extend(found);
     }
 
-    fn is_twin(&self, stream: &Stream, identified: &BTreeSet<u32>, topic: &str) -> bool {
+    fn is_twin(&self, stream: &Stream, identified: &[u32], topic: &str) -> bool {
         let mut filters = identified.iter().flat_map(|key| self.matching(*key, topic));
         filters.any(|filter| stream.matching(topic).any(|own| own == filter))
     }

@@ -255,7 +255,10 @@ pub struct PropertyIter<'a> {
 }
 
 impl<'a> PropertyIter<'a> {
-    pub(crate) const fn new(raw: &'a [u8]) -> Self {
+    /// Over encoded properties, as [`PublishProperties::raw`](super::PublishProperties::raw) has them; ends at the first byte
+    /// that begins none.
+    #[must_use]
+    pub const fn new(raw: &'a [u8]) -> Self {
         Self {
             reader: Reader::new(raw),
         }

@@ -54,6 +54,12 @@ impl<'a> PublishProperties<'a> {
         PropertyIter::new(self.raw)
     }
 
+    /// All of them as encoded bytes.
+    #[must_use]
+    pub const fn raw(&self) -> &'a [u8] {
+        self.raw
+    }
+
     /// Bytes of all of them.
     #[must_use]
     pub const fn len_bytes(&self) -> usize {
@@ -116,6 +122,9 @@ impl<'a> PublishProperties<'a> {
     /// # Errors
     /// `raw` is not a section that a PUBLISH may carry.
     pub fn parse(raw: &'a [u8]) -> Result<Self, Malformed> {
+        if raw.is_empty() {
+            return Ok(Self::default());
+        }
         let mut framed = Vec::with_capacity(raw.len() + 4);
         let len = u32::try_from(raw.len())
             .ok()

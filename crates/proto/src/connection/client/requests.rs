@@ -27,7 +27,9 @@ impl ClientConnection {
         out: &mut Vec<u8>,
     ) -> Result<Option<PacketIdentifier>, SendError> {
         self.check_connected()?;
-        let topic = self.check_publish(publish)?.to_owned();
+        let topic = self.check_publish(publish)?;
+        // The whole name, where the packet has an alias in its place.
+        let aliased = publish.properties.topic_alias.map(|_| topic.to_owned());
         let mut sent = Publish {
             dup: false,
             packet_id: None,
@@ -46,7 +48,8 @@ impl ClientConnection {
         if let Some(packet_id) = sent.packet_id {
             let is_aliased = sent.properties.topic_alias.is_some();
             let packet = if is_aliased || self.automatic_aliases.is_enabled() {
-                without_alias(&sent, &topic, self.version)?
+                let topic = aliased.as_deref().unwrap_or(sent.topic);
+                without_alias(&sent, topic, self.version)?
             } else {
                 out.get(start..).unwrap_or_default().to_vec()
             };
@@ -64,7 +67,7 @@ impl ClientConnection {
             });
             self.send_quota -= 1;
         }
-        if let Some(alias) = publish.properties.topic_alias {
+        if let Some((alias, topic)) = publish.properties.topic_alias.zip(aliased) {
             self.topic_aliases_out.insert(alias, topic);
         }
         Ok(sent.packet_id)
