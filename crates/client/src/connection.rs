@@ -251,7 +251,7 @@ impl Connection {
         answer.await.unwrap_or(Err(RequestError::ConnectionLost))
     }
 
-    /// Proves again, by the [`Authenticator`] of [`Options::authenticator`], who we are, and waits until the Server is
+    /// Proves again, by the [`Authenticator`](crate::Authenticator) of [`Options::authenticator`], who we are, and waits until the Server is
     /// content: before a proof expires, or for rights that have changed. If either side is not content the connection
     /// ends; [`Event::Disconnected`] says why.
     /// # Errors
