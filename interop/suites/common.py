@@ -194,7 +194,8 @@ class Peer:
 
     def abandon(self):
         """Ends the connection without DISCONNECT."""
-        tcp_socket(self.client).shutdown(socket.SHUT_RDWR)
+        # Not the method of ssl.SSLSocket: that one gives up TLS first, and Paho's thread reads its records as packets.
+        socket.socket.shutdown(tcp_socket(self.client), socket.SHUT_RDWR)
         self._join()
 
     def disconnect(self):
