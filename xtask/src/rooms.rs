@@ -18,6 +18,8 @@ use crate::say;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Known {
+    /// Whose instructions these are: others are not compared with them.
+    counted_by: String,
     instructions: BTreeMap<String, u64>,
 }
 
@@ -27,15 +29,16 @@ struct Known {
 /// A sentence if something cannot be built, run or read.
 pub(crate) fn run(root: &Path, mode: Mode) -> Result<bool, String> {
     let program = build(root)?;
-    let listed = output_of(Command::new(&program))?;
+    let listed = output_of(&mut Command::new(&program))?;
     let mut counted = BTreeMap::new();
     for room in listed.lines() {
         let (few, many) = (count(&program, room, FEW)?, count(&program, room, MANY)?);
         counted.insert(room.to_owned(), many.saturating_sub(few) / (MANY - FEW));
     }
     let path = root.join(FILE);
+    let compiler = compiler()?;
     if mode == Mode::Write {
-        let text = written(&counted);
+        let text = written(&compiler, &counted);
         say(&text);
         fs::write(&path, text).map_err(|error| format!("{FILE}: {error}"))?;
         return Ok(true);
@@ -44,7 +47,27 @@ pub(crate) fn run(root: &Path, mode: Mode) -> Result<bool, String> {
     let known: Known = toml::from_str(&text).map_err(|error| format!("{FILE}: {error}"))?;
     let (report, is_good) = compared(&known.instructions, &counted);
     say(&report);
+    if compiler != known.counted_by {
+        say(&format!(
+            "{FILE} was counted by {}, and this is {compiler}: differences prove nothing\n",
+            known.counted_by
+        ));
+        return Ok(true);
+    }
     Ok(is_good)
+}
+
+/// The compiler and the machine it makes code for.
+fn compiler() -> Result<String, String> {
+    let rustc = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
+    let version = output_of(Command::new(rustc).arg("--version"))?;
+    // Without the hash and the date, which say nothing more.
+    let version: Vec<_> = version.split_whitespace().take(2).collect();
+    Ok(format!(
+        "{} for {}",
+        version.join(" "),
+        std::env::consts::ARCH
+    ))
 }
 
 fn build(root: &Path) -> Result<PathBuf, String> {
@@ -94,13 +117,14 @@ fn collected(text: &str) -> Option<u64> {
     rest.split_whitespace().next()?.parse().ok()
 }
 
-fn output_of(mut command: Command) -> Result<String, String> {
+fn output_of(command: &mut Command) -> Result<String, String> {
     let output = command.output().map_err(|error| error.to_string())?;
     String::from_utf8(output.stdout).map_err(|error| error.to_string())
 }
 
-fn written(counted: &BTreeMap<String, u64>) -> String {
+fn written(compiler: &str, counted: &BTreeMap<String, u64>) -> String {
     let mut text = HEAD.to_owned();
+    writeln!(text, "counted_by = \"{compiler}\"\n\n[instructions]").ok();
     for (room, count) in counted {
         writeln!(text, "{room} = {count}").ok();
     }
@@ -121,7 +145,7 @@ fn compared(known: &BTreeMap<String, u64>, counted: &BTreeMap<String, u64>) -> (
             writeln!(report, "{room:16} {count:>8}  is new: `cargo xtask rooms`").ok();
             continue;
         };
-        let slack = before * TOLERANCE_PER_MILLE / 1000;
+        let slack = (before * TOLERANCE_PER_MILLE / 1000).max(SLACK_MIN);
         let verdict = if *count > before + slack {
             is_good = false;
             "  COSTS MORE"
@@ -139,11 +163,11 @@ fn compared(known: &BTreeMap<String, u64>, counted: &BTreeMap<String, u64>) -> (
 
 const FILE: &str = "bench/rooms/counts.toml";
 const HEAD: &str = "# Instructions of one PUBLISH in each room (bench/rooms/src/main.rs), as `cargo xtask rooms` has counted them.
-# x86-64 with AVX2, the compiler that CI uses; `cargo xtask rooms --check` allows 3 % of difference.
-
-[instructions]
+# x86-64 with AVX2; `cargo xtask rooms --check` allows 3 % of difference, or 16 instructions, to the same compiler.
 ";
 const TOLERANCE_PER_MILLE: u64 = 30;
+/// Of a small room a few instructions are more than that; its count changes by as much with what stands beside it.
+const SLACK_MIN: u64 = 16;
 const FEW: u64 = 200;
 const MANY: u64 = 1200;
 const TUNABLES: &str = "glibc.cpu.hwcaps=-AVX2,-AVX2_Usable,-AVX_Fast_Unaligned_Load,-ERMS,-FSRM";
@@ -170,6 +194,14 @@ mod tests {
     }
 
     #[test]
+    fn few_instructions_of_a_small_room_are_no_difference() {
+        let known = counts(&[("encode", 262)]);
+        let check = |encode| compared(&known, &counts(&[("encode", encode)])).1;
+        assert!(check(246) && check(278));
+        assert!(!check(245) && !check(279));
+    }
+
+    #[test]
     fn room_that_nobody_knows_or_that_is_gone_is_told() {
         let known = counts(&[("decode", 1000)]);
         assert!(!compared(&known, &counts(&[])).1);
@@ -180,8 +212,10 @@ mod tests {
     #[test]
     fn what_is_written_is_read_again() {
         let counted = counts(&[("deliver-to-100", 7), ("qos1", 8)]);
-        let known: Known = toml::from_str(&written(&counted)).expect("it is ours");
+        let known: Known =
+            toml::from_str(&written("rustc 1.95.0 for x86_64", &counted)).expect("it is ours");
         assert_eq!(known.instructions, counted);
+        assert_eq!(known.counted_by, "rustc 1.95.0 for x86_64");
     }
 
     #[test]
