@@ -33,7 +33,7 @@ pub enum WhenQueueFull {
 pub struct Inbox {
     /// Messages. Default 4,096.
     pub messages_max: NonZeroU32,
-    /// Bytes of their payloads. Default 16 MiB.
+    /// Bytes of their topics, payloads and properties. Default 16 MiB.
     pub bytes_max: NonZeroU32,
     /// What happens with one more.
     pub when_full: WhenInboxFull,

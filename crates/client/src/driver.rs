@@ -96,7 +96,7 @@ pub(crate) struct Driver {
     inlets: Inlets,
     events: mpsc::Sender<Event>,
     undelivered: VecDeque<Event>,
-    /// Payload bytes in them.
+    /// Bytes of topics, payloads and properties in them.
     undelivered_bytes: usize,
     /// A PUBLISH that waits for the Server's Receive Maximum.
     blocked: Option<ToPublish>,
@@ -302,7 +302,7 @@ impl Driver {
     }
 
     fn on_message(&mut self, message: ReceivedMessage) {
-        let len = message.payload.len();
+        let len = message.len_bytes();
         let event = Event::Message(message);
         // What waits already goes first.
         let kept = if self.undelivered.is_empty() {
@@ -329,7 +329,7 @@ impl Driver {
             return;
         };
         if let Event::Message(message) = &event {
-            self.undelivered_bytes -= message.payload.len();
+            self.undelivered_bytes -= message.len_bytes();
         }
         permit.send(event);
     }
@@ -653,7 +653,7 @@ async fn write_out(writer: &mut Writer, bytes: &[u8]) -> io::Result<()> {
 const TLS_ALERT: [u8; 2] = [0x15, 3];
 /// Messages the application has not taken that are kept while it waits for an answer.
 const UNDELIVERED_MAX: usize = 1024;
-/// The same in bytes of their payloads.
+/// The same in bytes of topics, payloads and properties.
 const UNDELIVERED_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Unsent bytes above which no further request is taken.
 const OUT_BYTES_MAX: usize = 64 * 1024;

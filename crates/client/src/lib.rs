@@ -62,6 +62,7 @@ mod connection;
 mod core;
 mod driver;
 mod error;
+mod fuzzed;
 mod message;
 mod messages;
 mod options;
@@ -77,6 +78,12 @@ mod url;
 mod websocket;
 
 use std::time::Instant;
+
+/// For fuzz targets only.
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use crate::fuzzed::Fuzzed;
+}
 
 pub use authentication::{AuthenticationError, Authenticator, Exchange, ScramSha256, Token};
 pub use bounds::{Inbox, Queue, Uncertain, WhenInboxFull, WhenQueueFull};

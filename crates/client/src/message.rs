@@ -88,6 +88,11 @@ impl ReceivedMessage {
         }
     }
 
+    /// Bytes of topic, payload and properties: what it takes while it waits.
+    pub(crate) const fn len_bytes(&self) -> usize {
+        self.topic.len() + self.payload.len() + self.properties.len()
+    }
+
     /// Its properties, in order; none in 3.x.
     pub fn properties(&self) -> impl Iterator<Item = Property<'_>> {
         PropertyIter::new(&self.properties)

@@ -157,7 +157,7 @@ impl Messages {
         let Delivery { message, seq } = delivery;
         let is_acknowledged = self.acknowledge == Acknowledge::WhenTaken;
         let taken = Taken {
-            waited_bytes: Some(message.payload.len()),
+            waited_bytes: Some(message.len_bytes()),
             acknowledged: seq.filter(|_| is_acknowledged),
         };
         // The task is gone when the client has ended: then there is nobody to acknowledge to.

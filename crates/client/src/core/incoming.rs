@@ -28,7 +28,7 @@ pub(crate) struct Delivery {
 /// What a stream has done with a message.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Taken {
-    /// Payload bytes that no longer wait; none if the message did not wait.
+    /// Bytes that no longer wait; none if the message did not wait.
     pub(crate) waited_bytes: Option<usize>,
     /// The message to acknowledge.
     pub(crate) acknowledged: Option<u64>,
@@ -156,7 +156,7 @@ impl Incoming {
         if senders.is_empty() {
             senders.extend(self.others.clone());
         }
-        let bytes = delivery.message.payload.len();
+        let bytes = delivery.message.len_bytes();
         if senders.is_empty() {
             if delivery.seq.is_some() {
                 self.expect(delivery.seq, 1, 1, bytes);
@@ -302,6 +302,11 @@ impl Incoming {
         self.owed.len()
     }
 
+    /// Messages that wait for the application, and their bytes.
+    pub(super) const fn waiting(&self) -> (usize, usize) {
+        (self.waiting, self.waiting_bytes)
+    }
+
     /// Whether nothing is kept for anyone.
     #[cfg(test)]
     pub(super) fn is_idle(&self) -> bool {
@@ -326,7 +331,7 @@ impl Incoming {
 /// What is said of a delivery that nobody will take.
 pub(crate) fn taken(delivery: &Delivery) -> Taken {
     Taken {
-        waited_bytes: Some(delivery.message.payload.len()),
+        waited_bytes: Some(delivery.message.len_bytes()),
         acknowledged: delivery.seq,
     }
 }

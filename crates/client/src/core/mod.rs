@@ -414,6 +414,14 @@ impl Core {
         self.outgoing.len()
     }
 
+    /// Messages that wait for the application and their bytes; acknowledgements that the connection owes.
+    pub(crate) fn kept(&self) -> (usize, usize, usize) {
+        let (messages, bytes) = self.incoming.waiting();
+        let connection = self.connection.as_ref();
+        let owed = connection.map_or(0, ClientConnection::owed_count);
+        (messages, bytes, owed)
+    }
+
     /// Counts messages that were dropped for want of room or of a subscription.
     pub(crate) fn dropped(&self) -> Arc<AtomicU64> {
         self.incoming.dropped()

@@ -168,9 +168,13 @@ impl Subscriptions {
             Property::SubscriptionIdentifier(identifier) => Some(identifier),
             _ => None,
         });
-        // Of an earlier program, perhaps, for which it stood for something else.
-        let known = identified.filter(|key| self.matching(*key, &message.topic).next().is_some());
-        takers.identified.extend(known);
+        for key in identified {
+            // Of an earlier program, perhaps, for which it stood for something else.
+            let is_new = !takers.identified.contains(&key);
+            if is_new && self.matching(key, &message.topic).next().is_some() {
+                takers.identified.push(key);
+            }
+        }
         let identified = takers.identified.as_slice();
         let is_taker = |key: u32, stream: &Stream| {
             if identified.is_empty() {

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use proto::packet::{
-    self, ConnAck, ConnAckProperties, Packet, Publish, PublishProperties, ReasonCode,
+    self, ConnAck, ConnAckProperties, Packet, Property, Publish, PublishProperties, ReasonCode,
     RetainHandling, SubAck,
 };
 use proto::{PacketIdentifier, Qos, Version};
@@ -138,6 +138,36 @@ fn a_session_of_a_connect_without_an_answer_is_subscribed_to_again() {
     peer.lose();
     peer.connect(true);
     assert_eq!(peer.grant(), []);
+}
+
+/// What a message takes is not its payload alone: a Server that sends large properties without payload is read no further
+/// than one that sends payloads.
+#[test]
+fn topics_and_properties_count_in_an_inbox() {
+    let inbox = Inbox {
+        bytes_max: NonZeroU32::new(1000).expect("not 0"),
+        ..Inbox::default()
+    };
+    let mut peer = Peer::new(&Options::new("a server", 1883).inbox(inbox));
+    let mut deliveries = peer.subscribe("a");
+    peer.connect(false);
+    let mut raw = Vec::new();
+    let property = Property::UserProperty("name", &"x".repeat(292)).put(&mut raw);
+    property.expect("short");
+    for _ in 0..10 {
+        peer.say(&Packet::Publish(Publish {
+            dup: false,
+            qos: Qos::AtMostOnce,
+            retain: false,
+            topic: "a",
+            packet_id: None,
+            properties: PublishProperties::parse(&raw).expect("well-formed"),
+            payload: &[],
+        }));
+    }
+    assert!(peer.core.is_paused());
+    let waiting = std::iter::from_fn(|| deliveries.try_recv().ok()).count();
+    assert_eq!(waiting, 4);
 }
 
 /// At QoS 0 an inbox that drops keeps half of its room for what is acknowledged; an inbox that waits reads no more.

@@ -201,6 +201,12 @@ impl ClientConnection {
         self.phase == Phase::Connected
     }
 
+    /// Acknowledgements that are owed, and the messages of the Server that stay open until PUBREL.
+    #[must_use]
+    pub fn owed_count(&self) -> usize {
+        self.owed.len() + self.session.received_qos2.len()
+    }
+
     /// The Session State, to continue with on the next connection.
     #[must_use]
     pub fn into_session(mut self) -> ClientSession {
@@ -397,11 +403,15 @@ impl ClientConnection {
                 }
                 self.received_open += 1;
             }
-            self.owed.push_back(Owed {
-                packet_id,
-                qos,
-                is_delivered: !is_repeat,
-            });
+            // Repeats that wait are answered by one PUBREC: a Server that repeats without end would fill our memory.
+            let waits = |owed: &Owed| owed.packet_id == packet_id && !owed.is_delivered;
+            if !is_repeat || !self.owed.iter().any(waits) {
+                self.owed.push_back(Owed {
+                    packet_id,
+                    qos,
+                    is_delivered: !is_repeat,
+                });
+            }
             if is_repeat {
                 // [MQTT-4.3.3-10] A repeat before PUBREL is acknowledged, not delivered again.
                 self.put_undelivered(now, out);

@@ -182,7 +182,7 @@ impl World {
             let number = number(&message.payload);
             assert_eq!(message.topic, format!("down/{}", number % 3));
             self.received.push((message.qos, number));
-            let waited_bytes = Some(message.payload.len());
+            let waited_bytes = Some(message.len_bytes());
             let acknowledged = seq.filter(|_| !self.plan.by_application);
             let taken = Taken {
                 waited_bytes,

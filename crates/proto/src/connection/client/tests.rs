@@ -735,6 +735,23 @@ fn a_repeated_qos2_publish_is_delivered_once() {
     assert_eq!(peer.receive(&Packet::Publish(first)).unwrap(), "Publish a");
 }
 
+/// A Server that repeats a message while the application has not taken it gets one answer for all repeats: nothing grows
+/// with each.
+#[test]
+fn repeats_without_end_take_no_memory() {
+    let mut peer = Peer::default_connected();
+    let first = publish("a", Qos::ExactlyOnce, Some(1));
+    peer.receive(&Packet::Publish(first)).unwrap();
+    let repeat = Publish { dup: true, ..first };
+    for _ in 0..1000 {
+        let handled = peer.receive(&Packet::Publish(repeat)).unwrap();
+        assert_eq!(handled, "Handled PUBLISH");
+    }
+    assert_eq!(peer.client.owed_count(), 2);
+    peer.acknowledge();
+    assert_eq!(peer.sent(), ["PUBREC 1", "PUBREC 1"]);
+}
+
 /// Verifies [MQTT-3.3.4-9]: the Server is held to the Receive Maximum of our CONNECT.
 #[test]
 fn more_messages_than_announced_are_refused() {
