@@ -32,6 +32,9 @@
 //! ([`Broker::delay`]) what passes; [`Broker::kill`], [`Broker::lose_power`] and [`Broker::restart`] do the same to
 //! the server itself. State lies on a disk in memory: no file is written.
 //!
+//! Further listeners go into the configuration ([`Broker::start_with`]): TLS, WebSocket, and QUIC with the Cargo feature
+//! `quic`; with it and the feature `websocket` our own client goes there, too.
+//!
 //! Owns: the broker's life, its faults, what was published. Does not own: the server, the client.
 //! Start reading at [`Broker::start`]. Invariant: when a [`Broker`] is gone, so are its threads and sockets.
 #![allow(
