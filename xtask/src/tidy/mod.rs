@@ -14,6 +14,7 @@ mod lints;
 mod log_fields;
 mod paths;
 mod promises;
+mod translations;
 
 use std::fmt;
 use std::path::Path;
@@ -96,6 +97,7 @@ pub(crate) fn run(root: &Path) -> Result<bool, String> {
     }
     findings.extend(lints::check(&files));
     findings.extend(promises::check(&files));
+    findings.extend(translations::check(&files));
     findings.extend(paths::check(&files, &paths::personal_roots(root)));
     findings.extend(arrows::check(&arrows::load(root)?));
     findings.sort();
