@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use proto::packet::{ConnAck, Property, ReasonCode};
+use proto::packet::{ConnAck, Disconnect, Property, ReasonCode};
 use proto::{Qos, Version, topic};
 use tokio::sync::{OnceCell, Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
@@ -424,9 +424,14 @@ impl Client {
 
     /// The same with a Reason Code: [`ReasonCode::DisconnectWithWillMessage`] publishes the Will.
     pub async fn disconnect_with(self, reason: ReasonCode) {
+        self.disconnect_by(Disconnect::new(reason)).await;
+    }
+
+    /// The same by this packet, with its properties.
+    pub async fn disconnect_by(self, disconnect: Disconnect) {
         let (done, left) = oneshot::channel();
         let command = Command::Disconnect {
-            reason,
+            disconnect,
             done: Some(done),
         };
         // An end of either kind is one.
@@ -452,7 +457,7 @@ impl Client {
 impl Drop for Shared {
     fn drop(&mut self) {
         let command = Command::Disconnect {
-            reason: ReasonCode::Success,
+            disconnect: Disconnect::new(ReasonCode::Success),
             done: None,
         };
         // The task may have ended before.

@@ -6,6 +6,7 @@
 use std::io;
 use std::sync::Arc;
 
+use proto::PacketIdentifier;
 use proto::connection::{ClientError, SendError};
 use proto::packet::{ConnAck, Disconnect, EncodeError, Malformed, ReasonCode, ReasonProperties};
 
@@ -165,6 +166,8 @@ pub enum Refusal {
     /// The acknowledgement of a PUBLISH with a failure.
     #[error("the server refused the message: {reason}")]
     Publish {
+        /// Of the PUBLISH.
+        packet_id: PacketIdentifier,
         /// Of PUBACK, PUBREC or PUBCOMP.
         reason: ReasonCode,
         /// Reason String and User Properties.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use proto::Version;
 use proto::connection::ClientError;
-use proto::packet::{Auth, ConnAck, PacketType, ReasonCode};
+use proto::packet::{Auth, ConnAck, Disconnect, PacketType, ReasonCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
@@ -48,7 +48,7 @@ pub(crate) enum Command {
     },
     /// The last thing: DISCONNECT with this Reason Code.
     Disconnect {
-        reason: ReasonCode,
+        disconnect: Disconnect,
         done: Option<oneshot::Sender<()>>,
     },
 }
@@ -413,8 +413,8 @@ impl Task {
     /// [MQTT-4.13.2-1] seen from here: DISCONNECT, and nothing of what waits.
     fn refuse_proof(&mut self, error: AuthenticationError, link: &mut Link) -> End {
         link.out.truncate(link.written);
-        let reason = ReasonCode::UnspecifiedError;
-        self.core.disconnect(reason, now(), &mut link.out);
+        let disconnect = Disconnect::new(ReasonCode::UnspecifiedError);
+        self.core.disconnect(disconnect, now(), &mut link.out);
         failed(ConnectError::Authentication(error))
     }
 
@@ -455,13 +455,13 @@ impl Task {
                 self.flushes.push(done);
                 self.answer_flushes();
             }
-            Some(Command::Disconnect { reason, done }) => {
+            Some(Command::Disconnect { disconnect, done }) => {
                 self.left = done;
-                self.leave(reason, link);
+                self.leave(disconnect, link);
                 return Err(End::Left);
             }
             None => {
-                self.leave(ReasonCode::Success, link);
+                self.leave(Disconnect::new(ReasonCode::Success), link);
                 return Err(End::Left);
             }
         }
@@ -469,13 +469,13 @@ impl Task {
     }
 
     /// DISCONNECT, after what can still be sent and the acknowledgements of all that the application has taken.
-    fn leave(&mut self, reason: ReasonCode, link: Option<&mut Link>) {
+    fn leave(&mut self, disconnect: Disconnect, link: Option<&mut Link>) {
         let Some(link) = link else { return };
         while let Ok(taken) = self.inlets.taken.try_recv() {
             self.core.on_taken(taken, now(), &mut link.out);
         }
         self.core.pump(now(), &mut link.out);
-        self.core.disconnect(reason, now(), &mut link.out);
+        self.core.disconnect(disconnect, now(), &mut link.out);
     }
 
     fn answer_flushes(&mut self) {

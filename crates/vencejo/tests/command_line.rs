@@ -199,6 +199,32 @@ fn lines_of_standard_input_keep_their_order() {
     }
 }
 
+/// `pub -l` goes on where the server was when it comes back, as mosquitto_pub does, and loses nothing.
+#[test]
+fn lines_go_on_when_the_server_comes_back() {
+    let mut broker = vencejo_test::Broker::start();
+    let port = broker.addr().port().to_string();
+    let mut publisher = vencejo(&["pub", "-p", &port, "-t", "lines", "-q", "2", "-l"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("the tool runs");
+    let mut input = publisher.stdin.take().expect("standard input is a pipe");
+    let patience = Duration::from_secs(20);
+    for (number, fails) in [true, true, false].into_iter().enumerate() {
+        let line = format!("line {number}\n");
+        input.write_all(line.as_bytes()).expect("the tool reads");
+        let seen = broker.expect_publish("lines").within_blocking(patience);
+        assert_eq!(seen.payload, line.trim_end());
+        if fails {
+            broker.kill();
+            broker.restart();
+        }
+    }
+    drop(input);
+    assert!(publisher.wait().is_ok_and(|status| status.success()));
+    assert_eq!(broker.published().len(), 3);
+}
+
 #[test]
 fn a_kept_session_loses_nothing_to_a_count() {
     let served = Served::start();

@@ -26,7 +26,7 @@ use proto::Version;
 use proto::connection::{
     ClientConnection, ClientError, ClientEvent, ClientSession, ClientTimeouts, SendError,
 };
-use proto::packet::{Auth, ConnAck, Connect, Disconnect, ReasonCode};
+use proto::packet::{Auth, ConnAck, Connect, Disconnect};
 
 use crate::error::Error;
 use crate::{DisconnectCause, Options, ReceivedMessage};
@@ -336,13 +336,18 @@ impl Core {
     }
 
     /// DISCONNECT; nothing is sent after it.
-    pub(crate) fn disconnect(&mut self, reason: ReasonCode, now: Instant, out: &mut Vec<u8>) {
+    pub(crate) fn disconnect(
+        &mut self,
+        mut disconnect: Disconnect,
+        now: Instant,
+        out: &mut Vec<u8>,
+    ) {
         let Some(connection) = &mut self.connection else {
             return;
         };
-        let mut disconnect = Disconnect::new(reason);
+        let expiry = &mut disconnect.session_expiry_interval_seconds;
         if self.leaves_nothing && connection.version() == Version::V5 {
-            disconnect.session_expiry_interval_seconds = Some(0);
+            *expiry = expiry.or(Some(0));
         }
         // Not connected: then nobody needs to hear it.
         connection.disconnect(&disconnect, now, out).ok();

@@ -174,7 +174,11 @@ impl Outgoing {
         let is_done = reason == ReasonCode::PacketIdentifierNotFound;
         let reason = if is_done { ReasonCode::Success } else { reason };
         to_publish.answer(if reason.is_error() {
-            Err(Error::Server(Refusal::Publish { reason, properties }))
+            Err(Error::Server(Refusal::Publish {
+                packet_id,
+                reason,
+                properties,
+            }))
         } else {
             Ok(Published {
                 packet_id: Some(packet_id),

@@ -7,6 +7,7 @@
 pub(crate) mod args;
 pub(crate) mod called;
 pub(crate) mod format;
+mod lines;
 pub(crate) mod packet_log;
 pub(crate) mod probe;
 pub(crate) mod properties;
@@ -18,6 +19,7 @@ pub(crate) mod tls;
 
 use std::io::{ErrorKind, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use client::{ConnectError, Connection, Events, Options, TlsError};
 use proto::Version;
@@ -66,7 +68,7 @@ pub(crate) async fn connect(
             if connack.reason == ReasonCode::UnsupportedProtocolVersion && !is_version_chosen =>
         {
             if !quiet {
-                complain("Note: the server does not speak MQTT 5.0; trying again as 3.1.1.");
+                complain(NO_5_0);
             }
             let older = options.clone().version(Version::V311);
             Connection::connect(older)
@@ -173,6 +175,10 @@ fn refused(connack: &ConnAck, version: Version) -> Failure {
         code,
     }
 }
+
+const NO_5_0: &str = "Note: the server does not speak MQTT 5.0; trying again as 3.1.1.";
+/// How long `sub` and `pub -l` wait before they connect again.
+const RECONNECT_DELAY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

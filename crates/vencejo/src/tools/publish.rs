@@ -9,13 +9,12 @@ use std::io::Read;
 
 use bytes::Bytes;
 use client::{Connection, Events, Publication, Receipt, RequestError};
-use proto::packet::{Property, PublishProperties};
+use proto::packet::{Property, PublishProperties, ReasonCode};
 use proto::{Qos, topic};
-use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::args::{PayloadArgs, PubArgs, parse_qos};
 use super::properties::Properties;
-use super::{Failure, complain};
+use super::{Failure, complain, lines};
 
 const TOOL: &str = "pub";
 const ONE_MESSAGE: &str = "Only one type of message can be sent at once.";
@@ -54,22 +53,27 @@ pub(crate) async fn run(args: &PubArgs) -> Result<(), Failure> {
         false => source(&args.payload, TOOL)?,
     };
     let quiet = args.connection.quiet;
-    let (client, events) =
-        super::connect(&connection.options, connection.is_version_chosen, quiet).await?;
+    let waiting_max = args.max_inflight.max(1);
     let mut publication = Publication::new(topic_name, Bytes::new(), qos).retain(args.retain);
     let section = PublishProperties::parse(&connection.properties.publish);
     for property in section.iter().flat_map(PublishProperties::iter) {
         publication = add(publication, &property, TOOL)?;
     }
+    let payload = match source {
+        Source::Payload(payload) => payload,
+        Source::Lines => return lines::run(&connection, publication, waiting_max, quiet).await,
+    };
+    let (client, events) =
+        super::connect(&connection.options, connection.is_version_chosen, quiet).await?;
     let sender = Sender {
         client,
         events,
         publication,
         waiting: VecDeque::new(),
-        waiting_max: args.max_inflight.max(1),
+        waiting_max,
         quiet,
     };
-    sender.send_all(source, args, &connection.properties).await
+    sender.send_all(payload, args, &connection.properties).await
 }
 
 pub(super) fn add(
@@ -94,35 +98,16 @@ struct Sender {
 impl Sender {
     async fn send_all(
         mut self,
-        source: Source,
+        payload: Bytes,
         args: &PubArgs,
         properties: &Properties,
     ) -> Result<(), Failure> {
-        match source {
-            Source::Payload(payload) => {
-                for sent_before in 0..args.repeat.max(1) {
-                    if sent_before > 0 && !args.repeat_delay.is_zero() {
-                        self.settle(0).await?;
-                        tokio::time::sleep(args.repeat_delay).await;
-                    }
-                    self.send(payload.clone()).await?;
-                }
+        for sent_before in 0..args.repeat.max(1) {
+            if sent_before > 0 && !args.repeat_delay.is_zero() {
+                self.settle(0).await?;
+                tokio::time::sleep(args.repeat_delay).await;
             }
-            Source::Lines => {
-                let mut input = BufReader::new(tokio::io::stdin());
-                let mut line = Vec::new();
-                while input
-                    .read_until(b'\n', &mut line)
-                    .await
-                    .map_err(input_failure)?
-                    > 0
-                {
-                    if line.last() == Some(&b'\n') {
-                        line.pop();
-                    }
-                    self.send(Bytes::from(std::mem::take(&mut line))).await?;
-                }
-            }
+            self.send(payload.clone()).await?;
         }
         self.settle(0).await?;
         let disconnect = properties.disconnect.clone();
@@ -161,10 +146,9 @@ impl Sender {
     async fn settle_one(&mut self, receipt: Receipt) -> Result<(), Failure> {
         match receipt.wait().await {
             Ok(published) => {
-                if published.reason.is_error() && !self.quiet {
+                if published.reason.is_error() {
                     let number = published.packet_id.map_or(0, proto::PacketIdentifier::get);
-                    let words = published.reason.text();
-                    complain(&format!("Warning: Publish {number} failed: {words}."));
+                    warn_of_refusal(number, published.reason, self.quiet);
                 }
                 Ok(())
             }
@@ -182,6 +166,14 @@ impl Sender {
             }
         }
         Failure::new(format!("Error: {error}."))
+    }
+}
+
+/// The Server has not taken a message; it is not sent again.
+pub(super) fn warn_of_refusal(number: u16, reason: ReasonCode, quiet: bool) {
+    if !quiet {
+        let words = reason.text();
+        complain(&format!("Warning: Publish {number} failed: {words}."));
     }
 }
 
@@ -225,6 +217,6 @@ pub(super) fn source(args: &PayloadArgs, tool: &str) -> Result<Source, Failure> 
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "the shape map_err asks for")]
-fn input_failure(error: std::io::Error) -> Failure {
+pub(super) fn input_failure(error: std::io::Error) -> Failure {
     Failure::new(format!("Error: Unable to read standard input: {error}."))
 }

@@ -29,7 +29,6 @@ const TOOL: &str = "sub";
 pub(super) const TIMED_OUT: u8 = 27;
 /// Exit code when standard output is closed, as a shell reports SIGPIPE.
 const BROKEN_PIPE: u8 = 141;
-const RECONNECT_DELAY: Duration = Duration::from_secs(1);
 
 /// Runs the tool.
 pub(crate) async fn run(args: &SubArgs) -> Result<(), Failure> {
@@ -73,7 +72,7 @@ pub(crate) async fn run(args: &SubArgs) -> Result<(), Failure> {
 /// Tries until somebody answers; a refusal ends the tool.
 async fn reconnect(options: &Options) -> Result<(Connection, Events), Failure> {
     loop {
-        sleep(RECONNECT_DELAY).await;
+        sleep(super::RECONNECT_DELAY).await;
         match Connection::connect(options.clone()).await {
             Err(ConnectError::Refused(connack)) => {
                 return Err(super::refused(&connack, options.protocol_version()));
