@@ -70,7 +70,7 @@ pub struct ReceivedMessage {
     pub dup: bool,
     /// Packet Identifier; none at QoS 0.
     pub packet_id: Option<PacketIdentifier>,
-    properties: Vec<u8>,
+    properties: Raw,
 }
 
 impl ReceivedMessage {
@@ -84,17 +84,65 @@ impl ReceivedMessage {
             retain: publish.retain,
             dup: publish.dup,
             packet_id: publish.packet_id,
-            properties: publish.properties.raw().to_vec(),
+            properties: Raw::from(publish.properties.raw()),
         }
     }
 
     /// Bytes of topic, payload and properties: what it takes while it waits.
-    pub(crate) const fn len_bytes(&self) -> usize {
-        self.topic.len() + self.payload.len() + self.properties.len()
+    pub(crate) fn len_bytes(&self) -> usize {
+        self.topic.len() + self.payload.len() + self.properties.bytes().len()
     }
 
     /// Its properties, in order; none in 3.x.
     pub fn properties(&self) -> impl Iterator<Item = Property<'_>> {
-        PropertyIter::new(&self.properties)
+        PropertyIter::new(self.properties.bytes())
+    }
+}
+
+/// Encoded properties. Those of most messages are a Subscription Identifier, for which nothing is allocated.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Raw {
+    /// So many of these, the others 0.
+    Short(u8, [u8; SHORT_MAX]),
+    Long(Box<[u8]>),
+}
+
+impl From<&[u8]> for Raw {
+    fn from(bytes: &[u8]) -> Self {
+        let mut short = [0; SHORT_MAX];
+        let fits = short.get_mut(..bytes.len());
+        match (fits, u8::try_from(bytes.len())) {
+            (Some(fits), Ok(len)) => {
+                fits.copy_from_slice(bytes);
+                Self::Short(len, short)
+            }
+            _ => Self::Long(bytes.into()),
+        }
+    }
+}
+
+impl Raw {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Short(len, bytes) => bytes.get(..usize::from(*len)).unwrap_or_default(),
+            Self::Long(bytes) => bytes,
+        }
+    }
+}
+
+/// As many as fit beside the length where a `Box` would be.
+const SHORT_MAX: usize = 22;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn properties_of_any_length_are_kept_as_they_came() {
+        for len in [0, 1, SHORT_MAX - 1, SHORT_MAX, SHORT_MAX + 1, 300] {
+            let bytes: Vec<u8> = (0..len).map(|at| at.to_le_bytes()[0]).collect();
+            assert_eq!(Raw::from(bytes.as_slice()).bytes(), bytes);
+        }
+        assert_eq!(size_of::<Raw>(), size_of::<Vec<u8>>());
     }
 }

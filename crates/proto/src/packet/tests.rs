@@ -877,3 +877,26 @@ fn disconnect_and_auth_have_short_forms() {
     );
     assert_eq!(refusal(&[0xF0, 0], V311), Malformed::VersionHasNoSuchPacket);
 }
+
+/// The length of a packet is known when its body is written: the body makes room for it.
+#[test]
+fn a_length_of_one_to_four_bytes_stands_before_its_body() {
+    for len in [
+        0, 100, 121, 122, 16_000, 16_376, 16_377, 2_097_144, 2_097_145,
+    ] {
+        let payload: Vec<u8> = (0..len).map(|at: u32| at.to_le_bytes()[1]).collect();
+        let publish = Publish {
+            dup: false,
+            qos: Qos::AtMostOnce,
+            retain: false,
+            topic: "a/b",
+            packet_id: None,
+            properties: PublishProperties::default(),
+            payload: &payload,
+        };
+        let mut out = vec![0xFF];
+        encode(&Packet::Publish(publish), Version::V5, &mut out).unwrap();
+        let (packet, used) = decode(&out[1..], Version::V5, u32::MAX).unwrap().unwrap();
+        assert_eq!((packet, used), (Packet::Publish(publish), out.len() - 1));
+    }
+}

@@ -175,8 +175,20 @@ pub(crate) fn put_prefixed(
         .ok()
         .filter(|len| *len <= VARIABLE_BYTE_INTEGER_MAX)
         .ok_or(EncodeError::PacketTooLarge)?;
-    let mut prefix = Vec::with_capacity(4);
-    put_variable_byte_integer(&mut prefix, len);
-    out.splice(start..=start, prefix);
+    // One byte is there; of a longer length the rest makes room for itself.
+    let more = variable_byte_integer_len(len) - 1;
+    if more > 0 {
+        let end = out.len();
+        out.resize(end + more, 0);
+        out.copy_within(start + 1..end, start + 1 + more);
+    }
+    let mut left = len;
+    for byte in out.iter_mut().skip(start).take(more + 1) {
+        *byte = (left & 0x7F) as u8;
+        left >>= 7;
+        if left > 0 {
+            *byte |= 0x80;
+        }
+    }
     Ok(())
 }
