@@ -149,13 +149,15 @@ fn report(files: &Files, is_new: bool, names: &[String], until: civil::Date) -> 
     } else {
         "as it was: clients that have it need nothing new"
     };
+    // What a client asks for has to stand in the certificate.
+    let first = names.first().map_or("localhost", String::as_str);
     let names = names.join(", ");
     format!(
         "\n  Authority    {authority}: {what}\n  Certificate  {certificate}: for {names}; until {until}\n\
          \x20 Key          {key}: for the server only\n\n  In its configuration:\n\n\
          \x20   [[listeners]]\n    address = \"0.0.0.0:8883\"\n\
          \x20   tls = {{ certificate = \"{certificate}\", key = \"{key}\" }}\n\n  Then, with SIGHUP where it runs already:\n\n\
-         \x20   {program} sub -h localhost --cafile {authority} -t 'hello/#' -v\n\n"
+         \x20   {program} sub -h {first} --cafile {authority} -t 'hello/#' -v\n\n"
     )
 }
 

@@ -349,6 +349,21 @@ fn start_one_of_each(folder: &TempFolder) -> (Running, [String; 5]) {
     (server, addresses)
 }
 
+/// What it says a client may try leads to a name that the certificate is for.
+#[test]
+fn a_certificate_for_a_name_is_tried_by_that_name() {
+    let folder = TempFolder::new("tls-init");
+    let init = |names: &[&str]| {
+        let mut tool = vencejo(&[&["tls", "init"], names].concat());
+        let made = tool.current_dir(&folder.0).output();
+        String::from_utf8(made.expect("the tool runs").stdout).expect("text")
+    };
+    let named = init(&["--name", "broker.example"]);
+    assert!(named.contains("sub -h broker.example --cafile"), "{named}");
+    let usual = init(&[]);
+    assert!(usual.contains("sub -h localhost --cafile"), "{usual}");
+}
+
 const CONNECT: &[u8] = b"\x10\x0C\0\x04MQTT\x04\x02\0\0\0\0";
 const HANDSHAKE: &[u8] = b"\x16\x03\x01\x02\0\x01\0\x01\xFC\x03\x03";
 
