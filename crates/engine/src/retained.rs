@@ -76,12 +76,43 @@ pub(crate) struct Retained {
     limits: RetainedLimits,
 }
 
-/// What is known about one Retained Message beside itself.
+/// What is known about one Retained Message beside itself, in 16 bytes.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    stamp: Stamp,
-    /// The number of its write among those that took effect in this shard.
-    arrival: u64,
+    counter: u64,
+    shard: ShardIndex,
+    /// The number of its write among those that took effect in this shard: six bytes of it, enough for two million
+    /// writes a second over four years.
+    arrival: [u16; 3],
+}
+
+impl Entry {
+    const fn new(stamp: Stamp, arrival: u64) -> Self {
+        let [.., fourth, third, second, first] = arrival.to_be_bytes();
+        let [_, _, sixth, fifth, ..] = arrival.to_be_bytes();
+        Self {
+            counter: stamp.counter,
+            shard: stamp.shard,
+            arrival: [
+                u16::from_be_bytes([sixth, fifth]),
+                u16::from_be_bytes([fourth, third]),
+                u16::from_be_bytes([second, first]),
+            ],
+        }
+    }
+
+    const fn stamp(&self) -> Stamp {
+        Stamp {
+            counter: self.counter,
+            shard: self.shard,
+        }
+    }
+
+    fn arrival(&self) -> u64 {
+        self.arrival
+            .iter()
+            .fold(0, |all, &part| all << 16 | u64::from(part))
+    }
 }
 
 impl Retained {
@@ -155,7 +186,7 @@ impl Retained {
         self.arrivals += 1;
         let arrival = self.arrivals;
         self.messages
-            .insert(TopicKey(Arc::clone(message)), Entry { stamp, arrival });
+            .insert(TopicKey(Arc::clone(message)), Entry::new(stamp, arrival));
         Applied::Stored(before)
     }
 
@@ -169,7 +200,7 @@ impl Retained {
 
     /// The stamp of the Retained Message of `topic`.
     pub(crate) fn stamp_of(&self, topic: &str) -> Option<Stamp> {
-        self.messages.get(topic).map(|entry| entry.stamp)
+        self.messages.get(topic).map(Entry::stamp)
     }
 
     /// Removes at most `budget` messages that have expired, and returns them, soonest expired
@@ -267,11 +298,11 @@ impl Retained {
     }
 
     fn remove(&mut self, topic: &str) -> Option<Arc<Message>> {
-        let (TopicKey(message), Entry { stamp, .. }) = self.messages.remove_entry(topic)?;
+        let (TopicKey(message), entry) = self.messages.remove_entry(topic)?;
         self.bytes -= cost_bytes(&message);
         self.message_bytes -= message.live_bytes();
         if let Some(at) = self.ends_at(&message) {
-            self.expiries.remove(&(at, stamp));
+            self.expiries.remove(&(at, entry.stamp()));
         }
         Some(message)
     }
@@ -288,7 +319,7 @@ impl Retained {
         self.messages
             .range::<str, _>((from, Bound::Unbounded))
             .next()
-            .map(|(key, entry)| (&key.0, entry.arrival))
+            .map(|(key, entry)| (&key.0, entry.arrival()))
     }
 }
 
@@ -720,6 +751,19 @@ mod tests {
         assert_eq!(there.apply(&set, again_at), Applied::Stored(None));
         assert_eq!(there.apply(&set, again_at), Applied::Superseded);
         assert_eq!(payload_of(&there, "a", now), Some(b"set".to_vec()));
+    }
+
+    #[test]
+    fn stamp_and_arrival_are_kept_whole_in_sixteen_bytes() {
+        for arrival in [0, 1, 0xffff, 0x1_0000, 0x1234_5678_9abc, (1 << 48) - 1] {
+            let stamp = Stamp {
+                counter: u64::MAX - arrival,
+                shard: ShardIndex(63),
+            };
+            let entry = Entry::new(stamp, arrival);
+            assert_eq!((entry.stamp(), entry.arrival()), (stamp, arrival));
+        }
+        assert_eq!(size_of::<Entry>(), 16);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! What the engine counts as held for its peers, beside what the allocator knows.
 //!
-//! Owns: the bound of the error, by kind and in all. Does not own: what connections hold (see the tests of the
-//! server). Start reading at [`check`]. Invariant: one test at a time, for the allocator counts the whole process.
+//! Owns: the bound of the error, by kind and in all; what a Retained Message may cost. Does not own: what connections
+//! hold (see the tests of the server). Start reading at [`check`]. Invariant: one test at a time, for the allocator
+//! counts the whole process.
 #![allow(clippy::disallowed_methods, reason = "tests begin somewhere")]
 
 use std::alloc::System;
@@ -70,6 +71,22 @@ fn bytes_that_are_counted_are_those_of_the_allocator_within_15_percent() {
     }
 }
 
+/// A Retained Message of 64 bytes, on a topic of 22, costs no more than that in all: those of a second hundred thousand,
+/// for by then all that is kept once is there.
+#[test]
+fn retained_message_of_64_bytes_costs_at_most_245_in_all() {
+    let held = [100_000, 200_000].map(|count| {
+        held_bytes(|engine, now| {
+            for number in 0..count {
+                let topic = format!("site/{number:06}/temperature");
+                publish(engine, &topic, 64, true, now);
+            }
+        })
+    });
+    let each = (held[1] - held[0]) / 100_000;
+    assert!(each <= 245, "{each} bytes each");
+}
+
 fn check_messages(payload: usize, now: Instant) {
     check(
         "retained",
@@ -134,6 +151,18 @@ fn check(name: &str, kind: impl Fn(Memory) -> u64, fill: impl Fn(&mut Engine)) {
     }
     drop(engine);
     assert_eq!(proto::live_message_bytes(), before.1, "{name}");
+}
+
+/// What the allocator holds for an engine with one Client after `fill`.
+fn held_bytes(fill: impl Fn(&mut Engine, Instant)) -> usize {
+    let (before, now) = (ALLOCATOR.allocated(), Instant::now());
+    let mut config = Config::new(ShardIndex(0), 1, 7);
+    config.sys_interval = Duration::ZERO;
+    let mut engine = Engine::new(config, now);
+    connect(&mut engine, 0, None, now);
+    fill(&mut engine, now);
+    settle(&mut engine);
+    ALLOCATOR.allocated() - before
 }
 
 fn connect(engine: &mut Engine, number: u64, will: Option<Bytes>, now: Instant) {

@@ -20,14 +20,15 @@ pub const SHARED_PAYLOAD_BYTES_MIN: usize = 512;
 pub struct Message {
     /// Topic length, topic, forwarded properties, and the payload unless it is shared.
     body: Box<[u8]>,
-    topic_end: usize,
-    properties_end: usize,
     shared_payload: Option<Bytes>,
-    qos: Qos,
-    retain: bool,
-    message_expiry_interval_seconds: Option<u32>,
     accepted_at: Instant,
+    properties_end: u32,
+    /// 0 unless `marks` says that it expires.
+    message_expiry_interval_seconds: u32,
     counted: Counted,
+    topic_len: u16,
+    qos: Qos,
+    marks: Marks,
 }
 
 impl Message {
@@ -47,20 +48,20 @@ impl Message {
         // Exact unless a property stays behind, so that the box below takes the buffer as it is.
         let more = publish.properties.forwarded_len_max() + own_payload.len();
         let mut body = topic_field(publish.topic, more);
-        let topic_end = body.len();
         publish.properties.put_forwarded(&mut body);
-        let properties_end = body.len();
+        let properties_end = end_of(&body);
         body.extend_from_slice(own_payload);
         let counted = Counted::new(live_bytes(body.len(), shared.as_ref()));
+        let expiry = publish.properties.message_expiry_interval_seconds;
         Self {
             counted,
             body: body.into_boxed_slice(),
-            topic_end,
+            topic_len: len_of(publish.topic),
             properties_end,
             shared_payload: shared,
             qos: publish.qos,
-            retain: publish.retain,
-            message_expiry_interval_seconds: publish.properties.message_expiry_interval_seconds,
+            marks: Marks::new(publish.retain, expiry.is_some()),
+            message_expiry_interval_seconds: expiry.unwrap_or_default(),
             accepted_at: now,
         }
     }
@@ -77,11 +78,13 @@ impl Message {
         );
         let mut body = message.body.into_vec();
         body.extend_from_slice(&will.properties.forwarded);
-        message.properties_end = body.len();
+        message.properties_end = end_of(&body);
         message.body = body.into_boxed_slice();
         let shared = message.shared_payload.as_ref();
         message.counted = Counted::new(live_bytes(message.body.len(), shared));
-        message.message_expiry_interval_seconds = will.properties.message_expiry_interval_seconds;
+        let expiry = will.properties.message_expiry_interval_seconds;
+        message.marks = Marks::new(will.retain, expiry.is_some());
+        message.message_expiry_interval_seconds = expiry.unwrap_or_default();
         message
     }
 
@@ -98,24 +101,23 @@ impl Message {
         now: Instant,
     ) -> Option<Self> {
         let topic = std::str::from_utf8(topic).ok()?;
-        u16::try_from(topic.len()).ok()?;
+        let topic_len = u16::try_from(topic.len()).ok()?;
         let is_shared = payload.len() >= SHARED_PAYLOAD_BYTES_MIN;
         let own_payload: &[u8] = if is_shared { &[] } else { payload };
         let mut body = topic_field(topic, forwarded.len() + own_payload.len());
-        let topic_end = body.len();
         body.extend_from_slice(forwarded);
-        let properties_end = body.len();
+        let properties_end = end_of(&body);
         body.extend_from_slice(own_payload);
         let shared = is_shared.then(|| payload.clone());
         Some(Self {
             counted: Counted::new(live_bytes(body.len(), shared.as_ref())),
             body: body.into_boxed_slice(),
-            topic_end,
+            topic_len,
             properties_end,
             shared_payload: shared,
             qos,
-            retain,
-            message_expiry_interval_seconds: expiry.map(|(_, seconds)| seconds),
+            marks: Marks::new(retain, expiry.is_some()),
+            message_expiry_interval_seconds: expiry.map_or(0, |(_, seconds)| seconds),
             accepted_at: expiry.map_or(now, |(accepted_at, _)| accepted_at),
         })
     }
@@ -128,13 +130,13 @@ impl Message {
         let body = topic_field(topic, 0);
         Self {
             counted: Counted::new(live_bytes(body.len(), Some(&payload))),
-            topic_end: body.len(),
-            properties_end: body.len(),
+            topic_len: len_of(topic),
+            properties_end: end_of(&body),
             body: body.into_boxed_slice(),
             shared_payload: Some(payload),
             qos,
-            retain,
-            message_expiry_interval_seconds: None,
+            marks: Marks::new(retain, false),
+            message_expiry_interval_seconds: 0,
             accepted_at: now,
         }
     }
@@ -142,20 +144,20 @@ impl Message {
     /// Topic Name.
     #[must_use]
     pub fn topic(&self) -> &str {
-        let bytes = self.body.get(2..self.topic_end).unwrap_or_default();
+        let bytes = self.body.get(2..self.topic_end()).unwrap_or_default();
         std::str::from_utf8(bytes).unwrap_or_default()
     }
 
     /// Topic Name with its length, as on the wire.
     pub(crate) fn topic_field(&self) -> &[u8] {
-        self.body.get(..self.topic_end).unwrap_or_default()
+        self.body.get(..self.topic_end()).unwrap_or_default()
     }
 
     /// The properties every 5.0 subscriber gets, encoded, without their length.
     #[must_use]
     pub fn forwarded_properties(&self) -> &[u8] {
         self.body
-            .get(self.topic_end..self.properties_end)
+            .get(self.topic_end()..self.properties_end as usize)
             .unwrap_or_default()
     }
 
@@ -169,7 +171,10 @@ impl Message {
     pub fn payload(&self) -> &[u8] {
         match &self.shared_payload {
             Some(payload) => payload,
-            None => self.body.get(self.properties_end..).unwrap_or_default(),
+            None => self
+                .body
+                .get(self.properties_end as usize..)
+                .unwrap_or_default(),
         }
     }
 
@@ -188,7 +193,7 @@ impl Message {
     /// RETAIN as it was published.
     #[must_use]
     pub const fn retain(&self) -> bool {
-        self.retain
+        self.marks.has(Marks::RETAIN)
     }
 
     /// Bytes it holds in memory, rounded up for bookkeeping.
@@ -213,14 +218,14 @@ impl Message {
     /// When it was accepted and its Message Expiry Interval in seconds, if it has one.
     #[must_use]
     pub fn expiry(&self) -> Option<(Instant, u32)> {
-        let seconds = self.message_expiry_interval_seconds?;
+        let seconds = self.expiry_seconds()?;
         Some((self.accepted_at, seconds))
     }
 
     /// When it may no longer be sent, if it has a Message Expiry Interval.
     #[must_use]
     pub fn expires_at(&self) -> Option<Instant> {
-        let seconds = self.message_expiry_interval_seconds?;
+        let seconds = self.expiry_seconds()?;
         self.accepted_at
             .checked_add(Duration::from_secs(u64::from(seconds)))
     }
@@ -234,9 +239,35 @@ impl Message {
     /// [MQTT-3.3.2-6] The received interval minus the whole seconds it has waited here.
     #[must_use]
     pub fn remaining_expiry_seconds(&self, now: Instant) -> Option<u32> {
-        let seconds = self.message_expiry_interval_seconds?;
+        let seconds = self.expiry_seconds()?;
         let waited = now.saturating_duration_since(self.accepted_at).as_secs();
         Some(seconds.saturating_sub(u32::try_from(waited).unwrap_or(u32::MAX)))
+    }
+
+    const fn topic_end(&self) -> usize {
+        2 + self.topic_len as usize
+    }
+
+    fn expiry_seconds(&self) -> Option<u32> {
+        let seconds = self.message_expiry_interval_seconds;
+        self.marks.has(Marks::EXPIRES).then_some(seconds)
+    }
+}
+
+/// What is so or not so of a message, in one byte: there may be millions of them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Marks(u8);
+
+impl Marks {
+    const RETAIN: u8 = 1;
+    const EXPIRES: u8 = 2;
+
+    fn new(retain: bool, expires: bool) -> Self {
+        Self(u8::from(retain) * Self::RETAIN + u8::from(expires) * Self::EXPIRES)
+    }
+
+    const fn has(self, mark: u8) -> bool {
+        self.0 & mark != 0
     }
 }
 
@@ -246,7 +277,7 @@ impl std::fmt::Debug for Message {
             .field("topic", &self.topic())
             .field("payload_bytes", &self.payload().len())
             .field("qos", &self.qos)
-            .field("retain", &self.retain)
+            .field("retain", &self.retain())
             .finish_non_exhaustive()
     }
 }
@@ -258,7 +289,7 @@ impl PartialEq for Message {
             && self.forwarded_properties() == other.forwarded_properties()
             && self.payload() == other.payload()
             && self.qos == other.qos
-            && self.retain == other.retain
+            && self.marks == other.marks
             && self.message_expiry_interval_seconds == other.message_expiry_interval_seconds
     }
 }
@@ -274,10 +305,58 @@ const ARC_OVERHEAD_BYTES: usize = 16;
 const SHARED_OVERHEAD_BYTES: usize = 24;
 
 fn topic_field(topic: &str, more: usize) -> Vec<u8> {
-    let len =
-        u16::try_from(topic.len()).expect("invariant: a Topic Name fits a length of two bytes");
     let mut field = Vec::with_capacity(2 + topic.len() + more);
-    field.extend_from_slice(&len.to_be_bytes());
+    field.extend_from_slice(&len_of(topic).to_be_bytes());
     field.extend_from_slice(topic.as_bytes());
     field
+}
+
+fn len_of(topic: &str) -> u16 {
+    u16::try_from(topic.len()).expect("invariant: a Topic Name fits a length of two bytes")
+}
+
+fn end_of(body: &[u8]) -> u32 {
+    u32::try_from(body.len()).expect("invariant: topic and properties fit into a packet")
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests begin somewhere")]
+mod tests {
+    use super::*;
+
+    /// Verifies [MQTT-3.3.2-5]: an interval of 0 is one, and none is none.
+    #[test]
+    fn interval_of_zero_expires_at_once_and_none_never() {
+        let (now, payload) = (Instant::now(), Bytes::from_static(b"x"));
+        for retain in [false, true] {
+            let message = |expiry: Option<u32>| {
+                let expiry = expiry.map(|seconds| (now, seconds));
+                let parts = (Qos::AtLeastOnce, retain);
+                Message::from_parts(b"a/b", b"", &payload, parts, expiry, now).expect("a topic")
+            };
+            let (none, zero) = (message(None), message(Some(0)));
+            assert_eq!((none.expiry(), none.is_expired(now)), (None, false));
+            assert_eq!(
+                (zero.expiry(), zero.is_expired(now)),
+                (Some((now, 0)), true)
+            );
+            assert_eq!((none.retain(), zero.retain()), (retain, retain));
+            assert_ne!(none, zero);
+        }
+    }
+
+    #[test]
+    fn longest_topic_and_what_follows_it_are_found_again() {
+        let (now, topic) = (Instant::now(), "t".repeat(65_535));
+        let (properties, payload) = ([1, 1], Bytes::from_static(b"payload"));
+        let parts = (Qos::AtMostOnce, true);
+        let message =
+            Message::from_parts(topic.as_bytes(), &properties, &payload, parts, None, now);
+        let message = message.expect("a topic");
+        assert_eq!(
+            (message.topic(), message.payload()),
+            (&*topic, &payload[..])
+        );
+        assert_eq!(message.forwarded_properties(), properties);
+    }
 }
