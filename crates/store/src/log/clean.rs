@@ -122,20 +122,32 @@ impl<D: Disk> Log<D> {
         self.writer.bytes() + segment > limit
     }
 
-    /// Moves what counts in the frame at the cursor, or a part of it.
+    /// Moves what counts in the frames from the cursor on, or in a part of one, into one frame. Frames of one small
+    /// record each would stay as large as they are otherwise, and the log be cleaned without an end.
     fn move_some(&mut self, end: u64, budget: &mut Budget) -> Result<(), Failure> {
-        let frame = match self.read_frame() {
+        let mut frame = match self.read_frame() {
             Some(frame) => Some(frame),
             None => self.read_segment(end)?,
         };
-        let Some(frame) = frame else {
-            return Ok(());
-        };
-        budget.read += frame.len() as u64;
-        let header = FrameHeader::parse(&frame).unwrap_or_default();
+        self.begin_frame();
+        while let Some(found) = frame {
+            budget.read += found.len() as u64;
+            let is_full = self.take_frame(&found, budget);
+            if is_full || self.cursor.offset >= end || budget.is_spent() {
+                break;
+            }
+            // What cannot be read is looked at in the next round.
+            frame = self.read_frame();
+        }
+        self.end_frame()
+    }
+
+    /// Takes what counts in the frame at the cursor; whether that filled the new one.
+    fn take_frame(&mut self, frame: &[u8], budget: &mut Budget) -> bool {
+        let header = FrameHeader::parse(frame).unwrap_or_default();
         if header.is_hole() {
             self.pass_frame(header.frame_bytes());
-            return Ok(());
+            return false;
         }
         let Cursor {
             segment,
@@ -146,7 +158,6 @@ impl<D: Disk> Log<D> {
         let offset = u32::try_from(offset).expect("invariant: segments are below 4 GiB");
         let body_end = HEADER_BYTES + header.body_len as usize;
         let body = frame.get(HEADER_BYTES..body_end).unwrap_or_default();
-        self.begin_frame();
         let index = self.index.lock();
         let mut next = None;
         for found in Records::new(body.get(done..).unwrap_or_default()) {
@@ -169,7 +180,7 @@ impl<D: Disk> Log<D> {
             Some(done) => self.cursor.done = done,
             None => self.pass_frame(header.frame_bytes()),
         }
-        self.end_frame()
+        next.is_some()
     }
 
     fn pass_frame(&mut self, bytes: u64) {

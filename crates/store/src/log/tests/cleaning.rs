@@ -113,6 +113,28 @@ fn what_counts_for_long_is_moved_again_and_again() {
 }
 
 #[test]
+fn frames_of_one_small_record_each_are_cleaned_to_an_end() {
+    for sessions in 1..=200 {
+        let disk = new_disk();
+        let (mut log, _) = open(&disk);
+        for _ in 0..4 {
+            for session in 1..=sessions {
+                write(&mut log, &records(vec![put(session)]));
+            }
+        }
+        let (mut moved, live) = (0, log.status().live_bytes);
+        let mut has_more = true;
+        while has_more {
+            let cleaned = log.clean(1 << 10).unwrap();
+            log.sync().unwrap();
+            has_more = cleaned.has_more;
+            moved += cleaned.moved_bytes;
+            assert!(moved <= 3 * live, "{moved} moved of {live} at {sessions}");
+        }
+    }
+}
+
+#[test]
 fn files_are_used_again() {
     let disk = new_disk();
     let (mut log, _) = open(&disk);
