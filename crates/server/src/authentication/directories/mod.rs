@@ -228,14 +228,14 @@ pub(crate) fn links(
     #[cfg(feature = "postgres")]
     if let Some(config) = &config.postgres {
         let back_end = back_end("postgres", &config.server, waiting_max, outbound);
-        let directory = postgres::Postgres::new(config)?;
+        let directory = postgres::new(config)?;
         let keeper = Keeper::new(directory, back_end, lifetime);
         links.push((Link::Postgres, Arc::new(keeper)));
     }
     #[cfg(feature = "mysql")]
     if let Some(config) = &config.mysql {
         let back_end = back_end("mysql", &config.server, waiting_max, outbound);
-        let directory = mysql::MySql::new(config)?;
+        let directory = mysql::new(config)?;
         let keeper = Keeper::new(directory, back_end, lifetime);
         links.push((Link::MySql, Arc::new(keeper)));
     }
