@@ -1,14 +1,15 @@
-//! QUIC: who gets in, what arrives, how a connection ends, and what abuse costs others.
+//! QUIC: who gets in, and what arrives.
 //!
-//! Owns: [`Over`] (a Client of one stream), [`Relay`] (a network that can be cut). Does not own: what TLS has to say
-//! about certificates in general (see `tls`). Start reading at [`over_quic`].
-//! Invariant: every wait has a deadline.
+//! Owns: [`Over`] (a Client of one stream), [`Relay`] (a network that can be cut). Does not own: what TLS has to say about
+//! certificates in general (see `tls`). Start reading at [`over_quic`]. Invariant: every wait has a deadline.
+
+mod abuse;
+mod ending;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
 
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig};
 use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream, TransportConfig};
@@ -16,15 +17,13 @@ use tokio::runtime::Runtime;
 use tokio::time::timeout;
 use vencejo_server::authentication::{AnonymousPolicy, CertificateUser};
 use vencejo_server::config::{
-    CertificateFiles, ClientCertificates, Config, ListenerConfig, QuicConfig, TlsConfig, Transport,
+    CertificateFiles, ClientCertificates, Config, ListenerConfig, TlsConfig, Transport,
 };
 use vencejo_server::{Server, StartError};
 
 use crate::authority::Authority;
-use crate::canary::Canary;
 use crate::client::{
-    PATIENCE, Raw, connect_flags_v5, connect_v5, connect_v311, packet, publish, string,
-    subscribe_v5, subscribe_v311,
+    PATIENCE, Raw, connect_v5, connect_v311, packet, publish, string, subscribe_v311,
 };
 use crate::tls::{client_config, tls};
 use crate::{config, start};
@@ -173,6 +172,59 @@ impl Over {
         self.say(&[0xE0, 0]);
         self.hear_all();
         assert_closed_without_error(&self.end());
+    }
+}
+
+/// A network between a Client and the Server that can be cut.
+struct Relay {
+    address: SocketAddr,
+    is_up_cut: Arc<AtomicBool>,
+    is_down_cut: Arc<AtomicBool>,
+    /// Whether the Server has said anything.
+    has_answered: Arc<AtomicBool>,
+}
+
+impl Relay {
+    fn new(to: SocketAddr) -> Self {
+        let outer = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let inner = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        inner.connect(to).expect("an address");
+        let address = outer.local_addr().expect("an address");
+        let relay = Self {
+            address,
+            is_up_cut: Arc::default(),
+            is_down_cut: Arc::default(),
+            has_answered: Arc::default(),
+        };
+        let [up, down] = [&relay.is_up_cut, &relay.is_down_cut].map(Arc::clone);
+        let has_answered = Arc::clone(&relay.has_answered);
+        let mut buffer = [0; 2048];
+        let [outer_too, inner_too] = [&outer, &inner].map(|one| one.try_clone().expect("a copy"));
+        let (client, of_client) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            while let Ok((len, from)) = outer.recv_from(&mut buffer) {
+                client.send(from).ok();
+                if !up.load(Ordering::SeqCst) {
+                    inner.send(&buffer[..len]).ok();
+                }
+            }
+        });
+        std::thread::spawn(move || {
+            let client = of_client.recv().expect("it speaks first");
+            let mut buffer = [0; 2048];
+            while let Ok(len) = inner_too.recv(&mut buffer) {
+                has_answered.store(true, Ordering::SeqCst);
+                if !down.load(Ordering::SeqCst) {
+                    outer_too.send_to(&buffer[..len], client).ok();
+                }
+            }
+        });
+        relay
+    }
+
+    fn cut(&self) {
+        self.is_down_cut.store(true, Ordering::SeqCst);
+        self.is_up_cut.store(true, Ordering::SeqCst);
     }
 }
 
@@ -353,178 +405,6 @@ fn a_client_that_comes_again_over_quic_sends_nothing_early() {
     assert!(early.is_err(), "there are keys for early data");
 }
 
-/// The last words of the Server come before the end.
-#[test]
-fn over_quic_a_refused_client_hears_why() {
-    let authority = Authority::new();
-    let mut config = over_quic(2, tls(authority.files("a", "localhost")));
-    config.authentication.anonymous = AnonymousPolicy::Never;
-    let (_server, _, quic) = start_quic(config);
-    for n in 0..20 {
-        let mut client = Over::open(quic, &authority);
-        client.say(&connect_v5(&format!("nobody-{n}"), 0, &[], &[]));
-        let connack = client.hear_all();
-        assert_eq!((connack[0], connack[3]), (0x20, 0x87), "{connack:?}");
-        assert_closed_without_error(&client.end());
-    }
-}
-
-/// [MQTT-3.14.4-3] A DISCONNECT counts although the connection was closed right behind it.
-#[test]
-fn over_quic_what_was_said_before_the_end_counts() {
-    let authority = Authority::new();
-    let (_server, plain, quic) = start_quic(over_quic(2, tls(authority.files("a", "localhost"))));
-    let mut watcher = Raw::v5(plain, "watcher", 0);
-    watcher.say(&subscribe_v5("will/#", 0));
-    assert_eq!(watcher.hear()[0], 0x90);
-    for n in 0..20 {
-        for leaves in [true, false] {
-            let mut client = Over::open(quic, &authority);
-            let name = format!("{}-{n}", if leaves { "leaves" } else { "vanishes" });
-            let will = [&[0][..], &string(&format!("will/{name}")), &string("gone")];
-            client.v5(&connect_flags_v5(0x06, &name, 0, &[], &will.concat()));
-            client.say(&packet(0x30, &[&string("will/said")[..], &[0]].concat()));
-            if leaves {
-                client.say(&[0xE0, 0]);
-                client.writer.finish().expect("is open");
-                // Once it is there; what the shard does with it comes later.
-                // It may have closed already.
-                within(client.writer.stopped()).ok();
-                client.connection.close(0_u32.into(), b"");
-                assert_eq!(topic(&watcher.hear()), "will/said", "{name}");
-            } else {
-                assert_eq!(topic(&watcher.hear()), "will/said", "{name}");
-                client.connection.close(0_u32.into(), b"");
-                assert_eq!(topic(&watcher.hear()), format!("will/{name}"));
-            }
-        }
-    }
-}
-
-fn topic(publish: &[u8]) -> String {
-    let end = 4 + usize::from(publish[3]);
-    String::from_utf8_lossy(&publish[4..end]).into_owned()
-}
-
-/// A network between a Client and the Server that can be cut.
-struct Relay {
-    address: SocketAddr,
-    is_up_cut: Arc<AtomicBool>,
-    is_down_cut: Arc<AtomicBool>,
-    /// Whether the Server has said anything.
-    has_answered: Arc<AtomicBool>,
-}
-
-impl Relay {
-    fn new(to: SocketAddr) -> Self {
-        let outer = UdpSocket::bind("127.0.0.1:0").expect("a port");
-        let inner = UdpSocket::bind("127.0.0.1:0").expect("a port");
-        inner.connect(to).expect("an address");
-        let address = outer.local_addr().expect("an address");
-        let relay = Self {
-            address,
-            is_up_cut: Arc::default(),
-            is_down_cut: Arc::default(),
-            has_answered: Arc::default(),
-        };
-        let [up, down] = [&relay.is_up_cut, &relay.is_down_cut].map(Arc::clone);
-        let has_answered = Arc::clone(&relay.has_answered);
-        let mut buffer = [0; 2048];
-        let [outer_too, inner_too] = [&outer, &inner].map(|one| one.try_clone().expect("a copy"));
-        let (client, of_client) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            while let Ok((len, from)) = outer.recv_from(&mut buffer) {
-                client.send(from).ok();
-                if !up.load(Ordering::SeqCst) {
-                    inner.send(&buffer[..len]).ok();
-                }
-            }
-        });
-        std::thread::spawn(move || {
-            let client = of_client.recv().expect("it speaks first");
-            let mut buffer = [0; 2048];
-            while let Ok(len) = inner_too.recv(&mut buffer) {
-                has_answered.store(true, Ordering::SeqCst);
-                if !down.load(Ordering::SeqCst) {
-                    outer_too.send_to(&buffer[..len], client).ok();
-                }
-            }
-        });
-        relay
-    }
-
-    fn cut(&self) {
-        self.is_down_cut.store(true, Ordering::SeqCst);
-        self.is_up_cut.store(true, Ordering::SeqCst);
-    }
-}
-
-/// Without a Keep Alive of MQTT, too: QUIC notices that nothing comes.
-#[test]
-fn the_will_of_a_client_that_vanishes_over_quic_is_published() {
-    let authority = Authority::new();
-    let mut config = over_quic(2, tls(authority.files("a", "localhost")));
-    config.listeners[1].quic = QuicConfig {
-        idle_timeout: Duration::from_secs(1),
-        keep_alive: Duration::from_millis(200),
-    };
-    let (_server, plain, quic) = start_quic(config);
-    let mut watcher = Raw::v5(plain, "watcher", 0);
-    watcher.say(&subscribe_v5("will", 0));
-    assert_eq!(watcher.hear()[0], 0x90);
-    let relay = Relay::new(quic);
-    let mut client = Over::open(relay.address, &authority);
-    let will = [&[0][..], &string("will"), &string("gone")].concat();
-    client.v5(&connect_flags_v5(0x06, "vanishes", 0, &[], &will));
-    relay.cut();
-    assert!(watcher.hear().ends_with(b"gone"));
-}
-
-/// Keep Alive 0, and a Client that takes silence for the end: the Server gives it a sign of life in time.
-#[test]
-fn a_client_that_says_nothing_keeps_its_connection_over_quic() {
-    let authority = Authority::new();
-    let mut config = over_quic(1, tls(authority.files("a", "localhost")));
-    config.listeners[1].quic.keep_alive = Duration::from_millis(100);
-    let (_server, _, quic) = start_quic(config);
-    let mut transport = TransportConfig::default();
-    let idle = Duration::from_millis(800);
-    transport.max_idle_timeout(Some(idle.try_into().expect("short")));
-    let config = config_of(&authority, None, b"mqtt");
-    let mut client = Over::open_with(quic, config, transport).expect("is let in");
-    client.v5(&connect_v5("silent", 0, &[], &[]));
-    let began = Instant::now();
-    within(async {
-        // As many as it takes to be past the time after which it would have ended.
-        while client.connection.stats().frame_rx.ping < 20 {
-            assert_eq!(client.connection.close_reason(), None);
-            tokio::task::yield_now().await;
-        }
-    });
-    assert!(began.elapsed() > idle);
-    client.ping();
-}
-
-/// A NAT that forgets, or another network: the connection goes on from where the Client is now.
-#[test]
-fn a_client_that_moves_to_another_port_stays_connected() {
-    let authority = Authority::new();
-    let (_server, _, quic) = start_quic(over_quic(2, tls(authority.files("a", "localhost"))));
-    let mut client = Over::v311(quic, &authority, "moves");
-    client.say(&subscribe_v311("t", 0));
-    assert_eq!(client.hear(5), [0x90, 3, 0, 1, 0]);
-    let before = client.endpoint.local_addr().expect("an address");
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
-    {
-        let _context = RUNTIME.enter();
-        client.endpoint.rebind(socket).expect("another port");
-    }
-    assert_ne!(client.endpoint.local_addr().expect("an address"), before);
-    client.say(&publish("t", 0, b"still here"));
-    assert_eq!(client.hear(15), publish("t", 0, b"still here"));
-    client.leave();
-}
-
 #[test]
 fn a_second_stream_cannot_be_opened() {
     let authority = Authority::new();
@@ -544,222 +424,6 @@ fn a_second_stream_cannot_be_opened() {
     assert!(within(second).expect("no panic").is_err());
     assert!(within(one_way).expect("no panic").is_err());
 }
-
-/// P10: the time for CONNECT begins with the first datagram, whatever trickles in.
-#[test]
-fn over_quic_whoever_does_not_connect_is_ended_in_time() {
-    let authority = Authority::new();
-    let mut config = over_quic(1, tls(authority.files("a", "localhost")));
-    config.bounds.connect_timeout = Duration::from_millis(500);
-    let (_server, plain, quic) = start_quic(config);
-    let _canary = Canary::new(plain);
-    for what in ["no stream", "no byte", "half", "trickles"] {
-        let began = Instant::now();
-        let config = config_of(&authority, None, b"mqtt");
-        let opened = connect_with(quic, config, TransportConfig::default());
-        let (_endpoint, connection) = opened.expect("is let in");
-        let (mut writer, _reader) = within(connection.open_bi()).expect("a stream");
-        let connect = connect_v311("slow");
-        match what {
-            "no stream" => {}
-            // A stream is only there with something in it: an empty end, or a byte.
-            "no byte" => drop(within(writer.write(&[]))),
-            "half" => within(writer.write_all(&connect[..8])).expect("is read"),
-            _ => {
-                let trickling = connection.clone();
-                RUNTIME.spawn(async move {
-                    for byte in connect.iter().cycle() {
-                        let pause = Duration::from_millis(60);
-                        let is_over = timeout(pause, trickling.closed()).await.is_ok();
-                        // The first bytes only: it never ends.
-                        if is_over || writer.write_all(&[*byte]).await.is_err() {
-                            break;
-                        }
-                    }
-                });
-            }
-        }
-        within(connection.closed());
-        let took = began.elapsed();
-        assert!(took < Duration::from_secs(3), "{what}: {took:?}");
-        assert!(took >= Duration::from_millis(450), "{what}: {took:?}");
-    }
-}
-
-/// The same of handshakes: here the answers to the first flight never come.
-#[test]
-fn a_handshake_over_quic_that_stalls_gives_its_place_back() {
-    let authority = Authority::new();
-    let mut config = over_quic(1, tls(authority.files("a", "localhost")));
-    config.listeners[1].connections_max = Some(1);
-    config.bounds.connect_timeout = Duration::from_millis(500);
-    let (_server, _, quic) = start_quic(config);
-    let relay = Relay::new(quic);
-    relay.is_down_cut.store(true, Ordering::SeqCst);
-    let _context = RUNTIME.enter();
-    let endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).expect("a port");
-    let crypto = QuicClientConfig::try_from(config_of(&authority, None, b"mqtt"));
-    let config = quinn::ClientConfig::new(Arc::new(crypto.expect("TLS 1.3")));
-    let began = Instant::now();
-    let stalled = endpoint.connect_with(config, relay.address, "localhost");
-    let _stalled = stalled.expect("can be tried");
-    while !relay.has_answered.load(Ordering::SeqCst) {
-        assert!(began.elapsed() < PATIENCE, "no answer");
-        std::thread::yield_now();
-    }
-    relay.cut();
-    let connect = connect_v5("next", 0, &[], &[]);
-    let mut answers = Vec::new();
-    while answers.last() != Some(&Ok(0)) && began.elapsed() < PATIENCE {
-        let config = config_of(&authority, None, b"mqtt");
-        answers.push(outcome(quic, config, &connect));
-    }
-    let took = began.elapsed();
-    assert!(took >= Duration::from_millis(450), "{took:?}");
-    let (last, others) = answers.split_last().expect("one at least");
-    assert_eq!(last, &Ok(0));
-    assert!(!others.is_empty() && others.iter().all(|one| *one == Ok(0x97)));
-}
-
-#[test]
-fn over_quic_a_client_too_many_is_told_so() {
-    let authority = Authority::new();
-    let mut config = over_quic(2, tls(authority.files("a", "localhost")));
-    config.listeners[1].connections_max = Some(2);
-    let (_server, plain, quic) = start_quic(config);
-    let first = Over::v311(quic, &authority, "first");
-    let mut second = Over::v311(quic, &authority, "second");
-    let mut third = Over::open(quic, &authority);
-    third.say(&connect_v5("third", 0, &[], &[]));
-    let connack = third.hear_all();
-    assert_eq!((connack[0], connack[3]), (0x20, 0x97));
-    Raw::v311(plain, "elsewhere").ping();
-    second.ping();
-    drop(third);
-    first.leave();
-    // Its place is free as soon as the shard has seen the end.
-    let config = || config_of(&authority, None, b"mqtt");
-    let mut answers = (0..1000).map(|_| outcome(quic, config(), &connect_v5("next", 0, &[], &[])));
-    assert!(answers.any(|answer| answer == Ok(0)));
-}
-
-/// Datagrams that are none of QUIC, of another version of it, too short, and beginnings of handshakes that lead nowhere.
-#[test]
-fn garbage_datagrams_harm_nobody() {
-    let authority = Authority::new();
-    let (_server, plain, quic) = start_quic(over_quic(1, tls(authority.files("a", "localhost"))));
-    let canary = Canary::new(plain);
-    let mut beside = Over::v311(quic, &authority, "beside");
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
-    let mut initial = vec![0xC3, 0, 0, 0, 1, 8];
-    initial.extend_from_slice(&[7; 8]);
-    initial.extend_from_slice(&[8]);
-    initial.extend_from_slice(&[9; 8]);
-    initial.extend_from_slice(&[0, 0x44, 0x80]);
-    initial.resize(1200, 0x55);
-    let mut other_version = initial.clone();
-    other_version[1..5].copy_from_slice(&[0xFA, 0xCE, 0xB0, 0x0C]);
-    let mut random = 88_172_645_463_325_252_u64;
-    let mut noise = |len: usize| -> Vec<u8> {
-        (0..len)
-            .map(|_| {
-                random ^= random << 13;
-                random ^= random >> 7;
-                random ^= random << 17;
-                random.to_le_bytes()[0]
-            })
-            .collect()
-    };
-    for round in 0..300 {
-        for datagram in [
-            connect_v311("plain"),
-            vec![0; 1],
-            vec![0x40; 1200],
-            vec![0xFF; 65_000],
-            noise(1200),
-            noise(round),
-            initial.clone(),
-            other_version.clone(),
-            initial[..600].to_vec(),
-        ] {
-            socket.send_to(&datagram, quic).expect("is sent");
-        }
-        if round % 50 == 0 {
-            beside.ping();
-            canary.sing();
-        }
-    }
-    beside.ping();
-    Over::v311(quic, &authority, "after").leave();
-}
-
-/// P15: many at once, more than one address may begin with, and all are let in.
-#[test]
-fn a_storm_of_handshakes_over_quic_leaves_room_for_others() {
-    let authority = Authority::new();
-    let (_server, plain, quic) = start_quic(over_quic(1, tls(authority.files("a", "localhost"))));
-    let _canary = Canary::new(plain);
-    let crypto = QuicClientConfig::try_from(config_of(&authority, None, b"mqtt"));
-    let config = quinn::ClientConfig::new(Arc::new(crypto.expect("TLS 1.3")));
-    let _context = RUNTIME.enter();
-    let endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).expect("a port");
-    let clients: Vec<_> = (0..300)
-        .map(|n| {
-            let connecting = endpoint.connect_with(config.clone(), quic, "localhost");
-            let connecting = connecting.expect("can be tried");
-            RUNTIME.spawn(async move {
-                let connection = connecting.await.expect("is let in");
-                let (mut writer, mut reader) = connection.open_bi().await.expect("a stream");
-                let connect = connect_v311(&format!("storm-{n}"));
-                writer.write_all(&connect).await.expect("is read");
-                let mut connack = [0; 4];
-                let read = reader.read_exact(&mut connack).await;
-                read.map(|()| connack)
-            })
-        })
-        .collect();
-    for client in clients {
-        let connack = within(client).expect("no panic").expect("an answer");
-        assert_eq!(connack, [0x20, 2, 0, 0]);
-    }
-}
-
-/// P6, P10: Clients that say nothing of use are few at a time, and others come in when they are gone.
-#[test]
-fn over_quic_whoever_waits_with_connect_takes_no_more_than_a_share() {
-    let authority = Authority::new();
-    let mut config = over_quic(1, tls(authority.files("a", "localhost")));
-    config.bounds.connect_timeout = Duration::from_secs(120);
-    let (_server, plain, quic) = start_quic(config);
-    let _canary = Canary::new(plain);
-    let crypto = QuicClientConfig::try_from(config_of(&authority, None, b"mqtt"));
-    let config = quinn::ClientConfig::new(Arc::new(crypto.expect("TLS 1.3")));
-    let _context = RUNTIME.enter();
-    let endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).expect("a port");
-    let silent: Vec<_> = (0..SHARE)
-        .map(|_| {
-            let connecting = endpoint.connect_with(config.clone(), quic, "localhost");
-            let connection = within(connecting.expect("can be tried")).expect("is let in");
-            let (mut writer, reader) = within(connection.open_bi()).expect("a stream");
-            within(writer.write_all(&connect_v311("silent")[..1])).expect("is read");
-            (connection, writer, reader)
-        })
-        .collect();
-    let began = Instant::now();
-    let connecting = endpoint.connect_with(config, quic, "localhost");
-    let late = RUNTIME.spawn(connecting.expect("can be tried"));
-    // What it sends first is thrown away, and sent again by it a second later.
-    let mut beside = Raw::v311(plain, "beside");
-    while began.elapsed() < Duration::from_millis(300) {
-        beside.ping();
-        assert!(!late.is_finished(), "one more was let in");
-    }
-    drop(silent);
-    within(late).expect("no panic").expect("is let in");
-}
-
-/// So many of one address.
-const SHARE: usize = 128;
 
 #[test]
 fn a_reload_shows_new_certificates_over_quic_and_drops_nobody() {
@@ -797,38 +461,6 @@ fn a_reload_shows_new_certificates_over_quic_and_drops_nobody() {
     let left = server.reload(after).expect("is taken over").left;
     assert_eq!(left, ["listeners"]);
     stays.ping();
-}
-
-/// [MQTT-4.13.1-1] Also over QUIC every 5.0 Client hears why.
-#[test]
-fn a_server_that_stops_tells_its_clients_over_quic() {
-    let authority = Authority::new();
-    let (server, _, quic) = start_quic(over_quic(2, tls(authority.files("a", "localhost"))));
-    let mut clients: Vec<Over> = (0..20)
-        .map(|n| {
-            let mut client = Over::open(quic, &authority);
-            client.v5(&connect_v5(&format!("client-{n}"), 0, &[], &[]));
-            client
-        })
-        .collect();
-    let config = config_of(&authority, None, b"mqtt");
-    let idle = connect_with(quic, config, TransportConfig::default()).expect("is let in");
-    let began = Instant::now();
-    server.stop();
-    server.join().expect("stopped in peace");
-    assert!(
-        began.elapsed() < Duration::from_secs(8),
-        "{:?}",
-        began.elapsed()
-    );
-    for client in &mut clients {
-        let last = client.hear_all();
-        assert_eq!((last[0], last[2]), (0xE0, 0x8B), "{last:?}");
-        assert_closed_without_error(&client.end());
-    }
-    within(idle.1.closed());
-    // Its port is free.
-    UdpSocket::bind(quic).expect("nobody is there");
 }
 
 #[test]
@@ -874,87 +506,4 @@ fn one_port_number_serves_tcp_and_quic_also_with_ipv6() {
     let (mut writer, mut reader) = within(connection.open_bi()).expect("a stream");
     within(writer.write_all(&connect_v311("over-udp"))).expect("is read");
     within(reader.read_exact(&mut [0; 4])).expect("CONNACK");
-}
-
-/// Who reads nothing makes nothing grow but what it may.
-#[test]
-fn over_quic_whoever_reads_nothing_holds_up_nobody() {
-    let authority = Authority::new();
-    let (_server, plain, quic) = start_quic(over_quic(1, tls(authority.files("a", "localhost"))));
-    let canary = Canary::new(plain);
-    let mut stuck = Over::v311(quic, &authority, "stuck");
-    stuck.say(&subscribe_v311("flood", 0));
-    assert_eq!(stuck.hear(5), [0x90, 3, 0, 1, 0]);
-    let mut flood = Raw::v311(plain, "flood");
-    let packet = publish("flood", 0, &bytes(60_000));
-    for n in 0..400 {
-        flood.stream.write_all(&packet).expect("is read");
-        if n % 100 == 0 {
-            flood.ping();
-            canary.sing();
-        }
-    }
-    flood.ping();
-    // It has got the first ones, and what did not fit was dropped whole.
-    let mut first = vec![0; packet.len()];
-    within(stuck.reader.read_exact(&mut first)).expect("the first");
-    assert!(first == packet, "other bytes");
-    let mut nothing = [0; 1];
-    flood.stream.set_nonblocking(true).expect("an option");
-    flood
-        .stream
-        .read(&mut nothing)
-        .expect_err("nothing is left");
-}
-
-/// Who takes nothing of the last answer has no connection once the shard is through with it.
-#[test]
-fn over_quic_who_takes_no_answer_keeps_nothing() {
-    let authority = Authority::new();
-    let (_server, plain, quic) = start_quic(over_quic(1, tls(authority.files("a", "localhost"))));
-    let _canary = Canary::new(plain);
-    let mut transport = TransportConfig::default();
-    transport.stream_receive_window(0_u32.into());
-    let config = config_of(&authority, None, b"mqtt");
-    let mut client = Over::open_with(quic, config, transport).expect("is let in");
-    client.say(&packet(0x10, b"\x00\x04MQTT\x09\x02\x00\x00\x00\x01a"));
-    assert_closed_without_error(&client.end());
-}
-
-/// A DISCONNECT counts also where the Server had something to say to a Client that is gone.
-#[test]
-fn over_quic_a_busy_subscriber_that_leaves_has_left() {
-    let authority = Authority::new();
-    let (_server, plain, quic) = start_quic(over_quic(2, tls(authority.files("a", "localhost"))));
-    let mut watcher = Raw::v5(plain, "watcher", 0);
-    watcher.say(&subscribe_v5("will/#", 0));
-    assert_eq!(watcher.hear()[0], 0x90);
-    let is_over = Arc::new(AtomicBool::new(false));
-    let over = Arc::clone(&is_over);
-    let flood = std::thread::spawn(move || {
-        let mut flood = Raw::v311(plain, "flood");
-        while !over.load(Ordering::SeqCst) {
-            for _ in 0..20 {
-                flood.say(&publish("flood", 0, b"x"));
-            }
-            flood.ping();
-        }
-        flood.say(&publish("will/end", 0, b""));
-        flood.ping();
-    });
-    for n in 0..30 {
-        let mut client = Over::open(quic, &authority);
-        let will = [&[0][..], &string("will/published"), &string("gone")].concat();
-        client.v5(&connect_flags_v5(0x06, &format!("busy-{n}"), 0, &[], &will));
-        client.say(&subscribe_v5("flood", 0));
-        client.hear(200);
-        client.say(&[0xE0, 0]);
-        client.writer.finish().expect("is open");
-        // It may have closed already.
-        within(client.writer.stopped()).ok();
-        client.connection.close(0_u32.into(), b"");
-    }
-    is_over.store(true, Ordering::SeqCst);
-    flood.join().expect("goes on");
-    assert_eq!(topic(&watcher.hear()), "will/end");
 }
