@@ -6,7 +6,6 @@
 mod abuse;
 mod ending;
 
-use std::io::{Read, Write};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};

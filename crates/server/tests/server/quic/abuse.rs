@@ -5,8 +5,8 @@
 
 use std::io::{Read, Write};
 use std::net::UdpSocket;
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use quinn::crypto::rustls::QuicClientConfig;
@@ -14,14 +14,11 @@ use quinn::{Endpoint, TransportConfig};
 use tokio::time::timeout;
 
 use super::{
-    Over, RUNTIME, Relay, bytes, config_of, connect_with, outcome,
-    over_quic, start_quic, within,
+    Over, RUNTIME, Relay, bytes, config_of, connect_with, outcome, over_quic, start_quic, within,
 };
 use crate::authority::Authority;
 use crate::canary::Canary;
-use crate::client::{
-    PATIENCE, Raw, connect_v5, connect_v311, publish, subscribe_v311,
-};
+use crate::client::{PATIENCE, Raw, connect_v5, connect_v311, publish, subscribe_v311};
 use crate::tls::tls;
 
 /// P10: the time for CONNECT begins with the first datagram, whatever trickles in.

@@ -4,8 +4,8 @@
 //! Invariant: every wait has a deadline.
 
 use std::net::UdpSocket;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use quinn::TransportConfig;
@@ -13,14 +13,13 @@ use vencejo_server::authentication::AnonymousPolicy;
 use vencejo_server::config::QuicConfig;
 
 use super::{
-    Over, RUNTIME, Relay, assert_closed_without_error, config_of, connect_with,
-    over_quic, start_quic, within,
+    Over, RUNTIME, Relay, assert_closed_without_error, config_of, connect_with, over_quic,
+    start_quic, within,
 };
 use crate::authority::Authority;
 use crate::canary::Canary;
 use crate::client::{
-    Raw, connect_flags_v5, connect_v5, packet, publish, string,
-    subscribe_v5, subscribe_v311,
+    Raw, connect_flags_v5, connect_v5, packet, publish, string, subscribe_v5, subscribe_v311,
 };
 use crate::tls::tls;
 
