@@ -44,8 +44,11 @@ def case(versions=("v3.1.1", "v5"), not_mosquitto=None):
     return mark
 
 
-def run():
-    """Runs the cases whose name holds the first argument (all without one), prints their count, exits 1 on failure."""
+def run(broker=None, stop=None):
+    """Runs the cases whose name holds the first argument (all without one), prints their count, exits 1 on failure.
+
+    A `broker` that the suite has started ends with it, by `stop` where there is more to be ended; what is wrong with its
+    end is a failure, and after one its last lines are shown."""
     wanted = sys.argv[1] if len(sys.argv) > 1 else ""
     count = failed = 0
     for function, version in CASES:
@@ -61,6 +64,13 @@ def run():
                 where = where.tb_next
             print(f"{function.__name__} ({version}), line {where.tb_lineno}: {error!r}", file=sys.stderr)
     print(f"{count} cases")
+    if broker is not None:
+        wrong = (stop or broker.stop)()
+        if wrong or any("panicked" in line for line in broker.lines):
+            print(wrong or "the broker panicked", file=sys.stderr)
+            failed += 1
+        if failed:
+            print("".join(broker.lines[-30:]), file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1 if failed else 0)  # a failed case may leave clients' threads behind

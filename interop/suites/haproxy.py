@@ -187,19 +187,7 @@ def certificate_that_the_proxy_lets_through_unverified_names_nobody():
     expect((code, 'user="pump"' in line), (0, True))
 
 
-def stop_and_leave(code):
-    """`run` ends the process at once, and what was started is ours to stop."""
-    wrong = PROXIED.stop()
-    if wrong or any("panicked" in line for line in PROXIED.broker.lines):
-        print(wrong or "the broker panicked", file=sys.stderr, flush=True)
-        code = 1
-    if code:
-        print("".join(PROXIED.broker.lines[-30:]), file=sys.stderr, flush=True)
-    leave(code)
-
-
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory(prefix="vencejo-haproxy-") as directory:
         PROXIED = Proxied(directory)
-        leave, os._exit = os._exit, stop_and_leave
-        run()
+        run(PROXIED.broker, PROXIED.stop)

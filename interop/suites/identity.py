@@ -181,17 +181,4 @@ def password_file_is_read_again_and_a_wrong_one_is_not_taken(version):
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory(prefix="vencejo-identity-") as directory:
         USERS = Users(directory)
-        leave = os._exit
-
-        def stop_and_leave(code):
-            """`run` ends the process at once, and the broker is ours to stop."""
-            wrong = USERS.broker.stop()
-            if wrong or any("panicked" in line for line in USERS.broker.lines):
-                print(wrong or "the broker panicked", file=sys.stderr, flush=True)
-                code = 1
-            if code:
-                print("".join(USERS.broker.lines[-30:]), file=sys.stderr, flush=True)
-            leave(code)
-
-        os._exit = stop_and_leave
-        run()
+        run(USERS.broker)

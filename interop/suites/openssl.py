@@ -261,19 +261,7 @@ def an_update_of_keys_is_followed():
     expect(("KEYUPDATE" in text, "error" in text.lower()), (True, False))
 
 
-def stop_and_leave(code):
-    """`run` ends the process at once, and the broker is ours to stop."""
-    wrong = GUARDED.broker.stop()
-    if wrong or any("panicked" in line for line in GUARDED.broker.lines):
-        print(wrong or "the broker panicked", file=sys.stderr, flush=True)
-        code = 1
-    if code:
-        print("".join(GUARDED.broker.lines[-30:]), file=sys.stderr, flush=True)
-    leave(code)
-
-
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory(prefix="vencejo-openssl-") as directory:
         GUARDED = Guarded(directory)
-        leave, os._exit = os._exit, stop_and_leave
-        run()
+        run(GUARDED.broker)

@@ -203,17 +203,4 @@ def our_client_logs_in_at_a_server_of_scramp_and_leaves_a_false_one(version):
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory(prefix="vencejo-scram-") as folder:
         USERS = Users(folder)
-        leave = os._exit
-
-        def stop_and_leave(code):
-            """`run` ends the process at once, and the broker is ours to stop."""
-            wrong = USERS.broker.stop()
-            if wrong or any("panicked" in line for line in USERS.broker.lines):
-                print(wrong or "the broker panicked", file=sys.stderr, flush=True)
-                code = 1
-            if code:
-                print("".join(USERS.broker.lines[-30:]), file=sys.stderr, flush=True)
-            leave(code)
-
-        os._exit = stop_and_leave
-        run()
+        run(USERS.broker)

@@ -216,19 +216,7 @@ def service_that_is_stopped_lets_nobody_in_until_it_is_back(version):
     expect(SERVICES.publish(version, name, "word").returncode, 0)
 
 
-def stop_and_leave(code):
-    """`run` ends the process at once, and the broker is ours to stop."""
-    wrong = SERVICES.broker.stop()
-    if wrong or any("panicked" in line for line in SERVICES.broker.lines):
-        print(wrong or "the broker panicked", file=sys.stderr, flush=True)
-        code = 1
-    if code:
-        print("".join(SERVICES.broker.lines[-30:]), file=sys.stderr, flush=True)
-    leave(code)
-
-
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory(prefix="vencejo-service-") as directory:
         Services(directory)
-        leave, os._exit = os._exit, stop_and_leave
-        run()
+        run(SERVICES.broker)
