@@ -149,8 +149,8 @@ impl Session {
                     let inner = split_shared(filter).map_or(&**filter, |(_, inner)| inner);
                     matches(inner, topic)
                 };
-                let mut left = self.filters.difference(&asked.refused);
-                return left.any(brings);
+                let mut filters = self.filters.iter();
+                return filters.any(|filter| !asked.refused.contains(filter) && brings(filter));
             }
             Request::Publish { topic, qos, retain } => Question::Publish {
                 topic: topic.into(),
@@ -269,7 +269,7 @@ impl Engine {
         for filter in found
             .filter(is_resumed)
             .into_iter()
-            .flat_map(|of| &of.filters)
+            .flat_map(|of| of.filters.iter())
         {
             if self.rights.is_open(subject, Request::Subscribe { filter }) {
                 let filter = Arc::clone(filter);

@@ -13,7 +13,7 @@ use std::time::Instant;
 use proto::connection::Outgoing;
 use proto::packet::{ConnAck, ConnAckProperties, Connect, Disconnect, ReasonCode};
 use proto::{Secret, Version};
-use store::Level;
+use store::{Level, Seq};
 
 use crate::connections::Connection;
 use crate::keys::SessionKey;
@@ -219,7 +219,7 @@ impl Engine {
             maximum_packet_size_bytes: properties.maximum_packet_size_bytes.map(NonZeroU32::get),
             hidden_topic_bytes: request.principal.hidden_topic_bytes(),
             is_congested: false,
-            dropped_in: Wait::default(),
+            dropped_in: (Seq(0), Level::Memory),
             burst: Burst::default(),
             held: VecDeque::new(),
         });

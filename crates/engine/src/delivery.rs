@@ -116,7 +116,7 @@ impl Engine {
         {
             return false;
         }
-        let wait = link.dropped_in;
+        let wait = link.wait_for_dropped();
         let Some(packet_id) = session.outbound.start_at_once(terms.qos) else {
             return false;
         };
@@ -301,7 +301,7 @@ impl Engine {
             }
             return true;
         }
-        let dropped = link.dropped_in;
+        let dropped = link.wait_for_dropped();
         let id = session.id;
         let Some(started) = session.outbound.start_next() else {
             return false;

@@ -14,6 +14,7 @@ mod connections;
 mod counters;
 mod delivery;
 mod disconnect;
+mod filters;
 mod full;
 mod keys;
 mod limits;
@@ -152,6 +153,8 @@ pub struct Engine {
     is_memory_short: bool,
     /// Sessions whose connection has packets that wait.
     sessions_holding: Vec<SessionKey>,
+    /// Those that have got room for such packets since the last look at who needs it no more.
+    roomy: Vec<SessionKey>,
     /// Connections to be closed when the turn ends.
     closing: Vec<(ConnectionKey, ReasonCode)>,
     /// Sessions to be counted when the turn ends.
@@ -215,6 +218,7 @@ impl Engine {
             is_storage_low: false,
             is_memory_short: false,
             sessions_holding: Vec::new(),
+            roomy: Vec::new(),
             closing: Vec::new(),
             touched: Vec::new(),
             last_loss: None,

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::keys::SessionKey;
 use crate::output::Output;
+use crate::sessions::Session;
 use crate::{ConnectionKey, Engine};
 
 /// Why a message is lost.
@@ -66,6 +67,12 @@ pub struct Loser {
     pub total: u64,
 }
 
+impl Session {
+    fn lost_total(&self) -> u64 {
+        self.lost.as_ref().map_or(0, |lost| lost.total())
+    }
+}
+
 impl Engine {
     /// A message for this Session is dropped.
     pub(crate) fn lose(&mut self, key: SessionKey, loss: Loss) {
@@ -73,7 +80,7 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        let lost = &mut session.lost;
+        let lost = session.lost.get_or_insert_default();
         let (of_session, of_all) = match loss {
             Loss::QueueFull => (&mut lost.queue_full, &mut self.counters.dropped_queue_full),
             Loss::Congested => (&mut lost.congested, &mut self.counters.dropped_congested),
@@ -102,7 +109,7 @@ impl Engine {
                 client_id: Arc::clone(&session.client_id),
                 connection: session.link.as_ref().map(|link| link.connection),
                 loss,
-                total: session.lost.total(),
+                total: session.lost_total(),
             };
             self.outputs.push_back(Output::Lost(Box::new(loser)));
         }
@@ -113,9 +120,9 @@ impl Engine {
     pub fn losers(&self, count: usize) -> Vec<(Arc<str>, Lost)> {
         let keys = self.sessions.keys();
         let sessions = keys.into_iter().filter_map(|key| self.sessions.get(key));
-        let losers = sessions.filter(|session| session.lost.total() > 0);
+        let losers = sessions.filter(|session| session.lost_total() > 0);
         let mut losers: Vec<_> = losers
-            .map(|session| (Arc::clone(&session.client_id), session.lost))
+            .filter_map(|session| Some((Arc::clone(&session.client_id), **session.lost.as_ref()?)))
             .collect();
         losers.sort_by(|one, other| {
             let by_total = other.1.total().cmp(&one.1.total());

@@ -50,7 +50,9 @@ impl SessionBytes {
                 + held * size_of::<Held>()
                 + replays,
             will: session.will.as_deref().map_or(0, will_bytes),
-            filters: session.filters.len() * FILTER_BYTES + session.filter_name_bytes,
+            filters: session.filters.table_bytes()
+                + session.filters.len() * FILTER_BYTES
+                + session.filter_name_bytes,
             queue: session.outbound.table_bytes(),
         }
     }
@@ -120,8 +122,10 @@ impl Engine {
         }
     }
 
-    /// Gives back what tables keep of a rush that is over; to be called now and then. O(places of such tables).
+    /// Gives back what tables keep of a rush that is over, and what was needed for packets that waited; to be called now
+    /// and then. O(places of such tables and Sessions that were not idle).
     pub fn shrink(&mut self) {
+        self.give_room_back();
         self.connections.shrink();
         self.sessions.shrink();
     }
@@ -145,7 +149,7 @@ fn will_bytes(will: &Will) -> usize {
 const SESSION_EXTRA_BYTES: usize = 256;
 /// A Packet Identifier in a set.
 const IDENTIFIER_BYTES: usize = 6;
-/// A Topic Filter in the set of a Session, with the counts of its name.
-const FILTER_BYTES: usize = 44;
+/// The counts of the name of a Topic Filter.
+const FILTER_BYTES: usize = 16;
 /// A replay of retained messages that goes on.
 const REPLAY_BYTES: usize = 256;

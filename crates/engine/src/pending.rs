@@ -4,6 +4,8 @@
 //! Start reading at [`Engine::emit`]. Invariant: packets of one connection leave in the order in
 //! which they were emitted, held or not.
 
+use std::collections::VecDeque;
+
 use proto::connection::Outgoing;
 use store::{Level, Record, Seq};
 
@@ -89,12 +91,16 @@ impl Engine {
     /// Everything up to now that was recorded at `level` or a higher one: nothing waits for the disk
     /// because of what need not be there.
     pub(crate) fn wait_at(&self, level: Level) -> Wait {
-        let seq = match level {
+        Wait::for_batch(self.batch_at(level), level)
+    }
+
+    /// The batch that has it.
+    pub(crate) fn batch_at(&self, level: Level) -> Seq {
+        match level {
             Level::Written if self.batch.is_empty() => self.last_batch,
             Level::Synced if self.batch_level < level => self.last_synced,
             _ => self.next_batch(),
-        };
-        Wait::for_batch(seq, level)
+        }
     }
 
     /// Everything that this shard has done up to now, here and elsewhere.
@@ -130,8 +136,26 @@ impl Engine {
         if link.held.is_empty() {
             self.sessions_holding.push(session);
         }
+        if link.held.capacity() == 0 {
+            self.roomy.push(session);
+        }
         link.held.push_back(Held { packet, wait });
         self.touch(session);
+    }
+
+    /// Who is idle holds no room for packets that wait. O(Sessions that had some since this was called last).
+    pub(crate) fn give_room_back(&mut self) {
+        for session in std::mem::take(&mut self.roomy) {
+            let Some(link) = self.sessions.link_mut(session) else {
+                continue;
+            };
+            if link.held.is_empty() {
+                link.held = VecDeque::new();
+                self.touch(session);
+            } else {
+                self.roomy.push(session);
+            }
+        }
     }
 
     /// PINGREQ from the Client. [MQTT-3.12.4-1] [v3.1.1 MQTT-3.12.4-1] Answered in its turn: what came
@@ -164,13 +188,14 @@ impl Engine {
 
     fn release_session(&mut self, key: SessionKey) {
         loop {
-            let Some(link) = self.sessions.link(key) else {
+            let Some(link) = self.sessions.link_mut(key) else {
                 return;
             };
             let Some(held) = link.held.front() else {
                 return;
             };
-            if !self.is_over(&held.wait) {
+            let wait = held.wait;
+            if !self.is_over(&wait) {
                 self.sessions_holding.push(key);
                 return;
             }

@@ -14,10 +14,11 @@ use proto::packet::Will;
 use proto::session::{Inbound, Outbound};
 use proto::{Message, PacketIdentifier, Version};
 use slab::Slab;
-use store::{SessionId, UnixMillis};
+use store::{Level, Seq, SessionId, UnixMillis};
 
 use crate::asked::Asked;
 use crate::connections::is_sparse;
+use crate::filters::Filters;
 use crate::keys::{KeyedState, SessionKey};
 use crate::loads::Loading;
 use crate::losses::Lost;
@@ -62,7 +63,7 @@ pub(crate) struct Session {
     /// The last commit of a message of this Session.
     pub(crate) inbound_gate: u64,
     pub(crate) will_in_store: WillInStore,
-    pub(crate) filters: BTreeSet<Arc<str>>,
+    pub(crate) filters: Filters,
     /// Retained Messages still to be sent, by the Topic Filter of their Subscription.
     pub(crate) replays: BTreeMap<Arc<str>, Replay>,
     /// Whether it is in the engine's list of replays to go on with.
@@ -77,7 +78,7 @@ pub(crate) struct Session {
     /// Since when its queue is full, as long as half of it is not taken, see `full`.
     pub(crate) full_since: Option<Instant>,
     /// Messages that it has lost, see `losses`.
-    pub(crate) lost: Lost,
+    pub(crate) lost: Option<Box<Lost>>,
     /// Bytes of the names in `filters`.
     pub(crate) filter_name_bytes: usize,
     /// What it was when it was last counted, see `memory`.
@@ -111,11 +112,19 @@ pub(crate) struct Link {
     pub(crate) is_congested: bool,
     /// The batch that holds the last message dropped from its queue: should that be lost, nothing that
     /// came after it must have been sent.
-    pub(crate) dropped_in: Wait,
+    pub(crate) dropped_in: (Seq, Level),
     /// What was sent to it from its queue since the server last took the outputs.
     pub(crate) burst: Burst,
     /// Packets that wait for durability or other shards, in order.
     pub(crate) held: VecDeque<Held>,
+}
+
+impl Link {
+    /// What has to be safe before anything that came after a dropped message is sent.
+    pub(crate) fn wait_for_dropped(&self) -> Wait {
+        let (seq, level) = self.dropped_in;
+        Wait::for_batch(seq, level)
+    }
 }
 
 /// Bytes of one burst.
@@ -147,7 +156,7 @@ impl Session {
             inbound_gate: 0,
             will_in_store: WillInStore::None,
             disconnected_at: None,
-            filters: BTreeSet::new(),
+            filters: Filters::default(),
             replays: BTreeMap::new(),
             is_replaying: false,
             is_paced: false,
@@ -155,7 +164,7 @@ impl Session {
             asked: None,
             is_stored: false,
             full_since: None,
-            lost: Lost::default(),
+            lost: None,
             filter_name_bytes: 0,
             counted: SessionBytes::default(),
             is_touched: false,
@@ -181,7 +190,8 @@ const QUEUED_OVERHEAD_BYTES: usize = 64;
 /// The Sessions of a shard.
 #[derive(Debug)]
 pub(crate) struct Sessions {
-    slab: Slab<Session>,
+    /// Each in a place of its own: a table of all would be copied when it grows, and leave behind what it was.
+    slab: Slab<Box<Session>>,
     by_client_id: HashMap<Arc<str>, SessionKey, KeyedState>,
     /// All of them as they were last counted, see `memory`.
     pub(crate) counted: SessionBytes,
@@ -201,11 +211,11 @@ impl Sessions {
     }
 
     pub(crate) fn get(&self, key: SessionKey) -> Option<&Session> {
-        self.slab.get(index(key))
+        self.slab.get(index(key)).map(|session| &**session)
     }
 
     pub(crate) fn get_mut(&mut self, key: SessionKey) -> Option<&mut Session> {
-        self.slab.get_mut(index(key))
+        self.slab.get_mut(index(key)).map(|session| &mut **session)
     }
 
     /// The Network Connection of a Session.
@@ -219,13 +229,13 @@ impl Sessions {
 
     pub(crate) fn insert(&mut self, session: Session) -> SessionKey {
         let client_id = Arc::clone(&session.client_id);
-        let key = key_of(self.slab.insert(session));
+        let key = key_of(self.slab.insert(Box::new(session)));
         self.by_client_id.insert(client_id, key);
         self.count(key);
         key
     }
 
-    pub(crate) fn remove(&mut self, key: SessionKey) -> Option<Session> {
+    pub(crate) fn remove(&mut self, key: SessionKey) -> Option<Box<Session>> {
         let session = self.slab.try_remove(index(key))?;
         self.discount(&session);
         // Another one may have its name by now.
@@ -241,7 +251,8 @@ impl Sessions {
 
     /// Bytes of the tables.
     pub(crate) fn table_bytes(&self) -> usize {
-        self.slab.capacity() * (size_of::<Session>() + size_of::<usize>())
+        self.slab.capacity() * (size_of::<Box<Session>>() + size_of::<usize>())
+            + self.slab.len() * size_of::<Session>()
             + map_bytes(
                 self.by_client_id.capacity(),
                 size_of::<(Arc<str>, SessionKey)>(),

@@ -5,7 +5,6 @@
 //! Start reading at [`Engine::on_subscribe`]. Invariant: SUBACK leaves only when whatever is published
 //! afterwards, in any shard, reaches this one.
 
-use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -313,7 +312,7 @@ impl Engine {
         };
         let filters: Vec<Arc<str>> = session
             .filters
-            .range::<str, _>((Bound::Included("$share/"), Bound::Unbounded))
+            .from("$share/")
             .take_while(|filter| filter.starts_with("$share/"))
             .map(Arc::clone)
             .collect();

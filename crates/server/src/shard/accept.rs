@@ -242,7 +242,7 @@ impl<S: Store> Shard<S> {
             self.shared.leave(connection.listener);
             return None;
         }
-        entry.insert(connection);
+        entry.insert(Box::new(connection));
         Some(key)
     }
 }

@@ -398,7 +398,7 @@ impl<S: Store> Shard<S> {
             peer,
             unsent,
             ..
-        } = connection;
+        } = *connection;
         let moving = Moving {
             socket,
             listener,

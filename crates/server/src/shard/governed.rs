@@ -185,7 +185,9 @@ impl<S: Store> Shard<S> {
         // The same in all shards.
         let retained = signed(of_engine.retained_messages);
         let retained = if is_first { retained } else { 0 };
-        let places = self.connections.capacity() * (size_of::<Connection>() + size_of::<usize>());
+        let places = self.connections.capacity()
+            * (size_of::<Box<Connection>>() + size_of::<usize>())
+            + self.connections.len() * size_of::<Connection>();
         let log = if is_first { self.store.held_bytes() } else { 0 };
         Kind::ALL.map(|kind| match kind {
             Kind::Connections => signed((places + counted.transport) as u64),

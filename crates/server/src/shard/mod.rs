@@ -46,7 +46,7 @@ use slab::Slab;
 use store::{MessageRecord, RestoredSession, Store};
 
 use asking::Reasks;
-use connection::Connection;
+use connection::{Connection, Connections};
 use deadlines::Deadlines;
 use governed::Governed;
 use links::Parcel;
@@ -72,7 +72,7 @@ pub(crate) struct Shard<S> {
     engine: Engine,
     store: S,
     stored: Stored,
-    connections: Slab<Connection>,
+    connections: Connections,
     generation: u32,
     acceptor: Acceptor,
     links: Links,

@@ -75,7 +75,7 @@ pub struct ServerConnection {
     request_problem_information: bool,
     is_session_expiry_zero: bool,
     client_packet_size_max: u32,
-    keep_alive: Duration,
+    keep_alive_seconds: u16,
     deadline_base: Instant,
     authentication: Option<Box<Authentication>>,
     /// PINGRESP packets that wait for the CONNACK.
@@ -109,7 +109,7 @@ impl ServerConnection {
             request_problem_information: true,
             is_session_expiry_zero: true,
             client_packet_size_max: packet::PACKET_BYTES_MAX,
-            keep_alive: Duration::ZERO,
+            keep_alive_seconds: 0,
             deadline_base: now,
             authentication: None,
             pingresps_owed: 0,
@@ -256,7 +256,7 @@ impl ServerConnection {
     fn on_connect(&mut self, connect: Box<Connect>) -> Result<Box<Connect>, ConnectionError> {
         self.version = connect.version;
         self.state = State::AwaitingConnAck;
-        self.keep_alive = Duration::from_secs(u64::from(connect.keep_alive_seconds));
+        self.keep_alive_seconds = connect.keep_alive_seconds;
         let properties = &connect.properties;
         self.request_problem_information = properties.request_problem_information;
         self.is_session_expiry_zero = properties.session_expiry_interval_seconds.unwrap_or(0) == 0;
@@ -406,8 +406,9 @@ impl ServerConnection {
             State::AwaitingConnect | State::AwaitingConnAck => {
                 Some(self.deadline_base + self.limits.connect_timeout)
             }
-            State::Connected if !self.keep_alive.is_zero() => {
-                Some(self.deadline_base + self.keep_alive.mul_f32(1.5))
+            State::Connected if self.keep_alive_seconds > 0 => {
+                let keep_alive_ms = u64::from(self.keep_alive_seconds) * 1000;
+                Some(self.deadline_base + Duration::from_millis(keep_alive_ms + keep_alive_ms / 2))
             }
             State::Connected | State::Closing => None,
         }

@@ -4,7 +4,7 @@
 //! refused peer is told. Does not own: the receiving rules (see the parent).
 //! Start reading at [`ServerConnection::send`]. Invariant: nothing is written once the state is Closing.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -175,7 +175,7 @@ impl ServerConnection {
         if let Some(seconds) = connack.properties.server_keep_alive_seconds
             && self.version.has_properties()
         {
-            self.keep_alive = Duration::from_secs(u64::from(seconds));
+            self.keep_alive_seconds = seconds;
         }
         let is_written = self.write_with_fallback(
             &Packet::ConnAck(Box::new(connack.clone())),
