@@ -1,6 +1,6 @@
 //! The house's own checks, run as `cargo xtask tidy`, `cargo xtask compliance [--check]`, `cargo xtask limits [--check]`,
 //! `cargo xtask configuration [--check]`, `cargo xtask rooms [--check]`; `cargo xtask bench`,
-//! `cargo xtask soak` and `cargo xtask sim` take longer.
+//! `cargo xtask soak` and `cargo xtask sim` take longer; `cargo xtask dist` makes packages.
 //!
 //! Owns: the command line of these checks and their exit codes.
 //! Does not own: formatting, lints and tests (cargo has them), the order of stages (`./test`).
@@ -8,6 +8,7 @@
 
 mod bench;
 mod compliance;
+mod dist;
 mod files;
 mod lexer;
 mod pages;
@@ -38,8 +39,9 @@ fn main() -> ExitCode {
         ["bench", rest @ ..] => bench::run(root, rest),
         ["soak", rest @ ..] => bench::soak(root, rest),
         ["sim", rest @ ..] => simulate(root, rest),
+        ["dist", rest @ ..] => dist::run(root, rest),
         _ => Err(
-            "usage: cargo xtask tidy | compliance [--check] | limits [--check] | configuration [--check] | rooms [--check] | bench [--help] | soak [--help] | sim [--help]"
+            "usage: cargo xtask tidy | compliance [--check] | limits [--check] | configuration [--check] | rooms [--check] | bench [--help] | soak [--help] | sim [--help] | dist [--help]"
                 .to_owned(),
         ),
     };
