@@ -79,6 +79,7 @@ fn a_clock_that_is_set_ends_no_session() {
 fn a_refused_message_may_come_in_behind_later_ones() {
     check(22_623);
     check(29_503);
+    check(58_918);
 }
 
 #[test]

@@ -137,7 +137,15 @@ impl Checker {
         }
     }
 
-    /// The same for an acknowledgement.
+    /// The Server is brought a copy of a message while its disk is low: what is to be retained is refused, with an
+    /// answer that waits its turn and may never come.
+    pub(crate) fn on_brought_while_low(&mut self, id: MessageId) {
+        if let Some(message) = self.messages.get_mut(id) {
+            message.was_refused |= message.retain && !message.is_empty;
+        }
+    }
+
+    /// A publisher knows that its message was acknowledged.
     pub(crate) fn on_acknowledged(&mut self, id: MessageId) {
         let tick = self.next_tick();
         self.on_outcome(id, Outcome::Acknowledged(tick));

@@ -396,6 +396,9 @@ impl World {
                 engine.on_connect(request, now);
             }
             FromClient::Publish { id, packet_id, dup } => {
+                if shard.is_low {
+                    checker.on_brought_while_low(*id);
+                }
                 let payload = payload(*id, checker);
                 if let Some(publish) = publish(checker, *id, *packet_id, *dup, &payload) {
                     engine.on_publish(key, &publish, None, now);
