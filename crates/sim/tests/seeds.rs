@@ -91,7 +91,7 @@ fn the_same_seed_is_the_same_run() {
     }
 }
 
-/// Those that hide best need some thousand seeds: `cargo xtask sim --bugs --seeds 10000`.
+/// Those that hide best need ten thousand seeds: `cargo xtask sim --bugs --seeds 20000`.
 #[test]
 fn planted_bugs_are_found() {
     for bug in Bug::ALL {
