@@ -82,6 +82,11 @@ fn rounds_of_every_kind_of_client_leave_nothing_behind() {
     let canary = Canary::new(doors.plain);
     let mut counted = Raw::v311(doors.plain, "watch");
     counted.subscribe("$SYS/broker/memory/#", 0);
+    // All that can be kept at once is kept once: room that was made for it stays.
+    for number in 0..97 {
+        is_kept_for_a_second(doors.plain, &format!("round-{number}"));
+    }
+    removes_what_it_retained(doors.plain);
     let mut grown = Vec::new();
     for part in 0..PARTS {
         for number in 0..rounds / PARTS {
@@ -210,6 +215,18 @@ fn in_peace(address: SocketAddr, connect: &[u8]) {
     }
     client.say(&[0xE0, 0]);
     assert!(client.is_at_end());
+}
+
+/// As often as removals are remembered.
+fn removes_what_it_retained(address: SocketAddr) {
+    let mut client = open_and_say(address, &connect_v311("remover"));
+    assert_eq!(client.hear(), [0x20, 2, 0, 0]);
+    for _ in 0..4_200 {
+        for payload in [&b"kept"[..], b""] {
+            client.say(&packet(0x31, &[&string("rounds/kept"), payload].concat()));
+        }
+    }
+    client.ping();
 }
 
 /// A QoS 2 exchange with itself, with a Topic Alias.
