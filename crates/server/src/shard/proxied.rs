@@ -99,6 +99,10 @@ fn parse_v1(bytes: &[u8]) -> Result<Option<(Source, usize)>, &'static str> {
         };
     };
     let line = line.get(..end + 2).unwrap_or_default();
+    // What reads the line cuts two bytes behind its first CR: in a character of more than one byte, a panic.
+    if !line.is_ascii() {
+        return Err("it is no text");
+    }
     let line = std::str::from_utf8(line).map_err(|_| "it is no text")?;
     let header = v1::Header::try_from(line).map_err(|_| "its line is wrong")?;
     let source = match header.addresses {
@@ -340,6 +344,14 @@ mod tests {
             (
                 "no text",
                 b"PROXY TCP4 \xFF\xFE 10.0.0.1 8080 1883\r\n".to_vec(),
+            ),
+            (
+                "CR before a character",
+                b"PROXY TCP4 !\xC9\xA5\r\xC9\xA5\r\n".to_vec(),
+            ),
+            (
+                "CR in the line",
+                b"PROXY TCP4 192.0.2.7 10.0.0.1 80\r80 1883\r\n".to_vec(),
             ),
             ("unspecified", v2(0x21, 0x00, &[])),
             ("Unix", v2(0x21, 0x31, &[0; 216])),
