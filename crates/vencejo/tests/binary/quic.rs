@@ -2,7 +2,6 @@
 //!
 //! Owns: what only the whole binary shows. Does not own: QUIC itself (see the server's and the client's tests).
 //! Start reading at [`Served`]. Invariant: every process and every folder ends with its test.
-#![cfg(feature = "quic")]
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
