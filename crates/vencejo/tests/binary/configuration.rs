@@ -1,42 +1,32 @@
 //! `vencejo config` and the sources of a configuration, by the binary from outside.
 //!
 //! Owns: exit codes, what is printed, that `serve` and `config` see the same. Does not own: keys (unit tests of the server).
-//! Start reading at [`vencejo`]. Invariant: every process ends with its test.
+//! Start reading at [`a_first_file_is_written_once_and_is_right`].
+//! Invariant: what the environment says to the tests, it does not say to the program.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
+
+use crate::program::{TempFolder, output, text};
 
 /// Runs it in `folder` with `variables`.
-fn vencejo(folder: &Path, line: &str, variables: &[(&str, &str)]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_vencejo"))
-        .args(line.split(' '))
-        .envs(variables.iter().copied())
-        .current_dir(folder)
-        .output()
-        .expect("the binary runs")
+fn vencejo(folder: &TempFolder, line: &str, variables: &[(&str, &str)]) -> Output {
+    let args: Vec<&str> = line.split(' ').collect();
+    let mut command = folder.vencejo(&args);
+    command.envs(variables.iter().copied());
+    output(command)
 }
 
 fn out(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    text(&output.stdout)
 }
 
 fn err(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// A folder of its own for one test.
-fn folder(name: &str) -> PathBuf {
-    let folder = format!("vencejo-configuration-{name}-{}", std::process::id());
-    let folder = std::env::temp_dir().join(folder);
-    fs::remove_dir_all(&folder).ok();
-    fs::create_dir_all(&folder).expect("a folder");
-    folder
+    text(&output.stderr)
 }
 
 #[test]
 fn a_first_file_is_written_once_and_is_right() {
-    let folder = folder("init");
+    let folder = TempFolder::new();
     let first = vencejo(&folder, "config init", &[]);
     assert_eq!(first.status.code(), Some(0), "{}", err(&first));
     let again = vencejo(&folder, "config init", &[]);
@@ -48,14 +38,13 @@ fn a_first_file_is_written_once_and_is_right() {
     let diff = vencejo(&folder, "config diff vencejo.toml --json", &[]);
     let listener = "\"key\": \"listeners.0.address\"";
     assert!(out(&diff).contains(listener) && diff.status.code() == Some(1));
-    fs::remove_dir_all(&folder).ok();
 }
 
 #[test]
 fn check_says_all_that_is_wrong_and_leaves_with_78() {
-    let folder = folder("check");
+    let folder = TempFolder::new();
     let text = "sharts = 1\n[limits]\nmaximum_qos = 7\n";
-    fs::write(folder.join("wrong.toml"), text).expect("is written");
+    folder.write("wrong.toml", text);
     let checked = vencejo(&folder, "config check -c wrong.toml", &[]);
     assert_eq!(checked.status.code(), Some(78));
     let said = err(&checked);
@@ -73,7 +62,7 @@ fn check_says_all_that_is_wrong_and_leaves_with_78() {
     assert!(out(&json).contains("\"valid\": false") && err(&json).is_empty());
     let tls = "[[listeners]]\naddress = \"127.0.0.1:0\"\ntls = { certificate = \"a\", key = \"b\" }\n\
                [authentication]\npassword_file = \"missing\"\n";
-    fs::write(folder.join("files.toml"), tls).expect("is written");
+    folder.write("files.toml", tls);
     let checked = vencejo(&folder, "config check -c files.toml", &[]);
     assert_eq!(checked.status.code(), Some(78));
     let said = err(&checked);
@@ -81,13 +70,12 @@ fn check_says_all_that_is_wrong_and_leaves_with_78() {
         said.contains("listener 127.0.0.1:0") && said.contains("missing"),
         "{said}"
     );
-    fs::remove_dir_all(&folder).ok();
 }
 
 #[test]
 fn show_says_where_each_value_comes_from() {
-    let folder = folder("show");
-    fs::write(folder.join("a.toml"), "shards = 2\n").expect("is written");
+    let folder = TempFolder::new();
+    folder.write("a.toml", "shards = 2\n");
     let line = "config show --origin -c a.toml --set limits.maximum_qos=1 --data here";
     let shown = vencejo(&folder, line, &[("VENCEJO__LIMITS__SESSIONS_MAX", "77")]);
     let said = out(&shown);
@@ -109,12 +97,11 @@ fn show_says_where_each_value_comes_from() {
     }
     let json = vencejo(&folder, "config show --json limits.sessions_max", &[]);
     assert!(out(&json).contains("\"value\": 1000000"), "{}", out(&json));
-    fs::remove_dir_all(&folder).ok();
 }
 
 #[test]
 fn explain_says_what_a_key_means_and_where_a_word_was_meant() {
-    let folder = folder("explain");
+    let folder = TempFolder::new();
     let said = out(&vencejo(&folder, "config explain receive_maximum", &[]));
     assert!(said.starts_with("limits.receive_maximum\n"), "{said}");
     assert!(said.contains("from 1 to 65535") && said.contains("VENCEJO__LIMITS__RECEIVE_MAXIMUM"));
@@ -124,12 +111,11 @@ fn explain_says_what_a_key_means_and_where_a_word_was_meant() {
     let schema: serde_json::Value =
         serde_json::from_slice(&vencejo(&folder, "config schema", &[]).stdout).expect("is JSON");
     assert_eq!(schema["properties"]["shards"]["maximum"], 64);
-    fs::remove_dir_all(&folder).ok();
 }
 
 #[test]
 fn serve_takes_the_environment_and_set_and_refuses_what_names_nothing() {
-    let folder = folder("serve");
+    let folder = TempFolder::new();
     let wrong = vencejo(&folder, "serve", &[("VENCEJO__SHARTS", "1")]);
     assert_eq!(wrong.status.code(), Some(78));
     assert!(
@@ -148,5 +134,4 @@ fn serve_takes_the_environment_and_set_and_refuses_what_names_nothing() {
     let tried = vencejo(&folder, "serve", &variables);
     assert_eq!(tried.status.code(), Some(69));
     assert!(err(&tried).contains("192.0.2.1:1"), "{}", err(&tried));
-    fs::remove_dir_all(&folder).ok();
 }

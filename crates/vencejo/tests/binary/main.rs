@@ -1,7 +1,7 @@
 //! The binary from outside: `vencejo` as processes, over real sockets, with the files of an operator.
 //!
 //! Owns: nothing but tests. Does not own: what is inside (see the tests of the other crates). Start reading at
-//! [`command_line`], then any test. Invariant: every process and every folder ends with its test.
+//! [`program`], then any test. Invariant: every process and every folder ends with its test.
 
 mod command_line;
 mod configuration;
@@ -9,6 +9,7 @@ mod data_folder;
 mod doors;
 mod mosquitto;
 mod open_files;
+mod program;
 mod proofs;
 #[cfg(feature = "quic")]
 mod quic;

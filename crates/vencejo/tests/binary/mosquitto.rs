@@ -3,150 +3,95 @@
 //! Owns: one file for each group of options that people use, and what a client sees of it. Does not own: every option
 //! (unit tests). Start reading at [`Imported`]. Invariant: every process and folder ends with its test.
 
-use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::os::unix::fs::PermissionsExt;
 
-/// A folder with a mosquitto.conf and what it names.
-struct Folder(PathBuf);
+use crate::program::{Served, TempFolder, output, run, succeeded, text};
 
-impl Folder {
-    fn new(name: &str) -> Self {
-        let name = format!("vencejo-mosquitto-{name}-{}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
-        fs::remove_dir_all(&folder).ok();
-        fs::create_dir_all(&folder).expect("a folder");
-        Self(folder)
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        let path = self.0.join(name);
-        fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
-        fs::write(path, text.replace("DIR", &self.path(""))).expect("is written");
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0
-            .join(name)
-            .display()
-            .to_string()
-            .trim_end_matches('/')
-            .to_owned()
-    }
-
-    /// A password file with these users, in the form of mosquitto_passwd.
-    fn passwords(&self, name: &str, users: &[(&str, &str)]) {
-        fs::write(self.0.join(name), "").expect("is written");
-        for (user, password) in users {
-            let output = vencejo(&["passwd", "-b", &self.path(name), user, password]);
-            assert!(output.status.success(), "{}", err(&output));
-        }
-    }
+/// Writes a file for mosquitto, in which `DIR` is the folder.
+fn write(folder: &TempFolder, name: &str, text: &str) {
+    let path = folder.path("");
+    folder.write(name, text.replace("DIR", path.trim_end_matches('/')));
 }
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).ok();
+/// Writes a password file with these users, in the form of mosquitto_passwd.
+fn write_passwords(folder: &TempFolder, name: &str, users: &[(&str, &str)]) {
+    let path = folder.write(name, "");
+    for (user, password) in users {
+        succeeded(&run(&["passwd", "-b", &path, user, password]));
     }
 }
 
 /// A mosquitto.conf that was imported, and the server that runs with what it became.
 struct Imported {
-    folder: Folder,
     table: String,
     toml: String,
-    child: Option<Child>,
     /// The ports of its listeners over TCP, in their order.
     ports: Vec<String>,
+    served: Option<Served>,
+    folder: TempFolder,
 }
 
 impl Imported {
     /// Imports `conf`, in which `DIR` is the folder.
-    fn import(folder: Folder, conf: &str) -> Self {
-        folder.write("mosquitto.conf", conf);
+    fn import(folder: TempFolder, conf: &str) -> Self {
+        write(&folder, "mosquitto.conf", conf);
         let (file, out) = (folder.path("mosquitto.conf"), folder.path("out"));
-        let output = vencejo(&["import", "mosquitto", &file, "-o", &out]);
-        assert_eq!(
-            output.status.code(),
-            Some(0),
-            "{}{}",
-            stdout(&output),
-            err(&output)
-        );
-        let toml = fs::read_to_string(folder.0.join("out/vencejo.toml")).expect("is written");
+        let table = succeeded(&run(&["import", "mosquitto", &file, "-o", &out]));
+        let toml = folder.read("out/vencejo.toml");
         Self {
-            table: stdout(&output),
+            table,
             toml,
-            child: None,
             ports: Vec::new(),
+            served: None,
             folder,
         }
     }
 
     /// The same, and serves.
-    fn serve(folder: Folder, conf: &str) -> Self {
+    fn serve(folder: TempFolder, conf: &str) -> Self {
         let mut imported = Self::import(folder, conf);
         let config = imported.folder.path("out/vencejo.toml");
-        imported.start(&["serve", "-c", &config]);
+        imported.start(&["-c", &config]);
         imported
     }
 
     /// Serves a mosquitto.conf as it is.
-    fn serve_directly(folder: Folder, conf: &str) -> Self {
-        folder.write("mosquitto.conf", conf);
+    fn serve_directly(folder: TempFolder, conf: &str) -> Self {
+        write(&folder, "mosquitto.conf", conf);
         let mut imported = Self {
             table: String::new(),
             toml: String::new(),
-            child: None,
             ports: Vec::new(),
+            served: None,
             folder,
         };
         let conf = imported.folder.path("mosquitto.conf");
-        imported.start(&["serve", "--mosquitto-conf", &conf]);
+        imported.start(&["--mosquitto-conf", &conf]);
         imported
     }
 
-    fn start(&mut self, line: &[&str]) {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_vencejo"))
-            .args(line)
-            .args(["--shards", "1"])
-            .current_dir(&self.folder.0)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(fs::File::create(self.folder.0.join("log")).expect("a file"))
-            .spawn()
-            .expect("the binary starts");
-        let out = child.stdout.take().expect("standard output is a pipe");
-        for line in BufReader::new(out).lines().map_while(Result::ok) {
-            if let Some((_, address)) = line.split_once("127.0.0.1:")
-                && line.starts_with("  MQTT")
-            {
-                let port = address.split([' ', '/']).next().unwrap_or_default();
-                self.ports.push(port.to_owned());
-            }
-            if line.starts_with("  Config") {
-                break;
-            }
-        }
-        self.child = Some(child);
+    fn start(&mut self, args: &[&str]) {
+        let served = Served::start(&self.folder, &[args, &["--shards", "1"]].concat());
+        self.ports = served.ports();
         assert!(
             !self.ports.is_empty() || self.toml.contains("unix:"),
             "{}",
-            self.log()
+            served.log()
         );
+        self.served = Some(served);
     }
 
     fn log(&self) -> String {
-        fs::read_to_string(self.folder.0.join("log")).unwrap_or_default()
+        self.served.as_ref().map(Served::log).unwrap_or_default()
     }
 
     /// Publishes at a listener; returns the exit code and what is said.
     fn publish(&self, listener: usize, args: &str) -> (i32, String) {
         let mut line = vec!["pub", "-p", &self.ports[listener], "-q", "1", "-m", "x"];
         line.extend(args.split(' ').filter(|word| !word.is_empty()));
-        let output = vencejo(&line);
-        (output.status.code().unwrap_or(-1), err(&output))
+        let output = run(&line);
+        (output.status.code().unwrap_or(-1), text(&output.stderr))
     }
 
     /// Whether a publish is taken, and not refused.
@@ -172,35 +117,9 @@ impl Imported {
     }
 }
 
-impl Drop for Imported {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
-            child.kill().ok();
-            child.wait().ok();
-        }
-    }
-}
-
-fn vencejo(line: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_vencejo"))
-        .args(line)
-        .env_remove("MQTT_PASSWORD")
-        .stdin(Stdio::null())
-        .output()
-        .expect("the binary runs")
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn err(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
 #[test]
 fn an_empty_file_is_for_this_machine_only() {
-    let imported = Imported::import(Folder::new("empty"), "# nothing\n");
+    let imported = Imported::import(TempFolder::new(), "# nothing\n");
     assert!(
         imported.toml.contains("address = \"127.0.0.1:1883\""),
         "{}",
@@ -212,14 +131,14 @@ fn an_empty_file_is_for_this_machine_only() {
 
 #[test]
 fn a_listener_alone_lets_nobody_in_without_proof() {
-    let served = Imported::serve(Folder::new("alone"), "listener 0 127.0.0.1\n");
+    let served = Imported::serve(TempFolder::new(), "listener 0 127.0.0.1\n");
     assert_eq!(served.publish(0, "-t a").0, 135);
     served.assert_row("(no allow_anonymous)", "kept", "never");
 }
 
 #[test]
 fn a_listener_on_all_addresses_is_one_of_each_family() {
-    let imported = Imported::import(Folder::new("all"), "listener 1883\nallow_anonymous true\n");
+    let imported = Imported::import(TempFolder::new(), "listener 1883\nallow_anonymous true\n");
     assert!(
         imported.toml.contains("address = \"0.0.0.0:1883\""),
         "{}",
@@ -233,21 +152,21 @@ fn a_listener_on_all_addresses_is_one_of_each_family() {
         "whoever can reach it gets in",
     );
     let conf = "listener 1883\nsocket_domain ipv4\n";
-    let imported = Imported::import(Folder::new("ipv4"), conf);
+    let imported = Imported::import(TempFolder::new(), conf);
     assert!(!imported.toml.contains("[::]"));
 }
 
 #[test]
 fn anonymous_clients_get_in_where_they_did() {
     let conf = "listener 0 127.0.0.1\nallow_anonymous true\n";
-    let served = Imported::serve(Folder::new("anonymous"), conf);
+    let served = Imported::serve(TempFolder::new(), conf);
     assert!(served.takes(0, "-t a"));
 }
 
 #[test]
 fn port_and_bind_address_are_a_listener() {
     let conf = "port 0\nbind_address 127.0.0.1\nallow_anonymous true\n";
-    let served = Imported::serve(Folder::new("port"), conf);
+    let served = Imported::serve(TempFolder::new(), conf);
     assert!(served.takes(0, "-t a"));
     served.assert_row("bind_address 127.0.0.1", "kept", "127.0.0.1:0");
 }
@@ -255,14 +174,14 @@ fn port_and_bind_address_are_a_listener() {
 #[test]
 fn names_of_hosts_become_their_addresses() {
     let conf = "listener 0 localhost\nsocket_domain ipv4\nallow_anonymous true\n";
-    let served = Imported::serve(Folder::new("localhost"), conf);
+    let served = Imported::serve(TempFolder::new(), conf);
     assert!(served.takes(0, "-t a"));
 }
 
 #[test]
 fn users_of_a_password_file_get_in_with_their_passwords() {
-    let folder = Folder::new("passwords");
-    folder.passwords("passwd", &[("anna", "secret")]);
+    let folder = TempFolder::new();
+    write_passwords(&folder, "passwd", &[("anna", "secret")]);
     let conf = "listener 0 127.0.0.1\nallow_anonymous false\npassword_file DIR/passwd\n";
     let served = Imported::serve(folder, conf);
     assert!(served.takes(0, "-t a -u anna -P secret"));
@@ -275,7 +194,7 @@ const MADE: &str = "otto:$7$101$+XX6Z1YL9Yz67xYA$Rj/xZ5p+ykemia12shwB+N5cltHvyYw
 
 #[test]
 fn hashes_of_mosquitto_are_verified() {
-    let folder = Folder::new("hashes");
+    let folder = TempFolder::new();
     folder.write("passwd", MADE);
     let conf = "listener 0 127.0.0.1\npassword_file DIR/passwd\n";
     let served = Imported::serve(folder, conf);
@@ -285,8 +204,8 @@ fn hashes_of_mosquitto_are_verified() {
 
 #[test]
 fn an_acl_file_allows_what_it_did() {
-    let folder = Folder::new("acl");
-    folder.passwords("passwd", &[("anna", "a"), ("otto", "o")]);
+    let folder = TempFolder::new();
+    write_passwords(&folder, "passwd", &[("anna", "a"), ("otto", "o")]);
     folder.write(
         "acl",
         "topic read news/#\nuser anna\ntopic write in/anna\npattern readwrite own/%u/#\n",
@@ -302,10 +221,14 @@ fn an_acl_file_allows_what_it_did() {
 
 #[test]
 fn included_folders_count() {
-    let folder = Folder::new("include");
-    folder.passwords("passwd", &[("anna", "a")]);
+    let folder = TempFolder::new();
+    write_passwords(&folder, "passwd", &[("anna", "a")]);
     folder.write("conf.d/10-listener.conf", "listener 0 127.0.0.1\n");
-    folder.write("conf.d/20-users.conf", "password_file DIR/passwd\n");
+    write(
+        &folder,
+        "conf.d/20-users.conf",
+        "password_file DIR/passwd\n",
+    );
     folder.write("conf.d/ignored.txt", "allow_anonymous true\n");
     let served = Imported::serve(folder, "include_dir DIR/conf.d\n");
     assert!(served.takes(0, "-t a -u anna -P a"));
@@ -317,7 +240,7 @@ fn included_folders_count() {
 fn websockets_are_a_transport() {
     let conf = "listener 0 127.0.0.1\nprotocol websockets\nallow_anonymous true\n\
                 listener 0 127.0.0.1\nprotocol mqtt\n";
-    let served = Imported::serve(Folder::new("websockets"), conf);
+    let served = Imported::serve(TempFolder::new(), conf);
     assert_eq!(served.ports.len(), 2);
     assert!(served.takes(1, "-t a"));
     let stream = std::net::TcpStream::connect(format!("127.0.0.1:{}", served.ports[0]));
@@ -336,26 +259,18 @@ fn websockets_are_a_transport() {
 #[test]
 fn a_unix_socket_is_one() {
     let conf = "listener 0 DIR/mqtt.sock\nallow_anonymous true\n";
-    let served = Imported::serve(Folder::new("unix"), conf);
+    let served = Imported::serve(TempFolder::new(), conf);
     let socket = served.folder.path("mqtt.sock");
-    let output = vencejo(&["pub", "--unix", &socket, "-t", "a", "-m", "x", "-q", "1"]);
-    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    succeeded(&run(&[
+        "pub", "--unix", &socket, "-t", "a", "-m", "x", "-q", "1",
+    ]));
 }
 
 /// An authority, a certificate for the server, and one for a client that it has signed.
-fn certificates(folder: &Folder) {
-    let tls = folder.path("tls");
-    let made = vencejo(&["tls", "init", "--name", "localhost", "-o", &tls]);
-    let made = match made.status.success() {
-        true => made,
-        false => Command::new(env!("CARGO_BIN_EXE_vencejo"))
-            .args(["tls", "init", "--name", "localhost"])
-            .current_dir(&folder.0)
-            .output()
-            .expect("the binary runs"),
-    };
-    assert!(made.status.success(), "{}", err(&made));
-    let read = |name: &str| fs::read_to_string(Path::new(&tls).join(name)).expect("is there");
+fn certificates(folder: &TempFolder) {
+    let init = folder.vencejo(&["tls", "init", "--name", "localhost"]);
+    succeeded(&output(init));
+    let read = |name: &str| folder.read(&format!("tls/{name}"));
     let key = rcgen::KeyPair::from_pem(&read("ca.key")).expect("a key");
     let issuer = rcgen::Issuer::from_ca_cert_pem(&read("ca.pem"), key).expect("an authority");
     let own = rcgen::KeyPair::generate().expect("a key");
@@ -367,15 +282,15 @@ fn certificates(folder: &Folder) {
         .extended_key_usages
         .push(rcgen::ExtendedKeyUsagePurpose::ClientAuth);
     let signed = params.signed_by(&own, &issuer).expect("is signed");
-    folder.write("tls/client.pem", &signed.pem());
-    folder.write("tls/client.key", &own.serialize_pem());
+    folder.write("tls/client.pem", signed.pem());
+    folder.write("tls/client.key", own.serialize_pem());
 }
 
 const SECURED: &str = "certfile DIR/tls/server.pem\nkeyfile DIR/tls/server.key\n";
 
 #[test]
 fn tls_secures_a_listener() {
-    let folder = Folder::new("tls");
+    let folder = TempFolder::new();
     certificates(&folder);
     let conf = format!(
         "listener 0 127.0.0.1\nallow_anonymous true\ncafile DIR/tls/ca.pem\ntls_version tlsv1.2\n{SECURED}"
@@ -389,7 +304,7 @@ fn tls_secures_a_listener() {
 
 #[test]
 fn certificates_of_clients_are_asked_for_and_name_users() {
-    let folder = Folder::new("mtls");
+    let folder = TempFolder::new();
     certificates(&folder);
     let conf = format!(
         "listener 0 127.0.0.1\ncafile DIR/tls/ca.pem\n{SECURED}require_certificate true\n\
@@ -411,9 +326,9 @@ fn certificates_of_clients_are_asked_for_and_name_users() {
 
 #[test]
 fn per_listener_settings_keep_users_at_their_listener() {
-    let folder = Folder::new("per-listener");
-    folder.passwords("inside", &[("anna", "a")]);
-    folder.passwords("outside", &[("otto", "o")]);
+    let folder = TempFolder::new();
+    write_passwords(&folder, "inside", &[("anna", "a")]);
+    write_passwords(&folder, "outside", &[("otto", "o")]);
     folder.write("acl", "user otto\ntopic write out/#\n");
     let conf = "per_listener_settings true\n\
                 listener 0 127.0.0.1\nallow_anonymous true\n\
@@ -437,8 +352,8 @@ fn per_listener_settings_keep_users_at_their_listener() {
 
 #[test]
 fn a_listener_without_users_of_its_own_lets_in_none_of_another() {
-    let folder = Folder::new("no-users");
-    folder.passwords("inside", &[("anna", "a")]);
+    let folder = TempFolder::new();
+    write_passwords(&folder, "inside", &[("anna", "a")]);
     let conf = "per_listener_settings true\nclientid_prefixes dev-\n\
                 listener ONE 127.0.0.1\nallow_anonymous true\n\
                 listener TWO 127.0.0.1\npassword_file DIR/inside\n\
@@ -491,11 +406,11 @@ const DYNAMIC: &str = r##"{
 
 #[test]
 fn dynamic_security_becomes_users_and_rules() {
-    let folder = Folder::new("dynsec");
-    folder.passwords("one", &[("a", "secret")]);
-    let line = fs::read_to_string(folder.0.join("one")).expect("is there");
+    let folder = TempFolder::new();
+    write_passwords(&folder, "one", &[("a", "secret")]);
+    let line = folder.read("one");
     let hash = line.trim().split_once(':').expect("a user").1;
-    folder.write("dynamic-security.json", &DYNAMIC.replace("HASH", hash));
+    folder.write("dynamic-security.json", DYNAMIC.replace("HASH", hash));
     let conf = "listener 0 127.0.0.1\nallow_anonymous true\nplugin /usr/lib/mosquitto_dynamic_security.so\n\
                 plugin_opt_config_file DIR/dynamic-security.json\n";
     let served = Imported::serve(folder, conf);
@@ -518,7 +433,7 @@ fn dynamic_security_becomes_users_and_rules() {
 #[test]
 fn a_plugin_that_is_not_there_leaves_no_door_open() {
     let conf = "listener 0 127.0.0.1\nallow_anonymous true\nauth_plugin /usr/lib/go-auth.so\nauth_opt_pg_password hidden\n";
-    let served = Imported::serve(Folder::new("plugin"), conf);
+    let served = Imported::serve(TempFolder::new(), conf);
     assert_eq!(served.publish(0, "-t a").0, 135);
     served.assert_row("allow_anonymous true", "changed", "never");
     assert!(!served.table.contains("hidden"), "{}", served.table);
@@ -528,12 +443,12 @@ fn a_plugin_that_is_not_there_leaves_no_door_open() {
 fn a_listener_with_psk_is_left_out_and_not_opened_in_the_clear() {
     let conf =
         "listener 0 127.0.0.1\nallow_anonymous true\nlistener 8884 127.0.0.1\npsk_hint hint\n";
-    let served = Imported::serve(Folder::new("psk"), conf);
+    let served = Imported::serve(TempFolder::new(), conf);
     assert_eq!(served.ports.len(), 1);
     served.assert_row("listener 8884", "ignored", "not with PSK");
     served.assert_row("psk_hint", "ignored", "left out");
     let imported = Imported::import(
-        Folder::new("psk-only"),
+        TempFolder::new(),
         "listener 8884\npsk_hint a\npsk_file DIR/psk\n",
     );
     assert!(
@@ -549,7 +464,7 @@ fn bridges_are_reported_with_where_they_went() {
     let conf = "listener 0 127.0.0.1\nallow_anonymous true\nconnection cloud\naddress mqtt.example:8883\n\
                 topic sensors/# out 1\ntopic commands/# in 1\nremote_username me\nremote_password hidden\n\
                 bridge_cafile DIR/ca.pem\ntry_private false\nstart_type automatic\nnotifications false\ncleansession true\n";
-    let served = Imported::serve(Folder::new("bridge"), conf);
+    let served = Imported::serve(TempFolder::new(), conf);
     assert!(served.takes(0, "-t a"));
     served.assert_row(
         "connection cloud",
@@ -564,9 +479,9 @@ fn bridges_are_reported_with_where_they_went() {
 fn state_is_kept_in_the_folder_of_mosquitto() {
     let conf = "listener 0 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location DIR/state/\n\
                 persistence_file mosquitto.db\nautosave_interval 1800\npersistent_client_expiration 14d\n";
-    let served = Imported::serve(Folder::new("persistence"), conf);
+    let served = Imported::serve(TempFolder::new(), conf);
     assert!(served.takes(0, "-t kept -r"));
-    assert!(served.folder.0.join("state/vencejo").is_dir());
+    assert!(served.folder.join("state/vencejo").is_dir());
     assert!(
         served.toml.contains("session_expiry_3x_seconds = 1209600"),
         "{}",
@@ -578,9 +493,9 @@ fn state_is_kept_in_the_folder_of_mosquitto() {
 #[test]
 fn without_persistence_nothing_is_written() {
     let conf = "listener 0 127.0.0.1\nallow_anonymous true\npersistence false\n";
-    let served = Imported::serve(Folder::new("memory"), conf);
+    let served = Imported::serve(TempFolder::new(), conf);
     assert!(served.takes(0, "-t a -r"));
-    assert!(!served.folder.0.join("vencejo-data").exists());
+    assert!(!served.folder.join("vencejo-data").exists());
 }
 
 #[test]
@@ -588,7 +503,7 @@ fn limits_are_limits() {
     let conf = "listener 0 127.0.0.1\nallow_anonymous true\nmax_packet_size 200\nmax_inflight_messages 7\n\
                 max_queued_messages 50\nmax_keepalive 90\nmax_connections 10\nretain_available false\nsys_interval 30\n\
                 max_queued_bytes 0\nmax_inflight_bytes 1\nmemory_limit 0\n";
-    let served = Imported::serve(Folder::new("limits"), conf);
+    let served = Imported::serve(TempFolder::new(), conf);
     assert!(served.takes(0, "-t a"));
     let long = "y".repeat(300);
     assert!(!served.takes(0, &format!("-t a -m {long}")));
@@ -607,7 +522,7 @@ fn limits_are_limits() {
 #[test]
 fn qos_above_the_maximum_of_a_listener_is_refused() {
     let conf = "listener 0 127.0.0.1\nallow_anonymous true\nmax_qos 0\n";
-    let served = Imported::serve(Folder::new("qos"), conf);
+    let served = Imported::serve(TempFolder::new(), conf);
     assert!(served.takes(0, "-t a -q 0"));
     assert!(!served.takes(0, "-t a -q 1"));
     served.assert_row("max_qos 0", "changed", "all listeners");
@@ -619,9 +534,9 @@ fn topics_of_a_mount_point_are_below_it() {
     let conf = conf
         .replace("PORT", &free_port())
         .replace("OTHER", &free_port());
-    let served = Imported::serve(Folder::new("mount"), &conf);
+    let served = Imported::serve(TempFolder::new(), &conf);
     assert!(served.takes(0, "-t a -r"));
-    let output = vencejo(&[
+    let output = run(&[
         "sub",
         "-p",
         &served.ports[1],
@@ -633,16 +548,16 @@ fn topics_of_a_mount_point_are_below_it() {
         "20",
         "-v",
     ]);
-    assert_eq!(stdout(&output), "site/a x\n");
+    assert_eq!(text(&output.stdout), "site/a x\n");
     let conf = "listener 0 127.0.0.1\nmount_point site\n";
-    let imported = Imported::import(Folder::new("mount-without"), conf);
+    let imported = Imported::import(TempFolder::new(), conf);
     imported.assert_row("mount_point site", "ignored", "has to end with /");
 }
 
 #[test]
 fn the_user_name_can_be_the_client_identifier() {
-    let folder = Folder::new("ids");
-    folder.passwords("passwd", &[("anna", "a")]);
+    let folder = TempFolder::new();
+    write_passwords(&folder, "passwd", &[("anna", "a")]);
     let conf = "listener 0 127.0.0.1\npassword_file DIR/passwd\nuse_username_as_clientid true\nclientid_prefixes an\n";
     let served = Imported::serve(folder, conf);
     let (code, said) = served.publish(0, "-t a -u anna -P a -i anything");
@@ -657,7 +572,7 @@ fn options_of_logs_and_processes_are_named_and_change_nothing() {
                 allow_zero_length_clientid true\nauto_id_prefix auto-\nno_such_option 1\nlistener 0 127.0.0.1\n\
                 allow_anonymous true\nciphers ALL\nbind_interface\n";
     let conf = conf.replace("bind_interface\n", "");
-    let served = Imported::serve(Folder::new("logs"), &conf);
+    let served = Imported::serve(TempFolder::new(), &conf);
     assert!(served.takes(0, "-t a"));
     for (option, outcome) in [
         ("pid_file", "ignored"),
@@ -679,9 +594,9 @@ fn options_of_logs_and_processes_are_named_and_change_nothing() {
 
 #[test]
 fn a_mosquitto_conf_is_served_as_it_is() {
-    let folder = Folder::new("directly");
-    folder.passwords("inside", &[("anna", "a")]);
-    folder.passwords("outside", &[("otto", "o")]);
+    let folder = TempFolder::new();
+    write_passwords(&folder, "inside", &[("anna", "a")]);
+    write_passwords(&folder, "outside", &[("otto", "o")]);
     let conf = "per_listener_settings true\nlistener ONE 127.0.0.1\npassword_file DIR/inside\n\
                 listener TWO 127.0.0.1\npassword_file DIR/outside\nupgrade_outgoing_qos true\n";
     let conf = conf
@@ -696,39 +611,43 @@ fn a_mosquitto_conf_is_served_as_it_is() {
         "{}",
         served.log()
     );
-    let written = served.folder.0.join("vencejo-data/mosquitto.passwords");
-    let mode = std::os::unix::fs::PermissionsExt::mode(
-        &fs::metadata(written).expect("is there").permissions(),
-    );
+    let written = served.folder.join("vencejo-data/mosquitto.passwords");
+    let mode = written.metadata().expect("is there").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 }
 
 #[test]
 fn nothing_that_is_there_is_written_over() {
-    let imported = Imported::import(Folder::new("again"), "listener 1883 127.0.0.1\n");
+    let imported = Imported::import(TempFolder::new(), "listener 1883 127.0.0.1\n");
     let (file, out) = (
         imported.folder.path("mosquitto.conf"),
         imported.folder.path("out"),
     );
-    let again = vencejo(&["import", "mosquitto", &file, "-o", &out]);
+    let again = run(&["import", "mosquitto", &file, "-o", &out]);
     assert_eq!(again.status.code(), Some(1));
-    assert!(err(&again).contains("is there already"), "{}", err(&again));
-    let dry = vencejo(&["import", "mosquitto", &file, "--dry-run", "--json"]);
+    assert!(
+        text(&again.stderr).contains("is there already"),
+        "{}",
+        text(&again.stderr)
+    );
+    let dry = run(&["import", "mosquitto", &file, "--dry-run", "--json"]);
     let said: serde_json::Value = serde_json::from_slice(&dry.stdout).expect("is JSON");
     assert_eq!(said["rows"][0]["outcome"], "kept");
-    let missing = vencejo(&["import", "mosquitto", "/nowhere/mosquitto.conf"]);
+    let missing = run(&["import", "mosquitto", "/nowhere/mosquitto.conf"]);
     assert_eq!(missing.status.code(), Some(78));
 }
 
 #[test]
 fn what_the_file_names_and_is_not_there_is_said() {
-    let folder = Folder::new("missing");
-    folder.write(
-        "mosquitto.conf",
-        "listener 1883 127.0.0.1\npassword_file DIR/missing\n",
-    );
+    let folder = TempFolder::new();
+    let conf = "listener 1883 127.0.0.1\npassword_file DIR/missing\n";
+    write(&folder, "mosquitto.conf", conf);
     let (file, out) = (folder.path("mosquitto.conf"), folder.path("out"));
-    let output = vencejo(&["import", "mosquitto", &file, "-o", &out]);
+    let output = run(&["import", "mosquitto", &file, "-o", &out]);
     assert_eq!(output.status.code(), Some(78));
-    assert!(err(&output).contains("missing"), "{}", err(&output));
+    assert!(
+        text(&output.stderr).contains("missing"),
+        "{}",
+        text(&output.stderr)
+    );
 }

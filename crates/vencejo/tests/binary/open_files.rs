@@ -4,72 +4,37 @@
 //! `server::open_files`), a full disk (see the server's tests of storage). Start reading at any test.
 //! Invariant: every wait is for something that comes, but for one that shows that nothing does.
 
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::program::{DEADLINE, Served, TempFolder, VENCEJO, output, succeeded, undisturbed};
 
-/// A server in a folder of its own, both gone with the test.
-struct Served {
-    child: Child,
-    port: String,
-    folder: PathBuf,
+/// A server in a folder of its own.
+struct Limited {
+    served: Served,
+    folder: TempFolder,
 }
 
-impl Drop for Served {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        self.child.kill().ok();
-        self.child.wait().ok();
-        fs::remove_dir_all(&self.folder).ok();
-    }
-}
-
-impl Served {
+impl Limited {
     /// With so many open files at most.
-    fn start(name: &str, open_files_max: u32) -> Self {
-        let folder = std::env::temp_dir().join(format!("vencejo-{name}-{}", std::process::id()));
-        fs::create_dir_all(&folder).expect("a folder");
-        let log = File::create(folder.join("log")).expect("a file");
-        let mut child = Command::new("sh")
-            .args([
-                "-c",
-                &format!("ulimit -n {open_files_max} && exec \"$0\" \"$@\""),
-            ])
-            .args([
-                env!("CARGO_BIN_EXE_vencejo"),
-                "serve",
-                "--listen",
-                "127.0.0.1:0",
-            ])
-            .args(["--data", "data"])
-            .current_dir(&folder)
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .expect("a shell");
-        let mut out = BufReader::new(child.stdout.take().expect("a pipe"));
-        let mut line = String::new();
-        while !line.contains("mqtt://") {
-            line.clear();
-            assert!(out.read_line(&mut line).expect("a line") > 0, "it starts");
-        }
-        let port = line.split("127.0.0.1:").nth(1).expect("a port");
-        let port = port.split_whitespace().next().expect("a port").to_owned();
-        Self {
-            child,
-            port,
-            folder,
-        }
+    fn start(open_files_max: u32) -> Self {
+        let folder = TempFolder::new();
+        let script = format!("ulimit -n {open_files_max} && exec \"$0\" \"$@\"");
+        let mut command = undisturbed("sh");
+        command.args(["-c", &script, VENCEJO, "serve"]);
+        command.args(["--listen", "127.0.0.1:0", "--data", "data"]);
+        command.current_dir(folder.join(""));
+        let served = Served::start_by(&folder, command);
+        Self { served, folder }
     }
 
     fn open(&self) -> TcpStream {
-        let stream = TcpStream::connect(format!("127.0.0.1:{}", self.port)).expect("it listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("an option");
+        let stream =
+            TcpStream::connect(format!("127.0.0.1:{}", self.served.port)).expect("it listens");
+        stream.set_read_timeout(Some(DEADLINE)).expect("an option");
         stream
     }
 
@@ -91,25 +56,21 @@ impl Served {
         stream
     }
 
-    fn log(&self) -> String {
-        fs::read_to_string(self.folder.join("log")).expect("a log")
-    }
-
     /// Waits until the log says it so often.
     fn wait_for_log(&self, text: &str) {
-        let until = Instant::now() + PATIENCE;
-        while !self.log().contains(text) {
+        let until = Instant::now() + DEADLINE;
+        while !self.served.log().contains(text) {
             assert!(
                 Instant::now() < until,
                 "not in the log: {text}\n{}",
-                self.log()
+                self.served.log()
             );
             std::thread::yield_now();
         }
     }
 
     fn limit_open_files(&self, max: usize) {
-        let pid = self.child.id().to_string();
+        let pid = self.served.process.pid().to_string();
         let limit = format!("--nofile={max}:");
         let status = Command::new("prlimit")
             .args(["--pid", &pid, &limit])
@@ -118,7 +79,7 @@ impl Served {
     }
 
     fn open_files(&self) -> usize {
-        let folder = format!("/proc/{}/fd", self.child.id());
+        let folder = format!("/proc/{}/fd", self.served.process.pid());
         // It opens and closes one now and then, as it measures itself.
         let counts = (0..50).map(|_| fs::read_dir(&folder).expect("a process").count());
         counts.min().unwrap_or_default()
@@ -126,7 +87,7 @@ impl Served {
 
     /// What it has computed, in hundredths of a second.
     fn cpu_ticks(&self) -> u64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.served.process.pid()));
         let stat = stat.expect("a process");
         let (_, fields) = stat.rsplit_once(") ").expect("its name ends");
         let of_user_and_system = fields.split(' ').skip(11).take(2);
@@ -153,34 +114,34 @@ fn sing(publisher: &mut TcpStream, subscriber: &mut TcpStream) {
 /// mosquitto CVE-2017-7652 begins like this. Issue: accepting burns no CPU while it cannot, says so, and goes on.
 #[test]
 fn without_a_file_descriptor_who_is_connected_goes_on_and_who_comes_waits() {
-    let served = Served::start("emfile", 1024);
-    let mut publisher = served.connect("publisher");
-    let mut subscriber = served.connect("subscriber");
+    let limited = Limited::start(1024);
+    let mut publisher = limited.connect("publisher");
+    let mut subscriber = limited.connect("subscriber");
     subscriber
         .write_all(b"\x82\x06\x00\x01\x00\x01c\x00")
         .expect("it reads");
     expect(&mut subscriber, &[0x90, 3, 0, 1, 0]);
     sing(&mut publisher, &mut subscriber);
-    served.limit_open_files(served.open_files());
-    let mut waiting = served.ask("waiting");
-    served.wait_for_log("accepting pauses until there is room");
-    let before = served.cpu_ticks();
+    limited.limit_open_files(limited.open_files());
+    let mut waiting = limited.ask("waiting");
+    limited.wait_for_log("accepting pauses until there is room");
+    let before = limited.cpu_ticks();
     // Nothing comes.
     let second = Some(Duration::from_secs(1));
     waiting.set_read_timeout(second).expect("an option");
     let nothing = waiting.read(&mut [0]).expect_err("no answer");
     assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
-    let burnt = served.cpu_ticks() - before;
+    let burnt = limited.cpu_ticks() - before;
     assert!(burnt < 25, "{burnt} hundredths of a second of CPU in one");
     for _ in 0..50 {
         sing(&mut publisher, &mut subscriber);
     }
-    served.limit_open_files(1024);
-    waiting.set_read_timeout(Some(PATIENCE)).expect("an option");
+    limited.limit_open_files(1024);
+    waiting.set_read_timeout(Some(DEADLINE)).expect("an option");
     expect(&mut waiting, &[0x20, 2, 0, 0]);
-    served.wait_for_log("accepting goes on");
+    limited.wait_for_log("accepting goes on");
     assert_eq!(
-        served.log().matches("accepting pauses").count(),
+        limited.served.log().matches("accepting pauses").count(),
         1,
         "said once"
     );
@@ -189,9 +150,9 @@ fn without_a_file_descriptor_who_is_connected_goes_on_and_who_comes_waits() {
 /// However few files it may open, some are kept for the log and for who asks by the control socket.
 #[test]
 fn with_few_file_descriptors_the_log_and_the_operator_have_theirs() {
-    let served = Served::start("few", 200);
+    let limited = Limited::start(200);
     let mut crowd: Vec<_> = (0..250)
-        .map(|number| served.ask(&format!("c{number}")))
+        .map(|number| limited.ask(&format!("c{number}")))
         .collect();
     let mut let_in = Vec::new();
     // All are answered, though not all at once.
@@ -212,11 +173,7 @@ fn with_few_file_descriptors_the_log_and_the_operator_have_theirs() {
             .expect("it reads");
         expect(publisher, &[0x40, 2, 0, 7]);
     }
-    let asked = Command::new(env!("CARGO_BIN_EXE_vencejo"))
-        .args(["ban", "list", "--data", "data"])
-        .current_dir(&served.folder)
-        .output()
-        .expect("the binary starts");
-    assert!(asked.status.success(), "{asked:?}");
-    assert!(served.open_files() < 200, "some are left");
+    let asked = limited.folder.vencejo(&["ban", "list", "--data", "data"]);
+    succeeded(&output(asked));
+    assert!(limited.open_files() < 200, "some are left");
 }

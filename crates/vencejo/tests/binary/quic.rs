@@ -1,71 +1,45 @@
 //! The binary over QUIC: server and tools, with the files that `vencejo tls init` makes.
 //!
 //! Owns: what only the whole binary shows. Does not own: QUIC itself (see the server's and the client's tests).
-//! Start reading at [`Served`]. Invariant: every process and every folder ends with its test.
+//! Start reading at [`tools_speak_quic_with_the_flags_of_tls`]. Invariant: nobody is trusted whom the files do not name.
 
-use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use crate::program::{Served, TempFolder, run, succeeded, text};
 
-/// A server with the configuration of one test; killed, and its folder gone, with its owner.
-struct Served {
-    child: Child,
-    folder: PathBuf,
-    /// What it said at its start.
-    greeting: String,
+/// A server with the configuration of one test.
+struct Configured {
+    served: Served,
+    folder: TempFolder,
 }
 
-impl Served {
+impl Configured {
     /// With these lines for its second listener.
-    fn start(name: &str, listener: &str) -> Self {
-        let folder = format!("vencejo-quic-test-{}-{name}", std::process::id());
-        let folder = std::env::temp_dir().join(folder);
-        std::fs::create_dir_all(&folder).expect("a folder");
-        let tls = folder.join("tls");
-        let made = run(&["tls", "init", &tls.to_string_lossy()]);
-        assert_eq!(made.status.code(), Some(0), "{}", text(&made.stderr));
+    fn start(listener: &str) -> Self {
+        let folder = TempFolder::new();
+        let tls = folder.path("tls");
+        succeeded(&run(&["tls", "init", &tls]));
         let plain = "[[listeners]]\naddress = \"127.0.0.1:0\"\n";
-        let config = format!("{plain}{listener}").replace("{tls}", &tls.to_string_lossy());
-        let file = folder.join("vencejo.toml");
-        std::fs::write(&file, config).expect("a file");
-        let mut child = vencejo(&["serve", "-c", &file.to_string_lossy(), "--level", "memory"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the binary starts");
-        let out = child.stdout.take().expect("standard output is a pipe");
-        let mut greeting = String::new();
-        for line in BufReader::new(out).lines().map_while(Result::ok) {
-            greeting.push_str(&line);
-            greeting.push('\n');
-            if line.contains(" pub ") {
-                break;
-            }
-        }
-        Self {
-            child,
-            folder,
-            greeting,
-        }
+        let config = format!("{plain}{listener}").replace("{tls}", &tls);
+        let config = folder.write("vencejo.toml", config);
+        let served = Served::start(&folder, &["-c", &config, "--level", "memory"]);
+        Self { served, folder }
     }
 
     /// The URL it has said, for a name that its certificate is for.
     fn url(&self) -> String {
-        let rest = self.greeting.split_once("quic://127.0.0.1:");
-        let (_, rest) = rest.expect("an address");
-        let port = rest.split_whitespace().next().unwrap_or_default();
-        format!("quic://localhost:{port}")
+        let listeners = self.served.listeners();
+        let quic = listeners.iter().find(|(scheme, _)| *scheme == "quic");
+        let (_, address) = quic.expect("a listener");
+        address.replacen("127.0.0.1:", "quic://localhost:", 1)
     }
 
     fn roots(&self) -> String {
-        let roots = self.folder.join("tls/ca.pem");
-        roots.to_string_lossy().into_owned()
+        self.folder.path("tls/ca.pem")
     }
 
     /// How many threads are there for QUIC.
     #[cfg(target_os = "linux")]
     fn threads_of_quic(&self) -> usize {
-        let tasks = format!("/proc/{}/task", self.child.id());
+        let tasks = format!("/proc/{}/task", self.served.process.pid());
         let tasks = std::fs::read_dir(tasks).expect("it runs");
         let names = tasks.map(|task| {
             let task = task.expect("a thread").path().join("comm");
@@ -75,28 +49,6 @@ impl Served {
             .filter(|name| name.starts_with("vencejo-quic"))
             .count()
     }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-        std::fs::remove_dir_all(&self.folder).ok();
-    }
-}
-
-fn vencejo(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vencejo"));
-    command.args(args).stdin(Stdio::null());
-    command
-}
-
-fn run(args: &[&str]) -> Output {
-    vencejo(args).output().expect("it runs")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 const QUIC: &str = r#"
@@ -109,11 +61,11 @@ tls = { certificate = "{tls}/server.pem", key = "{tls}/server.key" }
 
 #[test]
 fn tools_speak_quic_with_the_flags_of_tls() {
-    let served = Served::start("tools", QUIC);
+    let served = Configured::start(QUIC);
     let (url, roots) = (served.url(), served.roots());
     let args = ["pub", "-L", &url, "--cafile", &roots, "-t", "t", "-q", "2"];
     let sent = run(&[&args[..], &["-r", "-m", "hello"]].concat());
-    assert_eq!(sent.status.code(), Some(0), "{}", text(&sent.stderr));
+    succeeded(&sent);
     let with_topic = format!("{url}/t");
     let args = ["sub", "--url", &with_topic, "--cafile", &roots, "-C", "1"];
     let heard = run(&args);
@@ -134,11 +86,11 @@ fn tools_speak_quic_with_the_flags_of_tls() {
 #[cfg(target_os = "linux")]
 #[test]
 fn there_are_threads_for_quic_only_where_a_listener_speaks_it() {
-    let served = Served::start("with", QUIC);
+    let served = Configured::start(QUIC);
     // A thread has its name once it runs, and by then one has served somebody.
     let (url, roots) = (served.url(), served.roots());
     let sent = run(&["pub", "-L", &url, "--cafile", &roots, "-t", "t", "-m", "x"]);
-    assert_eq!(sent.status.code(), Some(0), "{}", text(&sent.stderr));
+    succeeded(&sent);
     assert!(served.threads_of_quic() > 0);
-    assert_eq!(Served::start("without", "").threads_of_quic(), 0);
+    assert_eq!(Configured::start("").threads_of_quic(), 0);
 }

@@ -3,92 +3,26 @@
 //! Owns: promise P13 of the log. Does not own: files and their modes (see `persist`, `passwords::users`).
 //! Start reading at [`nothing_secret_and_nothing_forged_is_in_the_log`]. Invariant: the log of every level is looked at.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::program::{DEADLINE, Served, TempFolder};
+
 const PASSWORD: &str = "Sesame-hunter2";
 const WRONG: &str = "Wrong-hunter3";
 const PAYLOAD: &str = "Payload-nobody-reads";
 const SECRET: &str = "a-secret-of-tokens-that-is-long-enough";
 
-/// A folder of its own.
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // It may be gone.
-        std::fs::remove_dir_all(&self.0).ok();
-    }
-}
-
-/// A server that ends with its test.
-struct Served {
-    child: Child,
-    port: String,
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
-impl Served {
-    fn start(folder: &Folder, log_format: &str) -> Self {
-        let log = std::fs::File::create(folder.0.join("log")).expect("a file");
-        let mut child = vencejo(folder)
-            .args(["serve", "-c", "vencejo.toml", "--listen", "127.0.0.1:0"])
-            .args(["--data", "data", "--log-level", "trace"])
-            .args(["--log-format", log_format])
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .expect("the binary starts");
-        let mut out = BufReader::new(child.stdout.take().expect("a pipe"));
-        let mut line = String::new();
-        while !line.contains("mqtt://") {
-            line.clear();
-            assert!(out.read_line(&mut line).expect("a line") > 0, "it starts");
-        }
-        let port = line.split("127.0.0.1:").nth(1).expect("a port");
-        let port = port.split_whitespace().next().expect("a port").to_owned();
-        // What else it prints has to go somewhere.
-        std::thread::spawn(move || std::io::copy(&mut out, &mut std::io::sink()));
-        Self { child, port }
-    }
-
-    /// Says `bytes`, and what is answered until the end or a whole packet.
-    fn say(&self, bytes: &[&[u8]]) -> Vec<u8> {
-        let mut stream = TcpStream::connect(format!("127.0.0.1:{}", self.port)).expect("connects");
-        stream.set_read_timeout(Some(PATIENCE)).expect("an option");
-        stream.write_all(&bytes.concat()).expect("is sent");
-        stream.shutdown(std::net::Shutdown::Write).expect("is open");
-        let mut answer = Vec::new();
-        // It may be reset.
-        stream.read_to_end(&mut answer).ok();
-        answer
-    }
-
-    fn log(self, folder: &Folder) -> String {
-        let pid = self.child.id().to_string();
-        let status = Command::new("kill").args(["-s", "TERM", &pid]).status();
-        assert!(status.is_ok_and(|status| status.success()), "kill");
-        let mut served = self;
-        served.child.wait().expect("it ends");
-        std::fs::read_to_string(folder.0.join("log")).expect("is text")
-    }
-}
-
-fn vencejo(folder: &Folder) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vencejo"));
-    command.current_dir(&folder.0);
-    command
+/// Says `bytes`, and what is answered until the end or a whole packet.
+fn say(served: &Served, bytes: &[&[u8]]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(format!("127.0.0.1:{}", served.port)).expect("connects");
+    stream.set_read_timeout(Some(DEADLINE)).expect("an option");
+    stream.write_all(&bytes.concat()).expect("is sent");
+    stream.shutdown(std::net::Shutdown::Write).expect("is open");
+    let mut answer = Vec::new();
+    // It may be reset.
+    stream.read_to_end(&mut answer).ok();
+    answer
 }
 
 fn string(text: &str) -> Vec<u8> {
@@ -118,45 +52,38 @@ fn connect(client_id: &str, user: &str, password: &str) -> Vec<u8> {
 #[test]
 fn nothing_secret_and_nothing_forged_is_in_the_log() {
     for format in ["text", "json"] {
-        let name = format!("vencejo-secrets-{}-{format}", std::process::id());
-        let folder = Folder(std::env::temp_dir().join(name));
-        std::fs::create_dir_all(&folder.0).expect("a folder");
-        std::fs::write(folder.0.join("secret"), SECRET).expect("a file");
-        std::fs::write(
-            folder.0.join("vencejo.toml"),
+        let folder = TempFolder::new();
+        folder.write("secret", SECRET);
+        folder.write(
+            "vencejo.toml",
             "[authentication]\ntokens = { key = \"secret\", algorithms = [\"HS256\"] }\n",
-        )
-        .expect("a file");
-        let mut add = vencejo(&folder)
-            .args(["user", "add", "anna", "--data", "data"])
-            .stdin(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
-        let mut stdin = add.stdin.take().expect("a pipe");
-        writeln!(stdin, "{PASSWORD}").expect("is read");
-        drop(stdin);
-        assert!(add.wait().expect("it ends").success());
-        let served = Served::start(&folder, format);
+        );
+        folder.add_user("anna", PASSWORD);
+        let mut args = vec!["-c", "vencejo.toml", "--listen", "127.0.0.1:0"];
+        args.extend(["--data", "data", "--log-level", "trace"]);
+        args.extend(["--log-format", format]);
+        let mut served = Served::start(&folder, &args);
         let publish = packet(0x30, &[string("t"), PAYLOAD.into()].concat());
         let good = connect("good", "anna", PASSWORD);
-        let answer = served.say(&[&good, &publish, &[0xE0, 0]]);
+        let answer = say(&served, &[&good, &publish, &[0xE0, 0]]);
         assert_eq!(answer.get(..4), Some(&[0x20, 2, 0, 0][..]), "{answer:?}");
-        served.say(&[&connect("bad", "anna", WRONG)]);
+        say(&served, &[&connect("bad", "anna", WRONG)]);
         // As are most who mistake the one field for the other.
-        served.say(&[&connect("swapped", PASSWORD, "anna")]);
+        say(&served, &[&connect("swapped", PASSWORD, "anna")]);
         let token = "eyJhbGciOiJIUzI1NiJ9.hunter4.hunter5";
-        served.say(&[&connect("token", "anna", token)]);
+        say(&served, &[&connect("token", "anna", token)]);
         let forged = "x\n2026-01-01T00:00:00Z  INFO forged peer=1.2.3.4\u{1b}[31m";
-        served.say(&[&connect(forged, "anna", PASSWORD), &[0xE0, 0]]);
-        served.say(&[&connect("named", forged, WRONG)]);
+        say(&served, &[&connect(forged, "anna", PASSWORD), &[0xE0, 0]]);
+        say(&served, &[&connect("named", forged, WRONG)]);
         let topic = packet(
             0x32,
             &[string("a\u{7f}\u{85}\n"), vec![0, 1], PAYLOAD.into()].concat(),
         );
-        served.say(&[&good, &topic]);
+        say(&served, &[&good, &topic]);
         // Broken in the middle of what is secret.
-        served.say(&[&good[..good.len() - 3]]);
-        let log = served.log(&folder);
+        say(&served, &[&good[..good.len() - 3]]);
+        served.process.stop();
+        let log = served.log();
         for secret in [PASSWORD, WRONG, PAYLOAD, SECRET, "hunter4", "hunter5"] {
             assert!(!log.contains(secret), "{secret} in {log}");
         }
