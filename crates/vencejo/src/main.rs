@@ -42,6 +42,7 @@ use serve::ServeArgs;
 use storage::{BackupArgs, RestoreArgs, StoreArgs};
 use tls::TlsArgs;
 use tools::args::{PubArgs, SubArgs};
+use tools::explore::ExploreArgs;
 use tools::probe::ProbeArgs;
 use tools::request::RrArgs;
 use tools::retained::RetainedArgs;
@@ -68,6 +69,7 @@ enum Command {
     Pub(Box<PubArgs>),
     Sub(Box<SubArgs>),
     Rr(Box<RrArgs>),
+    Explore(Box<ExploreArgs>),
     Retained(RetainedArgs),
     Probe(Box<ProbeArgs>),
     Conformance(ConformanceArgs),
@@ -112,6 +114,7 @@ fn main() -> ExitCode {
         Command::Losses(args) => report(losses::run(&args), false),
         Command::Pub(args) => report(run(tools::publish::run(&args)), args.connection.quiet),
         Command::Sub(args) => report(run(tools::subscribe::run(&args)), args.connection.quiet),
+        Command::Explore(args) => report(run(tools::explore::run(&args)), false),
         Command::Retained(args) => report(run(tools::retained::run(&args)), false),
         Command::Probe(args) => report(run(tools::probe::run(&args)), false),
         Command::Conformance(args) => report(conform::run(&args), false),

@@ -6,6 +6,7 @@
 
 pub(crate) mod args;
 pub(crate) mod called;
+pub(crate) mod explore;
 pub(crate) mod format;
 mod lines;
 pub(crate) mod packet_log;

@@ -297,7 +297,7 @@ fn lost(disconnected: Disconnected, args: &SubArgs) -> Result<Outcome, Failure> 
 
 /// Reasons that another connection may not meet again. A taken-over session is not among them: two
 /// clients with one name would throw each other out for ever.
-const fn may_come_back(reason: ReasonCode) -> bool {
+pub(super) const fn may_come_back(reason: ReasonCode) -> bool {
     use ReasonCode as R;
     matches!(
         reason,
