@@ -42,6 +42,7 @@ use serve::ServeArgs;
 use storage::{BackupArgs, RestoreArgs, StoreArgs};
 use tls::TlsArgs;
 use tools::args::{PubArgs, SubArgs};
+use tools::bench::BenchArgs;
 use tools::explore::ExploreArgs;
 use tools::probe::ProbeArgs;
 use tools::request::RrArgs;
@@ -72,6 +73,7 @@ enum Command {
     Explore(Box<ExploreArgs>),
     Retained(RetainedArgs),
     Probe(Box<ProbeArgs>),
+    Bench(Box<BenchArgs>),
     Conformance(ConformanceArgs),
     Doctor(Box<DoctorArgs>),
     Completions(CompletionsArgs),
@@ -117,6 +119,7 @@ fn main() -> ExitCode {
         Command::Explore(args) => report(run(tools::explore::run(&args)), false),
         Command::Retained(args) => report(run(tools::retained::run(&args)), false),
         Command::Probe(args) => report(run(tools::probe::run(&args)), false),
+        Command::Bench(args) => report(tools::bench::run(&args), false),
         Command::Conformance(args) => report(conform::run(&args), false),
         Command::Doctor(args) => report(doctor::run(&args), false),
         Command::Completions(args) => report(manual::complete(&args), false),

@@ -5,6 +5,7 @@
 //! Invariant: data goes to standard output, everything else to standard error.
 
 pub(crate) mod args;
+pub(crate) mod bench;
 pub(crate) mod called;
 pub(crate) mod explore;
 pub(crate) mod format;
