@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 
+use crate::door::{Door, Identity};
 use crate::process::Process;
 
 /// Who is measured.
@@ -44,10 +45,30 @@ pub(crate) struct Programs {
     pub(crate) vencejo: PathBuf,
     pub(crate) mosquitto: PathBuf,
     pub(crate) rumqttd: PathBuf,
-    /// What an acknowledgement of ours is worth.
-    pub(crate) level: &'static str,
     /// Goes before every command line.
     pub(crate) prefix: Vec<String>,
+    /// The same where it has more than one shard.
+    pub(crate) prefix_of_shards: Vec<String>,
+}
+
+/// How one is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Setup {
+    /// What an acknowledgement of ours is worth.
+    pub(crate) level: &'static str,
+    /// Shards of ours.
+    pub(crate) shards: u16,
+    /// Whether it listens for TLS, too.
+    pub(crate) is_secured: bool,
+}
+
+impl Setup {
+    /// Everything in memory, on one core, unsecured.
+    pub(crate) const PLAIN: Self = Self {
+        level: "memory",
+        shards: 1,
+        is_secured: false,
+    };
 }
 
 /// One that runs.
@@ -55,20 +76,41 @@ pub(crate) struct Programs {
 pub(crate) struct Broker {
     child: Child,
     folder: PathBuf,
-    pub(crate) address: SocketAddr,
+    address: SocketAddr,
+    /// By TCP alone.
+    pub(crate) door: Door,
+    /// By TLS.
+    pub(crate) secured: Option<Door>,
 }
 
 impl Broker {
     /// Starts one in a new folder, and waits until it listens.
     /// # Errors
     /// It cannot be started, or does not listen within 20 seconds.
-    pub(crate) fn start(kind: Kind, programs: &Programs, folder: &Path) -> Result<Self, String> {
+    pub(crate) fn start(
+        kind: Kind,
+        setup: Setup,
+        programs: &Programs,
+        folder: &Path,
+    ) -> Result<Self, String> {
         let folder = folder.join(kind.name());
         let text = |error: std::io::Error| format!("{}: {error}", kind.name());
         fs::create_dir_all(&folder).map_err(text)?;
         let port = free_port().map_err(text)?;
-        let words = command_line(kind, programs, &folder, port).map_err(text)?;
-        let mut all = programs.prefix.iter().cloned().chain(words);
+        let secured = setup.is_secured.then(|| secured(&folder)).transpose();
+        let secured = secured.map_err(text)?;
+        let place = Place {
+            folder: &folder,
+            port,
+            secured: secured.as_ref(),
+        };
+        let words = command_line(kind, setup, programs, &place).map_err(text)?;
+        let prefix = if setup.shards > 1 {
+            &programs.prefix_of_shards
+        } else {
+            &programs.prefix
+        };
+        let mut all = prefix.iter().cloned().chain(words);
         let program = all.next().unwrap_or_default();
         let log = fs::File::create(folder.join("log")).map_err(text)?;
         let mut child = Command::new(&program)
@@ -81,10 +123,13 @@ impl Broker {
             .map_err(|error| format!("{program}: {error}"))?;
         let told = (kind == Kind::Relay).then(|| told_port(&mut child));
         let port = told.flatten().unwrap_or(port);
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
         let broker = Self {
             child,
+            address,
+            door: Door::plain(address),
+            secured: secured.map(|(_, _, door)| door),
             folder,
-            address: SocketAddr::from(([127, 0, 0, 1], port)),
         };
         broker.wait()?;
         Ok(broker)
@@ -130,35 +175,52 @@ fn told_port(child: &mut Child) -> Option<u16> {
     line.trim().rsplit(':').next()?.parse().ok()
 }
 
+/// Where a broker is to listen for TLS, and with what.
+type Secured = (u16, Identity, Door);
+
+fn secured(folder: &Path) -> std::io::Result<Secured> {
+    let (port, identity) = (free_port()?, Identity::new(folder)?);
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let door = Door::secured(address, &identity)?;
+    Ok((port, identity, door))
+}
+
+/// What is a broker's own.
+struct Place<'a> {
+    folder: &'a Path,
+    port: u16,
+    secured: Option<&'a Secured>,
+}
+
 fn command_line(
     kind: Kind,
+    setup: Setup,
     programs: &Programs,
-    folder: &Path,
-    port: u16,
+    place: &Place<'_>,
 ) -> std::io::Result<Vec<String>> {
     let path = |path: &Path| path.display().to_string();
-    let configuration = folder.join(match kind {
+    let configuration = place.folder.join(match kind {
         Kind::Mosquitto => "mosquitto.conf",
         _ => "broker.toml",
     });
     let with = |text: String| fs::write(&configuration, text).map(|()| path(&configuration));
     Ok(match kind {
         Kind::Vencejo => {
-            let file = with(vencejo_configuration())?;
+            let file = with(vencejo_configuration(place))?;
             let mut words = vec![path(&programs.vencejo), "serve".to_owned()];
             words.extend(["-c".to_owned(), file]);
-            words.extend(["--listen".to_owned(), format!("127.0.0.1:{port}")]);
-            words.extend(["--data".to_owned(), path(&folder.join("data"))]);
-            words.extend(["--level".to_owned(), programs.level.to_owned()]);
-            words.extend(["--shards", "1", "--log-level", "warn"].map(str::to_owned));
+            words.extend(["--data".to_owned(), path(&place.folder.join("data"))]);
+            words.extend(["--level".to_owned(), setup.level.to_owned()]);
+            words.extend(["--shards".to_owned(), setup.shards.to_string()]);
+            words.extend(["--log-level", "warn"].map(str::to_owned));
             words
         }
         Kind::Mosquitto => {
-            let file = with(MOSQUITTO.replace("PORT", &port.to_string()))?;
+            let file = with(mosquitto_configuration(setup, place))?;
             vec![path(&programs.mosquitto), "-c".to_owned(), file]
         }
         Kind::Rumqttd => {
-            let file = with(RUMQTTD.replace("PORT", &port.to_string()))?;
+            let file = with(RUMQTTD.replace("PORT", &place.port.to_string()))?;
             vec![path(&programs.rumqttd), "-c".to_owned(), file]
         }
         Kind::Relay => vec![path(&std::env::current_exe()?), "relay".to_owned()],
@@ -168,12 +230,28 @@ fn command_line(
 const START_MAX: Duration = Duration::from_secs(20);
 
 /// Queues as long as the others have them, and twenty rules, of which the last one says what everybody may.
-fn vencejo_configuration() -> String {
-    let mut text = "[limits]
+fn vencejo_configuration(place: &Place<'_>) -> String {
+    let mut text = format!(
+        "[limits]
 queued_bytes_total_max = \"2GiB\"
 retained_messages_max = 2000000
+
+[[listeners]]
+address = \"127.0.0.1:{}\"
+",
+        place.port
+    );
+    if let Some((port, identity, _)) = place.secured {
+        let (certificate, key) = (&identity.certificate_file, &identity.key_file);
+        let listener = format!(
+            "
+[[listeners]]
+address = \"127.0.0.1:{port}\"
+tls = {{ certificate = {certificate:?}, key = {key:?} }}
 "
-    .to_owned();
+        );
+        text.push_str(&listener);
+    }
     for number in 0..19 {
         let rule = format!(
             "
@@ -195,9 +273,32 @@ topics = [\"#\"]
     text
 }
 
+/// It keeps what it has in memory, and writes all of it into a file now and then: its own settings for that, if it is to
+/// keep anything.
+fn mosquitto_configuration(setup: Setup, place: &Place<'_>) -> String {
+    let mut text = MOSQUITTO.replace("PORT", &place.port.to_string());
+    if setup.level == Setup::PLAIN.level {
+        text.push_str("persistence false\n");
+    } else {
+        let folder = place.folder.display();
+        text.push_str(&format!(
+            "persistence true\npersistence_location {folder}/\n"
+        ));
+    }
+    if let Some((port, identity, _)) = place.secured {
+        let listener = format!(
+            "listener {port} 127.0.0.1\ncertfile {}\nkeyfile {}\n",
+            identity.certificate_file.display(),
+            identity.key_file.display()
+        );
+        text.push_str(&listener);
+    }
+    text
+}
+
 const MOSQUITTO: &str = "listener PORT 127.0.0.1
 allow_anonymous true
-persistence false
+user root
 log_type none
 max_queued_messages 0
 max_inflight_messages 0

@@ -6,11 +6,11 @@
 //! acknowledged; with a rate a message is stamped with the time at which it was due, late or not.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll};
 
+use crate::door::Door;
 use crate::latency::Latency;
 use crate::peer::Peer;
 use crate::process::Process;
@@ -39,6 +39,8 @@ pub(crate) struct Plan {
     pub(crate) subscribers: usize,
     pub(crate) version: Version,
     pub(crate) qos: u8,
+    /// Subscribers have Sessions that outlive their connections.
+    pub(crate) keeps: bool,
     pub(crate) payload_bytes: usize,
     /// Messages of one publisher on their way.
     pub(crate) window: usize,
@@ -116,13 +118,13 @@ impl Flow {
     /// Connects and subscribes everybody.
     /// # Errors
     /// The broker does not take them.
-    pub(crate) fn begin(address: SocketAddr, plan: Plan) -> io::Result<Self> {
+    pub(crate) fn begin(door: &Door, plan: Plan) -> io::Result<Self> {
         let poll = Poll::new()?;
         let count = plan.publishers + plan.subscribers;
         let mut peers = Vec::with_capacity(count);
         let mut scratch = vec![0; SCRATCH_BYTES];
         for at in 0..count {
-            let mut peer = Peer::connect(address, poll.registry(), at)?;
+            let mut peer = Peer::connect(door, poll.registry(), at)?;
             introduce(&plan, at, peer.out());
             peer.flush()?;
             // An answer to everything that was asked, so that nothing is published too early.
@@ -177,15 +179,28 @@ impl Flow {
     /// Lets it flow, and then to its end.
     /// # Errors
     /// A socket failed, or nothing was delivered for [`STALL_MAX`].
-    pub(crate) fn run(mut self, broker: Process) -> io::Result<Outcome> {
+    pub(crate) fn run(self, broker: Process) -> io::Result<Outcome> {
+        let measured = self.state.plan.measured;
+        self.run_until(broker, |started| started.elapsed() >= measured)
+    }
+
+    /// The same, measured until `is_over` says so, which hears when that began.
+    /// # Errors
+    /// As of [`Self::run`].
+    pub(crate) fn run_until(
+        mut self,
+        broker: Process,
+        mut is_over: impl FnMut(Instant) -> bool,
+    ) -> io::Result<Outcome> {
         let plan = self.state.plan;
         let own = Process(std::process::id());
         self.began = Instant::now();
-        self.go_on_until(self.began + plan.warmup)?;
+        let began = self.began;
+        self.go_on_until(|| began.elapsed() >= plan.warmup)?;
         self.state.is_measuring = true;
         let (started, cpu, own_cpu) = (Instant::now(), broker.cpu(), own.cpu());
         let received = self.state.received;
-        self.go_on_until(started + plan.measured)?;
+        self.go_on_until(|| is_over(started))?;
         let took = started.elapsed();
         let cpu = broker.cpu().saturating_sub(cpu);
         let own_cpu = own.cpu().saturating_sub(own_cpu);
@@ -205,15 +220,15 @@ impl Flow {
         })
     }
 
-    fn go_on_until(&mut self, until: Instant) -> io::Result<()> {
+    fn go_on_until(&mut self, mut is_over: impl FnMut() -> bool) -> io::Result<()> {
         let mut events = Events::with_capacity(4096);
         let (mut seen, mut seen_at) = (self.state.received, Instant::now());
         loop {
             self.turn(&mut events)?;
-            let now = Instant::now();
-            if now >= until {
+            if is_over() {
                 return Ok(());
             }
+            let now = Instant::now();
             if self.state.received != seen {
                 (seen, seen_at) = (self.state.received, now);
             } else if now > seen_at + STALL_MAX {
@@ -255,7 +270,7 @@ impl Flow {
                     state.on_frame(at, &frame, out);
                 })?;
             }
-            if (may_write || peer.unsent() > 0) && !std::mem::replace(&mut peer.is_dirty, true) {
+            if (may_write || peer.is_unsent()) && !std::mem::replace(&mut peer.is_dirty, true) {
                 self.dirty.push(at);
             }
         }
@@ -459,10 +474,11 @@ fn introduce(plan: &Plan, at: usize, out: &mut Vec<u8>) {
         };
         return crate::relay::hello(subscriber.is_some(), channel, out);
     }
+    let keeps = plan.keeps && at >= plan.publishers;
     wire::connect(
         plan.version,
         &format!("bench-{}-{at}", plan.name),
-        false,
+        keeps,
         out,
     );
     for filters in plan.filters_of(at).chunks(FILTERS_AT_ONCE) {
@@ -552,6 +568,7 @@ mod tests {
             subscribers: 3,
             version: Version::V311,
             qos,
+            keeps: false,
             payload_bytes: 64,
             window: 8,
             rate: None,
@@ -569,7 +586,8 @@ mod tests {
         std::thread::spawn(move || relay::serve(listener));
         for shape in [Shape::Pairs, Shape::All] {
             for qos in [0, 1, 2] {
-                let flow = Flow::begin(address, plan(shape, qos)).expect("the relay takes it");
+                let flow = Flow::begin(&Door::plain(address), plan(shape, qos))
+                    .expect("the relay takes it");
                 let outcome = flow.run(Process(std::process::id())).expect("it flows");
                 assert!(outcome.deliveries > 0, "{shape:?} at QoS {qos}");
                 assert_eq!(

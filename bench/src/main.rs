@@ -3,7 +3,9 @@
 //! Owns: the command line. Does not own: what is measured (see [`scenarios`]), how (see [`suite`]).
 //! Start reading at [`measure`]. Invariant: every broker that is started is stopped.
 
+mod beside;
 mod brokers;
+mod door;
 mod flow;
 mod latency;
 mod peer;
@@ -22,7 +24,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::brokers::{Broker, Kind, Programs};
+use crate::brokers::{Broker, Kind, Programs, Setup};
 use crate::scenarios::{SCENARIOS, Scenario};
 use crate::suite::{Extent, Figures};
 
@@ -90,18 +92,22 @@ struct ProgramArgs {
     /// Goes before the command line of every broker.
     #[arg(long, default_value = "")]
     prefix: String,
+    /// The same where it has two shards.
+    #[arg(long, default_value = "")]
+    prefix_of_shards: String,
 }
 
 impl ProgramArgs {
-    fn programs(&self, level: &'static str) -> Programs {
+    fn programs(&self) -> Programs {
         // A broker runs in a folder of its own.
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect();
         let path = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
         Programs {
-            level,
             vencejo: path(&self.vencejo),
             mosquitto: path(&self.mosquitto),
             rumqttd: path(&self.rumqttd),
-            prefix: self.prefix.split_whitespace().map(str::to_owned).collect(),
+            prefix: words(&self.prefix),
+            prefix_of_shards: words(&self.prefix_of_shards),
         }
     }
 }
@@ -172,7 +178,7 @@ fn measure(args: &RunArgs) -> Result<bool, String> {
         measured: Duration::from_secs_f64(args.seconds),
     };
     let folder = Folder::new();
-    let programs = args.programs.programs("memory");
+    let programs = args.programs.programs();
     let mut failed = 0;
     let runs = suite::run(
         &wanted,
@@ -213,11 +219,14 @@ fn tell(name: &str, kind: Kind, result: &Result<Figures, String>) {
     let kind = kind.name();
     match result {
         Ok(figures) => eprintln!(
-            "{name:16} {kind:10}{}{}{}{}{}",
+            "{name:16} {kind:10}{}{}{}{}{}{}{}{}",
             shown(figures.cpu_us, "us"),
             shown(figures.rate.map(|rate| rate / 1000.0), "k/s"),
             shown(figures.calls, "calls"),
             shown(figures.bytes, "bytes"),
+            shown(figures.p99_us, "us p99"),
+            shown(figures.most_us, "us at most"),
+            shown(figures.beside_seconds, "s beside"),
             shown(
                 figures.generator.map(|part| part * 100.0),
                 "% of the generator's core"
@@ -229,9 +238,14 @@ fn tell(name: &str, kind: Kind, result: &Result<Figures, String>) {
 
 fn soak(args: &SoakArgs) -> Result<bool, String> {
     let folder = Folder::new();
-    let broker = Broker::start(Kind::Vencejo, &args.programs.programs("synced"), &folder.0)?;
+    let setup = Setup {
+        level: "synced",
+        is_secured: true,
+        ..Setup::PLAIN
+    };
+    let broker = Broker::start(Kind::Vencejo, setup, &args.programs.programs(), &folder.0)?;
     let time = Duration::from_secs_f64(args.seconds);
-    soak::run(broker.address, broker.process(), time).map_err(|error| error.to_string())
+    soak::run(&broker, time).map_err(|error| error.to_string())
 }
 
 const FILES: u64 = 65_536;

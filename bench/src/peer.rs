@@ -1,20 +1,19 @@
 //! One socket of the generator: bytes in, packets out of them, bytes to be sent.
 //!
-//! Owns: buffers, short writes, packets in pieces. Does not own: what packets mean, when it is read.
+//! Owns: buffers, short writes, packets in pieces. Does not own: what packets mean, when it is read, TLS (see `door`).
 //! Start reading at [`Peer::read`]. Invariant: one write a flush, and none while the socket takes nothing.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::net::SocketAddr;
 
-use mio::net::TcpStream;
-use mio::{Interest, Registry, Token};
+use mio::Registry;
 
+use crate::door::{Carrier, Door};
 use crate::wire::{self, Frame};
 
 /// One connection to the broker.
 #[derive(Debug)]
 pub(crate) struct Peer {
-    stream: TcpStream,
+    carrier: Carrier,
     out: Vec<u8>,
     sent: usize,
     /// The beginning of a packet whose rest has not arrived.
@@ -27,28 +26,34 @@ impl Peer {
     /// Connects, and waits for that.
     /// # Errors
     /// As of the socket.
-    pub(crate) fn connect(
-        address: SocketAddr,
+    pub(crate) fn connect(door: &Door, registry: &Registry, token: usize) -> io::Result<Self> {
+        door.connect(registry, token).map(Self::over)
+    }
+
+    /// Begins to connect: what it has to say is sent once the socket can be written.
+    /// # Errors
+    /// As of the socket.
+    pub(crate) fn begin_to_connect(
+        door: &Door,
         registry: &Registry,
         token: usize,
     ) -> io::Result<Self> {
-        let stream = std::net::TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
-        stream.set_nonblocking(true)?;
-        let mut stream = TcpStream::from_std(stream);
-        registry.register(
-            &mut stream,
-            Token(token),
-            Interest::READABLE | Interest::WRITABLE,
-        )?;
+        let carrier = door.begin_to_connect(registry, token)?;
         Ok(Self {
-            stream,
+            is_blocked: true,
+            ..Self::over(carrier)
+        })
+    }
+
+    const fn over(carrier: Carrier) -> Self {
+        Self {
+            carrier,
             out: Vec::new(),
             sent: 0,
             kept: Vec::new(),
             is_blocked: false,
             is_dirty: false,
-        })
+        }
     }
 
     /// Where the next packet is put.
@@ -56,9 +61,9 @@ impl Peer {
         &mut self.out
     }
 
-    /// Bytes that the socket has not taken.
-    pub(crate) const fn unsent(&self) -> usize {
-        self.out.len() - self.sent
+    /// Whether there is something that the socket has not taken.
+    pub(crate) fn is_unsent(&self) -> bool {
+        self.out.len() > self.sent || self.carrier.is_pending()
     }
 
     /// The socket takes bytes again.
@@ -78,14 +83,14 @@ impl Peer {
             let kept = self.kept.len();
             let (front, room) = scratch.split_at_mut(kept);
             front.copy_from_slice(&self.kept);
-            let len = match self.stream.read(room) {
+            let len = match self.carrier.read(room) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(len) => len,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
-            let is_all = len < room.len();
+            let is_all = len < room.len() && self.carrier.is_plain();
             let mut rest = scratch.get(..kept + len).unwrap_or_default();
             while let Some(frame) = wire::next_frame(rest) {
                 let used = frame.len;
@@ -106,7 +111,7 @@ impl Peer {
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         while self.sent < self.out.len() && !self.is_blocked {
             match self
-                .stream
+                .carrier
                 .write(self.out.get(self.sent..).unwrap_or_default())
             {
                 Ok(len) => self.sent += len,
@@ -114,6 +119,10 @@ impl Peer {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
+        }
+        match self.carrier.flush() {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => self.is_blocked = true,
+            flushed => flushed?,
         }
         if self.sent == self.out.len() {
             self.out.clear();

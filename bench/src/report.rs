@@ -13,7 +13,9 @@ use crate::suite::{Figures, Run, median};
 pub(crate) fn markdown(scenarios: &[Scenario], runs: &[Run]) -> String {
     let mut text = String::new();
     costs(scenarios, runs, &mut text);
+    shards(scenarios, runs, &mut text);
     others(scenarios, runs, &mut text);
+    beside(scenarios, runs, &mut text);
     text
 }
 
@@ -23,9 +25,10 @@ fn costs(scenarios: &[Scenario], runs: &[Run], text: &mut String) {
          | scenario | ours | mosquitto | rumqttd | relay | mosquitto / ours | rumqttd / ours | relay / ours |\n\
          |---|---|---|---|---|---|---|---|\n",
     );
-    for scenario in scenarios {
+    for scenario in scenarios.iter().filter(|one| one.of_one_shard.is_none()) {
         let cost = |kind| median(runs, scenario.name, kind, |one| one.cpu_us);
-        let Some(ours) = cost(Kind::Vencejo) else {
+        let is_beside = matches!(scenario.load, Load::Beside(..));
+        let Some(ours) = cost(Kind::Vencejo).filter(|_| !is_beside) else {
             continue;
         };
         let ratio = |kind| cost(kind).map(|other| other / ours);
@@ -43,6 +46,65 @@ fn costs(scenarios: &[Scenario], runs: &[Run], text: &mut String) {
         ];
         writeln!(text, "| {} |", cells.join(" | ")).ok();
     }
+}
+
+fn shards(scenarios: &[Scenario], runs: &[Run], text: &mut String) {
+    let cost = |name| median(runs, name, Kind::Vencejo, |one| one.cpu_us);
+    let mut rows = String::new();
+    for scenario in scenarios {
+        let one = scenario.of_one_shard.and_then(cost);
+        let (Some(one), Some(two)) = (one, cost(scenario.name)) else {
+            continue;
+        };
+        let cells = [
+            scenario.says.to_owned(),
+            number(Some(one)),
+            number(Some(two)),
+            reached(Some(2.0 * one / two), Some(TWO_SHARDS), ""),
+        ];
+        writeln!(rows, "| {} |", cells.join(" | ")).ok();
+    }
+    if rows.is_empty() {
+        return;
+    }
+    text.push_str(
+        "\nTwo shards on both cores: CPU of ours for one delivery in microseconds, and how much more than one shard on one \
+         core they carry where the generator takes nothing from them.\n\n\
+         | scenario | one shard | two shards | carry |\n|---|---|---|---|\n",
+    );
+    text.push_str(&rows);
+}
+
+fn beside(scenarios: &[Scenario], runs: &[Run], text: &mut String) {
+    let mut rows = String::new();
+    let is_beside = |one: &&Scenario| matches!(one.load, Load::Beside(..));
+    for scenario in scenarios.iter().filter(is_beside) {
+        let all = |figure: fn(&Figures) -> Option<f64>, shown: fn(Option<f64>) -> String| {
+            let of = |kind| shown(median(runs, scenario.name, kind, figure));
+            [Kind::Vencejo, Kind::Mosquitto].map(of).join(" / ")
+        };
+        if !is_measured(runs, scenario) {
+            continue;
+        }
+        let cells = [
+            scenario.says.to_owned(),
+            all(|one| one.cpu_us, number),
+            all(|one| one.p50_us, whole),
+            all(|one| one.p99_us, whole),
+            all(|one| one.most_us, whole),
+            all(|one| one.beside_seconds, number),
+        ];
+        writeln!(rows, "| {} |", cells.join(" | ")).ok();
+    }
+    if rows.is_empty() {
+        return;
+    }
+    text.push_str(
+        "\nA flow beside others: CPU for one delivery, the median, the 99th percentile and the longest of its latency in \
+         microseconds, and the seconds until all others have what they want: ours / mosquitto.\n\n\
+         | scenario | CPU | p50 | p99 | longest | others |\n|---|---|---|---|---|---|\n",
+    );
+    text.push_str(&rows);
 }
 
 fn others(scenarios: &[Scenario], runs: &[Run], text: &mut String) {
@@ -133,6 +195,9 @@ pub(crate) fn inserted(page: &str, table: &str) -> Option<String> {
     let (_, after) = rest.split_once(ENDS)?;
     Some(format!("{before}{BEGINS}\n\n{table}\n{ENDS}{after}"))
 }
+
+/// So much more two shards are to carry.
+const TWO_SHARDS: f64 = 1.6;
 
 const BEGINS: &str = "<!-- cargo xtask bench: begins -->";
 const ENDS: &str = "<!-- cargo xtask bench: ends -->";

@@ -4,11 +4,11 @@
 //! Start reading at [`retained`], [`offline`], [`idle`]. Invariant: what was put in is counted when it comes out.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll};
 
+use crate::door::Door;
 use crate::flow::{SCRATCH_BYTES, await_answers};
 use crate::peer::Peer;
 use crate::process::Process;
@@ -30,30 +30,31 @@ pub(crate) struct Standing {
 }
 
 /// Some connections, and a place for what they read.
-struct Bench {
+#[derive(Debug)]
+pub(crate) struct Bench {
     poll: Poll,
     scratch: Vec<u8>,
-    address: SocketAddr,
+    door: Door,
 }
 
 impl Bench {
-    fn new(address: SocketAddr) -> io::Result<Self> {
+    pub(crate) fn new(door: &Door) -> io::Result<Self> {
         Ok(Self {
             poll: Poll::new()?,
             scratch: vec![0; SCRATCH_BYTES],
-            address,
+            door: door.clone(),
         })
     }
 
     /// A connection with this Client Identifier that has subscribed to `filter`, if there is one.
-    fn connect(
+    pub(crate) fn connect(
         &mut self,
         token: usize,
         client_id: &str,
         keeps: bool,
         filter: Option<(&str, u8)>,
     ) -> io::Result<Peer> {
-        let mut peer = Peer::connect(self.address, self.poll.registry(), token)?;
+        let mut peer = Peer::connect(&self.door, self.poll.registry(), token)?;
         wire::connect(VERSION, client_id, keeps, peer.out());
         if let Some((filter, qos)) = filter {
             wire::subscribe(VERSION, &[filter.to_owned()], qos, peer.out());
@@ -64,7 +65,7 @@ impl Bench {
     }
 
     /// Publishes to each topic at QoS 1, some at a time; returns how long it took until all were acknowledged.
-    fn fill(
+    pub(crate) fn fill(
         &mut self,
         is_retained: bool,
         topics: impl Iterator<Item = String>,
@@ -105,8 +106,73 @@ impl Bench {
         Ok((sent, began.elapsed()))
     }
 
+    /// So many retained messages.
+    /// # Errors
+    /// As of [`Self::fill`].
+    pub(crate) fn fill_retained(&mut self, count: usize) -> io::Result<(u64, Duration)> {
+        let topics = (0..count).map(|at| format!("retained/{}/{at}", at % 100));
+        self.fill(true, topics)
+    }
+
+    /// A subscriber of all of them; returns how many it was sent.
+    /// # Errors
+    /// As of the sockets.
+    pub(crate) fn take_retained(&mut self, wanted: u64) -> io::Result<u64> {
+        let mut peer = self.connect(0, "bench-reader", false, None)?;
+        wire::subscribe(VERSION, &["retained/#".to_owned()], 0, peer.out());
+        peer.flush()?;
+        self.drain(std::slice::from_mut(&mut peer), wanted)
+    }
+
+    /// So many connections with one Subscription each, that say nothing.
+    /// # Errors
+    /// As of the sockets.
+    pub(crate) fn idle(&mut self, count: usize) -> io::Result<Vec<Peer>> {
+        let one = |at| {
+            let filter = format!("idle/{at}");
+            self.connect(at, &format!("bench-idle-{at}"), true, Some((&filter, 1)))
+        };
+        (0..count).map(one).collect()
+    }
+
+    /// The same Clients again, all at once; returns how many were let in before nobody was for [`STALL_MAX`].
+    /// # Errors
+    /// As of the poll: a connection that fails is one that was not let in.
+    pub(crate) fn come_back(&mut self, count: usize) -> io::Result<usize> {
+        let mut peers = Vec::with_capacity(count);
+        for at in 0..count {
+            let mut peer = Peer::begin_to_connect(&self.door, self.poll.registry(), at)?;
+            wire::connect(VERSION, &format!("bench-idle-{at}"), true, peer.out());
+            peers.push(peer);
+        }
+        let mut events = Events::with_capacity(4096);
+        let (mut let_in, mut heard_at) = (0, Instant::now());
+        while let_in < count && heard_at.elapsed() < STALL_MAX {
+            self.poll
+                .poll(&mut events, Some(Duration::from_millis(10)))?;
+            for event in &events {
+                let Some(peer) = peers.get_mut(event.token().0) else {
+                    continue;
+                };
+                if event.is_writable() {
+                    peer.on_writable();
+                    peer.flush().ok();
+                }
+                let before = let_in;
+                let read = peer.read(&mut self.scratch, |frame, _| {
+                    let is_success = frame.first >> 4 == 2 && frame.body.get(1) == Some(&0);
+                    let_in += usize::from(is_success);
+                });
+                if read.is_ok() && let_in > before {
+                    heard_at = Instant::now();
+                }
+            }
+        }
+        Ok(let_in)
+    }
+
     /// Reads from `peers` until `wanted` messages have come or none comes any more; acknowledges QoS 1.
-    fn drain(&mut self, peers: &mut [Peer], wanted: u64) -> io::Result<u64> {
+    pub(crate) fn drain(&mut self, peers: &mut [Peer], wanted: u64) -> io::Result<u64> {
         let mut events = Events::with_capacity(4096);
         let (mut came, mut heard_at) = (0_u64, Instant::now());
         // What has come along with the answers was read then: everybody is looked at once without an event.
@@ -141,17 +207,13 @@ impl Bench {
 /// So many retained messages, sent to one subscriber of all of them.
 /// # Errors
 /// As of the sockets.
-pub(crate) fn retained(address: SocketAddr, broker: Process, count: usize) -> io::Result<Standing> {
-    let mut bench = Bench::new(address)?;
+pub(crate) fn retained(door: &Door, broker: Process, count: usize) -> io::Result<Standing> {
+    let mut bench = Bench::new(door)?;
     let empty = broker.memory();
-    let topics = (0..count).map(|at| format!("retained/{}/{at}", at % 100));
-    let (sent, filling) = bench.fill(true, topics)?;
+    let (sent, filling) = bench.fill_retained(count)?;
     let full = broker.memory();
-    let mut peer = bench.connect(0, "bench-reader", false, None)?;
     let (began, cpu) = (Instant::now(), broker.cpu());
-    wire::subscribe(VERSION, &["retained/#".to_owned()], 0, peer.out());
-    peer.flush()?;
-    let came = bench.drain(std::slice::from_mut(&mut peer), sent)?;
+    let came = bench.take_retained(sent)?;
     Ok(standing(
         (sent, filling),
         (came, began.elapsed(), broker.cpu().saturating_sub(cpu)),
@@ -164,12 +226,12 @@ pub(crate) fn retained(address: SocketAddr, broker: Process, count: usize) -> io
 /// # Errors
 /// As of the sockets.
 pub(crate) fn offline(
-    address: SocketAddr,
+    door: &Door,
     broker: Process,
     sessions: usize,
     messages: usize,
 ) -> io::Result<Standing> {
-    let mut bench = Bench::new(address)?;
+    let mut bench = Bench::new(door)?;
     for at in 0..sessions {
         let filter = format!("offline/{at}");
         let mut peer = bench.connect(at, &format!("bench-away-{at}"), true, Some((&filter, 1)))?;
@@ -185,7 +247,7 @@ pub(crate) fn offline(
     let (began, cpu) = (Instant::now(), broker.cpu());
     let mut peers = Vec::with_capacity(sessions);
     for at in 0..sessions {
-        let mut peer = Peer::connect(address, bench.poll.registry(), at)?;
+        let mut peer = Peer::connect(door, bench.poll.registry(), at)?;
         wire::connect(VERSION, &format!("bench-away-{at}"), true, peer.out());
         peer.flush()?;
         peers.push(peer);
@@ -202,18 +264,15 @@ pub(crate) fn offline(
 /// Connections with one Subscription each, that say nothing.
 /// # Errors
 /// As of the sockets.
-pub(crate) fn idle(address: SocketAddr, broker: Process, count: usize) -> io::Result<Standing> {
-    let mut bench = Bench::new(address)?;
+pub(crate) fn idle(door: &Door, broker: Process, count: usize) -> io::Result<Standing> {
+    let mut bench = Bench::new(door)?;
     let empty = broker.memory();
     let began = Instant::now();
-    let mut peers = Vec::with_capacity(count);
-    for at in 0..count {
-        let filter = format!("idle/{at}");
-        peers.push(bench.connect(at, &format!("bench-idle-{at}"), true, Some((&filter, 1)))?);
-    }
+    let peers = bench.idle(count)?;
     let filling = began.elapsed();
-    std::thread::sleep(Duration::from_secs(1));
+    std::thread::sleep(SETTLED_AFTER);
     let full = broker.memory();
+    drop(peers);
     let count = count as u64;
     Ok(standing(
         (count, filling),
@@ -243,5 +302,7 @@ fn standing(
 const VERSION: Version = Version::V311;
 const PAYLOAD_BYTES: usize = 64;
 const FILL_WINDOW: u64 = 1000;
+/// What was needed to connect is given back by then.
+const SETTLED_AFTER: Duration = Duration::from_secs(3);
 /// For so long nothing may come.
 const STALL_MAX: Duration = Duration::from_secs(10);

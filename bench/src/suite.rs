@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::brokers::{Broker, Kind, Programs};
-use crate::flow::{Flow, Plan};
+use crate::beside;
+use crate::brokers::{Broker, Kind, Programs, Setup};
+use crate::flow::{Flow, Outcome, Plan};
 use crate::process::Process;
 use crate::scenarios::{Load, Scenario};
 use crate::standing::{self, Standing};
@@ -31,6 +32,10 @@ pub(crate) struct Figures {
     pub(crate) bytes: Option<f64>,
     pub(crate) p50_us: Option<f64>,
     pub(crate) p99_us: Option<f64>,
+    /// The longest latency.
+    pub(crate) most_us: Option<f64>,
+    /// How long what went on beside took, in seconds.
+    pub(crate) beside_seconds: Option<f64>,
     /// Part of its core that the generator used.
     pub(crate) generator: Option<f64>,
     pub(crate) lost: u64,
@@ -99,8 +104,9 @@ fn run_one(
     counts_calls: bool,
 ) -> Result<Figures, String> {
     let text = |error: io::Error| error.to_string();
-    let broker = Broker::start(kind, programs, folder)?;
+    let broker = Broker::start(kind, scenario.setup, programs, folder)?;
     let process = broker.process();
+    let door = broker.secured.as_ref().unwrap_or(&broker.door);
     match scenario.load {
         Load::Flow(plan) => {
             let plan = Plan {
@@ -109,48 +115,75 @@ fn run_one(
                 ..plan
             };
             let empty = process.memory();
-            let flow = Flow::begin(broker.address, plan).map_err(text)?;
+            let flow = Flow::begin(door, plan).map_err(text)?;
             let held = process.memory().saturating_sub(empty);
             let outcome = flow.run(process).map_err(text)?;
-            let deliveries = outcome.deliveries.max(1) as f64;
             let calls = if counts_calls {
                 drop(broker);
-                calls_of(kind, plan, programs, folder)
+                calls_of(kind, scenario.setup, plan, programs, folder)
             } else {
                 None
             };
             Ok(Figures {
-                cpu_us: Some(outcome.cpu.as_secs_f64() * 1e6 / deliveries),
-                rate: Some(deliveries / outcome.took.as_secs_f64()),
                 calls,
                 bytes: plan.table_len().map(|len| held as f64 / len as f64),
-                p50_us: Some(outcome.latency.at(500) as f64 / 1000.0),
-                p99_us: Some(outcome.latency.at(990) as f64 / 1000.0),
-                generator: Some(outcome.own_cpu.as_secs_f64() / outcome.took.as_secs_f64()),
-                lost: outcome.lost,
-                misplaced: outcome.misplaced,
-                ..Figures::default()
+                ..flow_figures(&outcome)
             })
         }
-        Load::Retained(count) => standing::retained(broker.address, process, count)
+        Load::Beside(others, plan) => {
+            let plan = Plan {
+                measured: extent.measured,
+                ..plan
+            };
+            let found = beside::run(door, process, others, plan).map_err(text)?;
+            let mut figures = flow_figures(&found.flow);
+            if let Some((took, missing)) = found.others {
+                // What the others cost is in it.
+                figures.cpu_us = None;
+                figures.beside_seconds = Some(took.as_secs_f64());
+                figures.lost += missing;
+            }
+            Ok(figures)
+        }
+        Load::Retained(count) => standing::retained(door, process, count)
             .map(|found| standing_figures(&found))
             .map_err(text),
-        Load::Offline(sessions, messages) => {
-            standing::offline(broker.address, process, sessions, messages)
-                .map(|found| standing_figures(&found))
-                .map_err(text)
-        }
-        Load::Idle(count) => standing::idle(broker.address, process, count)
+        Load::Offline(sessions, messages) => standing::offline(door, process, sessions, messages)
+            .map(|found| standing_figures(&found))
+            .map_err(text),
+        Load::Idle(count) => standing::idle(door, process, count)
             .map(|found| standing_figures(&found))
             .map_err(text),
     }
 }
 
+fn flow_figures(outcome: &Outcome) -> Figures {
+    let deliveries = outcome.deliveries.max(1) as f64;
+    let micros = |nanos: u64| Some(nanos as f64 / 1000.0);
+    Figures {
+        cpu_us: Some(outcome.cpu.as_secs_f64() * 1e6 / deliveries),
+        rate: Some(deliveries / outcome.took.as_secs_f64()),
+        p50_us: micros(outcome.latency.at(500)),
+        p99_us: micros(outcome.latency.at(990)),
+        most_us: micros(outcome.latency.at(1000)),
+        generator: Some(outcome.own_cpu.as_secs_f64() / outcome.took.as_secs_f64()),
+        lost: outcome.lost,
+        misplaced: outcome.misplaced,
+        ..Figures::default()
+    }
+}
+
 /// In a run of its own: to be counted costs a call its time.
-fn calls_of(kind: Kind, plan: Plan, programs: &Programs, folder: &Path) -> Option<f64> {
-    let broker = Broker::start(kind, programs, folder).ok()?;
+fn calls_of(
+    kind: Kind,
+    setup: Setup,
+    plan: Plan,
+    programs: &Programs,
+    folder: &Path,
+) -> Option<f64> {
+    let broker = Broker::start(kind, setup, programs, folder).ok()?;
     let process: Process = broker.process();
-    let flow = Flow::begin(broker.address, plan).ok()?;
+    let flow = Flow::begin(&broker.door, plan).ok()?;
     let calls = process.count_calls()?;
     // The warm-up and the end are counted, too, and so are their deliveries.
     let outcome = flow.run(process);

@@ -30,7 +30,9 @@ pub(crate) fn run(root: &Path, words: &[&str]) -> Result<bool, String> {
         .arg(&rumqttd)
         .arg("--vencejo")
         .arg(release.join("vencejo"))
-        .args(["--prefix", &broker_prefix(), "--note", &note(root, words)])
+        .args(["--prefix", &broker_prefix("0")])
+        .args(["--prefix-of-shards", &broker_prefix("0,1")])
+        .args(["--note", &note(root, words)])
         .args(words)
         .current_dir(root);
     let status = bench.status().map_err(|error| format!("bench: {error}"))?;
@@ -88,9 +90,9 @@ fn pinned(program: &Path) -> Command {
     command
 }
 
-fn broker_prefix() -> String {
+fn broker_prefix(cores: &str) -> String {
     if can_pin() {
-        "taskset -c 0".to_owned()
+        format!("taskset -c {cores}")
     } else {
         String::new()
     }
