@@ -254,20 +254,20 @@ impl Engine {
             return None;
         }
         // In another shard's log it could come before a commit that is not durable yet.
-        let may_overtake = is_elsewhere
-            && !self
-                .commits
-                .is_open(self.commits.gate(session.inbound_gate));
-        if session.inbound_open == 0 && !may_overtake && !(is_once && is_elsewhere) {
+        let before = session.receiving();
+        let may_overtake = is_elsewhere && !self.commits.is_open(self.commits.gate(before.gate));
+        if before.open == 0 && !may_overtake && !(is_once && is_elsewhere) {
             return None;
         }
-        session.inbound_open += 1;
-        session.inbound_gate = self.commits.last + 1;
+        let gate = self.commits.gate(self.commits.last + 1);
+        let receiving = session.receiving_mut();
+        receiving.open += 1;
+        receiving.gate = gate.number;
+        let open = receiving.open;
         let origin = Origin {
             session: session.id,
-            number: session.inbound_number + session.inbound_open,
+            number: session.inbound_number + open,
         };
-        let gate = self.commits.gate(session.inbound_gate);
         Some(Provisional { origin, gate })
     }
 
@@ -315,7 +315,7 @@ impl Engine {
             return wait;
         };
         if self.level == Level::Memory {
-            session.inbound_volatile.insert(packet_id);
+            session.receiving_mut().volatile.insert(packet_id);
             return wait;
         }
         session.inbound_number += 1;
@@ -339,13 +339,13 @@ impl Engine {
         let Some(session) = stored else {
             return self.wait_for_batch();
         };
-        if session.inbound_volatile.remove(&packet_id) {
+        if session.receiving_mut().volatile.remove(&packet_id) {
             return Wait::default();
         }
         let id = session.id;
         // Never recorded before the identifier itself is.
         if is_known && self.commits.release(id, packet_id) {
-            session.inbound_released += 1;
+            session.receiving_mut().released += 1;
         } else if is_known {
             self.record(Record::InboundDelete {
                 session: id,
@@ -401,14 +401,14 @@ impl Engine {
         let session = self.sessions.get_mut(key);
         let session = session.filter(|session| session.id == id)?;
         session.inbound_number = origin.number;
-        session.inbound_open -= 1;
+        session.receiving_mut().open -= 1;
         let disconnected_at = session.disconnected_at;
         let wait = match commit.effect {
             Effect::Inbound {
                 packet_id,
                 is_released,
             } => {
-                session.inbound_released -= u32::from(is_released);
+                session.receiving_mut().released -= u32::from(is_released);
                 self.record_inbound(commit, packet_id, is_released)
             }
             Effect::Will => {

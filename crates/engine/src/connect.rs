@@ -5,7 +5,6 @@
 //! Start reading at [`Engine::on_connect`]. Invariant: the old connection of a Client Identifier, and
 //! its Session if that ends, are gone before the new one begins.
 
-use std::collections::VecDeque;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,7 +17,7 @@ use store::{Level, Seq};
 use crate::connections::Connection;
 use crate::keys::SessionKey;
 use crate::output::Output;
-use crate::pending::Wait;
+use crate::pending::{HeldQueue, Wait};
 use crate::publish::is_server_topic;
 use crate::sessions::{Burst, Link, Session};
 use crate::subscriptions::PublisherMemo;
@@ -221,7 +220,7 @@ impl Engine {
             is_congested: false,
             dropped_in: (Seq(0), Level::Memory),
             burst: Burst::default(),
-            held: VecDeque::new(),
+            held: HeldQueue::default(),
         });
         session.outbound.on_connected(window);
         // [MQTT-3.1.2-7] [v3.1.1 MQTT-3.1.2-12]

@@ -9,7 +9,6 @@ use proto::packet::Will;
 
 use crate::Engine;
 use crate::keys::SessionKey;
-use crate::pending::Held;
 use crate::sessions::{Session, Sessions};
 
 /// Bytes by kind. What is shared with other shards is in none of them but `retained_messages`, which is the same in all.
@@ -38,16 +37,41 @@ pub(crate) struct SessionBytes {
     queue: usize,
 }
 
+/// The same, packed; of more than 4 GiB that much counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PackedBytes([u32; 4]);
+
+impl PackedBytes {
+    const fn unpacked(self) -> SessionBytes {
+        let [record, will, filters, queue] = self.0;
+        SessionBytes {
+            record: record as usize,
+            will: will as usize,
+            filters: filters as usize,
+            queue: queue as usize,
+        }
+    }
+}
+
 impl SessionBytes {
+    fn packed(self) -> PackedBytes {
+        let all = [self.record, self.will, self.filters, self.queue];
+        PackedBytes(all.map(|bytes| u32::try_from(bytes).unwrap_or(u32::MAX)))
+    }
+
     fn of(session: &Session) -> Self {
-        let held = session.link.as_ref().map_or(0, |link| link.held.capacity());
+        let held = session
+            .link
+            .as_ref()
+            .map_or(0, |link| link.held.table_bytes());
         let replays: usize = session.replays.len() * REPLAY_BYTES;
+        let receiving = session.receiving();
         Self {
             record: session.client_id.len()
                 + SESSION_EXTRA_BYTES
-                + session.inbound.len() * IDENTIFIER_BYTES
-                + session.inbound_volatile.len() * IDENTIFIER_BYTES
-                + held * size_of::<Held>()
+                + receiving.inbound.len() * IDENTIFIER_BYTES
+                + receiving.volatile.len() * IDENTIFIER_BYTES
+                + held
                 + replays,
             will: session.will.as_deref().map_or(0, will_bytes),
             filters: session.filters.table_bytes()
@@ -79,15 +103,15 @@ impl Sessions {
             return;
         };
         session.is_touched = false;
-        let now = SessionBytes::of(session);
+        let now = SessionBytes::of(session).packed();
         let before = std::mem::replace(&mut session.counted, now);
-        self.counted.take(before);
-        self.counted.add(now);
+        self.counted.take(before.unpacked());
+        self.counted.add(now.unpacked());
     }
 
     /// One is gone.
     pub(crate) const fn discount(&mut self, session: &Session) {
-        self.counted.take(session.counted);
+        self.counted.take(session.counted.unpacked());
     }
 }
 

@@ -69,6 +69,47 @@ pub(crate) struct Held {
     pub(crate) wait: Wait,
 }
 
+/// Those of one connection, in order. No room is made before there is one.
+#[derive(Debug, Default)]
+pub(crate) struct HeldQueue(Option<Box<Queue>>);
+
+#[derive(Debug, Default)]
+struct Queue(VecDeque<Held>);
+
+impl HeldQueue {
+    pub(crate) fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |queue| queue.0.len())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(crate) fn front(&self) -> Option<&Held> {
+        self.0.as_ref()?.0.front()
+    }
+
+    /// Whether there is room, for one or more.
+    const fn has_room(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Bytes it holds beside itself.
+    pub(crate) fn table_bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |queue| {
+            size_of::<Queue>() + queue.0.capacity() * size_of::<Held>()
+        })
+    }
+
+    fn push_back(&mut self, held: Held) {
+        self.0.get_or_insert_default().0.push_back(held);
+    }
+
+    fn pop_front(&mut self) -> Option<Held> {
+        self.0.as_mut()?.0.pop_front()
+    }
+}
+
 impl Engine {
     /// Adds a durable effect of this turn that belongs to a Session; what depends on it waits for the
     /// returned.
@@ -136,7 +177,7 @@ impl Engine {
         if link.held.is_empty() {
             self.sessions_holding.push(session);
         }
-        if link.held.capacity() == 0 {
+        if !link.held.has_room() {
             self.roomy.push(session);
         }
         link.held.push_back(Held { packet, wait });
@@ -150,7 +191,7 @@ impl Engine {
                 continue;
             };
             if link.held.is_empty() {
-                link.held = VecDeque::new();
+                link.held = HeldQueue::default();
                 self.touch(session);
             } else {
                 self.roomy.push(session);

@@ -186,7 +186,7 @@ impl Engine {
             .filter(|_| publish.qos == Qos::ExactlyOnce);
         session
             .zip(packet_id)
-            .is_some_and(|(session, packet_id)| session.inbound.contains(packet_id))
+            .is_some_and(|(session, packet_id)| session.receiving().inbound.contains(packet_id))
     }
 
     /// [MQTT-4.3.3-10] [v3.1.1 MQTT-4.3.3-2]
@@ -213,13 +213,14 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(key) else {
             return false;
         };
-        let released_len = usize::try_from(session.inbound_released).unwrap_or(usize::MAX);
-        let open_len = session.inbound.len().saturating_add(released_len);
+        let receiving = session.receiving_mut();
+        let released_len = usize::try_from(receiving.released).unwrap_or(usize::MAX);
+        let open_len = receiving.inbound.len().saturating_add(released_len);
         if open_len >= inbound_max {
             self.close(connection, ReasonCode::ReceiveMaximumExceeded, now);
             return false;
         }
-        session.inbound.on_publish(packet_id);
+        receiving.inbound.on_publish(packet_id);
         self.touch(key);
         true
     }
@@ -232,7 +233,7 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        let is_known = session.inbound.on_pubrel(ack.packet_id);
+        let is_known = session.receiving_mut().inbound.on_pubrel(ack.packet_id);
         self.touch(key);
         let wait = self.release_inbound(key, ack.packet_id, is_known);
         let reason = if is_known {
@@ -378,7 +379,7 @@ impl Engine {
         if let (Qos::ExactlyOnce, Some(packet_id), Some(session)) =
             (publish.qos, publish.packet_id, self.sessions.get_mut(key))
         {
-            session.inbound.forget(packet_id);
+            session.receiving_mut().inbound.forget(packet_id);
         }
         self.counters.dropped_retained_full += 1;
         let reason = (ReasonCode::QuotaExceeded, None);

@@ -138,7 +138,7 @@ impl Engine {
         session.disconnected_at = record.disconnected_at;
         for packet_id in found.inbound {
             if let Some(packet_id) = PacketIdentifier::new(packet_id) {
-                session.inbound.on_publish(packet_id);
+                session.receiving_mut().inbound.on_publish(packet_id);
             }
         }
         session.will = found.will.as_ref().and_then(restored_will);

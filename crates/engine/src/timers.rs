@@ -4,6 +4,7 @@
 //! Invariant: nothing fires early; it may fire up to one tick late.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
 use crate::SessionKey;
@@ -26,9 +27,9 @@ pub(crate) struct Timers {
     due: BTreeSet<(u64, Due)>,
 }
 
-/// A set deadline, needed to clear it.
+/// A set deadline, needed to clear it: one more than its tick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Deadline(u64);
+pub(crate) struct Deadline(NonZeroU64);
 
 impl Timers {
     pub(crate) const fn new(start: Instant) -> Self {
@@ -42,13 +43,13 @@ impl Timers {
     pub(crate) fn set(&mut self, due: Due, at: Instant) -> Deadline {
         let after = at.saturating_duration_since(self.start);
         let tick =
-            u64::try_from(after.as_millis().div_ceil(u128::from(TICK_MS))).unwrap_or(u64::MAX);
+            u64::try_from(after.as_millis().div_ceil(u128::from(TICK_MS))).unwrap_or(u64::MAX - 1);
         self.due.insert((tick, due));
-        Deadline(tick)
+        Deadline(NonZeroU64::MIN.saturating_add(tick))
     }
 
     pub(crate) fn clear(&mut self, due: Due, deadline: Deadline) {
-        self.due.remove(&(deadline.0, due));
+        self.due.remove(&(deadline.0.get() - 1, due));
     }
 
     /// When [`Self::pop`] has something next.

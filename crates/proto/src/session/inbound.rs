@@ -24,6 +24,11 @@ pub enum InboundPublish {
 }
 
 impl Inbound {
+    /// Of a Session that has received nothing.
+    pub const EMPTY: Self = Self {
+        unreleased: BTreeSet::new(),
+    };
+
     /// A QoS 2 PUBLISH arrived; remembers its identifier.
     /// [MQTT-4.3.3-10] [MQTT-4.3.3-12] [v3.1.1 MQTT-4.3.3-2] Until PUBREL the identifier is a repeat,
     /// whatever its DUP flag says.

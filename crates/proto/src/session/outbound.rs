@@ -116,6 +116,22 @@ pub enum OnLoaded {
 /// [MQTT-4.6.0-5] [MQTT-4.6.0-6] [v3.1.1 MQTT-4.6.0-5] [v3.1.1 MQTT-4.6.0-6] One queue for all topics.
 #[derive(Clone, Debug, Default)]
 pub struct Outbound {
+    /// What there is of them; most Sessions have none at most times.
+    queues: Option<Box<Queues>>,
+    /// What follows those that wait and is not in memory.
+    spilled: Option<Box<Spilled>>,
+    last_seq: u64,
+    /// No open message has a smaller sequence number.
+    lowest_open_seq: u64,
+    send_quota: u16,
+    send_quota_initial: u16,
+    /// Part of the quota that PUBRELs owed from before keep until they are completed.
+    send_quota_withheld: u16,
+}
+
+/// Messages in memory.
+#[derive(Clone, Debug)]
+struct Queues {
     /// Sent and not acknowledged, in the order they were first sent.
     in_flight: VecDeque<InFlight>,
     /// The same of those that are not kept, on this Network Connection.
@@ -126,20 +142,62 @@ pub struct Outbound {
     waiting: VecDeque<Queued>,
     /// Bytes of the messages that wait.
     waiting_bytes: usize,
-    /// What follows them and is not in memory.
-    spilled: Option<Box<Spilled>>,
-    last_seq: u64,
-    /// No open message has a smaller sequence number.
-    lowest_open_seq: u64,
-    send_quota: u16,
-    send_quota_initial: u16,
-    /// Part of the quota that PUBRELs owed from before keep until they are completed.
-    send_quota_withheld: u16,
+    /// How many of `released` and of `in_flight` were sent on this Network Connection.
     resend_released: usize,
     resend_in_flight: usize,
 }
 
+impl Queues {
+    const EMPTY: Self = Self {
+        in_flight: VecDeque::new(),
+        sent_once: VecDeque::new(),
+        released: VecDeque::new(),
+        waiting: VecDeque::new(),
+        waiting_bytes: 0,
+        resend_released: 0,
+        resend_in_flight: 0,
+    };
+
+    fn is_resending(&self) -> bool {
+        self.resend_released < self.released.len() || self.resend_in_flight < self.in_flight.len()
+    }
+
+    fn open_len(&self) -> usize {
+        self.in_flight.len() + self.sent_once.len() + self.released.len()
+    }
+
+    fn table_bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.in_flight.capacity() * size_of::<InFlight>()
+            + self.sent_once.capacity() * size_of::<SentOnce>()
+            + self.released.capacity() * size_of::<Released>()
+            + self.waiting.capacity() * size_of::<Queued>()
+    }
+
+    fn pop_waiting(&mut self) -> Option<Queued> {
+        let first = self.waiting.pop_front()?;
+        self.waiting_bytes -= first.message.memory_bytes();
+        Some(first)
+    }
+
+    /// The last one that waits and that a store has.
+    fn pop_stored(&mut self) -> Option<Queued> {
+        let last = self.waiting.pop_back_if(|last| last.is_stored)?;
+        self.waiting_bytes -= last.message.memory_bytes();
+        Some(last)
+    }
+}
+
 impl Outbound {
+    fn queues(&self) -> &Queues {
+        static EMPTY: Queues = Queues::EMPTY;
+        self.queues.as_deref().unwrap_or(&EMPTY)
+    }
+
+    fn queues_mut(&mut self) -> &mut Queues {
+        self.queues.get_or_insert_with(|| Box::new(Queues::EMPTY))
+    }
+
     /// The queue of a Session after a restart: the numbers of messages whose PUBREL is owed, ascending, what
     /// is left to load, and the last number ever given.
     #[must_use]
@@ -152,8 +210,15 @@ impl Outbound {
         });
         let spilled = spilled.filter(|spilled| !spilled.is_over());
         let last_on_disk = spilled.map_or(0, |spilled| spilled.last_seq);
+        let released: VecDeque<_> = released.collect();
+        let queues = (!released.is_empty()).then(|| {
+            Box::new(Queues {
+                released,
+                ..Queues::EMPTY
+            })
+        });
         let mut restored = Self {
-            released: released.collect(),
+            queues,
             spilled: spilled.map(Box::new),
             last_seq: last_seq.max(last_on_disk),
             ..Self::default()
@@ -172,8 +237,9 @@ impl Outbound {
         );
         self.last_seq += 1;
         queued.seq = self.last_seq;
-        self.waiting_bytes += queued.message.memory_bytes();
-        self.waiting.push_back(queued);
+        let queues = self.queues_mut();
+        queues.waiting_bytes += queued.message.memory_bytes();
+        queues.waiting.push_back(queued);
         self.last_seq
     }
 
@@ -190,42 +256,48 @@ impl Outbound {
     /// Leaves to the store what it has, from the last message on; `charge` says for how many bytes. Only
     /// while there is no Network Connection.
     pub fn spill(&mut self, mut charge: impl FnMut(&Queued) -> u64) {
-        while let Some(last) = self.waiting.pop_back_if(|last| last.is_stored) {
-            self.waiting_bytes -= last.message.memory_bytes();
+        let Some(mut queues) = self.queues.take() else {
+            return;
+        };
+        while let Some(last) = queues.pop_stored() {
             self.spill_one(last.seq, charge(&last), false);
         }
-        if !self.waiting.is_empty() {
-            return;
+        if queues.waiting.is_empty() {
+            queues.waiting = VecDeque::new();
+            // Between what was sent and what was not, messages may have been dropped.
+            if let Some(spilled) = &mut self.spilled
+                && spilled.sent_count == 0
+            {
+                spilled.keep_through(spilled.first_seq - 1);
+            }
+            let of_store = |last: &mut InFlight| last.queued.is_stored;
+            while let Some(last) = queues.in_flight.pop_back_if(of_store) {
+                self.spill_one(last.queued.seq, charge(&last.queued), true);
+            }
+            queues.in_flight.shrink_to_fit();
         }
-        self.waiting = VecDeque::new();
-        // Between what was sent and what was not, messages may have been dropped.
-        if let Some(spilled) = &mut self.spilled
-            && spilled.sent_count == 0
-        {
-            spilled.keep_through(spilled.first_seq - 1);
-        }
-        while let Some(last) = self.in_flight.pop_back_if(|last| last.queued.is_stored) {
-            self.spill_one(last.queued.seq, charge(&last.queued), true);
-        }
-        self.in_flight.shrink_to_fit();
+        self.queues = Some(queues);
         self.keep_released();
+        self.leave_queues();
     }
 
     /// Leaves to the store what it has of the messages that wait beyond the first `keep`, from the last one on; `charge`
     /// says for how many bytes. What was sent stays.
     pub fn spill_beyond(&mut self, keep: usize, mut charge: impl FnMut(&Queued) -> u64) {
-        while self.waiting.len() > keep
-            && let Some(last) = self.waiting.pop_back_if(|last| last.is_stored)
+        while self.queues().waiting.len() > keep
+            && let Some(last) = self.queues_mut().pop_stored()
         {
-            self.waiting_bytes -= last.message.memory_bytes();
             self.spill_one(last.seq, charge(&last), false);
         }
-        self.waiting.shrink_to(keep);
+        if let Some(queues) = &mut self.queues {
+            queues.waiting.shrink_to(keep);
+        }
     }
 
     /// What is dropped by its number only must not be a message whose PUBREL is owed.
     fn keep_released(&mut self) {
-        let released = self.released.iter().map(|released| released.seq).max();
+        let released = &self.queues().released;
+        let released = released.iter().map(|released| released.seq).max();
         if let (Some(spilled), Some(seq)) = (&mut self.spilled, released) {
             spilled.keep_through(seq);
         }
@@ -257,7 +329,7 @@ impl Outbound {
             return match packet_id.filter(|_| queued.qos == Qos::ExactlyOnce) {
                 // Had it been sent, the peer would keep its identifier until PUBREL.
                 Some(packet_id) => {
-                    self.released.push_back(Released {
+                    self.queues_mut().released.push_back(Released {
                         packet_id,
                         seq,
                         has_spent: false,
@@ -269,14 +341,16 @@ impl Outbound {
             };
         }
         if let Some(packet_id) = packet_id {
-            self.in_flight.push_back(InFlight { packet_id, queued });
+            let in_flight = &mut self.queues_mut().in_flight;
+            in_flight.push_back(InFlight { packet_id, queued });
             return OnLoaded::Queued;
         }
         if let Some(spilled) = &mut self.spilled {
             spilled.sent_count = 0;
         }
-        self.waiting_bytes += queued.message.memory_bytes();
-        self.waiting.push_back(queued);
+        let queues = self.queues_mut();
+        queues.waiting_bytes += queued.message.memory_bytes();
+        queues.waiting.push_back(queued);
         OnLoaded::Queued
     }
 
@@ -303,34 +377,46 @@ impl Outbound {
     #[must_use]
     pub fn table_bytes(&self) -> usize {
         let spilled = self.spilled.as_ref().map_or(0, |_| size_of::<Spilled>());
-        self.in_flight.capacity() * size_of::<InFlight>()
-            + self.sent_once.capacity() * size_of::<SentOnce>()
-            + self.released.capacity() * size_of::<Released>()
-            + self.waiting.capacity() * size_of::<Queued>()
-            + spilled
+        spilled
+            + self
+                .queues
+                .as_ref()
+                .map_or(0, |queues| queues.table_bytes())
     }
 
     /// Gives back the space of a rush that is over. O(1) but for the one time in which it does.
     pub fn shrink(&mut self) {
-        if self.waiting.is_empty() && self.waiting.capacity() > KEPT_MAX {
-            self.waiting = VecDeque::new();
+        let Some(queues) = &mut self.queues else {
+            return;
+        };
+        if queues.waiting.is_empty() && queues.waiting.capacity() > KEPT_MAX {
+            queues.waiting = VecDeque::new();
         }
-        if self.in_flight.is_empty() && self.in_flight.capacity() > KEPT_MAX {
-            self.in_flight = VecDeque::new();
+        if queues.in_flight.is_empty() && queues.in_flight.capacity() > KEPT_MAX {
+            queues.in_flight = VecDeque::new();
         }
-        if self.sent_once.is_empty() && self.sent_once.capacity() > KEPT_MAX {
-            self.sent_once = VecDeque::new();
+        if queues.sent_once.is_empty() && queues.sent_once.capacity() > KEPT_MAX {
+            queues.sent_once = VecDeque::new();
         }
-        if self.released.is_empty() && self.released.capacity() > KEPT_MAX {
-            self.released = VecDeque::new();
+        if queues.released.is_empty() && queues.released.capacity() > KEPT_MAX {
+            queues.released = VecDeque::new();
+        }
+    }
+
+    /// Keeps no room for messages if there are none: the next ones make it anew.
+    pub fn leave_queues(&mut self) {
+        let is_over = |queues: &Queues| queues.waiting.is_empty() && queues.open_len() == 0;
+        if self.queues.as_deref().is_some_and(is_over) {
+            self.queues = None;
         }
     }
 
     /// How many messages and bytes in memory wait for quota, those to be sent again included. O(these).
     #[must_use]
     pub fn window(&self) -> (usize, usize) {
-        let again = self.in_flight.iter().skip(self.resend_in_flight);
-        let (mut count, mut bytes) = (self.waiting.len(), self.waiting_bytes);
+        let queues = self.queues();
+        let again = queues.in_flight.iter().skip(queues.resend_in_flight);
+        let (mut count, mut bytes) = (queues.waiting.len(), queues.waiting_bytes);
         for in_flight in again {
             count += 1;
             bytes += in_flight.queued.message.memory_bytes();
@@ -342,21 +428,24 @@ impl Outbound {
     pub fn on_connected(&mut self, send_quota: u16) {
         // Owed PUBRELs keep their part of the quota, or a Client that never completes could pile them
         // up with every new connection. [MQTT-4.9.0-1] Not zero, not above its Receive Maximum.
-        self.sent_once.clear();
-        for owed in &mut self.released {
-            owed.has_spent = false;
+        if let Some(queues) = &mut self.queues {
+            queues.sent_once.clear();
+            for owed in &mut queues.released {
+                owed.has_spent = false;
+            }
+            queues.resend_released = 0;
+            queues.resend_in_flight = 0;
         }
-        let owed = u16::try_from(self.released.len()).unwrap_or(u16::MAX);
+        let owed = u16::try_from(self.queues().released.len()).unwrap_or(u16::MAX);
         self.send_quota = send_quota.saturating_sub(owed).max(1).min(send_quota);
         self.send_quota_initial = send_quota;
         self.send_quota_withheld = send_quota - self.send_quota;
-        self.resend_released = 0;
-        self.resend_in_flight = 0;
     }
 
     /// The Network Connection is gone: nothing can be sent until the next begins.
     pub fn on_disconnected(&mut self) {
         self.on_connected(0);
+        self.leave_queues();
     }
 
     /// The next packet to send again on this Network Connection, if one is left and the quota allows it.
@@ -366,15 +455,16 @@ impl Outbound {
         if self.send_quota_initial == 0 {
             return None;
         }
-        if let Some(released) = self.released.get(self.resend_released) {
-            self.resend_released += 1;
+        let queues = self.queues.as_mut()?;
+        if let Some(released) = queues.released.get(queues.resend_released) {
+            queues.resend_released += 1;
             return Some(Resend::PubRel(released.packet_id));
         }
         if self.send_quota == 0 {
             return None;
         }
-        let again = self.in_flight.get(self.resend_in_flight)?.clone();
-        self.resend_in_flight += 1;
+        let again = queues.in_flight.get(queues.resend_in_flight)?.clone();
+        queues.resend_in_flight += 1;
         self.send_quota -= 1;
         Some(Resend::Publish(again))
     }
@@ -384,12 +474,11 @@ impl Outbound {
     /// [MQTT-3.3.4-10] [MQTT-4.9.0-3].
     #[must_use]
     pub fn next_waiting(&self) -> Option<&Queued> {
-        let is_resending = self.resend_released < self.released.len()
-            || self.resend_in_flight < self.in_flight.len();
-        if self.send_quota == 0 || is_resending {
+        let queues = self.queues.as_ref()?;
+        if self.send_quota == 0 || queues.is_resending() {
             None
         } else {
-            self.waiting.front()
+            queues.waiting.front()
         }
     }
 
@@ -402,25 +491,25 @@ impl Outbound {
         let packet_id = self.packet_id_of(seq)?;
         let queued = self.discard_next()?;
         self.send_quota -= 1;
-        self.in_flight.push_back(InFlight { packet_id, queued });
-        self.resend_in_flight = self.in_flight.len();
-        self.in_flight.back()
+        let queues = self.queues_mut();
+        queues.in_flight.push_back(InFlight { packet_id, queued });
+        queues.resend_in_flight = queues.in_flight.len();
+        queues.in_flight.back()
     }
 
     /// A message that need not wait, and is never sent again, for the Session ends with this Network Connection: the
     /// identifier it is sent with, all that is kept of it. `None` if it has to wait; then nothing has changed. O(1).
     pub fn start_at_once(&mut self, qos: Qos) -> Option<PacketIdentifier> {
-        let is_resending = self.resend_released < self.released.len()
-            || self.resend_in_flight < self.in_flight.len();
-        let has_to_wait = !self.waiting.is_empty() || self.spilled.is_some() || is_resending;
-        if self.send_quota == 0 || has_to_wait {
+        let queues = self.queues();
+        let has_to_wait = !queues.waiting.is_empty() || queues.is_resending();
+        if self.send_quota == 0 || has_to_wait || self.spilled.is_some() {
             return None;
         }
         let seq = self.last_seq + 1;
         let packet_id = self.packet_id_of(seq)?;
         self.last_seq = seq;
         self.send_quota -= 1;
-        self.sent_once.push_back(SentOnce {
+        self.queues_mut().sent_once.push_back(SentOnce {
             packet_id,
             qos,
             seq,
@@ -431,17 +520,13 @@ impl Outbound {
     /// Whether an acknowledgement lets nothing leave: nothing waits, here or on the disk, or has to be sent again.
     #[must_use]
     pub fn has_nothing_to_send(&self) -> bool {
-        self.waiting.is_empty()
-            && self.spilled.is_none()
-            && self.resend_released >= self.released.len()
-            && self.resend_in_flight >= self.in_flight.len()
+        let queues = self.queues();
+        queues.waiting.is_empty() && self.spilled.is_none() && !queues.is_resending()
     }
 
     /// Takes the first waiting message away: expired, too large, or pushed out.
     pub fn discard_next(&mut self) -> Option<Queued> {
-        let first = self.waiting.pop_front()?;
-        self.waiting_bytes -= first.message.memory_bytes();
-        Some(first)
+        self.queues.as_mut()?.pop_waiting()
     }
 
     /// Takes the message with this identifier out of flight without an answer of the peer, because it
@@ -486,6 +571,7 @@ impl Outbound {
                 };
                 (Answered::Kept(queued), released)
             } else if self
+                .queues()
                 .released
                 .iter()
                 .any(|released| released.packet_id == packet_id)
@@ -500,23 +586,25 @@ impl Outbound {
             return PubRecOutcome::Refused(answered);
         }
         // [MQTT-4.3.3-5] [MQTT-4.3.3-6] From now on only PUBREL is sent, until PUBCOMP.
-        let is_resending = self.resend_released < self.released.len();
-        self.released.push_back(released);
+        let queues = self.queues_mut();
+        let is_resending = queues.resend_released < queues.released.len();
+        queues.released.push_back(released);
         if !is_resending {
-            self.resend_released = self.released.len();
+            queues.resend_released = queues.released.len();
         }
         PubRecOutcome::Release(answered)
     }
 
     /// PUBCOMP: returns the message whose handshake it ends, or `None` for an unknown one.
     pub fn on_pubcomp(&mut self, packet_id: PacketIdentifier) -> Option<Completed> {
-        let index = self
+        let queues = self.queues.as_mut()?;
+        let index = queues
             .released
             .iter()
             .position(|released| released.packet_id == packet_id)?;
-        let released = self.released.remove(index)?;
-        if index < self.resend_released {
-            self.resend_released -= 1;
+        let released = queues.released.remove(index)?;
+        if index < queues.resend_released {
+            queues.resend_released -= 1;
         }
         let has_withheld = !released.has_spent && self.send_quota_withheld > 0;
         self.send_quota_withheld -= u16::from(has_withheld);
@@ -539,45 +627,51 @@ impl Outbound {
         let on_disk = self.spilled.as_ref().map_or(0, |spilled| {
             spilled.count.saturating_sub(spilled.sent_count)
         });
-        self.waiting.len() + usize::try_from(on_disk).unwrap_or(usize::MAX / 2)
+        self.queues().waiting.len() + usize::try_from(on_disk).unwrap_or(usize::MAX / 2)
     }
 
     /// How many messages were sent and are not finished: in flight, or released and not completed.
     #[must_use]
     pub fn open_len(&self) -> usize {
-        self.in_flight.len() + self.sent_once.len() + self.released.len()
+        self.queues().open_len()
     }
 
     /// Whether there is nothing to deliver and nothing unfinished.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.open_len() == 0 && self.spilled.is_none()
+        let queues = self.queues();
+        queues.waiting.is_empty() && queues.open_len() == 0 && self.spilled.is_none()
     }
 
     /// Lets go of so many messages that wait, of a queue that nobody will be sent any more. Whether some are left.
     /// O(count).
     pub fn shed(&mut self, count: usize) -> bool {
-        let left = self.waiting.len().saturating_sub(count);
-        self.waiting.truncate(left);
+        let Some(queues) = &mut self.queues else {
+            return false;
+        };
+        let left = queues.waiting.len().saturating_sub(count);
+        queues.waiting.truncate(left);
         left > 0
     }
 
     /// Every message in memory that waits or is in flight, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &Queued> + '_ {
-        self.in_flight
-            .iter()
+        let queues = self.queues();
+        let in_flight = queues.in_flight.iter();
+        in_flight
             .map(|in_flight| &in_flight.queued)
-            .chain(&self.waiting)
+            .chain(&queues.waiting)
     }
 
     /// Peers acknowledge in order, so it is the first; the length is bounded by the quota.
     fn take_sent_once(&mut self, packet_id: PacketIdentifier, qos: Qos) -> Option<SentOnce> {
-        let mut sent = self.sent_once.iter();
+        let sent_once = &mut self.queues.as_mut()?.sent_once;
+        let mut sent = sent_once.iter();
         let index = sent.position(|open| open.packet_id == packet_id)?;
-        if self.sent_once.get(index)?.qos != qos {
+        if sent_once.get(index)?.qos != qos {
             return None;
         }
-        self.sent_once.remove(index)
+        sent_once.remove(index)
     }
 
     fn take_in_flight(
@@ -586,17 +680,18 @@ impl Outbound {
         fits: impl Fn(Qos) -> bool,
     ) -> Option<(Queued, bool)> {
         // Peers acknowledge in order, so this is the first; the length is bounded by the quota.
-        let index = self
+        let queues = self.queues.as_mut()?;
+        let index = queues
             .in_flight
             .iter()
             .position(|open| open.packet_id == packet_id)?;
-        if !fits(self.in_flight.get(index)?.queued.qos) {
+        if !fits(queues.in_flight.get(index)?.queued.qos) {
             return None;
         }
-        let taken = self.in_flight.remove(index)?;
-        let has_spent = index < self.resend_in_flight;
+        let taken = queues.in_flight.remove(index)?;
+        let has_spent = index < queues.resend_in_flight;
         if has_spent {
-            self.resend_in_flight -= 1;
+            queues.resend_in_flight -= 1;
         }
         Some((taken.queued, has_spent))
     }
@@ -620,9 +715,10 @@ impl Outbound {
         }
         let is_far = |lowest: u64| seq.saturating_sub(lowest) >= PACKET_IDENTIFIERS;
         if is_far(self.lowest_open_seq) {
-            let first = self.in_flight.front().map(|open| open.queued.seq);
-            let once = self.sent_once.front().map(|open| open.seq);
-            let released = self.released.iter().map(|released| released.seq);
+            let queues = self.queues();
+            let first = queues.in_flight.front().map(|open| open.queued.seq);
+            let once = queues.sent_once.front().map(|open| open.seq);
+            let released = queues.released.iter().map(|released| released.seq);
             let open = released.chain(first).chain(once);
             self.lowest_open_seq = open.min().unwrap_or(seq);
         }
