@@ -630,7 +630,7 @@ fn settings(config: &Config, segments: usize) -> Settings {
             .iter()
             .map(|listener| listener.transport == Transport::Quic)
             .collect(),
-        server_limits: ServerLimits {
+        server_limits: Arc::new(ServerLimits {
             maximum_packet_size_bytes: limits.maximum_packet_size_bytes,
             receive_maximum: limits.receive_maximum,
             topic_alias_maximum: limits.topic_alias_maximum,
@@ -638,7 +638,7 @@ fn settings(config: &Config, segments: usize) -> Settings {
             user_properties_max: config.bounds.user_properties_max,
             properties_bytes_max: config.bounds.properties_bytes_max,
             connect_timeout: config.bounds.connect_timeout,
-        },
+        }),
         connections_max: open_files::connections_max(
             config.bounds.connections_max,
             files_of_a_connection(config),

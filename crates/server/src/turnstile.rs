@@ -145,7 +145,8 @@ impl Turnstile {
         addresses.entry(origin).or_default().take(max, at)
     }
 
-    /// Gives a seat to a connection of `origin` and `user`. One that `takes_over` has room: the one before it leaves.
+    /// Gives a seat to a connection of `origin` and `user`, if any are counted. One that `takes_over` has room: the one
+    /// before it leaves.
     /// # Errors
     /// There is none.
     pub(crate) fn sit(
@@ -153,7 +154,7 @@ impl Turnstile {
         origin: Origin,
         user: Option<&Arc<str>>,
         takes_over: bool,
-    ) -> Result<Seat, ConnectionError> {
+    ) -> Result<Option<Box<Seat>>, ConnectionError> {
         let mut seat = Seat {
             seats: Seats(Arc::clone(&self.seats.0)),
             places: [None, None],
@@ -187,7 +188,8 @@ impl Turnstile {
         }
         drop(taken);
         match refused {
-            None => Ok(seat),
+            None if seat.is_counted() => Ok(Some(Box::new(seat))),
+            None => Ok(None),
             Some(text) => Err(ConnectionError::refused(ReasonCode::QuotaExceeded, text)),
         }
     }
@@ -295,9 +297,15 @@ pub(crate) struct Seat {
     places: [Option<Place>; 2],
 }
 
+impl Seat {
+    fn is_counted(&self) -> bool {
+        self.places.iter().any(Option::is_some)
+    }
+}
+
 impl Drop for Seat {
     fn drop(&mut self) {
-        if self.places.iter().all(Option::is_none) {
+        if !self.is_counted() {
             return;
         }
         let mut seats = lock(&self.seats.0);

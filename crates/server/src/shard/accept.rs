@@ -5,6 +5,7 @@
 //! Invariant: a Client over the limit still hears why; one for whom there is no file descriptor waits.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -200,9 +201,9 @@ impl<S: Store> Shard<S> {
         self.engine.count_socket();
         tracing::debug!(%peer, shard = self.links.own().0, "socket accepted");
         let of = self.policy.listener(listener);
-        let mut limits = self.shared.settings.server_limits;
+        let mut limits = Arc::clone(&self.shared.settings.server_limits);
         if let Some(size) = of.and_then(|of| of.limits.maximum_packet_size_bytes) {
-            limits.maximum_packet_size_bytes = size;
+            Arc::make_mut(&mut limits).maximum_packet_size_bytes = size;
         }
         let protocol = ServerConnection::new(limits, since);
         let tls = of.and_then(|of| of.tls.as_ref());

@@ -35,7 +35,7 @@ impl<S: Store> Shard<S> {
         let Some(connection) = self.connection_mut(key) else {
             return;
         };
-        connection.claimed_client_id = Some(connect.client_id.as_str().into());
+        connection.seldom().claimed_client_id = Some(connect.client_id.as_str().into());
         let is_over_limit = connection.flags.is_over_limit;
         let queued_at = connection.flags.is_queued.then_some(connection.took_at);
         let listener = connection.listener;
@@ -296,15 +296,14 @@ impl<S: Store> Shard<S> {
             return;
         };
         connection.stage = Stage::Served;
-        connection.seat = Some(seat);
-        connection.pace = Pace::new(pace, now);
+        connection.seat = seat;
         let packet_size = connection.protocol.maximum_packet_size_bytes();
-        connection.expires_at = admission.expires_at.map(|at| instant_of(at, now));
-        connection.claimed_client_id = None;
+        let seldom = connection.seldom();
+        seldom.pace = Pace::new(pace, now);
+        seldom.expires_at = admission.expires_at.map(|at| instant_of(at, now));
+        seldom.claimed_client_id = None;
+        connection.leave_seldom();
         connection.principal = Some(Arc::clone(&admission.principal));
-        connection
-            .mount_point
-            .clone_from(&admission.principal.mount_point);
         let hidden = admission.principal.hidden_topic_bytes();
         connection.protocol.hide_topic_prefix(hidden);
         let user = admission.principal.user.as_deref();
@@ -336,7 +335,11 @@ impl<S: Store> Shard<S> {
     }
 
     /// The last look at who is let in: here it is known what Session it has.
-    fn take_seat(&self, peer: Peer, admission: &Admission) -> Result<Seat, ConnectionError> {
+    fn take_seat(
+        &self,
+        peer: Peer,
+        admission: &Admission,
+    ) -> Result<Option<Box<Seat>>, ConnectionError> {
         let Shared {
             turnstile,
             flapping,

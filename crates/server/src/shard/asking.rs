@@ -159,7 +159,11 @@ impl<S: Store> Shard<S> {
         let Some((principal, client_id)) = subject else {
             return;
         };
-        let stub = connection.ticket.get_or_insert_with(Ticket::new).stub();
+        let stub = connection
+            .seldom()
+            .ticket
+            .get_or_insert_with(Ticket::new)
+            .stub();
         let origin = connection.peer.origin();
         let unasked = questions.clone();
         let errand = Errand {

@@ -463,6 +463,8 @@ impl<S: Store> Shard<S> {
         let claimed = || {
             self.connections
                 .get(index_of(key))?
+                .seldom
+                .as_ref()?
                 .claimed_client_id
                 .as_deref()
         };

@@ -65,8 +65,9 @@ impl Governed {
             return Some(Stall::Window(self.window));
         }
         heard.window = self.window;
-        heard.bytes = before + bytes as u64;
-        self.loudest = self.loudest.max(heard.bytes);
+        let heard_now = before + bytes as u64;
+        heard.bytes = u32::try_from(heard_now).unwrap_or(u32::MAX);
+        self.loudest = self.loudest.max(heard_now);
         None
     }
 }
@@ -79,9 +80,32 @@ impl Governed {
     }
 }
 
-/// Bytes of a connection, or of all.
+/// What one connection counts for, in bytes; of more than 4 GiB that much counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counted {
+pub(super) struct Held {
+    input: u32,
+    unsent: u32,
+    transport: u32,
+    /// It has shown nothing yet.
+    is_unproven: bool,
+}
+
+impl Held {
+    const fn counted(self) -> Counted {
+        let input = self.input as usize;
+        Counted {
+            input,
+            unsent: self.unsent as usize,
+            transport: self.transport as usize,
+            unproven: if self.is_unproven { input } else { 0 },
+            unproven_count: self.is_unproven as usize,
+        }
+    }
+}
+
+/// Bytes of all connections, or of one.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
     input: usize,
     unsent: usize,
     transport: usize,
@@ -105,28 +129,32 @@ impl Counted {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Heard {
     window: u32,
-    bytes: u64,
+    /// Of more than 4 GiB that much counts.
+    bytes: u32,
 }
 
 impl Heard {
     const fn in_window(self, window: u32) -> u64 {
-        if self.window == window { self.bytes } else { 0 }
+        if self.window == window {
+            self.bytes as u64
+        } else {
+            0
+        }
     }
 }
 
 impl Connection {
-    fn counted_now(&self) -> Counted {
+    fn held_now(&self) -> Held {
         let pending = match &self.stage {
             Stage::Authenticating(pending) | Stage::Parked(pending) => pending.memory_bytes(),
             _ => 0,
         };
-        let input = self.partial.capacity() + pending;
-        Counted {
-            input,
-            unsent: self.unsent.table_bytes(),
-            transport: self.socket.state_bytes(),
-            unproven: if self.is_proven() { 0 } else { input },
-            unproven_count: usize::from(!self.is_proven()),
+        let bytes = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+        Held {
+            input: bytes(self.partial.capacity() + pending),
+            unsent: bytes(self.unsent.table_bytes()),
+            transport: bytes(self.socket.state_bytes()),
+            is_unproven: !self.is_proven(),
         }
     }
 
@@ -145,9 +173,10 @@ impl<S: Store> Shard<S> {
         let Some(connection) = find_mut(&mut self.connections, key) else {
             return;
         };
-        let now = connection.counted_now();
-        let before = std::mem::replace(&mut connection.counted, now);
+        let now = connection.held_now();
+        let before = std::mem::replace(&mut connection.held, now);
         if before != now {
+            let (before, now) = (before.counted(), now.counted());
             self.governed.counted.change(before, now);
             self.shared.unproven.change(before, now);
         }
@@ -155,7 +184,7 @@ impl<S: Store> Shard<S> {
 
     /// A connection has left its place.
     pub(super) fn discount(&mut self, connection: &mut Connection) {
-        let before = std::mem::take(&mut connection.counted);
+        let before = std::mem::take(&mut connection.held).counted();
         self.governed.counted.change(before, Counted::default());
         self.shared.unproven.change(before, Counted::default());
     }
@@ -328,7 +357,7 @@ impl<S: Store> Shard<S> {
         is_over
             && self
                 .connection_mut(key)
-                .is_some_and(|one| one.counted.unproven > UNPROVEN_BYTES_FREE)
+                .is_some_and(|one| one.held.counted().unproven > UNPROVEN_BYTES_FREE)
     }
 }
 

@@ -34,6 +34,7 @@ mod websocket;
 
 use std::collections::VecDeque;
 use std::io;
+use std::num::NonZeroU64;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -423,7 +424,7 @@ impl<S: Store> Shard<S> {
                 let Some(connection) = self.connection_mut(key) else {
                     continue;
                 };
-                if connection.armed == Some(tick) {
+                if connection.armed.map(NonZeroU64::get) == Some(tick) {
                     connection.armed = None;
                     self.on_deadline(key);
                 }
@@ -441,7 +442,7 @@ impl<S: Store> Shard<S> {
             return;
         }
         if connection.flags.is_ahead {
-            if connection.is_open() && connection.resumes_at.is_some_and(|at| at <= now) {
+            if connection.is_open() && connection.resumes_at().is_some_and(|at| at <= now) {
                 connection.flags.is_ahead = false;
                 self.mark_ready(key);
             }
@@ -453,7 +454,7 @@ impl<S: Store> Shard<S> {
             || connection.flags.is_asking
             || connection.flags.is_choked
                 && now.saturating_duration_since(connection.took_at) < TAKING_PAUSE_MAX;
-        if connection.is_open() && connection.expires_at.is_some_and(|at| at <= now) {
+        if connection.is_open() && connection.expires_at().is_some_and(|at| at <= now) {
             let text = "what the Client has shown has expired";
             let error = ConnectionError::refused(ReasonCode::MaximumConnectTime, text);
             return self.refuse(key, &error);
@@ -476,9 +477,12 @@ impl<S: Store> Shard<S> {
         let Some(connection) = self.connections.get_mut(connection::index_of(key)) else {
             return;
         };
-        let expires_at = connection.expires_at.filter(|_| connection.is_open());
+        let expires_at = connection.expires_at().filter(|_| connection.is_open());
         // Its Keep Alive does not run while it is not read because of its rate.
-        let heard_by = match connection.resumes_at.filter(|_| connection.flags.is_ahead) {
+        let heard_by = match connection
+            .resumes_at()
+            .filter(|_| connection.flags.is_ahead)
+        {
             Some(resumes_at) => Some(resumes_at),
             None => connection.protocol.poll_timeout(),
         };
@@ -492,9 +496,9 @@ impl<S: Store> Shard<S> {
         let deadline = deadline.clamp(earliest, self.now + ARMED_AHEAD_MAX);
         let is_early_enough = connection
             .armed
-            .is_some_and(|tick| tick <= self.deadlines.tick_of(deadline) + 1);
+            .is_some_and(|tick| tick.get() <= self.deadlines.tick_of(deadline) + 1);
         if !is_early_enough {
-            connection.armed = Some(self.deadlines.arm(key, deadline));
+            connection.armed = NonZeroU64::new(self.deadlines.arm(key, deadline));
         }
     }
 

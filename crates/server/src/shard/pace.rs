@@ -29,12 +29,10 @@ pub(super) struct Pace {
 
 impl Pace {
     /// `None` where nothing is limited, so that it costs nothing.
-    pub(super) fn new(limits: PaceLimits, now: Instant) -> Option<Box<Self>> {
-        (limits != PaceLimits::default()).then(|| {
-            Box::new(Self {
-                limits,
-                paid_at: [now; 3],
-            })
+    pub(super) fn new(limits: PaceLimits, now: Instant) -> Option<Self> {
+        (limits != PaceLimits::default()).then_some(Self {
+            limits,
+            paid_at: [now; 3],
         })
     }
 

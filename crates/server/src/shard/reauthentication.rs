@@ -23,7 +23,7 @@ impl<S: Store> Shard<S> {
         let Some(connection) = self.connection_mut(key) else {
             return;
         };
-        let mut exchange = match connection.reauthentication.take() {
+        let mut exchange = match connection.seldom().reauthentication.take() {
             Some(exchange) if auth.reason == ReasonCode::ContinueAuthentication => exchange,
             _ => Box::default(),
         };
@@ -51,7 +51,7 @@ impl<S: Store> Shard<S> {
             Decision::Allow { identity, data } => self.take_again(key, auth, identity, data),
             Decision::Continue(data) => {
                 if let Some(connection) = self.connection_mut(key) {
-                    connection.reauthentication = Some(exchange);
+                    connection.seldom().reauthentication = Some(exchange);
                 }
                 let answer = answer(auth, ReasonCode::ContinueAuthentication, data);
                 self.send(key, &answer);
@@ -104,7 +104,7 @@ impl<S: Store> Shard<S> {
             return;
         };
         let (peer, listener) = (connection.peer, connection.listener);
-        let mount_point = connection.mount_point.clone();
+        let mount_point = connection.mount_point().cloned();
         let expires_at = identity.expires_at.map(|at| instant_of(at, self.now));
         let listener = self.policy.listener_name(listener);
         let principal = Arc::new(identity.principal(peer, listener, mount_point));
@@ -114,7 +114,8 @@ impl<S: Store> Shard<S> {
             return self.refuse(key, &error);
         }
         if let Some(connection) = self.connection_mut(key) {
-            connection.expires_at = expires_at;
+            connection.seldom().expires_at = expires_at;
+            connection.leave_seldom();
             connection.principal = Some(principal);
         }
         // Of a Session that is stored that is durable, too.

@@ -144,10 +144,13 @@ impl<S: Store> Shard<S> {
         if matches!(connection.stage, Stage::AwaitingConnect) {
             connection.flags.is_queued = false;
         }
-        let pause = connection.pace.as_ref().and_then(|pace| pace.pause(now));
+        let Some(seldom) = &mut connection.seldom else {
+            return;
+        };
+        let pause = seldom.pace.as_ref().and_then(|pace| pace.pause(now));
         if pause.is_some() && !connection.flags.is_ahead {
             connection.flags.is_ahead = true;
-            connection.resumes_at = pause;
+            seldom.resumes_at = pause;
             self.shared.turnstile.paused.fetch_add(1, Ordering::Relaxed);
             self.arm(key);
         }
@@ -309,7 +312,8 @@ impl<S: Store> Shard<S> {
                 return;
             };
             let mut names = Vec::new();
-            let mount_point = connection.mount_point.as_deref();
+            let principal = connection.principal.as_deref();
+            let mount_point = principal.and_then(|of| of.mount_point.as_deref());
             let protocol = &mut connection.protocol;
             let event = mounted::next_event(protocol, mount_point, rest, now, &mut names);
             let (event, len) = match event {
@@ -323,7 +327,9 @@ impl<S: Store> Shard<S> {
                     let qos = publish.qos;
                     return self.stall(key, stall, qos);
                 }
-                connection.held_since = None;
+                if let Some(seldom) = &mut connection.seldom {
+                    seldom.held_since = None;
+                }
             }
             if is_asking_service && let Some(open) = asking::questions(engine, key, &event, now) {
                 connection.protocol.take_back(open.qos, open.packet_id);
@@ -331,7 +337,8 @@ impl<S: Store> Shard<S> {
             }
             engine.count_packets(1, 0);
             connection.flags.is_publisher |= matches!(event, Event::Publish(_));
-            if let Some(pace) = &mut connection.pace {
+            let seldom = connection.seldom.as_mut();
+            if let Some(pace) = seldom.and_then(|seldom| seldom.pace.as_mut()) {
                 pace.charge(&event, len, now);
             }
             let mut next = Next::Nothing;
@@ -400,6 +407,10 @@ impl<S: Store> Shard<S> {
         };
         let kept = std::mem::take(&mut connection.partial);
         connection.flags.is_stalled = false;
+        if let Some(seldom) = &mut connection.seldom {
+            seldom.stall = None;
+            connection.leave_seldom();
+        }
         self.on_bytes(key, &kept);
         self.deliver();
         let connection = self.connection_mut(key);

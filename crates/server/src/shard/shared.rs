@@ -243,7 +243,8 @@ impl Shared {
 pub(crate) struct Settings {
     /// Of each listener, by its number, whether it speaks QUIC.
     pub(crate) is_quic: Box<[bool]>,
-    pub(crate) server_limits: ServerLimits,
+    /// Those of most connections.
+    pub(crate) server_limits: Arc<ServerLimits>,
     /// Connections served at once.
     pub(crate) connections_max: usize,
     /// Clients over the limit that may be told so at the same time.

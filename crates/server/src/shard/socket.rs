@@ -24,22 +24,26 @@ use crate::config::Transport;
 pub(super) struct Socket {
     stream: Stream,
     websocket: Option<Box<WebSocket>>,
+    /// What is still to be found out before anything is read.
+    front: Option<Box<Front>>,
+    /// What the Client has shown to who is in front of us, and has taken TLS off: what that one shows us itself is not
+    /// the Client's. `None` if TLS ends here.
+    shown_before: Option<Box<Shown>>,
+}
+
+/// Until it is known what the Client speaks.
+#[derive(Debug)]
+struct Front {
     proxied: Proxied,
     /// What it may begin with.
     expected: Expected,
     /// The first bytes inside of TLS, while it is to be found out what they are.
     inside: Option<Vec<u8>>,
-    shown: Shown,
 }
 
-/// To whom the Client has shown its certificate, if it has one.
+/// The certificate of a Client, if it has one.
 #[derive(Debug)]
-enum Shown {
-    /// To us.
-    Here,
-    /// To who is in front of us, and has taken TLS off: what it shows us itself is not the Client's.
-    Before(Option<Box<ClientCertificate>>),
-}
+struct Shown(Option<Box<ClientCertificate>>);
 
 /// Whether a proxy says who is there.
 #[derive(Debug, PartialEq, Eq)]
@@ -97,32 +101,34 @@ impl Socket {
         Ok(Self {
             stream: Stream { lower, tls },
             websocket,
-            proxied: if is_proxied {
-                Proxied::Awaited
-            } else {
-                Proxied::No
-            },
-            expected,
-            inside: None,
-            shown: Shown::Here,
+            front: Some(Box::new(Front {
+                proxied: if is_proxied {
+                    Proxied::Awaited
+                } else {
+                    Proxied::No
+                },
+                expected,
+                inside: None,
+            })),
+            shown_before: None,
         })
     }
 
     /// Looks at what the Client begins with, once.
-    fn begin(&mut self) -> io::Result<()> {
+    fn begin(&mut self, front: &mut Front) -> io::Result<()> {
         let mut first = [0; TOLD_BY_BYTES];
         let len = self.stream.lower.peek(&mut first)?;
         let first = first.get(..len).unwrap_or_default();
         // What has still to come brings an event.
-        let kind = self.expected.judge(first)?;
+        let kind = front.expected.judge(first)?;
         let kind = kind.ok_or(ErrorKind::WouldBlock)?;
-        let Expected::Any(tls) = std::mem::replace(&mut self.expected, Expected::Nothing) else {
+        let Expected::Any(tls) = std::mem::replace(&mut front.expected, Expected::Nothing) else {
             return Ok(());
         };
         match (kind, tls) {
             (Kind::Tls, Some(config)) => {
                 self.stream.tls = Some(Tls::new(&config)?);
-                self.inside = Some(Vec::new());
+                front.inside = Some(Vec::new());
                 // A step of a handshake is counted by who reads next.
                 Err(ErrorKind::Interrupted.into())
             }
@@ -134,8 +140,42 @@ impl Socket {
         }
     }
 
+    /// Reads while something is still to be found out; what that was is gone afterwards.
+    fn read_front(&mut self, front: &mut Front, buffer: &mut [u8]) -> io::Result<usize> {
+        if front.proxied == Proxied::Awaited {
+            front.proxied = match proxied::take(&mut self.stream.lower)? {
+                Source::Client(mut client) => {
+                    if let Some(secured) = client.secured.take() {
+                        self.shown_before = Some(Box::new(Shown(secured.certificate)));
+                    }
+                    Proxied::By(Box::new(client))
+                }
+                Source::Proxy => Proxied::No,
+            };
+        }
+        if !matches!(front.expected, Expected::Nothing) {
+            self.begin(front)?;
+        }
+        match front.inside.take() {
+            Some(kept) => self.begin_inside(front, kept, buffer),
+            None => self.read_on(buffer),
+        }
+    }
+
+    fn read_on(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.websocket {
+            None => self.stream.read(buffer),
+            Some(websocket) => websocket.read(&mut self.stream, buffer),
+        }
+    }
+
     /// The same inside of TLS, where bytes cannot be looked at and left: `kept` has those that were read before.
-    fn begin_inside(&mut self, mut kept: Vec<u8>, buffer: &mut [u8]) -> io::Result<usize> {
+    fn begin_inside(
+        &mut self,
+        front: &mut Front,
+        mut kept: Vec<u8>,
+        buffer: &mut [u8],
+    ) -> io::Result<usize> {
         // With those kept it still fits.
         let room = buffer.len().saturating_sub(kept.len());
         let room = buffer.get_mut(..room).unwrap_or_default();
@@ -148,12 +188,12 @@ impl Socket {
         match (read, Kind::of(&kept)) {
             (Ok(0), _) => Ok(0),
             (Err(error), _) => {
-                self.inside = Some(kept);
+                front.inside = Some(kept);
                 Err(error)
             }
             (Ok(_), Err(fault)) => Err(fault.into()),
             (Ok(_), Ok(None)) => {
-                self.inside = Some(kept);
+                front.inside = Some(kept);
                 let has_more = self.stream.tls.as_ref().is_some_and(|tls| tls.has_more);
                 let then = if has_more {
                     ErrorKind::Interrupted
@@ -176,9 +216,21 @@ impl Socket {
     /// The same of a Client that has shown `certificate` to who has taken TLS off.
     pub(super) fn shown_before(mut self, certificate: Option<Box<ClientCertificate>>) -> Self {
         if certificate.is_some() {
-            self.shown = Shown::Before(certificate);
+            self.shown_before = Some(Box::new(Shown(certificate)));
         }
         self
+    }
+
+    /// Nothing is to be found out any more, and who the Client is was told.
+    fn leave_front(&mut self) {
+        let is_over = |front: &Front| {
+            front.proxied == Proxied::No
+                && matches!(front.expected, Expected::Nothing)
+                && front.inside.is_none()
+        };
+        if self.front.as_deref().is_some_and(is_over) {
+            self.front = None;
+        }
     }
 
     /// What brings events.
@@ -188,10 +240,13 @@ impl Socket {
 
     /// From where the Client comes, once a proxy has said so.
     pub(super) fn take_source(&mut self) -> Option<Client> {
-        if !matches!(self.proxied, Proxied::By(_)) {
+        let front = self.front.as_mut()?;
+        if !matches!(front.proxied, Proxied::By(_)) {
             return None;
         }
-        match std::mem::replace(&mut self.proxied, Proxied::No) {
+        let proxied = std::mem::replace(&mut front.proxied, Proxied::No);
+        self.leave_front();
+        match proxied {
             Proxied::By(client) => Some(*client),
             Proxied::No | Proxied::Awaited => None,
         }
@@ -228,8 +283,8 @@ impl Socket {
 
     /// Whom the certificate names that the peer has shown, once the handshake has ended.
     pub(super) fn certificate(&self) -> Option<ClientCertificate> {
-        if let Shown::Before(certificate) = &self.shown {
-            return certificate.as_deref().cloned();
+        if let Some(shown) = &self.shown_before {
+            return shown.0.as_deref().cloned();
         }
         let tls = self.stream.tls.as_ref()?;
         let shown = tls.session.peer_certificates()?.first()?;
@@ -292,27 +347,13 @@ impl Socket {
 
 impl Read for Socket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.proxied == Proxied::Awaited {
-            self.proxied = match proxied::take(&mut self.stream.lower)? {
-                Source::Client(mut client) => {
-                    if let Some(secured) = client.secured.take() {
-                        self.shown = Shown::Before(secured.certificate);
-                    }
-                    Proxied::By(Box::new(client))
-                }
-                Source::Proxy => Proxied::No,
-            };
-        }
-        if !matches!(self.expected, Expected::Nothing) {
-            self.begin()?;
-        }
-        if let Some(kept) = self.inside.take() {
-            return self.begin_inside(kept, buffer);
-        }
-        match &mut self.websocket {
-            None => self.stream.read(buffer),
-            Some(websocket) => websocket.read(&mut self.stream, buffer),
-        }
+        let Some(mut front) = self.front.take() else {
+            return self.read_on(buffer);
+        };
+        let read = self.read_front(&mut front, buffer);
+        self.front = Some(front);
+        self.leave_front();
+        read
     }
 }
 

@@ -46,8 +46,9 @@ impl Connection {
     /// The packet behind those that wait, if it need not wait with them: a Client that also subscribes must
     /// be able to acknowledge, or it would never get more, and make no room.
     fn next_behind(&mut self) -> Option<Vec<u8>> {
+        let behind = &mut self.seldom.get_or_insert_default().behind;
         loop {
-            let rest = self.partial.get(self.behind..)?;
+            let rest = self.partial.get(*behind..)?;
             let (is_first, len) = match fixed_header(rest, u32::MAX) {
                 Ok(Some((first_byte, _, len))) => (goes_first(first_byte), len),
                 Ok(None) => return None,
@@ -60,7 +61,7 @@ impl Connection {
             if rest.len() < len {
                 return None;
             }
-            self.behind += len;
+            *behind += len;
         }
     }
 }
@@ -71,7 +72,7 @@ impl<S: Store> Shard<S> {
         let Some(connection) = self.connection_mut(key) else {
             return Stalled::Wait;
         };
-        let (is_over, is_read) = match connection.stall {
+        let (is_over, is_read) = match connection.seldom().stall.unwrap_or(Stall::Disk) {
             Stall::Disk => (!self.stored.is_low, true),
             // Soon over: what makes no room waits in the socket.
             Stall::Window(window) | Stall::Room(window) => {
@@ -106,7 +107,7 @@ impl<S: Store> Shard<S> {
         };
         connection.protocol.put_back(qos);
         if let Stall::Room(_) = stall {
-            let since = *connection.held_since.get_or_insert(now);
+            let since = *connection.seldom().held_since.get_or_insert(now);
             if now.saturating_duration_since(since) >= patience {
                 let text = "nobody has room for what the Client publishes";
                 let error = ConnectionError::refused(ReasonCode::QuotaExceeded, text);
@@ -114,8 +115,9 @@ impl<S: Store> Shard<S> {
             }
         }
         connection.flags.is_stalled = true;
-        connection.stall = stall;
-        connection.behind = 0;
+        let seldom = connection.seldom();
+        seldom.stall = Some(stall);
+        seldom.behind = 0;
     }
 
     /// Handles what is behind the PUBLISH that waits and need not wait with it.
@@ -137,7 +139,7 @@ impl<S: Store> Shard<S> {
             let Some(connection) = connection.filter(|_| used > 0) else {
                 return;
             };
-            let behind = connection.behind;
+            let behind = connection.seldom().behind;
             connection.partial.drain(behind..behind + used);
         }
     }

@@ -16,8 +16,14 @@ use proto::Message;
 pub(super) struct Unsent {
     own: Vec<u8>,
     own_sent: usize,
-    shared: VecDeque<Shared>,
-    shared_bytes: usize,
+    /// There while there are some: most messages are small.
+    shared: Option<Box<SharedQueue>>,
+}
+
+#[derive(Debug, Default)]
+struct SharedQueue {
+    pieces: VecDeque<Shared>,
+    bytes: usize,
 }
 
 /// A payload that follows when the first `after` bytes of `own` are written.
@@ -41,7 +47,7 @@ pub(super) enum Written {
 impl Unsent {
     /// Bytes not yet written.
     pub(super) fn len(&self) -> usize {
-        self.own_len() + self.shared_bytes
+        self.own_len() + self.shared.as_ref().map_or(0, |shared| shared.bytes)
     }
 
     /// Those of them that are held for this connection alone.
@@ -60,9 +66,11 @@ impl Unsent {
 
     /// Appends `payload` without copying it.
     pub(super) fn push_shared(&mut self, payload: Bytes, of: Arc<Message>) {
-        self.shared_bytes += payload.len();
-        self.shared.push_back(Shared {
-            after: self.own.len(),
+        let after = self.own.len();
+        let shared = self.shared.get_or_insert_default();
+        shared.bytes += payload.len();
+        shared.pieces.push_back(Shared {
+            after,
             bytes: payload,
             _of: of,
         });
@@ -70,7 +78,10 @@ impl Unsent {
 
     /// Bytes that it holds for this connection alone.
     pub(super) fn table_bytes(&self) -> usize {
-        self.own.capacity() + self.shared.capacity() * size_of::<Shared>()
+        let of_shared = self.shared.as_ref().map_or(0, |shared| {
+            size_of::<SharedQueue>() + shared.pieces.capacity() * size_of::<Shared>()
+        });
+        self.own.capacity() + of_shared
     }
 
     /// Takes a buffer from `pool` if there is none.
@@ -83,8 +94,7 @@ impl Unsent {
     /// Gives the buffer back to `pool`; what is unsent is lost.
     pub(super) fn return_to(&mut self, pool: &mut BufferPool) {
         self.own_sent = 0;
-        self.shared = VecDeque::new();
-        self.shared_bytes = 0;
+        self.shared = None;
         pool.put(std::mem::take(&mut self.own));
     }
 
@@ -112,14 +122,17 @@ impl Unsent {
 
     /// One system call; returns the bytes it was given and what came of it.
     fn write_once(&self, socket: &mut impl Write) -> (usize, io::Result<usize>) {
-        if self.shared.is_empty() {
+        let Some(shared) = &self.shared else {
             let rest = self.own.get(self.own_sent..).unwrap_or_default();
             return (rest.len(), socket.write(rest));
-        }
+        };
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
         let mut count = 0;
         let mut wanted = 0;
-        for piece in self.pieces().filter(|piece| !piece.is_empty()) {
+        for piece in self
+            .pieces(&shared.pieces)
+            .filter(|piece| !piece.is_empty())
+        {
             let Some(slot) = slices.get_mut(count) else {
                 break;
             };
@@ -132,18 +145,16 @@ impl Unsent {
     }
 
     /// What is unsent, in order.
-    fn pieces(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = std::iter::once(self.own_sent).chain(self.shared.iter().map(|s| s.after));
-        let ends = self
-            .shared
+    fn pieces<'a>(&'a self, shared: &'a VecDeque<Shared>) -> impl Iterator<Item = &'a [u8]> {
+        let starts = std::iter::once(self.own_sent).chain(shared.iter().map(|s| s.after));
+        let ends = shared
             .iter()
             .map(|s| s.after)
             .chain(std::iter::once(self.own.len()));
         let own = starts
             .zip(ends)
             .map(|(from, to)| self.own.get(from..to).unwrap_or_default());
-        let shared = self
-            .shared
+        let shared = shared
             .iter()
             .map(|s| &s.bytes[..])
             .chain(std::iter::once(&[][..]));
@@ -151,20 +162,27 @@ impl Unsent {
     }
 
     fn advance(&mut self, mut written: usize) {
+        let Some(shared) = &mut self.shared else {
+            self.own_sent += written;
+            return self.forget_sent();
+        };
         while written > 0 {
-            let next = self.shared.front_mut();
-            let own_end = next.as_ref().map_or(self.own.len(), |shared| shared.after);
+            let next = shared.pieces.front_mut();
+            let own_end = next.as_ref().map_or(self.own.len(), |piece| piece.after);
             let own = written.min(own_end - self.own_sent);
             self.own_sent += own;
             written -= own;
             let Some(next) = next else { break };
-            let shared = written.min(next.bytes.len());
-            next.bytes.advance(shared);
-            self.shared_bytes -= shared;
-            written -= shared;
+            let of_it = written.min(next.bytes.len());
+            next.bytes.advance(of_it);
+            shared.bytes -= of_it;
+            written -= of_it;
             if next.bytes.is_empty() && self.own_sent == next.after {
-                self.shared.pop_front();
+                shared.pieces.pop_front();
             }
+        }
+        if shared.pieces.is_empty() {
+            self.shared = None;
         }
         self.forget_sent();
     }
@@ -176,8 +194,8 @@ impl Unsent {
         }
         let sent = std::mem::take(&mut self.own_sent);
         self.own.drain(..sent);
-        for shared in &mut self.shared {
-            shared.after -= sent;
+        for piece in self.shared.iter_mut().flat_map(|shared| &mut shared.pieces) {
+            piece.after -= sent;
         }
     }
 }

@@ -8,6 +8,7 @@
 mod send;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::error::ConnectionError;
@@ -67,7 +68,7 @@ enum State {
 /// One Network Connection as the Server sees it.
 #[derive(Debug)]
 pub struct ServerConnection {
-    limits: ServerLimits,
+    limits: Arc<ServerLimits>,
     version: Version,
     state: State,
     /// Level byte of a CONNECT that was refused for it.
@@ -81,13 +82,22 @@ pub struct ServerConnection {
     /// PINGRESP packets that wait for the CONNACK.
     pingresps_owed: u16,
     open_qos1: u16,
-    open_qos2: BTreeSet<u16>,
-    inbound_aliases: InboundAliases,
-    outbound_aliases: OutboundAliases,
+    /// Most Topic Aliases used towards the Client.
+    outbound_aliases_max: u16,
+    /// What most Connections do not need.
+    seldom: Option<Box<Seldom>>,
     /// Bytes at the front of all Topic Names that the Client is not sent.
     hidden_topic_bytes: usize,
     /// The Topic Name of its last PUBLISH, if it is not long: the next one is likely to have the same.
     last_topic: String,
+}
+
+/// Made when a 5.0 Client publishes at QoS 2, or a Topic Alias is used.
+#[derive(Debug, Default)]
+struct Seldom {
+    open_qos2: BTreeSet<u16>,
+    inbound_aliases: InboundAliases,
+    outbound_aliases: OutboundAliases,
 }
 
 #[derive(Debug)]
@@ -98,11 +108,11 @@ struct Authentication {
 }
 
 impl ServerConnection {
-    /// A Connection accepted at `now`, from which a CONNECT is awaited.
+    /// A Connection accepted at `now`, from which a CONNECT is awaited. The limits can be those of many.
     #[must_use]
-    pub const fn new(limits: ServerLimits, now: Instant) -> Self {
+    pub fn new(limits: impl Into<Arc<ServerLimits>>, now: Instant) -> Self {
         Self {
-            limits,
+            limits: limits.into(),
             version: Version::V311,
             state: State::AwaitingConnect,
             refused_level: None,
@@ -114,9 +124,8 @@ impl ServerConnection {
             authentication: None,
             pingresps_owed: 0,
             open_qos1: 0,
-            open_qos2: BTreeSet::new(),
-            inbound_aliases: InboundAliases::EMPTY,
-            outbound_aliases: OutboundAliases::new(0),
+            outbound_aliases_max: 0,
+            seldom: None,
             hidden_topic_bytes: 0,
             last_topic: String::new(),
         }
@@ -135,7 +144,7 @@ impl ServerConnection {
 
     /// The largest packet that is taken, in bytes.
     #[must_use]
-    pub const fn maximum_packet_size_bytes(&self) -> u32 {
+    pub fn maximum_packet_size_bytes(&self) -> u32 {
         self.limits.maximum_packet_size_bytes
     }
 
@@ -159,9 +168,11 @@ impl ServerConnection {
         if self.state == State::Closing {
             return Ok(None);
         }
-        let is_publish = |first: &u8| first >> 4 == PacketType::Publish as u8;
-        if self.state == State::Connected && input.first().is_some_and(is_publish) {
-            return self.next_publish(input, now);
+        if self.state == State::Connected {
+            let is_publish = |first: &u8| first >> 4 == PacketType::Publish as u8;
+            if input.first().is_some_and(is_publish) {
+                return self.next_publish(input, now);
+            }
         }
         self.check_packet_type(input)?;
         let decoded = packet::decode(input, self.version, self.limits.maximum_packet_size_bytes);
@@ -264,10 +275,9 @@ impl ServerConnection {
             self.client_packet_size_max = size.get().min(packet::PACKET_BYTES_MAX);
         }
         // [MQTT-3.1.2-26] [MQTT-3.1.2-27]
-        let aliases = properties
+        self.outbound_aliases_max = properties
             .topic_alias_maximum
             .min(self.limits.topic_alias_maximum_out);
-        self.outbound_aliases = OutboundAliases::new(aliases);
         self.authentication = properties.authentication_method.clone().map(|method| {
             Box::new(Authentication {
                 method,
@@ -311,11 +321,13 @@ impl ServerConnection {
             }
             if publish.topic.is_empty() {
                 publish.topic = self
-                    .inbound_aliases
-                    .resolve(alias)
+                    .seldom
+                    .as_ref()
+                    .and_then(|seldom| seldom.inbound_aliases.resolve(alias))
                     .ok_or(ConnectionError::TopicAliasUnknown)?;
             } else {
-                self.inbound_aliases.define(alias, publish.topic);
+                let seldom = self.seldom.get_or_insert_default();
+                seldom.inbound_aliases.define(alias, publish.topic);
             }
         }
         Ok(publish)
@@ -342,10 +354,15 @@ impl ServerConnection {
         }
         match (qos, packet_id) {
             (Qos::AtLeastOnce, _) => self.open_qos1 = self.open_qos1.saturating_sub(1),
-            (Qos::ExactlyOnce, Some(packet_id)) => {
-                self.open_qos2.remove(&packet_id.get());
-            }
+            (Qos::ExactlyOnce, Some(packet_id)) => self.close_qos2(packet_id),
             _ => {}
+        }
+    }
+
+    /// The handshake of this identifier counts no longer.
+    fn close_qos2(&mut self, packet_id: PacketIdentifier) {
+        if let Some(seldom) = &mut self.seldom {
+            seldom.open_qos2.remove(&packet_id.get());
         }
     }
 
@@ -354,12 +371,17 @@ impl ServerConnection {
         match (publish.qos, publish.packet_id) {
             (Qos::AtLeastOnce, _) => self.open_qos1 = self.open_qos1.saturating_add(1),
             (Qos::ExactlyOnce, Some(packet_id)) => {
-                self.open_qos2.insert(packet_id.get());
+                let seldom = self.seldom.get_or_insert_default();
+                seldom.open_qos2.insert(packet_id.get());
             }
             _ => return Ok(()),
         }
         let maximum = self.limits.receive_maximum;
-        if usize::from(self.open_qos1) + self.open_qos2.len() > usize::from(maximum) {
+        let open_qos2 = self
+            .seldom
+            .as_ref()
+            .map_or(0, |seldom| seldom.open_qos2.len());
+        if usize::from(self.open_qos1) + open_qos2 > usize::from(maximum) {
             return Err(ConnectionError::ReceiveMaximumExceeded { maximum });
         }
         Ok(())

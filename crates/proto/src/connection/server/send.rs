@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{ServerConnection, State};
+use super::{OutboundAliases, ServerConnection, State};
 use crate::Version;
 use crate::connection::{ConnectionError, Delivery, Outgoing};
 use crate::message::SHARED_PAYLOAD_BYTES_MIN;
@@ -41,13 +41,13 @@ impl ServerConnection {
             }
             Outgoing::PubRec(ack) => {
                 if ack.reason.is_error() {
-                    self.open_qos2.remove(&ack.packet_id.get());
+                    self.close_qos2(ack.packet_id);
                 }
                 self.send_ack(PacketType::PubRec, ack, out)
             }
             Outgoing::PubRel(ack) => self.send_ack(PacketType::PubRel, ack, out),
             Outgoing::PubComp(ack) => {
-                self.open_qos2.remove(&ack.packet_id.get());
+                self.close_qos2(ack.packet_id);
                 self.send_ack(PacketType::PubComp, ack, out)
             }
             Outgoing::SubAck(suback) => self.send_with_fallback(
@@ -129,7 +129,7 @@ impl ServerConnection {
             subscription_identifiers: delivery.subscription_identifiers.as_deref().unwrap_or(&[]),
             hidden_topic_bytes: self.hidden_topic_bytes,
         };
-        if has_properties && self.outbound_aliases.is_enabled() {
+        if has_properties && self.outbound_aliases_max > 0 {
             self.add_topic_alias(&mut publish);
         }
         // [MQTT-3.1.2-24]
@@ -149,11 +149,15 @@ impl ServerConnection {
     }
 
     fn add_topic_alias(&mut self, publish: &mut OutgoingPublish<'_>) {
-        publish.topic_alias = self.outbound_aliases.assign(publish.message.topic());
+        let aliases = &mut self.seldom.get_or_insert_default().outbound_aliases;
+        if !aliases.is_enabled() {
+            *aliases = OutboundAliases::new(self.outbound_aliases_max);
+        }
+        publish.topic_alias = aliases.assign(publish.message.topic());
         if let Some(TopicAliasUse::Define(alias)) = publish.topic_alias
             && publish.encoded_len(self.version) > self.client_packet_size_max
         {
-            self.outbound_aliases.forget(alias);
+            aliases.forget(alias);
             publish.topic_alias = None;
         }
     }
