@@ -173,6 +173,11 @@ impl ServerConnection {
             if input.first().is_some_and(is_publish) {
                 return self.next_publish(input, now);
             }
+            if let Some(event) = short_ack(input) {
+                // [MQTT-3.1.2-22] [v3.1.1 MQTT-3.1.2-24]
+                self.deadline_base = now;
+                return Ok(Some((event, SHORT_ACK_BYTES)));
+            }
         }
         self.check_packet_type(input)?;
         let decoded = packet::decode(input, self.version, self.limits.maximum_packet_size_bytes);
@@ -470,6 +475,26 @@ impl ServerConnection {
     }
 }
 
+/// The acknowledgement at the front of `input`, if it is one of four bytes: of Success, whatever the version. Anything else is
+/// looked at in full.
+#[inline]
+fn short_ack(input: &[u8]) -> Option<Event<'static>> {
+    let [first, 2, high, low, ..] = *input else {
+        return None;
+    };
+    let event = match first {
+        0x40 => Event::PubAck,
+        0x50 => Event::PubRec,
+        0x62 => Event::PubRel,
+        0x70 => Event::PubComp,
+        _ => return None,
+    };
+    let packet_id = PacketIdentifier::new(u16::from_be_bytes([high, low]))?;
+    Some(event(Ack::new(packet_id, ReasonCode::Success)))
+}
+
+/// Bytes of an acknowledgement that says nothing but its Packet Identifier; no Maximum Packet Size is smaller.
+const SHORT_ACK_BYTES: usize = 4;
 /// A longer Topic Name is looked at each time it comes.
 const LAST_TOPIC_BYTES_MAX: usize = 256;
 

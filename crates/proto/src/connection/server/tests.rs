@@ -1064,3 +1064,31 @@ fn alias_that_comes_with_the_last_topic_again_is_defined() {
         assert_eq!(peer.receive(packet), Ok("PUBLISH a".to_owned()));
     }
 }
+
+/// Every packet of four bytes means what `packet::decode` reads in it, and what is refused is refused with the same cause.
+#[test]
+fn packet_of_four_bytes_is_what_decode_reads_in_it() {
+    for version in [Version::V31, Version::V311, Version::V5] {
+        for first in 0x40..=0x7F_u8 {
+            for packet_id in [[0, 0], [0, 1], [0xFF, 0xFF]] {
+                let input = [first, 2, packet_id[0], packet_id[1]];
+                let decoded = packet::decode(&input, version, 1000);
+                let expected = decoded.map(|packet| {
+                    let (packet, used) = packet.expect("a whole packet");
+                    (format!("{packet:?}"), used)
+                });
+                let mut peer = Peer::connected(connect(version));
+                let event = peer.server.next_event(&input, peer.now);
+                let found = event.map(|event| {
+                    let (event, used) = event.expect("a whole packet");
+                    (format!("{event:?}"), used)
+                });
+                assert_eq!(
+                    found,
+                    expected.map_err(Into::into),
+                    "{version:?} {input:02X?}"
+                );
+            }
+        }
+    }
+}
