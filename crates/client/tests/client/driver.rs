@@ -1,76 +1,46 @@
 //! The async client against a Server that a test plays by hand, over a real socket.
 //!
 //! Owns: what only the driver does: when it acknowledges, waits, gives up, says goodbye.
-//! Does not own: protocol rules (unit tests of `proto::connection`). Start reading at [`Peer`].
-//! Invariant: nothing waits longer than [`DEADLINE`].
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "helpers of tests are tests as well"
-)]
+//! Does not own: protocol rules (unit tests of `proto::connection`). Start reading at [`Peer`]. Invariant: what a
+//! test has not sent, the client has not seen.
 
 use std::num::NonZeroU16;
-use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::time::timeout;
 use vencejo_client::proto::connection::ClientSession;
 use vencejo_client::proto::packet::{
-    self, Ack, ConnAck, ConnAckProperties, Packet, Publish, PublishProperties, ReasonCode, SubAck,
+    Ack, ConnAck, Packet, Publish, PublishProperties, ReasonCode, SubAck,
 };
-use vencejo_client::proto::{PacketIdentifier, Qos, Version};
+use vencejo_client::proto::{PacketIdentifier, Qos};
 use vencejo_client::{
-    ConnectError, Connection, DisconnectCause, Event, Events, Options, Publication,
-    ReceivedMessage, RequestError, Subscription,
+    ConnectError, Connection, DisconnectCause, Event, Events, Publication, ReceivedMessage,
+    RequestError, Subscription,
 };
 
-const DEADLINE: Duration = Duration::from_secs(20);
+use crate::DEADLINE;
+use crate::played::{Played, connack, listener};
 
 /// The Server's end of one connection.
-struct Peer {
-    socket: TcpStream,
-    input: Vec<u8>,
-}
+struct Peer(Played);
 
 impl Peer {
     /// Accepts a connection, takes its CONNECT and answers.
     async fn accept(listener: &TcpListener, connack: ConnAck) -> Self {
-        let (socket, _) = timeout(DEADLINE, listener.accept()).await.unwrap().unwrap();
-        let mut peer = Self {
-            socket,
-            input: Vec::new(),
-        };
+        let mut peer = Self(Played::accept(listener).await);
         assert_eq!(peer.next().await, "CONNECT");
         peer.send(&Packet::ConnAck(Box::new(connack))).await;
         peer
     }
 
     async fn send(&mut self, packet: &Packet<'_>) {
-        let mut bytes = Vec::new();
-        packet::encode(packet, Version::V5, &mut bytes).unwrap();
-        self.socket.write_all(&bytes).await.unwrap();
+        self.0.send(packet).await;
     }
 
     /// The next packet, or "end".
     async fn next(&mut self) -> String {
-        loop {
-            let decoded = packet::decode(&self.input, Version::V5, u32::MAX).unwrap();
-            if let Some((packet, used)) = decoded {
-                let text = describe(&packet);
-                self.input.drain(..used);
-                return text;
-            }
-            let mut buffer = [0; 4096];
-            let read = timeout(DEADLINE, self.socket.read(&mut buffer))
-                .await
-                .unwrap()
-                .unwrap();
-            if read == 0 {
-                return "end".to_owned();
-            }
-            self.input.extend_from_slice(&buffer[..read]);
-        }
+        let described = self.0.next(describe).await;
+        described.unwrap_or_else(|| "end".to_owned())
     }
 }
 
@@ -86,14 +56,6 @@ fn describe(packet: &Packet<'_>) -> String {
         }
         Packet::PubAck(ack) | Packet::PubRec(ack) => format!("{name} {}", ack.packet_id),
         _ => name.to_owned(),
-    }
-}
-
-fn connack() -> ConnAck {
-    ConnAck {
-        session_present: false,
-        reason: ReasonCode::Success,
-        properties: ConnAckProperties::default(),
     }
 }
 
@@ -114,12 +76,6 @@ fn ack(packet_id: u16) -> Ack {
         PacketIdentifier::new(packet_id).unwrap(),
         ReasonCode::Success,
     )
-}
-
-async fn listener() -> (TcpListener, Options) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    (listener, Options::new("127.0.0.1", port).client_id("me"))
 }
 
 async fn connected(connack: ConnAck) -> (Peer, Connection, Events) {

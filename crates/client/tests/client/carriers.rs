@@ -1,18 +1,12 @@
 //! A Client over TLS, secure WebSocket and QUIC, and with proofs by SCRAM, against our own server in this process.
 //!
-//! Owns: the certificates and users of each test. Does not own: whom TLS believes (see the tests `tls`), Servers that lie
+//! Owns: the listeners and users of each test. Does not own: whom TLS believes (see `tls`), Servers that lie
 //! about a proof (see `authentication`). Start reading at [`a_client_lives_on_over_every_secured_way`].
-//! Invariant: nothing waits longer than [`PATIENCE`], and nothing waits for a time.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "helpers of tests are tests as well"
-)]
+//! Invariant: an application sees the same over each.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tokio::time::timeout;
 use vencejo_client::proto::Secret;
 use vencejo_client::proto::packet::ReasonCode;
@@ -31,7 +25,9 @@ use vencejo_test::server::config::{
 };
 use vencejo_test::server::persist::{self, ControlAnswer, ControlRequest};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::authority::Authority;
+use crate::{DEADLINE, TempFolder};
+
 /// Delays that suit a test.
 const SOON: Reconnect = Reconnect {
     delay_min: Duration::from_millis(20),
@@ -41,60 +37,24 @@ const SOON: Reconnect = Reconnect {
 /// Which listener, and what a URL calls it.
 const WAYS: [(usize, &str); 3] = [(1, "mqtts"), (2, "wss"), (3, "quic")];
 
-/// A folder that is gone with the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let name = format!("vencejo-client-{}-{name}", std::process::id());
-        let folder = std::env::temp_dir().join(name);
-        std::fs::remove_dir_all(&folder).ok();
-        std::fs::create_dir_all(&folder).unwrap();
-        Self(folder)
-    }
-
-    fn file(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.0.join(name);
-        std::fs::write(&path, text).unwrap();
-        path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.0).ok();
-    }
-}
-
 /// Certificates of a server and of a client, and who has signed them.
 struct Certificates {
-    ca: PathBuf,
+    authority: Authority,
     server: CertificateFiles,
     client: CertificateFiles,
 }
 
 impl Certificates {
-    fn new(folder: &Folder) -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        let name = folder.0.file_name().unwrap().to_string_lossy().into_owned();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        let ca = params.self_signed(&key).unwrap();
-        let issuer = Issuer::new(params, key);
-        let sign = |name: &str| {
-            let key = KeyPair::generate().unwrap();
-            let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-            let certificate = params.signed_by(&key, &issuer).unwrap();
-            CertificateFiles {
-                certificate: folder.file(&format!("{name}.pem"), &certificate.pem()),
-                key: folder.file(&format!("{name}.key"), &key.serialize_pem()),
-            }
-        };
+    fn new() -> Self {
+        let authority = Authority::new();
+        let [server, client] = ["localhost", "client"].map(|name| {
+            let (certificate, key) = authority.files(name);
+            CertificateFiles { certificate, key }
+        });
         Self {
-            ca: folder.file("ca.pem", &ca.pem()),
-            server: sign("localhost"),
-            client: sign("client"),
+            authority,
+            server,
+            client,
         }
     }
 
@@ -113,7 +73,7 @@ impl Certificates {
             name: name.to_owned(),
             tls: Some(TlsConfig {
                 certificates: vec![self.server.clone()],
-                client_ca: Some(self.ca.clone()),
+                client_ca: Some(self.authority.root_file()),
                 client_certificates: ClientCertificates::Required,
                 crl: None,
                 min_version: TlsVersion::Tls12,
@@ -124,9 +84,8 @@ impl Certificates {
     }
 
     fn roots(&self) -> Tls {
-        let roots = Tls::new().root_file(&self.ca).unwrap();
         // What the test connects to is an address.
-        roots.server_name("localhost")
+        self.authority.roots().server_name("localhost")
     }
 
     fn own(&self) -> Tls {
@@ -137,7 +96,7 @@ impl Certificates {
 
 async fn publish(client: &Client, payload: &str) {
     let publication = Publication::new("a/b", payload.to_owned(), Qos::ExactlyOnce);
-    let published = timeout(PATIENCE, client.publish(publication)).await;
+    let published = timeout(DEADLINE, client.publish(publication)).await;
     assert!(!published.unwrap().unwrap().reason.is_error());
 }
 
@@ -145,8 +104,7 @@ async fn publish(client: &Client, payload: &str) {
 /// connection.
 #[tokio::test]
 async fn a_client_lives_on_over_every_secured_way() {
-    let folder = Folder::new("carriers");
-    let certificates = Certificates::new(&folder);
+    let certificates = Certificates::new();
     let broker = Broker::start_with(|config| {
         config.listeners.extend(certificates.listeners());
     });
@@ -166,17 +124,17 @@ async fn a_client_lives_on_over_every_secured_way() {
             for round in 0..3 {
                 let payload = format!("{round}{}", "x".repeat(300_000));
                 publish(&client, &payload).await;
-                let message = timeout(PATIENCE, messages.next()).await.unwrap().unwrap();
+                let message = timeout(DEADLINE, messages.next()).await.unwrap().unwrap();
                 assert!(message.payload == payload, "{url}");
                 let mut state = client.state();
                 state.mark_unchanged();
                 assert!(server.disconnect("me"), "{url}");
                 let is_lost = |state: &State| matches!(state, State::Disconnected { .. });
-                let lost = timeout(PATIENCE, state.wait_for(is_lost)).await;
+                let lost = timeout(DEADLINE, state.wait_for(is_lost)).await;
                 lost.unwrap().unwrap();
             }
             publish(&client, "the last").await;
-            let message = timeout(PATIENCE, messages.next()).await.unwrap().unwrap();
+            let message = timeout(DEADLINE, messages.next()).await.unwrap().unwrap();
             assert_eq!(message.payload, "the last", "{url}");
             client.disconnect().await;
         }
@@ -186,10 +144,7 @@ async fn a_client_lives_on_over_every_secured_way() {
 /// Who has no certificate to show, or does not believe the server's, hears that at once, and whose it is to mend.
 #[tokio::test]
 async fn a_client_that_is_not_let_in_says_why() {
-    let folder = Folder::new("strangers");
-    let certificates = Certificates::new(&folder);
-    let other = Folder::new("others");
-    let others = Certificates::new(&other);
+    let (certificates, others) = (Certificates::new(), Certificates::new());
     let broker = Broker::start_with(|config| {
         config.listeners.extend(certificates.listeners());
     });
@@ -198,7 +153,7 @@ async fn a_client_that_is_not_let_in_says_why() {
         let url = format!("{scheme}://{}", server.listeners()[at]);
         let options = |tls| Options::from_url(&url).unwrap().tls(tls);
         let connect = async |tls| {
-            let connected = timeout(PATIENCE, Client::connect(options(tls))).await;
+            let connected = timeout(DEADLINE, Client::connect(options(tls))).await;
             let error = connected.unwrap().unwrap_err();
             assert!(
                 matches!(error, Error::Network(Outage::Connect(_))),
@@ -252,8 +207,8 @@ fn server_with_anna(folder: &Path) -> Server {
 /// connected, with messages meanwhile; a wrong one is refused in the Server's words.
 #[tokio::test]
 async fn a_client_proves_its_password_to_our_server_at_every_connection() {
-    let folder = Folder::new("scram");
-    let server = server_with_anna(&folder.0);
+    let folder = TempFolder::new();
+    let server = server_with_anna(folder.path());
     let address = server.listeners()[0];
     let options = |password: &'static str| {
         let proof = ScramSha256::new("anna", Secret::new(password));
@@ -266,16 +221,16 @@ async fn a_client_proves_its_password_to_our_server_at_every_connection() {
     let mut messages = client.subscribe("a/b", Qos::ExactlyOnce).await.unwrap();
     for round in 0..3 {
         let (proven, ()) = tokio::join!(
-            timeout(PATIENCE, client.reauthenticate()),
+            timeout(DEADLINE, client.reauthenticate()),
             publish(&client, "meanwhile"),
         );
         proven.unwrap().unwrap();
-        let message = timeout(PATIENCE, messages.next()).await.unwrap().unwrap();
+        let message = timeout(DEADLINE, messages.next()).await.unwrap().unwrap();
         assert_eq!(message.payload, "meanwhile", "{round}");
         let mut state = client.state();
         assert!(server.disconnect("me"));
         let is_lost = |state: &State| matches!(state, State::Disconnected { .. });
-        timeout(PATIENCE, state.wait_for(is_lost))
+        timeout(DEADLINE, state.wait_for(is_lost))
             .await
             .unwrap()
             .unwrap();
@@ -285,12 +240,12 @@ async fn a_client_proves_its_password_to_our_server_at_every_connection() {
             "{offline:?}"
         );
         let is_back = |state: &State| matches!(state, State::Connected { .. });
-        timeout(PATIENCE, state.wait_for(is_back))
+        timeout(DEADLINE, state.wait_for(is_back))
             .await
             .unwrap()
             .unwrap();
     }
-    let wrong = timeout(PATIENCE, Client::connect(options("ward")))
+    let wrong = timeout(DEADLINE, Client::connect(options("ward")))
         .await
         .unwrap();
     match wrong.unwrap_err() {

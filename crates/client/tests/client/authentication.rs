@@ -1,23 +1,15 @@
 //! Proofs by AUTH against a Server that a test plays by hand: a true one, and false ones.
 //!
 //! Owns: whom the client takes for its Server. Does not own: SCRAM itself (unit tests of the crate `scram`).
-//! Start reading at [`Server`]. Invariant: nothing waits longer than [`DEADLINE`].
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "helpers of tests are tests as well"
-)]
-
-use std::time::Duration;
+//! Start reading at [`Server`]. Invariant: no password is sent.
 
 use scram::{ClientFirst, Iterations, Keys, ServerExchange};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::time::timeout;
 use vencejo_client::proto::connection::ClientError;
 use vencejo_client::proto::packet::{
-    self, Auth, ConnAck, ConnAckProperties, Disconnect, Packet, PacketType, Publish,
-    PublishProperties, ReasonCode,
+    Auth, ConnAck, ConnAckProperties, Disconnect, Packet, PacketType, Publish, PublishProperties,
+    ReasonCode,
 };
 use vencejo_client::proto::{Qos, Secret, Version};
 use vencejo_client::{
@@ -25,28 +17,21 @@ use vencejo_client::{
     Token,
 };
 
-const DEADLINE: Duration = Duration::from_secs(20);
+use crate::DEADLINE;
+use crate::played::{self, Played, connack};
+
 const SCRAM: &str = "SCRAM-SHA-256";
 
 /// The Server's end of one connection.
-struct Server {
-    socket: TcpStream,
-    input: Vec<u8>,
-}
+struct Server(Played);
 
 impl Server {
     async fn accept(listener: &TcpListener) -> Self {
-        let (socket, _) = timeout(DEADLINE, listener.accept()).await.unwrap().unwrap();
-        Self {
-            socket,
-            input: Vec::new(),
-        }
+        Self(Played::accept(listener).await)
     }
 
     async fn send(&mut self, packet: &Packet<'_>) {
-        let mut bytes = Vec::new();
-        packet::encode(packet, Version::V5, &mut bytes).unwrap();
-        self.socket.write_all(&bytes).await.unwrap();
+        self.0.send(packet).await;
     }
 
     async fn auth(&mut self, reason: ReasonCode, data: Option<Vec<u8>>) {
@@ -61,44 +46,32 @@ impl Server {
             ..ConnAckProperties::default()
         };
         let connack = ConnAck {
-            session_present: false,
-            reason: ReasonCode::Success,
             properties,
+            ..connack()
         };
         self.send(&Packet::ConnAck(Box::new(connack))).await;
     }
 
     /// The next packet: its type, its Reason Code if it is a DISCONNECT or AUTH, and Authentication Data.
     async fn next(&mut self) -> (PacketType, Option<ReasonCode>, Vec<u8>) {
-        loop {
-            let decoded = packet::decode(&self.input, Version::V5, u32::MAX).unwrap();
-            if let Some((packet, used)) = decoded {
-                let bytes = |data: &Option<Secret>| {
-                    data.as_ref()
-                        .map(|data| data.expose().to_vec())
-                        .unwrap_or_default()
-                };
-                let found = match &packet {
-                    Packet::Connect(connect) => {
-                        assert_eq!(connect.password, None, "it is not sent");
-                        (None, bytes(&connect.properties.authentication_data))
-                    }
-                    Packet::Auth(auth) => (Some(auth.reason), bytes(&auth.data)),
-                    Packet::Disconnect(disconnect) => (Some(disconnect.reason), Vec::new()),
-                    _ => (None, Vec::new()),
-                };
-                let found = (packet.packet_type(), found.0, found.1);
-                self.input.drain(..used);
-                return found;
-            }
-            let mut buffer = [0; 4096];
-            let read = timeout(DEADLINE, self.socket.read(&mut buffer))
-                .await
-                .unwrap()
-                .unwrap();
-            assert!(read > 0, "the client has closed");
-            self.input.extend_from_slice(&buffer[..read]);
-        }
+        let seen = self.0.next(|packet| {
+            let bytes = |data: &Option<Secret>| {
+                data.as_ref()
+                    .map(|data| data.expose().to_vec())
+                    .unwrap_or_default()
+            };
+            let (reason, data) = match packet {
+                Packet::Connect(connect) => {
+                    assert_eq!(connect.password, None, "it is not sent");
+                    (None, bytes(&connect.properties.authentication_data))
+                }
+                Packet::Auth(auth) => (Some(auth.reason), bytes(&auth.data)),
+                Packet::Disconnect(disconnect) => (Some(disconnect.reason), Vec::new()),
+                _ => (None, Vec::new()),
+            };
+            (packet.packet_type(), reason, data)
+        });
+        seen.await.expect("the client has not closed")
     }
 
     /// Goes through an exchange that the Client has begun with `said`, as one who has these keys; returns what it ends
@@ -119,14 +92,11 @@ fn keys(password: &str) -> Keys {
     Keys::derive(password, &[1; 16], Iterations::new(4096).unwrap()).unwrap()
 }
 
+/// For a user with a password.
 async fn listener() -> (TcpListener, Options) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let (listener, options) = played::listener().await;
     let proof = ScramSha256::new("anna", Secret::new("word"));
-    let options = Options::new("127.0.0.1", port)
-        .client_id("me")
-        .authenticator(proof);
-    (listener, options)
+    (listener, options.authenticator(proof))
 }
 
 /// A client that a true Server has let in.
@@ -344,19 +314,11 @@ async fn proofs_need_5_0_and_something_to_prove_with() {
         matches!(older, Err(ConnectError::Authentication(_))),
         "{older:?}"
     );
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let options = Options::new("127.0.0.1", port);
+    let (listener, options) = played::listener().await;
     let serve = async {
         let mut server = Server::accept(&listener).await;
         server.next().await;
-        server
-            .send(&Packet::ConnAck(Box::new(ConnAck {
-                session_present: false,
-                reason: ReasonCode::Success,
-                properties: ConnAckProperties::default(),
-            })))
-            .await;
+        server.send(&Packet::ConnAck(Box::new(connack()))).await;
         server
     };
     let (_server, client) = tokio::join!(serve, Connection::connect(options));

@@ -1,13 +1,8 @@
 //! The Client against our own server in this process, through a network that fails when it is told to.
 //!
 //! Owns: what an application sees. Does not own: every order in which things can fail (see `core::faults`).
-//! Start reading at [`a_publication_resolves_at_its_acknowledgement`]. Invariant: nothing waits longer than
-//! [`PATIENCE`], and nothing waits for a time.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "helpers of tests are tests as well"
-)]
+//! Start reading at [`a_publication_resolves_at_its_acknowledgement`]. Invariant: what an
+//! application is told happened.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -22,20 +17,20 @@ use vencejo_client::{
 use vencejo_test::server::config::{Address, Transport};
 use vencejo_test::{Broker, Cut};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::{DEADLINE, TempFolder};
 
 fn publication(payload: impl Into<String>, qos: Qos) -> Publication {
     Publication::new("a/b", payload.into(), qos)
 }
 
 async fn next(messages: &mut Messages) -> String {
-    let message = timeout(PATIENCE, messages.next()).await.unwrap().unwrap();
+    let message = timeout(DEADLINE, messages.next()).await.unwrap().unwrap();
     String::from_utf8_lossy(&message.payload).into_owned()
 }
 
 async fn until(client: &Client, is_reached: impl FnMut(&State) -> bool) -> State {
     let mut state = client.state();
-    let reached = timeout(PATIENCE, state.wait_for(is_reached)).await;
+    let reached = timeout(DEADLINE, state.wait_for(is_reached)).await;
     reached.unwrap().unwrap().clone()
 }
 
@@ -50,7 +45,7 @@ async fn a_publication_resolves_at_its_acknowledgement() {
             let published = client.publish(publication("x", qos)).await.unwrap();
             assert!(!published.reason.is_error());
             assert_eq!(published.packet_id.is_some(), qos != Qos::AtMostOnce);
-            broker.expect_publish("a/b").within(PATIENCE).await;
+            broker.expect_publish("a/b").within(DEADLINE).await;
         }
     }
 }
@@ -146,7 +141,7 @@ async fn messages_are_a_stream() {
     let polled =
         std::future::poll_fn(|context| std::pin::Pin::new(&mut messages).poll_next(context));
     assert_eq!(
-        timeout(PATIENCE, polled).await.unwrap().unwrap().payload,
+        timeout(DEADLINE, polled).await.unwrap().unwrap().payload,
         "x"
     );
 }
@@ -316,7 +311,7 @@ async fn a_full_queue_does_what_its_policy_says() {
         .unwrap_err();
     drop((refusing, dropping));
     broker.restart();
-    timeout(PATIENCE, waits).await.unwrap().unwrap();
+    timeout(DEADLINE, waits).await.unwrap().unwrap();
     for handed in handed {
         handed.await.unwrap();
     }
@@ -353,7 +348,7 @@ async fn a_killed_server_loses_and_repeats_nothing() {
         }
     }
     for handed in handed {
-        timeout(PATIENCE, handed).await.unwrap().unwrap();
+        timeout(DEADLINE, handed).await.unwrap().unwrap();
     }
     for number in 0..200_u32 {
         assert_eq!(next(&mut messages).await, number.to_string());
@@ -473,7 +468,7 @@ async fn a_dropped_client_leaves_in_peace() {
     broker
         .expect_publish("will")
         .with("gone")
-        .within(PATIENCE)
+        .within(DEADLINE)
         .await;
 }
 
@@ -486,8 +481,8 @@ async fn a_connection_cut_at_any_byte_does_no_harm() {
         let client = Client::start(broker.options()).unwrap();
         let payload = at.to_string();
         let published = client.publish(publication(payload.as_str(), Qos::ExactlyOnce));
-        timeout(PATIENCE, published).await.unwrap().unwrap();
-        let seen = broker.expect_publish("a/b").within(PATIENCE).await;
+        timeout(DEADLINE, published).await.unwrap().unwrap();
+        let seen = broker.expect_publish("a/b").within(DEADLINE).await;
         assert_eq!(seen.payload, payload);
         client.disconnect().await;
     }
@@ -504,18 +499,11 @@ async fn flush_waits_for_every_answer() {
         let publication = publication(number.to_string(), Qos::AtLeastOnce);
         handed.push(client.hand_over(publication).await.unwrap());
     }
-    timeout(PATIENCE, client.flush()).await.unwrap().unwrap();
+    timeout(DEADLINE, client.flush()).await.unwrap().unwrap();
     client.disconnect().await;
     for handed in handed {
         handed.await.unwrap();
     }
-}
-
-fn folder(name: &str) -> std::path::PathBuf {
-    let name = format!("vencejo-client-{}-{name}", std::process::id());
-    let folder = std::env::temp_dir().join(name);
-    std::fs::remove_dir_all(&folder).ok();
-    folder
 }
 
 /// What a program has handed over goes on in the next one, and QoS 2 stays exactly once, whatever the first had sent.
@@ -523,12 +511,12 @@ fn folder(name: &str) -> std::path::PathBuf {
 async fn an_outbox_survives_the_program() {
     let mut broker = Broker::start();
     for level in [OutboxLevel::Synced, OutboxLevel::Written] {
-        let folder = folder(&format!("{level:?}"));
+        let folder = TempFolder::new();
         let options = || {
             broker
                 .options()
                 .client_id("meter")
-                .outbox(Outbox::in_folder(&folder).level(level))
+                .outbox(Outbox::in_folder(folder.path()).level(level))
         };
         let client = Client::connect(options()).await.unwrap();
         broker.stall();
@@ -545,13 +533,12 @@ async fn an_outbox_survives_the_program() {
             .unwrap();
         broker.heal();
         let client = Client::connect(options()).await.unwrap();
-        timeout(PATIENCE, client.flush()).await.unwrap().unwrap();
+        timeout(DEADLINE, client.flush()).await.unwrap().unwrap();
         client.disconnect().await;
         for number in 0..20_u32 {
-            let seen = broker.expect_publish("a/b").within(PATIENCE).await;
+            let seen = broker.expect_publish("a/b").within(DEADLINE).await;
             assert_eq!(seen.payload, number.to_string());
         }
-        std::fs::remove_dir_all(folder).unwrap();
         broker.restart_empty();
     }
     assert_eq!(broker.published().len(), 40);
@@ -561,27 +548,26 @@ async fn an_outbox_survives_the_program() {
 #[tokio::test]
 async fn an_outbox_keeps_while_a_connection_is_made() {
     let broker = Broker::start();
-    let folder = folder("connecting");
+    let folder = TempFolder::new();
     for number in 0..20_u32 {
         let options = broker.options().client_id("meter");
-        let client = Client::start(options.outbox(Outbox::in_folder(&folder))).unwrap();
+        let client = Client::start(options.outbox(Outbox::in_folder(folder.path()))).unwrap();
         let publication = publication(number.to_string(), Qos::AtLeastOnce);
-        let handed = timeout(PATIENCE, client.hand_over(publication)).await;
-        timeout(PATIENCE, handed.unwrap().unwrap())
+        let handed = timeout(DEADLINE, client.hand_over(publication)).await;
+        timeout(DEADLINE, handed.unwrap().unwrap())
             .await
             .unwrap()
             .unwrap();
         client.disconnect().await;
     }
-    std::fs::remove_dir_all(folder).unwrap();
 }
 
 /// One client uses an outbox at a time, and it has a name.
 #[tokio::test]
 async fn an_outbox_belongs_to_one_client() {
     let broker = Broker::start();
-    let folder = folder("shared");
-    let outbox = Outbox::in_folder(&folder);
+    let folder = TempFolder::new();
+    let outbox = Outbox::in_folder(folder.path());
     let nameless = Client::start(broker.options().outbox(outbox.clone()));
     assert!(matches!(nameless, Err(Error::Caller(Mistake::Options(_)))));
     let client = Client::connect(broker.options().client_id("me").outbox(outbox.clone()));
@@ -589,15 +575,13 @@ async fn an_outbox_belongs_to_one_client() {
     let second = Client::start(broker.options().client_id("me").outbox(outbox));
     assert!(matches!(second, Err(Error::Caller(Mistake::Outbox(_)))));
     client.disconnect().await;
-    std::fs::remove_dir_all(folder).unwrap();
 }
 
 /// Over WebSocket, over a Unix socket, and by the URLs of both.
 #[tokio::test]
 async fn other_ways_lead_to_the_same_broker() {
-    let folder = folder("socket");
-    std::fs::create_dir_all(&folder).unwrap();
-    let socket = folder.join("broker.sock");
+    let folder = TempFolder::new();
+    let socket = folder.path().join("broker.sock");
     let broker = Broker::start_with(|config| {
         let mut websocket = config.listeners[0].clone();
         websocket.transport = Transport::WebSocket;
@@ -630,7 +614,6 @@ async fn other_ways_lead_to_the_same_broker() {
     let nowhere = Client::connect(Options::from_url(&url).unwrap()).await;
     let error = nowhere.unwrap_err().to_string();
     assert!(error.contains("HTTP 404"), "{error}");
-    std::fs::remove_dir_all(folder).ok();
 }
 
 /// A program without a runtime does the same.
@@ -649,7 +632,7 @@ fn blocking_calls_do_the_same() {
     handed.wait().unwrap();
     client.flush().unwrap();
     assert_eq!(messages.next().unwrap().payload, "1");
-    assert_eq!(messages.next_within(PATIENCE).unwrap().payload, "2");
+    assert_eq!(messages.next_within(DEADLINE).unwrap().payload, "2");
     let asking = client.clone();
     let mut questions = client.subscribe("double", Qos::AtLeastOnce).unwrap();
     let asked = std::thread::spawn(move || asking.request("double", "2").unwrap().payload.clone());

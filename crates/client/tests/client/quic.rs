@@ -1,17 +1,22 @@
 //! QUIC against a Server that a test plays by hand: who is believed, that all bytes arrive, and how it ends.
 //!
-//! Owns: that Server. Does not own: certificates (see the tests of TLS). Start reading at [`serve`].
-//! Invariant: nothing waits longer than [`DEADLINE`].
+//! Owns: that Server. Does not own: its certificates (see `tls`). Start reading at [`serve`]. Invariant: what holds over TLS holds here.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Endpoint, RecvStream, SendStream};
+use rustls::ServerConfig;
 use tokio::task::JoinHandle;
-use vencejo_client::{DisconnectCause, Event, Events};
+use tokio::time::timeout;
+use vencejo_client::{
+    ConnectError, Connection, DisconnectCause, Event, Events, Options, Tls, TlsVersion,
+};
 
-use super::*;
+use crate::DEADLINE;
+use crate::authority::Authority;
+use crate::tls::{CONNACK, assert_arrived, large, publish_and_leave, server};
 
 /// A connection as the Server sees it, once it has answered CONNECT.
 struct Served {
@@ -62,7 +67,7 @@ async fn refused(port: u16, tls: Tls) -> String {
 #[tokio::test]
 async fn a_connection_over_quic_offers_mqtt_and_one_stream() {
     let authority = Authority::new();
-    let (port, served) = serve(authority.server("127.0.0.1", false), loopback());
+    let (port, served) = serve(server(&authority, "127.0.0.1", false), loopback());
     let (_client, _events) = open("127.0.0.1", port, authority.roots()).await.unwrap();
     let served = served.await.unwrap().unwrap();
     let data = served.connection.handshake_data().unwrap();
@@ -74,7 +79,7 @@ async fn a_connection_over_quic_offers_mqtt_and_one_stream() {
 async fn over_quic_ipv6_is_spoken() {
     let authority = Authority::new();
     let at = (Ipv6Addr::LOCALHOST, 0).into();
-    let (port, served) = serve(authority.server("::1", false), at);
+    let (port, served) = serve(server(&authority, "::1", false), at);
     let (_client, _events) = open("::1", port, authority.roots()).await.unwrap();
     served.await.unwrap().unwrap();
 }
@@ -82,13 +87,13 @@ async fn over_quic_ipv6_is_spoken() {
 #[tokio::test]
 async fn over_quic_a_server_is_believed_as_over_tls() {
     let (authority, stranger) = (Authority::new(), Authority::new());
-    let (port, _) = serve(stranger.server("127.0.0.1", false), loopback());
+    let (port, _) = serve(server(&stranger, "127.0.0.1", false), loopback());
     let error = refused(port, authority.roots()).await;
     assert!(error.contains("UnknownIssuer"), "{error}");
-    let (port, _) = serve(authority.server("other.example", false), loopback());
+    let (port, _) = serve(server(&authority, "other.example", false), loopback());
     let error = refused(port, authority.roots()).await;
     assert!(error.contains("not valid for name"), "{error}");
-    let (port, served) = serve(authority.server("other.example", false), loopback());
+    let (port, served) = serve(server(&authority, "other.example", false), loopback());
     open("127.0.0.1", port, authority.roots().skip_host_name())
         .await
         .unwrap();
@@ -98,13 +103,13 @@ async fn over_quic_a_server_is_believed_as_over_tls() {
 #[tokio::test]
 async fn over_quic_a_server_that_asks_for_a_certificate_gets_ours() {
     let authority = Authority::new();
-    let (chain, key) = authority.client_files();
-    let (port, served) = serve(authority.server("127.0.0.1", true), loopback());
+    let (chain, key) = authority.files("client");
+    let (port, served) = serve(server(&authority, "127.0.0.1", true), loopback());
     let tls = authority.roots().client_certificate(chain, key).unwrap();
     open("127.0.0.1", port, tls).await.unwrap();
     let served = served.await.unwrap().unwrap();
     assert!(served.connection.peer_identity().is_some());
-    let (port, served) = serve(authority.server("127.0.0.1", true), loopback());
+    let (port, served) = serve(server(&authority, "127.0.0.1", true), loopback());
     let error = open("127.0.0.1", port, authority.roots())
         .await
         .unwrap_err();
@@ -115,7 +120,7 @@ async fn over_quic_a_server_that_asks_for_a_certificate_gets_ours() {
 #[tokio::test]
 async fn over_quic_other_protocols_and_older_tls_are_refused() {
     let authority = Authority::new();
-    let (port, _) = serve(authority.server("127.0.0.1", false), loopback());
+    let (port, _) = serve(server(&authority, "127.0.0.1", false), loopback());
     let error = refused(port, authority.roots().alpn("h3")).await;
     assert!(error.contains("NoApplicationProtocol"), "{error}");
     let error = refused(port, authority.roots().version(TlsVersion::Tls12)).await;
@@ -126,17 +131,10 @@ async fn over_quic_other_protocols_and_older_tls_are_refused() {
 #[tokio::test]
 async fn over_quic_a_large_message_arrives_whole() {
     let authority = Authority::new();
-    let (port, served) = serve(authority.server("127.0.0.1", false), loopback());
+    let (port, served) = serve(server(&authority, "127.0.0.1", false), loopback());
     let (client, _events) = open("127.0.0.1", port, authority.roots()).await.unwrap();
-    let payload: Vec<u8> = (0..5_000_000_u32)
-        .map(|number| number.to_le_bytes()[0] ^ number.to_le_bytes()[2])
-        .collect();
-    let publication = Publication::new("large", payload.clone(), Qos::AtMostOnce);
-    let published = tokio::spawn(async move {
-        client.publish(publication).await.unwrap();
-        let goodbye = Disconnect::new(ReasonCode::Success);
-        client.disconnect(goodbye).await.unwrap();
-    });
+    let (publication, payload) = large();
+    let published = publish_and_leave(client, publication);
     let mut served = served.await.unwrap().unwrap();
     let bytes = timeout(DEADLINE, served.reader.read_to_end(6_000_000))
         .await
@@ -144,12 +142,7 @@ async fn over_quic_a_large_message_arrives_whole() {
         .unwrap();
     served.writer.finish().unwrap();
     published.await.unwrap();
-    let at = bytes
-        .windows(64)
-        .position(|window| window == &payload[..64]);
-    let at = at.unwrap();
-    assert!(bytes[at..at + payload.len()] == payload, "other bytes");
-    assert_eq!(bytes[at + payload.len()..][..1], [0xE0], "DISCONNECT");
+    assert_arrived(&bytes, &payload);
 }
 
 /// The last words of a Server arrive, and a close without an error is the end of the stream, as with TCP.
@@ -157,7 +150,7 @@ async fn over_quic_a_large_message_arrives_whole() {
 async fn over_quic_the_end_of_a_connection_is_told_as_over_tcp() {
     for says_why in [true, false] {
         let authority = Authority::new();
-        let (port, served) = serve(authority.server("127.0.0.1", false), loopback());
+        let (port, served) = serve(server(&authority, "127.0.0.1", false), loopback());
         let (_client, mut events) = open("127.0.0.1", port, authority.roots()).await.unwrap();
         let mut served = served.await.unwrap().unwrap();
         if says_why {
