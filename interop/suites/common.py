@@ -44,11 +44,11 @@ def case(versions=("v3.1.1", "v5"), not_mosquitto=None):
     return mark
 
 
-def run(broker=None, stop=None):
+def run(broker=None, folder=None, stop=None):
     """Runs the cases whose name holds the first argument (all without one), prints their count, exits 1 on failure.
 
-    A `broker` that the suite has started ends with it, by `stop` where there is more to be ended; what is wrong with its
-    end is a failure, and after one its last lines are shown."""
+    A `broker` that the suite has started ends with it, by `stop` where there is more to be ended, and so does the `folder`
+    it was in; what is wrong with its end is a failure, and after one its last lines are shown."""
     wanted = sys.argv[1] if len(sys.argv) > 1 else ""
     count = failed = 0
     for function, version in CASES:
@@ -71,6 +71,8 @@ def run(broker=None, stop=None):
             failed += 1
         if failed:
             print("".join(broker.lines[-30:]), file=sys.stderr)
+    if folder is not None:
+        folder.cleanup()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1 if failed else 0)  # a failed case may leave clients' threads behind

@@ -14,17 +14,13 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 
 import common
 from common import DEADLINE_SECONDS, Peer, case, expect, run, unique
+import own
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
-import brokers  # noqa: E402  (it is one folder up)
-
-PROGRAM = os.environ["INTEROP_PROGRAM"]
 CONFIGURATION = """
 [limits]
 maximum_packet_size_bytes = 8388608
@@ -74,8 +70,7 @@ class Proxied:
         self.directory = pathlib.Path(directory)
         self.certificates()
         (self.directory / "vencejo.toml").write_text(CONFIGURATION)
-        command = [PROGRAM, "serve", "-c", "vencejo.toml", "--data", "data", "--shards", "2"]
-        self.broker = brokers.Broker(command, directory)
+        self.broker = own.serve(directory, "--shards", "2")
         ports = {scheme: self.broker.port(scheme) for scheme in ("mqtt", "ws")}
         # The proxy takes sockets that are open already, so that no port has to be guessed.
         self.doors = {way: socket.create_server(("127.0.0.1", 0)) for way in WAYS}
@@ -188,6 +183,6 @@ def certificate_that_the_proxy_lets_through_unverified_names_nobody():
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory(prefix="vencejo-haproxy-") as directory:
-        PROXIED = Proxied(directory)
-        run(PROXIED.broker, PROXIED.stop)
+    FOLDER = own.folder("haproxy")
+    PROXIED = Proxied(FOLDER.name)
+    run(PROXIED.broker, FOLDER, PROXIED.stop)

@@ -8,21 +8,15 @@ import base64
 import hashlib
 import hmac
 import json
-import os
 import pathlib
 import signal
 import subprocess
-import sys
-import tempfile
 import time
 
 from common import DEADLINE_SECONDS, Peer, case, expect, run, unique
-import common
+from own import PROGRAM
+import own
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-import brokers  # noqa: E402  (it is one folder up)
-
-PROGRAM = os.environ["INTEROP_PROGRAM"]
 SECRET = "a secret that is long enough to be one"
 CONFIGURATION = """
 [authentication]
@@ -45,10 +39,8 @@ class Users:
         (self.directory / "secret").write_text(SECRET + "\n")
         (self.directory / "vencejo.toml").write_text(CONFIGURATION.format(secret="secret"))
         self.user("add", "built-in", "--group", "staff", password="word")
-        command = [PROGRAM, "serve", "-c", "vencejo.toml", "--listen", "127.0.0.1:0", "--data", "data"]
-        self.broker = brokers.Broker(command, directory)
-        common.PORT = self.port = self.broker.port()
-        common.HOST = "127.0.0.1"
+        self.broker = own.serve(directory, "--listen", "127.0.0.1:0")
+        self.port = self.broker.port()
 
     def user(self, *arguments, password=None, code=0):
         command = [PROGRAM, "user", *arguments, "--data", "data"]
@@ -179,6 +171,6 @@ def password_file_is_read_again_and_a_wrong_one_is_not_taken(version):
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory(prefix="vencejo-identity-") as directory:
-        USERS = Users(directory)
-        run(USERS.broker)
+    FOLDER = own.folder("identity")
+    USERS = Users(FOLDER.name)
+    run(USERS.broker, FOLDER)

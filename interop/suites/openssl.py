@@ -10,18 +10,13 @@ import os
 import pathlib
 import signal
 import subprocess
-import sys
-import tempfile
 import threading
 import time
 
 from common import DEADLINE_SECONDS, Peer, case, expect, run, unique
 import common
+import own
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-import brokers  # noqa: E402  (it is one folder up)
-
-PROGRAM = os.environ["INTEROP_PROGRAM"]
 CONFIGURATION = """
 [limits]
 maximum_packet_size_bytes = 8388608
@@ -109,8 +104,7 @@ class Guarded:
         self.authority.revoke("revoked")
         Authority(self.directory, "foreign-ca", EC).issue("foreign")
         (self.directory / "vencejo.toml").write_text(CONFIGURATION)
-        command = [PROGRAM, "serve", "-c", "vencejo.toml", "--data", "data"]
-        self.broker = brokers.Broker(command, directory)
+        self.broker = own.serve(directory)
         self.plain, self.port = self.broker.port(), self.broker.port("mqtts")
         self.cafile = str(self.directory / "ca.pem")
 
@@ -262,6 +256,6 @@ def an_update_of_keys_is_followed():
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory(prefix="vencejo-openssl-") as directory:
-        GUARDED = Guarded(directory)
-        run(GUARDED.broker)
+    FOLDER = own.folder("openssl")
+    GUARDED = Guarded(FOLDER.name)
+    run(GUARDED.broker, FOLDER)

@@ -8,8 +8,6 @@ import asyncio
 import os
 import pathlib
 import subprocess
-import sys
-import tempfile
 
 from aioquic.asyncio.client import connect
 from aioquic.asyncio.protocol import QuicConnectionProtocol
@@ -17,13 +15,11 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted
 
 from common import DEADLINE_SECONDS, case, expect, run, unique
+from own import PROGRAM
+import own
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-import brokers  # noqa: E402  (it is one folder up)
-
-PROGRAM = os.environ["INTEROP_PROGRAM"]
-FOLDER = tempfile.TemporaryDirectory(prefix="vencejo-interop-quic-")
-BROKER, PORTS = brokers.start_vencejo_secured(PROGRAM, FOLDER.name, shards=2)
+FOLDER = own.folder("quic")
+BROKER, PORTS = own.brokers.start_vencejo_secured(PROGRAM, FOLDER.name, shards=2)
 VERSION_FLAG = {"v3.1": "mqttv31", "v3.1.1": "mqttv311", "v5": "mqttv5"}
 CONNACK = b"\x20\x02\x00\x00"
 SECONDS_LONG = 60
@@ -195,15 +191,5 @@ def other_protocols_are_refused():
     raise AssertionError("h3 was taken")
 
 
-@case((None,))
-def the_broker_ends_in_peace():
-    expect(BROKER.stop(), None)
-    expect([line for line in BROKER.lines if "panicked" in line], [])
-
-
 if __name__ == "__main__":
-    try:
-        run()
-    finally:
-        if BROKER.process.poll() is None:
-            BROKER.process.kill()
+    run(BROKER, FOLDER)

@@ -4,24 +4,19 @@ Owns: the few packets of MQTT 5 that paho cannot say (AUTH), a broker of ours wi
 the messages of SCRAM (see scramp). Start reading at login(). Invariant: every wait has a deadline.
 """
 
-import os
 import pathlib
 import socket
 import struct
 import subprocess
-import sys
-import tempfile
 import threading
 
 import scramp
 
 from common import DEADLINE_SECONDS, case, expect, run, unique
 import common
+from own import PROGRAM
+import own
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-import brokers  # noqa: E402  (it is one folder up)
-
-PROGRAM = os.environ["INTEROP_PROGRAM"]
 METHOD = "SCRAM-SHA-256"
 CONNECT, CONNACK, PUBLISH, DISCONNECT, AUTH = 0x10, 0x20, 0x30, 0xE0, 0xF0
 CONTINUE, AGAIN, WRONG, NOT_AUTHORIZED = 0x18, 0x19, 0x86, 0x87
@@ -119,9 +114,7 @@ class Users:
         command = ["mosquitto_passwd", "-H", "sha512", "-c", "-b", "passwords", "from-file", "word"]
         subprocess.run(command, cwd=directory, check=True, stderr=subprocess.DEVNULL)
         (pathlib.Path(directory) / "vencejo.toml").write_text('[authentication]\npassword_file = "passwords"\nfailures_max = 0\n')
-        command = [PROGRAM, "serve", "-c", "vencejo.toml", "--listen", "127.0.0.1:0", "--data", "data"]
-        self.broker = brokers.Broker(command, directory)
-        common.PORT = self.broker.port()
+        self.broker = own.serve(directory, "--listen", "127.0.0.1:0")
 
     def add(self, name, password):
         command = [PROGRAM, "user", "add", "--data", "data", name]
@@ -201,6 +194,6 @@ def our_client_logs_in_at_a_server_of_scramp_and_leaves_a_false_one(version):
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory(prefix="vencejo-scram-") as folder:
-        USERS = Users(folder)
-        run(USERS.broker)
+    FOLDER = own.folder("scram")
+    USERS = Users(FOLDER.name)
+    run(USERS.broker, FOLDER)

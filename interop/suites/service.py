@@ -8,22 +8,15 @@ Start reading at Services. Invariant: every wait has a condition and a deadline.
 import base64
 import http.server
 import json
-import os
 import pathlib
 import ssl
 import subprocess
-import sys
-import tempfile
 import threading
 import time
 
 from common import DEADLINE_SECONDS, Peer, case, expect, run, unique
-import common
+import own
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-import brokers  # noqa: E402  (it is one folder up)
-
-PROGRAM = os.environ["INTEROP_PROGRAM"]
 CONFIGURATION = """
 [authentication]
 anonymous = "never"
@@ -103,10 +96,8 @@ class Services:
         self.plain, self.secure = self.start(), self.start(is_secure=True)
         addresses = {"plain": f"http://127.0.0.1:{self.plain.server_port}", "secure": f"https://localhost:{self.secure.server_port}"}
         (self.directory / "vencejo.toml").write_text(CONFIGURATION.format(**addresses))
-        command = [PROGRAM, "serve", "-c", "vencejo.toml", "--listen", "127.0.0.1:0", "--data", "data"]
-        self.broker = brokers.Broker(command, directory)
-        common.PORT = self.port = self.broker.port()
-        common.HOST = "127.0.0.1"
+        self.broker = own.serve(directory, "--listen", "127.0.0.1:0")
+        self.port = self.broker.port()
 
     def start(self, is_secure=False, port=0):
         server = Server(("127.0.0.1", port), Handler)
@@ -217,6 +208,6 @@ def service_that_is_stopped_lets_nobody_in_until_it_is_back(version):
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory(prefix="vencejo-service-") as directory:
-        Services(directory)
-        run(SERVICES.broker)
+    FOLDER = own.folder("service")
+    Services(FOLDER.name)
+    run(SERVICES.broker, FOLDER)
