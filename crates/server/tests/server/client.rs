@@ -7,7 +7,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// One Network Connection of a test.
 pub(crate) struct Raw<S = TcpStream> {
@@ -46,6 +46,32 @@ impl Raw {
             "CONNACK to {client_id}"
         );
         client
+    }
+}
+
+impl Raw {
+    /// Says one of `pieces` after the other, with [`PACE`] between them, until the Server closes.
+    /// # Panics
+    /// All are said, and it has not: where each of them renews its time, it does not.
+    pub(crate) fn trickle(&mut self, pieces: &[Vec<u8>]) {
+        self.stream
+            .set_read_timeout(Some(PACE))
+            .expect("a socket option");
+        for piece in pieces {
+            // It may be closed already, as the next read shows.
+            self.stream.write_all(piece).ok();
+            let began = Instant::now();
+            while began.elapsed() < PACE {
+                match self.stream.read(&mut [0; 4096]) {
+                    Ok(0) => return,
+                    Ok(_) => {}
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                    Err(error) if error.kind() == ErrorKind::ConnectionReset => return,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+        panic!("{} pieces are said, and it listens still", pieces.len());
     }
 }
 
@@ -202,3 +228,7 @@ pub(crate) fn publish(topic: &str, packet_id: u16, payload: &[u8]) -> Vec<u8> {
 
 /// Longest wait for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two pieces of what trickles.
+const PACE: Duration = Duration::from_millis(50);
+/// When it has to be over, of a time of 300 ms; what trickles takes longer in all.
+pub(crate) const TRICKLED_MAX: Duration = Duration::from_secs(2);

@@ -14,9 +14,10 @@ use vencejo_server::authentication::{
 };
 use vencejo_server::{Server, StartError};
 
+use crate::canary::Canary;
 use crate::client::{
-    PATIENCE, Raw, connect_flags_v5, connect_v5, connect_v311, packet, publish, string,
-    subscribe_v5, subscribe_v311,
+    PATIENCE, Raw, TRICKLED_MAX, connect_flags_v5, connect_v5, connect_v311, packet, publish,
+    string, subscribe_v5, subscribe_v311,
 };
 use crate::{config, start};
 
@@ -83,6 +84,14 @@ fn connect_that_does_not_become_complete_in_time_is_closed() {
     unfinished.say(&connect_v311("unfinished")[..12]);
     assert!(silent.is_at_end() && unfinished.is_at_end());
     assert!(began.elapsed() >= Duration::from_millis(200));
+    assert!(began.elapsed() < TRICKLED_MAX);
+    // Nor does it help to say a byte now and then.
+    let connect = connect_v311(&"x".repeat(100));
+    let began = Instant::now();
+    let pieces: Vec<Vec<u8>> = connect.iter().map(|byte| vec![*byte]).collect();
+    Raw::open(address).trickle(&pieces);
+    assert!(began.elapsed() >= Duration::from_millis(200));
+    assert!(began.elapsed() < TRICKLED_MAX);
     let mut served = Raw::v311(address, "in-time");
     served.ping();
 }
@@ -237,6 +246,7 @@ fn panic_in_one_connection_closes_that_one_only() {
     let server = Server::start_with(config(2), authentication, |_| MemoryStore::new())
         .expect("the Server starts");
     let address = server.listeners()[0];
+    let canary = Canary::new(address);
     let mut others: Vec<Raw> = (0..8)
         .map(|n| Raw::v311(address, &format!("other-{n}")))
         .collect();
@@ -254,6 +264,7 @@ fn panic_in_one_connection_closes_that_one_only() {
         let reason = ReasonCode::ImplementationSpecificError.value();
         assert_eq!((connack[0], connack[3]), (0x20, reason));
         assert!(breaker.is_at_end());
+        canary.sing();
     }
     for other in &mut others {
         other.ping();

@@ -5,7 +5,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vencejo_server::Server;
 use vencejo_server::authentication::CertificateUser;
@@ -13,7 +13,7 @@ use vencejo_server::config::{ClientCertificates, Config, Proxies};
 
 use crate::authority::Authority;
 use crate::canary::Canary;
-use crate::client::{Raw, connect_v311, packet, string};
+use crate::client::{Raw, TRICKLED_MAX, connect_v311, packet, string};
 use crate::tls::{Secured, any, client_config, tls};
 use crate::{config, start};
 
@@ -166,7 +166,7 @@ fn nobody_but_a_listed_proxy_is_believed() {
     canary.sing();
 }
 
-/// P10: the time for CONNECT bounds the header, whatever trickles in.
+/// P10: the time for CONNECT bounds the header.
 #[test]
 fn a_header_that_is_missing_or_wrong_ends_the_connection() {
     let mut config = proxied("127.0.0.1");
@@ -182,9 +182,46 @@ fn a_header_that_is_missing_or_wrong_ends_the_connection() {
         b"\r\n\r\n\0\r\nQUIT\n\x21\x11\xFF\xFF",
         b"",
     ] {
+        let began = Instant::now();
         let mut client = Raw::open(proxied);
         client.say(header);
         assert!(client.is_at_end(), "{header:?}");
+        let took = began.elapsed();
+        assert!(took < TRICKLED_MAX, "{header:?}: {took:?}");
         canary.sing();
+    }
+}
+
+/// P10: whatever trickles in, of a header and behind it, the time runs from the beginning.
+#[test]
+fn a_header_that_trickles_ends_the_connection() {
+    let mut config = proxied("127.0.0.1");
+    config.bounds.connect_timeout = Duration::from_millis(300);
+    let (server, plain) = start(config);
+    let _canary = Canary::new(plain);
+    let long = "1234:".repeat(7);
+    let one = format!("PROXY TCP6 {long}5678 {long}9abc 8080 1883\r\n");
+    // Version 2, with 100 bytes added behind the addresses.
+    let two = [
+        &b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x73"[..],
+        &[127, 0, 0, 9, 10, 0, 0, 1, 0x1F, 0x90, 7, 0x5B, 4, 0, 100],
+        &[b'x'; 100],
+    ]
+    .concat();
+    let connect = connect_v311(&"x".repeat(100));
+    for (what, first, trickling) in [
+        ("version 1", &b""[..], one.as_bytes()),
+        ("version 2", b"", &two),
+        ("CONNECT", FROM_HERE, &connect),
+        ("CONNECT behind version 2", &two, &connect),
+    ] {
+        let began = Instant::now();
+        let mut client = Raw::open(server.listeners()[1]);
+        client.say(first);
+        let pieces: Vec<Vec<u8>> = trickling.iter().map(|byte| vec![*byte]).collect();
+        client.trickle(&pieces);
+        let took = began.elapsed();
+        assert!(took < TRICKLED_MAX, "{what}: {took:?}");
+        assert!(took >= Duration::from_millis(250), "{what}: {took:?}");
     }
 }

@@ -1,9 +1,13 @@
-//! TLS: who gets in, who does not, what abuse costs others, and certificates that change meanwhile.
+//! TLS: who gets in, who does not, and certificates that change meanwhile.
+//!
+//! Owns: [`Secured`], [`secured`], [`client_config`]. Does not own: abuse (see `abuse`), certificates (see `authority`).
+//! Start reading at [`Secured`]. Invariant: of two listeners the second is the one with TLS.
 
-use std::io::{ErrorKind, Read, Write};
+mod abuse;
+
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -22,7 +26,7 @@ use vencejo_server::{ReloadError, Server, StartError};
 
 use crate::authority::Authority;
 use crate::canary::Canary;
-use crate::client::{PATIENCE, Raw, connect_v311, packet, publish, string, subscribe_v311};
+use crate::client::{Raw, connect_v311, packet, publish, string, subscribe_v311};
 use crate::{config, start};
 
 /// TLS with this certificate, and nothing asked of Clients.
@@ -387,144 +391,6 @@ fn an_older_version_than_configured_is_refused() {
     let error = Secured::connect(secure, old, "old").map(drop);
     let error = error.expect_err("is too old");
     assert!(error.contains("ProtocolVersion"), "{error}");
-}
-
-/// A ClientHello of TLS 1.1, and bytes that are none at all.
-#[test]
-fn garbage_and_old_handshakes_are_ended_and_others_go_on() {
-    let authority = Authority::new();
-    let (_server, plain, secure) = start_secured(1, tls(authority.files("a", "localhost")));
-    let canary = Canary::new(plain);
-    let mut hello = vec![3, 2];
-    hello.extend_from_slice(&[7; 32]);
-    hello.extend_from_slice(&[0, 0, 4, 0xC0, 0x13, 0, 0x2F, 1, 0, 0, 0]);
-    let hello_len = u8::try_from(hello.len()).expect("short");
-    let record = [
-        &[0x16, 3, 1, 0, hello_len + 4, 1, 0, 0, hello_len][..],
-        &hello,
-    ];
-    let cases: [(&str, Vec<u8>); 5] = [
-        ("TLS 1.1", record.concat()),
-        ("MQTT", connect_v311("plain")),
-        ("HTTP", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()),
-        ("zeros", vec![0; 100]),
-        ("a record too long", [0x16, 3, 3, 0xFF, 0xFF].to_vec()),
-    ];
-    for (what, bytes) in cases {
-        let mut client = Raw::open(secure);
-        client.say(&bytes);
-        let mut answer = Vec::new();
-        match client.stream.read_to_end(&mut answer) {
-            Ok(_) => {}
-            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{what}"),
-        }
-        // An alert at most.
-        assert!(answer.is_empty() || answer[0] == 0x15, "{what}: {answer:?}");
-        if what == "TLS 1.1" {
-            // handshake_failure: it has not even said how it would sign.
-            assert_eq!(answer.last(), Some(&40), "{answer:?}");
-        }
-        canary.sing();
-    }
-    // And in the middle of a handshake, and behind it.
-    let mut client = Secured::connect(secure, any(&authority), "breaks").expect("is let in");
-    client.stream.sock.write_all(&[0x17; 600]).expect("is read");
-    let mut rest = Vec::new();
-    let error = client.stream.read_to_end(&mut rest).expect_err("an alert");
-    assert!(error.to_string().contains("alert"), "{error}");
-    canary.sing();
-}
-
-/// Reads what the Server says until `session` has something to say, and returns that.
-fn next_flight(client: &mut Raw, session: &mut ClientConnection) -> Vec<u8> {
-    while !session.wants_write() {
-        session.read_tls(&mut client.stream).expect("a flight");
-        session.process_new_packets().expect("a good flight");
-    }
-    let mut flight = Vec::new();
-    session.write_tls(&mut flight).expect("memory");
-    flight
-}
-
-/// P10: whatever trickles in, the time for CONNECT includes the handshake, after each flight of it.
-#[test]
-fn a_handshake_that_stalls_is_ended_with_the_time_for_connect() {
-    let authority = Authority::new();
-    let mut config = secured(1, tls(authority.files("a", "localhost")));
-    config.bounds.connect_timeout = Duration::from_millis(300);
-    let (server, plain) = start(config);
-    let secure = server.listeners()[1];
-    let _canary = Canary::new(plain);
-    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
-        for (what, flights, is_cut) in [
-            ("nothing", 0, false),
-            ("half a flight", 1, true),
-            ("a flight", 1, false),
-            ("half of the second", 2, true),
-            ("both, and no CONNECT", 2, false),
-        ] {
-            let name = ServerName::try_from("localhost").expect("a name");
-            let config = client_config(&authority, &[version], None);
-            let mut session = ClientConnection::new(config, name).expect("a configuration");
-            let mut client = Raw::open(secure);
-            let began = Instant::now();
-            for flight in 1..=flights {
-                let bytes = next_flight(&mut client, &mut session);
-                let is_whole = !is_cut || flight < flights;
-                client.say(
-                    &bytes[..if is_whole {
-                        bytes.len()
-                    } else {
-                        bytes.len() / 2
-                    }],
-                );
-            }
-            client.stream.read_to_end(&mut Vec::new()).ok();
-            let took = began.elapsed();
-            assert!(took < PATIENCE, "{what}: {took:?}");
-            assert!(took >= Duration::from_millis(250), "{what}: {took:?}");
-        }
-    }
-}
-
-/// P15: a thousand at once, and all are let in.
-#[test]
-fn a_storm_of_handshakes_leaves_room_for_others() {
-    let authority = Authority::new();
-    let (_server, plain, secure) = start_secured(1, tls(authority.files("a", "localhost")));
-    let _canary = Canary::new(plain);
-    let config = any(&authority);
-    let mut storm = Vec::new();
-    for _ in 0..1000 {
-        let mut client = Secured::open(secure, Arc::clone(&config), "localhost");
-        let Secured { stream } = &mut client;
-        stream.conn.write_tls(&mut stream.sock).expect("is sent");
-        storm.push(client);
-    }
-    for (n, client) in storm.iter_mut().enumerate() {
-        client.say(&connect_v311(&format!("storm-{n}")));
-        assert_eq!(client.hear(4), [0x20, 2, 0, 0]);
-    }
-}
-
-/// P15.
-#[test]
-fn a_flood_of_key_updates_leaves_room_for_others() {
-    let authority = Authority::new();
-    let (_server, plain, secure) = start_secured(1, tls(authority.files("a", "localhost")));
-    let canary = Canary::new(plain);
-    let config = client_config(&authority, &[&rustls::version::TLS13], None);
-    let mut flood = Secured::connect(secure, config, "flood").expect("is let in");
-    for _ in 0..50 {
-        for _ in 0..200 {
-            flood.stream.conn.refresh_traffic_keys().expect("TLS 1.3");
-        }
-        // It may be ended for that; others may not notice.
-        if flood.stream.flush().is_err() {
-            break;
-        }
-        canary.sing();
-    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::{ClientConnection, StreamOwned};
 use tungstenite::client::IntoClientRequest;
@@ -12,7 +12,7 @@ use vencejo_server::config::{Config, ListenerConfig, Transport};
 
 use crate::authority::Authority;
 use crate::canary::Canary;
-use crate::client::{Raw, connect_v311, publish, subscribe_v311};
+use crate::client::{Raw, TRICKLED_MAX, connect_v311, publish, subscribe_v311};
 use crate::tls::{client_config, tls};
 use crate::{config, start};
 
@@ -242,13 +242,14 @@ fn a_ping_of_websocket_is_answered() {
     assert_eq!(pong, Message::Pong(b"are you there"[..].into()));
 }
 
+const REQUEST: &str = "GET /mqtt HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\n\
+                       Sec-WebSocket-Version: 13\r\n\r\n";
+
 /// Verifies [MQTT-6.0.0-1] and [MQTT-6.0.0-3], and of RFC 6455 one rule of each kind, at the socket: the peer hears
 /// what it did, its connection ends, and a pair beside it goes on.
 #[test]
 fn whoever_breaks_a_rule_hears_it_and_hurts_nobody() {
-    const REQUEST: &str = "GET /mqtt HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                           Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\n\
-                           Sec-WebSocket-Version: 13\r\n\r\n";
     let (server, plain) = start(opened(2));
     let canary = Canary::new(plain);
     let frames: &[(&str, &[u8], u16)] = &[
@@ -298,13 +299,14 @@ fn whoever_breaks_a_rule_hears_it_and_hurts_nobody() {
     }
 }
 
-/// P10: no complete CONNECT in time, whatever trickles in.
+/// P10: no complete CONNECT in time.
 #[test]
 fn a_request_that_never_ends_has_the_time_of_a_connect() {
     let mut config = opened(1);
     config.bounds.connect_timeout = Duration::from_millis(300);
     let (server, plain) = start(config);
     let canary = Canary::new(plain);
+    let began = Instant::now();
     let mut silent = Raw::open(server.listeners()[1]);
     let mut slow = Raw::open(server.listeners()[1]);
     slow.say(b"GET /mqtt HTTP/1.1\r\nHost: a\r\n");
@@ -314,5 +316,44 @@ fn a_request_that_never_ends_has_the_time_of_a_connect() {
     assert!(slow.is_at_end());
     let end = idle.socket.read().expect("a Close frame");
     assert!(matches!(end, Message::Close(Some(_))), "{end:?}");
+    let took = began.elapsed();
+    assert!(took < TRICKLED_MAX, "{took:?}");
     canary.sing();
+}
+
+/// P10: whatever trickles in, in the request and behind it, the time runs from the beginning.
+#[test]
+fn a_request_that_trickles_has_the_time_of_a_connect() {
+    let mut config = opened(1);
+    config.bounds.connect_timeout = Duration::from_millis(300);
+    let (server, plain) = start(config);
+    let _canary = Canary::new(plain);
+    let connect = connect_v311(&"x".repeat(100));
+    let bytes = |all: &[u8]| all.iter().map(|byte| vec![*byte]).collect();
+    let cases: [(&str, &str, Vec<Vec<u8>>); 4] = [
+        ("a request", "", bytes(REQUEST.as_bytes())),
+        (
+            "frames",
+            REQUEST,
+            connect
+                .iter()
+                .map(|byte| vec![0x82, 0x81, 0, 0, 0, 0, *byte])
+                .collect(),
+        ),
+        (
+            "a frame",
+            REQUEST,
+            bytes(&[&[0x82, 0x80 | 114, 0, 0, 0, 0][..], &connect].concat()),
+        ),
+        ("pings", REQUEST, vec![vec![0x89, 0x80, 0, 0, 0, 0]; 100]),
+    ];
+    for (what, first, pieces) in cases {
+        let began = Instant::now();
+        let mut peer = Raw::open(server.listeners()[1]);
+        peer.say(first.as_bytes());
+        peer.trickle(&pieces);
+        let took = began.elapsed();
+        assert!(took < TRICKLED_MAX, "{what}: {took:?}");
+        assert!(took >= Duration::from_millis(250), "{what}: {took:?}");
+    }
 }
