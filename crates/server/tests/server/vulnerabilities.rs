@@ -57,29 +57,46 @@ impl Hostile {
         client
     }
 
-    /// The same; it ends, or goes on. With a reason it has to end, and 5.0 is told why.
-    fn try_it(&self, what: &str, version: Option<u8>, bytes: &[u8], reason: Option<u8>) {
+    /// The same, and what has to come of it.
+    fn try_it(&self, what: &str, version: Option<u8>, bytes: &[u8], outcome: Outcome) {
         let mut client = self.attack(version, bytes);
         if version.is_some() {
             // It may be closed already.
             client.stream.write_all(&[0xC0, 0]).unwrap_or_default();
         }
-        let mut last = Vec::new();
-        loop {
-            let heard = client.hear();
-            if heard.is_empty() {
-                break;
+        let mut heard = Vec::new();
+        let is_over = loop {
+            match client.hear() {
+                end if end.is_empty() => break true,
+                pong if pong == [0xD0, 0] => break false,
+                other => heard.push(other),
             }
-            last = heard;
-            if last == [0xD0, 0] {
-                break;
+        };
+        let fits = match (outcome, &heard[..]) {
+            (Outcome::Ended, []) => is_over,
+            (Outcome::Told(reason), [last]) => is_over && last[0] == 0xE0 && last[2] == reason,
+            (Outcome::NotLetIn(code), [last]) => is_over && last[0] == 0x20 && last[3] == code,
+            (Outcome::Refused(code), [answer]) => {
+                !is_over && answer[0] == 0x90 && answer[answer.len() - 1] == code
             }
-        }
-        if let Some(reason) = reason {
-            assert_eq!((last[0], last[2]), (0xE0, reason), "{what}: {last:?}");
-        }
+            _ => false,
+        };
+        assert!(fits, "{what}: {outcome:?}, not {heard:?}, over: {is_over}");
         self.canary.sing();
     }
+}
+
+/// What has to come of a packet.
+#[derive(Clone, Copy, Debug)]
+enum Outcome {
+    /// The connection ends without a word.
+    Ended,
+    /// It ends with this reason in a DISCONNECT.
+    Told(u8),
+    /// It ends with this code in a CONNACK.
+    NotLetIn(u8),
+    /// Its one Topic Filter gets this code, and the connection goes on.
+    Refused(u8),
 }
 
 /// Configuration with the `[authorization]` and `[authentication]` of `text`.
@@ -92,11 +109,11 @@ fn with(text: &str) -> Config {
     }
 }
 
-/// What is tried, by which version it is said (or in place of CONNECT), and the reason that has to be given, if it
-/// may not go on.
-type Row = (&'static str, Option<u8>, Vec<u8>, Option<u8>);
+/// What is tried, by which version it is said (or in place of CONNECT), and what has to come of it.
+type Row = (&'static str, Option<u8>, Vec<u8>, Outcome);
 
 fn rows_of_publish() -> Vec<Row> {
+    use Outcome::{Ended, Told};
     let invalid = packet(0x30, b"\x00\x02\xC3\x28\x00x");
     let surrogate = packet(0x30, b"\x00\x03\xED\xA0\x80\x00x");
     let nameless = packet(0x30, b"\x00\x00\x00x");
@@ -111,53 +128,65 @@ fn rows_of_publish() -> Vec<Row> {
             "mosquitto CVE-2017-7653: UTF-8",
             Some(5),
             invalid,
-            Some(0x81),
+            Told(0x81),
         ),
-        ("CVE-2017-7653: a surrogate", Some(5), surrogate, Some(0x81)),
+        ("CVE-2017-7653: a surrogate", Some(5), surrogate, Told(0x81)),
         (
             "mosquitto CVE-2021-34432: no topic",
             Some(5),
             nameless,
-            Some(0x82),
+            Told(0x82),
         ),
-        ("a property twice", Some(5), twice, Some(0x82)),
-        ("a property of others", Some(5), foreign, Some(0x81)),
-        ("properties too long", Some(5), long, Some(0x81)),
-        ("NanoMQ #2270: no identifier", Some(4), unnumbered, None),
-        ("NanoMQ CVE-2025-59947: zero", Some(5), zero, Some(0x82)),
-        ("NanoMQ: QoS 3", Some(5), three, Some(0x81)),
+        ("a property twice", Some(5), twice, Told(0x82)),
+        ("a property of others", Some(5), foreign, Told(0x81)),
+        ("properties too long", Some(5), long, Told(0x81)),
+        ("NanoMQ #2270: no identifier", Some(4), unnumbered, Ended),
+        ("NanoMQ CVE-2025-59947: zero", Some(5), zero, Told(0x82)),
+        ("NanoMQ: QoS 3", Some(5), three, Told(0x81)),
     ]
 }
 
 fn rows_of_subscribe() -> Vec<Row> {
+    use Outcome::{Refused, Told};
     let deep = subscribe_v5(&"/".repeat(65_400), 0);
     let nothing = packet(0x82, &[0, 1, 0]);
     let from_nothing = packet(0xA2, &[0, 1, 0]);
     let reserved = packet(0x82, b"\x00\x01\x00\x00\x01a\xC0");
     let share = |filter| subscribe_v5(filter, 0);
     vec![
-        ("mosquitto CVE-2019-11779: depth", Some(5), deep, None),
-        ("Moquette CVE-2026-95843", Some(5), share("$share//a"), None),
+        (
+            "mosquitto CVE-2019-11779: depth",
+            Some(5),
+            deep,
+            Refused(0x8F),
+        ),
+        (
+            "Moquette CVE-2026-95843",
+            Some(5),
+            share("$share//a"),
+            Told(0x81),
+        ),
         (
             "CVE-2026-95843: no filter",
             Some(5),
             share("$share/g"),
-            None,
+            Told(0x81),
         ),
         (
             "CVE-2026-95843: wildcard",
             Some(5),
             share("$share/+/a"),
-            None,
+            Told(0x81),
         ),
-        ("SUBSCRIBE to nothing", Some(5), nothing, Some(0x82)),
-        ("UNSUBSCRIBE from it", Some(5), from_nothing, Some(0x82)),
-        ("reserved bits", Some(5), reserved, None),
-        ("a filter with NUL", Some(5), share("a\0b"), Some(0x81)),
+        ("SUBSCRIBE to nothing", Some(5), nothing, Told(0x82)),
+        ("UNSUBSCRIBE from it", Some(5), from_nothing, Told(0x82)),
+        ("reserved bits", Some(5), reserved, Told(0x81)),
+        ("a filter with NUL", Some(5), share("a\0b"), Told(0x81)),
     ]
 }
 
 fn rows_of_connect() -> Vec<Row> {
+    use Outcome::{Ended, NotLetIn, Told};
     let again = connect_v5("again", 0, &[], &[]);
     let qos_3 = packet(
         0x10,
@@ -171,34 +200,39 @@ fn rows_of_connect() -> Vec<Row> {
     let all_length = vec![0xF0, 0xFF, 0xFF, 0xFF, 0x7F];
     let connack = || vec![0x20, 2, 0, 0];
     vec![
-        ("RMQTT CVE-2024-36856: twice", Some(5), again, Some(0x82)),
-        ("a will with QoS 3", None, qos_3, None),
-        ("a will that is not there", None, no_will, None),
-        ("a password that is not there", None, no_password, None),
-        ("the reserved flag", None, reserved, None),
-        ("a protocol of nobody", None, nobody, None),
-        ("hmq #177: five bytes of length", None, endless, None),
-        ("ActiveMQ CVE-2019-0222", None, all_length, None),
-        ("mosquitto CVE-2021-28166", None, connack(), None),
-        ("the same, later", Some(5), connack(), None),
-        ("sol #15: PUBACK first", None, vec![0x40, 2, 0, 1], None),
+        ("RMQTT CVE-2024-36856: twice", Some(5), again, Told(0x82)),
+        ("a will with QoS 3", None, qos_3, Ended),
+        ("a will that is not there", None, no_will, Ended),
+        (
+            "a password that is not there",
+            None,
+            no_password,
+            NotLetIn(0x81),
+        ),
+        ("the reserved flag", None, reserved, Ended),
+        ("a protocol of nobody", None, nobody, Ended),
+        ("hmq #177: five bytes of length", None, endless, Ended),
+        ("ActiveMQ CVE-2019-0222", None, all_length, Ended),
+        ("mosquitto CVE-2021-28166", None, connack(), Ended),
+        ("the same, later", Some(5), connack(), Told(0x82)),
+        ("sol #15: PUBACK first", None, vec![0x40, 2, 0, 1], Ended),
         (
             "sol #15: SUBSCRIBE first",
             None,
             subscribe_v311("a", 0),
-            None,
+            Ended,
         ),
         (
             "CVE-2024-10525: SUBACK",
             Some(5),
             vec![0x90, 3, 0, 1, 0],
-            None,
+            Told(0x82),
         ),
         (
             "AUTH without a method",
             Some(5),
             vec![0xF0, 2, 0x19, 0],
-            Some(0x82),
+            Told(0x82),
         ),
     ]
 }
@@ -208,8 +242,8 @@ fn rows_of_connect() -> Vec<Row> {
 fn malformed_packets_end_their_own_connection_only() {
     let hostile = Hostile::new(in_memory(2));
     let rows = [rows_of_publish(), rows_of_subscribe(), rows_of_connect()];
-    for (what, version, bytes, reason) in rows.into_iter().flatten() {
-        hostile.try_it(what, version, &bytes, reason);
+    for (what, version, bytes, outcome) in rows.into_iter().flatten() {
+        hostile.try_it(what, version, &bytes, outcome);
     }
 }
 
@@ -311,7 +345,7 @@ fn take_overs_that_race_leave_one_connection() {
                 for _ in 0..50 {
                     let mut client = Raw::open(address);
                     client.say(&connect_v311("one"));
-                    // Answered, or ended by the next one: none is on its way any more.
+                    // Refused, or ended by the next one: none is on its way any more.
                     client.hear();
                 }
             })
@@ -391,25 +425,47 @@ fn a_name_does_not_widen_the_rule_that_holds_it() {
     hostile.canary.sing();
 }
 
-/// NATS CVE-2026-33217: what is internal is not for Clients to write, by any packet.
+/// NATS CVE-2026-33217: what is internal is not for Clients to write, by any packet. What follows it on its way comes
+/// first.
 #[test]
 fn internal_topics_take_nothing_from_clients() {
     let hostile = Hostile::new(in_memory(2));
+    // They are there to be read.
+    let mut reader = Raw::v311(hostile.address(), "reader");
+    reader.subscribe("$SYS/broker/version", 0);
+    assert_ne!(reader.hear().len(), 0);
     let mut watcher = Raw::v311(hostile.address(), "watcher");
     watcher.subscribe("$SYS/broker/forged", 0);
+    watcher.subscribe("fence", 0);
     for (first, id) in [(0x31, &[][..]), (0x32, &[0, 1]), (0x34, &[0, 2])] {
         let body = [&string("$SYS/broker/forged")[..], id, b"x"].concat();
         let mut client = hostile.attack(Some(4), &packet(first, &body));
         client.say(&[0x62, 2, 0, 2, 0xC0, 0]);
         while ![&[][..], &[0xD0, 0]].contains(&&client.hear()[..]) {}
+        drop(hostile.attack(Some(4), &publish("fence", 0, &[first])));
+        assert_eq!(watcher.hear(), publish("fence", 0, &[first]));
     }
-    let will = [&[0][..], &string("$SYS/broker/forged"), &string("w")].concat();
+    dies_with(&hostile, "$SYS/broker/forged");
+    dies_with(&hostile, "fence");
+    assert_eq!(watcher.hear(), publish("fence", 0, b"w"));
+    // Nor is it kept for those who come later.
+    let mut late = Raw::v311(hostile.address(), "late");
+    late.subscribe("$SYS/broker/forged", 0);
+    late.ping();
+    hostile.canary.sing();
+}
+
+/// A Client that comes with a will of `topic`, breaks the protocol, and is gone; always the same one, so that what one
+/// leaves goes the way of what the one before has left.
+fn dies_with(hostile: &Hostile, topic: &str) {
+    let will = [&[0][..], &string(topic), &string("w")].concat();
     let mut client = Raw::open(hostile.address());
     client.say(&connect_flags_v5(0x06, "dies", 0, &[], &will));
-    client.hear();
-    drop(client);
-    hostile.canary.sing();
-    watcher.ping();
+    // A will may be reason enough not to let it in.
+    if client.hear()[3] == 0 {
+        client.say(&[0x00, 0]);
+    }
+    while !client.hear().is_empty() {}
 }
 
 /// Moquette CVE-2026-85058, Aedes CVE-2018-3778: a will is a message of its Client.
@@ -421,14 +477,12 @@ fn a_will_needs_the_right_to_publish_it() {
     let mut watcher = Raw::v311(hostile.address(), "watcher");
     watcher.subscribe("secret/#", 0);
     watcher.subscribe("open", 0);
-    for topic in ["secret/a", "open"] {
-        let will = [&[0][..], &string(topic), &string("w")].concat();
-        let mut client = Raw::open(hostile.address());
-        client.say(&connect_flags_v5(0x06, "dies", 0, &[], &will));
-        client.hear();
-        drop(client);
+    for _ in 0..20 {
+        dies_with(&hostile, "secret/a");
+        dies_with(&hostile, "open");
+        // The one before goes the same way, and would come first.
+        assert_eq!(watcher.hear(), publish("open", 0, b"w"));
     }
-    assert_eq!(watcher.hear(), publish("open", 0, b"w"));
     hostile.canary.sing();
 }
 
