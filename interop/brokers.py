@@ -29,6 +29,11 @@ tls = {{ certificate = "{tls}/server.pem", key = "{tls}/server.key" }}
 
 [[listeners]]
 address = "127.0.0.1:0"
+name = "machines"
+tls = {{ certificate = "{tls}/server.pem", key = "{tls}/server.key", client_ca = "{tls}/ca.pem", client_certificates = "required" }}
+
+[[listeners]]
+address = "127.0.0.1:0"
 name = "web"
 transport = "websocket"
 
@@ -74,14 +79,14 @@ class Broker:
                     self.lines.append(line)
                     self.changed.notify_all()
 
-    def port(self, scheme="mqtt"):
-        """The port on the line that has SCHEME://127.0.0.1:PORT."""
+    def port(self, scheme="mqtt", place=0):
+        """The port on the line that has SCHEME://127.0.0.1:PORT, the first one or another."""
         deadline = time.monotonic() + START_SECONDS_MAX
         with self.changed:
             while True:
-                for line in self.lines:
-                    if found := re.search(rf"\b{scheme}://127\.0\.0\.1:(\d+)", line):
-                        return int(found[1])
+                found = re.findall(rf"\b{scheme}://127\.0\.0\.1:(\d+)", "".join(self.lines))
+                if len(found) > place:
+                    return int(found[place])
                 if self.process.poll() is not None or not self.changed.wait(deadline - time.monotonic()):
                     sys.exit(f"interop: the broker said no {scheme}://127.0.0.1:PORT:\n" + "".join(self.lines))
 
@@ -123,13 +128,16 @@ def start_vencejo_secured(program, directory, shards):
     tls = pathlib.Path(directory) / "tls"
     names = ["--name", "127.0.0.1", "--name", "localhost"]
     subprocess.run([str(program), "tls", "init", str(tls), *names], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([str(program), "tls", "client", "machine", str(tls)], check=True, stdout=subprocess.DEVNULL)
     configuration = pathlib.Path(directory) / "vencejo.toml"
     configuration.write_text(CONFIGURATION + CONFIGURATION_TLS.format(tls=tls))
     command = [str(program), "serve", "-c", str(configuration), "--shards", str(shards)]
     broker = Broker([*command, "--data", str(pathlib.Path(directory) / "data")], directory)
-    return broker, {"cafile": str(tls / "ca.pem")} | {
-        name: broker.port(scheme)
-        for name, scheme in (("tcp", "mqtt"), ("tls", "mqtts"), ("ws", "ws"), ("wss", "wss"), ("udp", "quic"))
+    return broker, {"cafile": str(tls / "ca.pem"), "certificate": str(tls / "machine.pem"), "key": str(tls / "machine.key")} | {
+        name: broker.port(*scheme)
+        for name, scheme in (
+            ("tcp", ("mqtt",)), ("tls", ("mqtts",)), ("mtls", ("mqtts", 1)), ("ws", ("ws",)), ("wss", ("wss",)), ("udp", ("quic",))
+        )
     }
 
 

@@ -7,7 +7,7 @@ Invariant: every wait is under asyncio.timeout or wait_for.
 import asyncio
 
 import aiomqtt
-from common import CAFILE, DEADLINE_SECONDS, HOST, PAYLOAD_SIZES, PORT, TRANSPORT, case, expect, properties, run, tcp_socket, unique
+from common import CAFILE, CERTIFICATE, DEADLINE_SECONDS, HOST, KEY, PAYLOAD_SIZES, PORT, TRANSPORT, case, expect, properties, run, tcp_socket, unique
 
 
 def client(version, identifier=None, clean=True, **more):
@@ -18,7 +18,7 @@ def client(version, identifier=None, clean=True, **more):
     else:
         more["clean_session"] = clean
     if CAFILE:
-        more["tls_params"] = aiomqtt.TLSParameters(ca_certs=CAFILE)
+        more["tls_params"] = aiomqtt.TLSParameters(ca_certs=CAFILE, certfile=CERTIFICATE, keyfile=KEY)
     protocol = {"v3.1.1": aiomqtt.ProtocolVersion.V311, "v5": aiomqtt.ProtocolVersion.V5}[version]
     return aiomqtt.Client(HOST, PORT, identifier=identifier or unique("aio"), protocol=protocol, transport=TRANSPORT, **more)
 

@@ -18,6 +18,8 @@ HOST = os.environ.get("INTEROP_HOST", "127.0.0.1")
 PORT = int(os.environ.get("INTEROP_PORT", "1883"))
 # The roots of a port with TLS.
 CAFILE = os.environ.get("INTEROP_CAFILE")
+# What a client shows there, where it is asked.
+CERTIFICATE, KEY = os.environ.get("INTEROP_CERTIFICATE"), os.environ.get("INTEROP_KEY")
 # What carries packets, in the words of Paho.
 TRANSPORT = "websockets" if os.environ.get("INTEROP_WEBSOCKET") else "tcp"
 # Paho 2.1 forgets the rest of a packet of which a WebSocket without TLS took only a part (_send_impl returns 0, and
@@ -131,7 +133,7 @@ class Peer:
         self.client.on_unsubscribe = lambda _c, _d, mid, codes, _p: self._note(self.unsubacks.__setitem__, mid, codes)
         self.client.on_disconnect = lambda _c, _d, flags, code, _p: self._note(self.ended.append, (flags, code))
         if CAFILE:
-            self.client.tls_set(ca_certs=CAFILE)
+            self.client.tls_set(ca_certs=CAFILE, certfile=CERTIFICATE, keyfile=KEY)
         if will:
             self.client.will_set(*will)
         self.connect_properties = None

@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import threading
 
-from common import CAFILE, DEADLINE_SECONDS, HOST, PORT, case, expect, run, unique
+from common import CAFILE, CERTIFICATE, DEADLINE_SECONDS, HOST, KEY, PORT, case, expect, run, unique
 
 TIMED_OUT = 27  # -W: the exit code of MOSQ_ERR_TIMEOUT
 VERSION_FLAG = {"v3.1": "mqttv31", "v3.1.1": "mqttv311", "v5": "mqttv5"}
@@ -24,6 +24,7 @@ class Tool:
     def __init__(self, name, version, *arguments, stdin=subprocess.DEVNULL):
         command = ["stdbuf", "-oL", f"mosquitto_{name}", "-h", HOST, "-p", str(PORT), "-V", VERSION_FLAG[version]]
         command += ["--cafile", CAFILE] if CAFILE else []
+        command += ["--cert", CERTIFICATE, "--key", KEY] if CERTIFICATE else []
         self.process = subprocess.Popen(
             [*command, *map(str, arguments)], stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )

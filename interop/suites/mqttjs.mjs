@@ -14,7 +14,10 @@ const PORT = Number(process.env.INTEROP_PORT ?? 1883);
 // The roots of a port with TLS.
 const CAFILE = process.env.INTEROP_CAFILE;
 const [PLAIN, SECURE] = process.env.INTEROP_WEBSOCKET ? ["ws", "wss"] : ["mqtt", "mqtts"];
-const SECURITY = CAFILE ? { protocol: SECURE, ca: readFileSync(CAFILE) } : { protocol: PLAIN };
+// What a client shows there, where it is asked.
+const [CERTIFICATE, KEY] = [process.env.INTEROP_CERTIFICATE, process.env.INTEROP_KEY];
+const SHOWN = CERTIFICATE ? { cert: readFileSync(CERTIFICATE), key: readFileSync(KEY) } : {};
+const SECURITY = CAFILE ? { protocol: SECURE, ca: readFileSync(CAFILE), ...SHOWN } : { protocol: PLAIN };
 const DEADLINE_MS = 10_000;
 
 let numbers = 0;

@@ -9,7 +9,7 @@ import threading
 import paho.mqtt.client as paho
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from common import CAFILE, DEADLINE_SECONDS, HOST, PAYLOAD_SIZES, PORT, TRANSPORT, VERSIONS, Peer, case, expect, payloads, properties, run, unique
+from common import CAFILE, CERTIFICATE, DEADLINE_SECONDS, HOST, KEY, PAYLOAD_SIZES, PORT, TRANSPORT, VERSIONS, Peer, case, expect, payloads, properties, run, unique
 
 
 @case()
@@ -463,7 +463,7 @@ def every_callback_is_called(version):
         setattr(client, f"on_{name}", note(name))
     client.message_callback_add(f"{room}/special/#", note("special"))
     if CAFILE:
-        client.tls_set(ca_certs=CAFILE)
+        client.tls_set(ca_certs=CAFILE, certfile=CERTIFICATE, keyfile=KEY)
     client.connect_async(HOST, PORT)
     client.loop_start()
     wait("connect")

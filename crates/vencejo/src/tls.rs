@@ -1,4 +1,4 @@
-//! `vencejo tls init`: certificates for a first secure start.
+//! `vencejo tls init|client`: certificates for a first secure start.
 //!
 //! Owns: a certificate authority of one's own and what it signs, as files. Does not own: how they are used (see
 //! `server`). Start reading at [`init`]. Invariants: an authority that is there is used, never replaced; keys can be
@@ -35,6 +35,9 @@ enum TlsCommand {
     /// Make a certificate for this server, and the authority that signs it if there is none
     #[command(disable_help_flag = true)]
     Init(InitArgs),
+    /// Make a certificate for a client, signed by the authority that `init` has made
+    #[command(disable_help_flag = true)]
+    Client(ClientArgs),
 }
 
 #[derive(Args, Clone, Debug)]
@@ -51,44 +54,92 @@ struct InitArgs {
     help: Option<bool>,
 }
 
+#[derive(Args, Clone, Debug)]
+struct ClientArgs {
+    /// Its Common Name, which `certificate_user = "common-name"` makes its user; and that of its files
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// Where the authority is, and where the files go
+    #[arg(value_name = "DIR", default_value = "tls")]
+    folder: PathBuf,
+    /// Print help
+    #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help)]
+    help: Option<bool>,
+}
+
 /// Does what the flags say.
 pub(crate) fn run(args: &TlsArgs) -> Result<(), Failure> {
-    let TlsCommand::Init(args) = &args.command;
-    init(args)
+    match &args.command {
+        TlsCommand::Init(args) => init(args),
+        TlsCommand::Client(args) => client(args),
+    }
 }
 
 fn init(args: &InitArgs) -> Result<(), Failure> {
     let folder = &args.folder;
     fs::create_dir_all(folder).map_err(|error| failed(folder, &error))?;
-    let files = Files {
-        authority: folder.join("ca.pem"),
-        authority_key: folder.join("ca.key"),
-        certificate: folder.join("server.pem"),
-        key: folder.join("server.key"),
-    };
+    let files = Files::of(folder, "server");
     let (issuer, is_new) = authority(&files)?;
     let names = if args.name.is_empty() {
         usual_names()
     } else {
         args.name.clone()
     };
-    let today = ZonedDateTime::now().date();
-    let until = day(today, SERVER_DAYS);
     let mut params = CertificateParams::new(names.clone())
         .map_err(|error| Failure::new(format!("Error: {}: {error}.", names.join(", "))))?;
     let first = names.first().map_or("localhost", String::as_str);
     params.distinguished_name.push(DnType::CommonName, first);
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let until = sign(params, &issuer, &files)?;
+    serve::print(&report(&files, is_new, &names, until));
+    Ok(())
+}
+
+fn client(args: &ClientArgs) -> Result<(), Failure> {
+    let name = &args.name;
+    let is_a_file = !name.starts_with('.') && !name.contains(|c: char| c == '/' || c.is_control());
+    if name.is_empty() || !is_a_file || ["ca", "server"].contains(&name.as_str()) {
+        return Err(Failure::new(format!(
+            "Error: {name:?} cannot be the name of a client: it is that of its files, beside `ca` and `server`."
+        )));
+    }
+    let files = Files::of(&args.folder, name);
+    if !files.authority.exists() {
+        return Err(Failure::new(format!(
+            "Error: there is no {}: `{} tls init` makes an authority.",
+            files.authority.display(),
+            serve::program()
+        )));
+    }
+    let (issuer, _) = authority(&files)?;
+    let mut params = CertificateParams::new(Vec::new()).map_err(|error| of_making(&error))?;
+    let common_name = name.as_str();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, common_name);
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let until = sign(params, &issuer, &files)?;
+    serve::print(&report_of_client(&files, name, until));
+    Ok(())
+}
+
+/// Makes a key and its certificate; returns how long it lasts.
+fn sign(
+    mut params: CertificateParams,
+    issuer: &Issuer<'static, KeyPair>,
+    files: &Files,
+) -> Result<civil::Date, Failure> {
+    let today = ZonedDateTime::now().date();
+    let until = day(today, CERTIFICATE_DAYS);
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.use_authority_key_identifier_extension = true;
     lasts(&mut params, day(today, -1), until);
     let key = KeyPair::generate().map_err(|error| of_making(&error))?;
-    let certificate = params.signed_by(&key, &issuer);
+    let certificate = params.signed_by(&key, issuer);
     let certificate = certificate.map_err(|error| of_making(&error))?;
     write(&files.certificate, &certificate.pem(), 0o644)?;
     write(&files.key, &key.serialize_pem(), 0o600)?;
-    serve::print(&report(&files, is_new, &names, until));
-    Ok(())
+    Ok(until)
 }
 
 /// Where everything is.
@@ -97,6 +148,18 @@ struct Files {
     authority_key: PathBuf,
     certificate: PathBuf,
     key: PathBuf,
+}
+
+impl Files {
+    /// Those of the authority in `folder`, and of whom it signs.
+    fn of(folder: &Path, name: &str) -> Self {
+        Self {
+            authority: folder.join("ca.pem"),
+            authority_key: folder.join("ca.key"),
+            certificate: folder.join(format!("{name}.pem")),
+            key: folder.join(format!("{name}.key")),
+        }
+    }
 }
 
 /// The authority that is there, or a new one; and whether it is new.
@@ -161,6 +224,18 @@ fn report(files: &Files, is_new: bool, names: &[String], until: civil::Date) -> 
     )
 }
 
+fn report_of_client(files: &Files, name: &str, until: civil::Date) -> String {
+    let (authority, certificate) = (files.authority.display(), files.certificate.display());
+    let (key, program) = (files.key.display(), serve::program());
+    format!(
+        "\n  Certificate  {certificate}: for the client {name}; until {until}\n  Key          {key}: for this client only\n\n\
+         \x20 In the server's configuration:\n\n\
+         \x20   [[listeners]]\n    address = \"0.0.0.0:8883\"\n    tls = {{ ..., client_ca = \"{authority}\" }}\n\n\
+         \x20   [authentication]\n    certificate_user = \"common-name\"        # the client is the user {name}\n\n  Then:\n\n\
+         \x20   {program} sub -h SERVER --cafile {authority} --cert {certificate} --key {key} -t 'hello/#' -v\n\n"
+    )
+}
+
 /// What clients on this machine and beside it use.
 fn usual_names() -> Vec<String> {
     let mut names: Vec<String> = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into();
@@ -193,11 +268,13 @@ fn lasts(params: &mut CertificateParams, from: civil::Date, until: civil::Date) 
 
 /// Puts a whole file there, or none: a server may read it at any time.
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), Failure> {
-    let draft = path.with_extension("draft");
+    let mut draft = path.to_owned().into_os_string();
+    draft.push(".draft");
+    // One that was left may be readable by others.
+    fs::remove_file(&draft).ok();
     let written = OpenOptions::new()
         .write(true)
-        .create(true)
-        .truncate(true)
+        .create_new(true)
         .mode(mode)
         .open(&draft)
         .and_then(|mut file| {
@@ -216,7 +293,7 @@ fn of_making(error: &rcgen::Error) -> Failure {
     Failure::new(format!("Error: no certificate could be made: {error}."))
 }
 
-/// How long a certificate of the server lasts: as long as all clients believe.
-const SERVER_DAYS: i32 = 825;
+/// How long a certificate lasts: as long as all clients believe.
+const CERTIFICATE_DAYS: i32 = 825;
 /// How long the authority lasts.
 const AUTHORITY_DAYS: i32 = 20 * 365;
