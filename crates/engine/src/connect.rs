@@ -37,8 +37,6 @@ pub struct ConnectRequest {
     pub authentication_data: Option<Secret>,
     /// Who it is.
     pub principal: Arc<Principal>,
-    /// Whether it connects from this machine.
-    pub is_local_peer: bool,
     /// Maximum Packet Size of its listener, if that is not the Server's.
     pub maximum_packet_size_bytes: Option<u32>,
 }

@@ -142,7 +142,10 @@ fn client_verifier(
     }
     let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
     if let Some(path) = &config.crl {
-        builder = builder.with_crls(revocations(path)?);
+        // One whose time is over may leave out who was revoked since.
+        builder = builder
+            .with_crls(revocations(path)?)
+            .enforce_revocation_expiration();
     }
     if config.client_certificates == ClientCertificates::Optional {
         builder = builder.allow_unauthenticated();

@@ -425,7 +425,6 @@ impl World {
             assigned_client_id: false,
             authentication_data: None,
             principal: Arc::clone(&self.principal),
-            is_local_peer: true,
             maximum_packet_size_bytes: None,
         };
         self.engines[shard].on_connect(request, self.now);

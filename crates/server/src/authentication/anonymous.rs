@@ -72,7 +72,7 @@ impl Authenticator for Anonymous {
         let is_allowed = match attempt.anonymous.unwrap_or(self.policy) {
             AnonymousPolicy::Never => false,
             // A page of anybody's, shown by a browser here, is not this machine.
-            AnonymousPolicy::Loopback => attempt.peer.is_local() && !attempt.is_of_foreign_page,
+            AnonymousPolicy::Loopback => attempt.peer.is_local() && !attempt.is_for_others,
             AnonymousPolicy::Always => true,
         };
         if is_allowed {
@@ -113,7 +113,7 @@ mod tests {
             peer: peer.parse::<SocketAddr>().expect("an address").into(),
             listener: "test",
             anonymous,
-            is_of_foreign_page: false,
+            is_for_others: false,
             certificate: None,
             version: proto::Version::V5,
         };

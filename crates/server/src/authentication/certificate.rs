@@ -5,6 +5,7 @@
 //! Invariant: a name that could be read in two ways is not given.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
@@ -20,6 +21,9 @@ pub struct ClientCertificate {
     pub subject: String,
     /// Subject Alternative Names.
     pub names: Vec<AlternativeName>,
+    /// When it ends, in seconds since 1970, if we have seen it ourselves: a session of TLS that is taken up again does not
+    /// look.
+    pub ends_at: Option<i64>,
 }
 
 /// One Subject Alternative Name.
@@ -36,6 +40,20 @@ pub enum AlternativeName {
 }
 
 impl ClientCertificate {
+    /// The same, whatever was shown: one that cannot be read is there, and names nobody.
+    #[must_use]
+    pub fn of(der: &[u8]) -> Self {
+        Self::parse(der).unwrap_or_default()
+    }
+
+    /// Whether it has ended.
+    #[must_use]
+    pub fn is_over(&self, now: SystemTime) -> bool {
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        self.ends_at.is_some_and(|ends_at| ends_at < now)
+    }
+
     /// Reads a certificate (DER). `None` if it cannot be read as a whole.
     #[must_use]
     pub fn parse(der: &[u8]) -> Option<Self> {
@@ -51,6 +69,7 @@ impl ClientCertificate {
             common_name: common_name(certificate.subject()),
             subject: subject(certificate.subject()),
             names: names.filter_map(alternative_name).collect(),
+            ends_at: Some(certificate.validity().not_after.timestamp()),
         })
     }
 }

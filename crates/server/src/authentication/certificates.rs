@@ -96,6 +96,7 @@ mod tests {
                 AlternativeName::Dns("b.example".to_owned()),
                 AlternativeName::Uri("urn:pump".to_owned()),
             ],
+            ends_at: None,
         }
     }
 
@@ -115,7 +116,7 @@ mod tests {
             listener: "tls",
             anonymous: None,
             certificate,
-            is_of_foreign_page: false,
+            is_for_others: false,
         };
         match Certificates::new(user).authenticate(&attempt, &mut Exchange::default()) {
             Some(Decision::Allow { identity, .. }) => {

@@ -64,7 +64,7 @@ mod tests {
             peer: ([127, 0, 0, 1], 9).into(),
             listener: "test",
             anonymous: None,
-            is_of_foreign_page: false,
+            is_for_others: false,
             certificate: None,
             version: proto::Version::V5,
         };

@@ -4,12 +4,11 @@
 //! `crate::authorization`). Start reading at [`Identity`]. Invariant: what stands in it was proven.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use engine::{Principal, Rules};
-
-use crate::peer::Peer;
 
 /// Who a Client has proven to be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,7 +39,7 @@ impl Identity {
     /// The same with where it comes from, as rules see it.
     pub(crate) fn principal(
         self,
-        peer: Peer,
+        address: Option<IpAddr>,
         listener: &str,
         mount_point: Option<Arc<str>>,
     ) -> Principal {
@@ -49,7 +48,7 @@ impl Identity {
             groups: self.groups,
             attributes: self.attributes,
             is_administrator: self.is_administrator,
-            address: peer.ip(),
+            address,
             listener: Some(listener.into()),
             mount_point,
             own_rules: self.own_rules,

@@ -94,8 +94,9 @@ pub struct Attempt<'a> {
     pub anonymous: Option<AnonymousPolicy>,
     /// The certificate it has shown, if the listener asks for those of Clients and has found it good.
     pub certificate: Option<&'a ClientCertificate>,
-    /// Whether a browser has connected for a page that is not of this machine, whoever sits before it.
-    pub is_of_foreign_page: bool,
+    /// Whether it may speak for somebody who is not of this machine, wherever it comes from: a browser for a page, or a
+    /// proxy that does not say for whom.
+    pub is_for_others: bool,
     /// What it speaks.
     pub version: Version,
 }
@@ -247,7 +248,7 @@ mod tests {
             peer: ([127, 0, 0, 1], 9).into(),
             listener: "test",
             anonymous: None,
-            is_of_foreign_page: false,
+            is_for_others: false,
             certificate: None,
             version: Version::V5,
         };

@@ -641,7 +641,7 @@ mod tests {
                 version: proto::Version::V5,
                 listener: "tcp",
                 anonymous: None,
-                is_of_foreign_page: false,
+                is_for_others: false,
                 certificate: None,
             };
             one.authenticate(&attempt, &mut Exchange::default())

@@ -241,7 +241,7 @@ async fn open(
 fn certificate(connection: &Connection) -> Option<ClientCertificate> {
     let shown = connection.peer_identity()?;
     let chain = shown.downcast::<Vec<CertificateDer<'static>>>().ok()?;
-    ClientCertificate::parse(chain.first()?)
+    Some(ClientCertificate::of(chain.first()?))
 }
 
 /// How much is said in the log of those that are refused: one datagram, from wherever it says it is, leads to a line.

@@ -41,7 +41,17 @@ impl<S: Store> Shard<S> {
         let listener = connection.listener;
         let origin = connection.peer.origin();
         let certificate = connection.socket.certificate();
-        let is_of_foreign_page = connection.socket.is_of_foreign_page();
+        let is_for_others = connection.socket.is_for_others();
+        let is_over = certificate
+            .as_ref()
+            .is_some_and(|one| one.is_over(SystemTime::now()));
+        if is_over {
+            let text = "the certificate of this Client has ended";
+            return self.refuse(
+                key,
+                &ConnectionError::refused(ReasonCode::NotAuthorized, text),
+            );
+        }
         let of = self.policy.listener(listener);
         if of.is_some_and(|of| !of.versions.contains(connect.version)) {
             // [MQTT-3.1.2-2] [v3.1.1 MQTT-3.1.2-2]
@@ -84,7 +94,7 @@ impl<S: Store> Shard<S> {
                 has_to_be_known: passed == Passed::IfKnown,
                 user_changes: 0,
                 certificate,
-                is_of_foreign_page,
+                is_for_others,
             },
         );
     }
@@ -152,7 +162,9 @@ impl<S: Store> Shard<S> {
                 {
                     return self.refuse(key, &error);
                 }
-                let principal = Arc::new(identity.principal(peer, listener, mount_point));
+                // Where it comes from says nothing where it may speak for others.
+                let address = peer.ip().filter(|_| !pending.is_for_others);
+                let principal = Arc::new(identity.principal(address, listener, mount_point));
                 let user = principal.user.as_deref().filter(|_| is_called_by_user);
                 if is_called_by_user && user.is_none() {
                     return self.refuse(key, &nameless());
@@ -328,7 +340,6 @@ impl<S: Store> Shard<S> {
             authentication_data: admission.data,
             principal: admission.principal,
             maximum_packet_size_bytes: Some(packet_size),
-            is_local_peer: peer.is_local(),
         };
         self.has_news = true;
         self.engine.on_connect(request, self.now);

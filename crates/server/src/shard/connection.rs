@@ -71,8 +71,8 @@ pub(super) struct Pending {
     pub(super) user_changes: u64,
     /// The certificate that it has shown.
     pub(super) certificate: Option<ClientCertificate>,
-    /// Whether a browser has connected for a page that is not of this machine.
-    pub(super) is_of_foreign_page: bool,
+    /// Whether it may speak for somebody who is not of this machine, wherever it comes from.
+    pub(super) is_for_others: bool,
 }
 
 impl Pending {
@@ -102,7 +102,7 @@ impl Pending {
             peer,
             listener: self.policy.listener_name(self.listener),
             anonymous: self.policy.anonymous(self.listener),
-            is_of_foreign_page: self.is_of_foreign_page,
+            is_for_others: self.is_for_others,
             certificate: self.certificate.as_ref(),
             version: self.connect.version,
         };

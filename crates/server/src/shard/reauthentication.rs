@@ -75,7 +75,7 @@ impl<S: Store> Shard<S> {
         let (peer, listener) = (connection.peer, connection.listener);
         let version = connection.protocol.version();
         let certificate = connection.socket.certificate();
-        let is_of_foreign_page = connection.socket.is_of_foreign_page();
+        let is_for_others = connection.socket.is_for_others();
         let attempt = Attempt {
             client_id: &client_id,
             user_name: None,
@@ -84,7 +84,7 @@ impl<S: Store> Shard<S> {
             peer,
             listener: self.policy.listener_name(listener),
             anonymous: self.policy.anonymous(listener),
-            is_of_foreign_page,
+            is_for_others,
             certificate: certificate.as_ref(),
             version,
         };
@@ -104,10 +104,11 @@ impl<S: Store> Shard<S> {
             return;
         };
         let (peer, listener) = (connection.peer, connection.listener);
+        let address = peer.ip().filter(|_| !connection.socket.is_for_others());
         let mount_point = connection.mount_point().cloned();
         let expires_at = identity.expires_at.map(|at| instant_of(at, self.now));
         let listener = self.policy.listener_name(listener);
-        let principal = Arc::new(identity.principal(peer, listener, mount_point));
+        let principal = Arc::new(identity.principal(address, listener, mount_point));
         if !self.engine.on_reauthenticated(key, &principal) {
             let text = "the Client has shown that it is another user";
             let error = ConnectionError::refused(ReasonCode::NotAuthorized, text);

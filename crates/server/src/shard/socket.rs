@@ -54,6 +54,8 @@ enum Proxied {
     Awaited,
     /// It just has.
     By(Box<Client>),
+    /// It speaks for itself, or does not know for whom. It goes on doing so.
+    Itself,
 }
 
 /// The same without WebSocket.
@@ -150,7 +152,11 @@ impl Socket {
                     }
                     Proxied::By(Box::new(client))
                 }
-                Source::Proxy => Proxied::No,
+                // What it shows is its own, and names no Client.
+                Source::Proxy => {
+                    self.shown_before = Some(Box::new(Shown(None)));
+                    Proxied::Itself
+                }
             };
         }
         if !matches!(front.expected, Expected::Nothing) {
@@ -248,14 +254,16 @@ impl Socket {
         self.leave_front();
         match proxied {
             Proxied::By(client) => Some(*client),
-            Proxied::No | Proxied::Awaited => None,
+            Proxied::No | Proxied::Awaited | Proxied::Itself => None,
         }
     }
 
-    /// Whether a browser has opened it for a page that is not of this machine.
-    pub(super) fn is_of_foreign_page(&self) -> bool {
-        let websocket = self.websocket.as_ref();
-        websocket.is_some_and(|websocket| websocket.is_of_foreign_page())
+    /// Whether who has connected may speak for somebody who is not of this machine: a browser that has opened it for a page
+    /// of another one, or a proxy that does not say for whom.
+    pub(super) fn is_for_others(&self) -> bool {
+        let (front, websocket) = (self.front.as_ref(), self.websocket.as_ref());
+        front.is_some_and(|front| front.proxied == Proxied::Itself)
+            || websocket.is_some_and(|websocket| websocket.is_of_foreign_page())
     }
 
     /// Whether it has to be read again although no event comes.
@@ -288,7 +296,7 @@ impl Socket {
         }
         let tls = self.stream.tls.as_ref()?;
         let shown = tls.session.peer_certificates()?.first()?;
-        ClientCertificate::parse(shown)
+        Some(ClientCertificate::of(shown))
     }
 
     /// Whether TLS or WebSocket has something to send, of its own or of what it was given.

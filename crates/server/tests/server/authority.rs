@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, DnType,
@@ -52,42 +53,62 @@ impl Authority {
         self.folder.join(name)
     }
 
-    /// A certificate for `name` and its serial number.
-    fn sign(&self, name: &str, is_expired: bool) -> (Certificate, KeyPair, SerialNumber) {
+    /// A certificate for `name` and its serial number; it is good for very long, if `change` leaves it so.
+    fn sign(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> (Certificate, KeyPair, SerialNumber) {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
         params.distinguished_name.push(DnType::CommonName, name);
         let serial = SerialNumber::from(self.serial.fetch_add(1, Ordering::Relaxed));
         params.serial_number = Some(serial.clone());
-        if is_expired {
-            params.not_before = date_time_ymd(2000, 1, 1);
-            params.not_after = date_time_ymd(2001, 1, 1);
-        }
+        change(&mut params);
         let certificate = params.signed_by(&key, &self.issuer);
         (certificate.expect("a certificate"), key, serial)
     }
 
     /// The same in files that begin with `file`.
     pub(crate) fn files(&self, file: &str, name: &str) -> CertificateFiles {
-        self.write(file, self.sign(name, false))
+        self.write(file, self.sign(name, |_| ()))
     }
 
     pub(crate) fn expired_files(&self, file: &str, name: &str) -> CertificateFiles {
-        self.write(file, self.sign(name, true))
+        self.files_until(file, name, 1_000_000_000)
+    }
+
+    /// One that ends at this second since 1970.
+    pub(crate) fn files_until(&self, file: &str, name: &str, until: u64) -> CertificateFiles {
+        let signed = self.sign(name, |params| {
+            params.not_before = date_time_ymd(2000, 1, 1);
+            params.not_after = date_time_ymd(1970, 1, 1) + Duration::from_secs(until);
+        });
+        self.write(file, signed)
     }
 
     /// A certificate that is on a revocation list; the list is `crl.pem`.
     pub(crate) fn revoked_files(&self, file: &str, name: &str) -> CertificateFiles {
-        let signed = self.sign(name, false);
+        let signed = self.sign(name, |_| ());
+        self.list(&signed.2, 2124);
+        self.write(file, signed)
+    }
+
+    /// A revocation list that has to be renewed before `year`, as `crl.pem`.
+    pub(crate) fn list_until(&self, year: i32) {
+        self.list(&SerialNumber::from(u64::MAX), year);
+    }
+
+    fn list(&self, revoked: &SerialNumber, year: i32) {
         let revoked = RevokedCertParams {
-            serial_number: signed.2.clone(),
+            serial_number: revoked.clone(),
             revocation_time: date_time_ymd(2024, 1, 1),
             reason_code: None,
             invalidity_date: None,
         };
         let list = CertificateRevocationListParams {
             this_update: date_time_ymd(2024, 1, 1),
-            next_update: date_time_ymd(2124, 1, 1),
+            next_update: date_time_ymd(year, 1, 1),
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs: vec![revoked],
@@ -96,7 +117,6 @@ impl Authority {
         let list = list.signed_by(&self.issuer).expect("a list");
         let pem = list.pem().expect("PEM");
         std::fs::write(self.path("crl.pem"), pem).expect("a file");
-        self.write(file, signed)
     }
 
     fn write(

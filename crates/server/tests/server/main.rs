@@ -22,6 +22,7 @@ mod delivery;
 ))]
 mod directories;
 mod durable;
+mod ending_certificates;
 mod exhaustion;
 mod expiring;
 mod http_logins;

@@ -8,12 +8,12 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use vencejo_server::Server;
-use vencejo_server::authentication::CertificateUser;
+use vencejo_server::authentication::{AnonymousPolicy, CertificateUser};
 use vencejo_server::config::{ClientCertificates, Config, Proxies};
 
 use crate::authority::Authority;
 use crate::canary::Canary;
-use crate::client::{Raw, TRICKLED_MAX, connect_v311, packet, string};
+use crate::client::{Raw, TRICKLED_MAX, connect_v311, packet, string, subscribe_v311};
 use crate::tls::{Secured, any, client_config, tls};
 use crate::{config, start};
 
@@ -151,6 +151,46 @@ fn certificate_of_the_proxy_itself_is_nobody() {
         client.say(&connect_v311("client"));
         assert_eq!(client.hear(4), [0x20, 2, 0, code]);
     }
+}
+
+/// Class A, RabbitMQ CVE-2026-67411: a proxy that speaks for itself, as haproxy does for Clients of a Unix socket too, is not
+/// this machine, however near it is, and what it shows is not a Client's.
+#[test]
+fn a_proxy_that_does_not_say_for_whom_is_not_this_machine() {
+    const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+    let authority = Authority::new();
+    let mut config = proxied("127.0.0.1");
+    config.authentication.certificate_user = Some(CertificateUser::CommonName);
+    let mut of_proxy = tls(authority.files("a", "localhost"));
+    of_proxy.client_ca = Some(authority.path("ca.pem"));
+    of_proxy.client_certificates = ClientCertificates::Optional;
+    config.listeners.push(config.listeners[1].clone());
+    config.listeners[2].tls = Some(of_proxy);
+    config.listeners.push(config.listeners[1].clone());
+    config.listeners[3].anonymous = Some(AnonymousPolicy::Always);
+    let (server, plain) = start(config);
+    let canary = Canary::new(plain);
+    let [_, proxied, secure, open] = server.listeners()[..] else {
+        panic!("four listeners");
+    };
+    let mut client = Raw::open(proxied);
+    client.say(&[LOCAL, &connect_v311("local")].concat());
+    assert_eq!(client.hear(), [0x20, 2, 0, 5]);
+    let own = authority.files("proxy", "proxy");
+    let own = client_config(&authority, rustls::DEFAULT_VERSIONS, Some(&own));
+    let mut client = Secured::open(secure, own, "localhost");
+    client.stream.sock.write_all(LOCAL).expect("is read");
+    client.say(&connect_v311("local"));
+    assert_eq!(client.hear(4), [0x20, 2, 0, 5]);
+    // Where everybody is let in it is, and reads nothing that is for this machine only.
+    let mut client = Raw::open(open);
+    client.say(&[LOCAL, &connect_v311("local")].concat());
+    assert_eq!(client.hear(), [0x20, 2, 0, 0]);
+    for (filter, code) in [("$SYS/#", 0x80), ("t", 0)] {
+        client.say(&subscribe_v311(filter, 0));
+        assert_eq!(client.hear(), [0x90, 3, 0, 1, code], "{filter}");
+    }
+    canary.sing();
 }
 
 #[test]

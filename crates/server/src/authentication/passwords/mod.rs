@@ -231,7 +231,7 @@ mod tests {
             peer: ([127, 0, 0, 1], 9).into(),
             version: Version::V5,
             listener: "tcp",
-            is_of_foreign_page: false,
+            is_for_others: false,
             certificate: None,
             anonymous: None,
         };
