@@ -94,9 +94,8 @@ impl Bans {
         if state.entries.is_empty() {
             return false;
         }
-        let keys = self.keys(peer, user);
-        keys.iter().any(|key| {
-            let entry = state.entries.get(key);
+        self.keys(peer, user).any(|key| {
+            let entry = state.entries.get(&key);
             entry.is_some_and(|entry| entry.banned_until.is_some_and(|until| until > now))
         })
     }
@@ -109,23 +108,19 @@ impl Bans {
         limits: &BanLimits,
         now: Instant,
     ) -> bool {
-        let [address, of_user] = self.keys(peer, user);
-        let is_local = peer.is_local();
-        let counted = [
-            (of_user, limits.failures_max),
-            (
-                address,
-                if is_local {
-                    0
-                } else {
-                    limits.failures_per_address_max
-                },
-            ),
-        ];
+        let address_max = if peer.is_local() {
+            0
+        } else {
+            limits.failures_per_address_max
+        };
+        let counted = self.keys(peer, user).map(|key| match key {
+            (_, Some(_)) => (key, limits.failures_max),
+            (_, None) => (key, address_max),
+        });
         let mut state = self.lock();
         state.failures += 1;
         let mut begins = false;
-        for (key, failures_max) in counted.into_iter().filter(|(_, max)| *max > 0) {
+        for (key, failures_max) in counted.filter(|(_, max)| *max > 0) {
             if !state.has_room(&key, limits.window, now) {
                 continue;
             }
@@ -187,9 +182,12 @@ impl Bans {
         (state.failures, bans)
     }
 
-    fn keys(&self, peer: Origin, user: &str) -> [Key; 2] {
+    /// What a login is counted by. Who says no User Name is nobody in particular, and shares a count with nobody.
+    fn keys(&self, peer: Origin, user: &str) -> impl Iterator<Item = Key> + use<> {
         let block = peer.block();
-        [(block, None), (block, Some(self.hasher.hash_one(user)))]
+        let of_user = (!user.is_empty()).then(|| self.hasher.hash_one(user));
+        let of_user = of_user.map(|hash| (block, Some(hash)));
+        of_user.into_iter().chain([(block, None)])
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -261,6 +259,19 @@ mod tests {
         // And it begins anew.
         assert!(!fail(&bans, 1, "anna", late));
         assert_eq!(bans.counts(late), (4, 0));
+    }
+
+    /// One device with an old token and no User Name would lock out all others there that say none.
+    #[test]
+    fn who_says_no_user_name_shares_a_count_with_nobody() {
+        let (bans, now) = (Bans::default(), Instant::now());
+        for _ in 0..4 {
+            assert!(!fail(&bans, 1, "", now));
+        }
+        assert!(!bans.is_banned(address(1), "", now));
+        // But its address is counted.
+        assert!(fail(&bans, 1, "", now));
+        assert!(bans.is_banned(address(1), "", now));
     }
 
     #[test]
