@@ -96,6 +96,8 @@ pub(crate) struct Shard<S> {
     assigned_client_ids: u64,
     /// Steps of TLS handshakes that may still be made in this turn.
     handshake_steps: u32,
+    /// Since when they are.
+    handshakes_since: Instant,
     /// Connections without a CONNECT that may still be read in this turn.
     connects_left: u32,
     /// The engine's work at which nothing more is read in this turn.
@@ -185,6 +187,7 @@ impl<S: Store> Shard<S> {
             has_news: true,
             assigned_client_ids: 0,
             handshake_steps: 0,
+            handshakes_since: Instant::now(),
             connects_left: 0,
             turn_ends_at: u64::MAX,
             unwritten: VecDeque::new(),
@@ -335,6 +338,7 @@ impl<S: Store> Shard<S> {
         self.turn_ends_at = begins_at + TURN_WORK_MAX / share;
         // Logins go in the order in which they came.
         self.handshake_steps = HANDSHAKE_STEPS_MAX * is_first;
+        self.handshakes_since = Instant::now();
         self.connects_left = CONNECTS_MAX * is_first;
         for event in events {
             self.on_event(event);
@@ -344,6 +348,7 @@ impl<S: Store> Shard<S> {
         }
         self.turn_ends_at = begins_at + TURN_WORK_MAX;
         self.handshake_steps = HANDSHAKE_STEPS_MAX;
+        self.handshakes_since = Instant::now();
         self.connects_left = CONNECTS_MAX;
         let late = std::mem::take(&mut self.ready);
         let mut again = again.into_iter();
@@ -526,8 +531,10 @@ impl<S: Store> Shard<S> {
 
 /// The token of other shards' wake-ups.
 pub(crate) const WAKER: Token = Token(usize::MAX);
-/// Steps of TLS handshakes in one turn: less than 2 ms with ECDSA keys, in which nobody else is served.
+/// Steps of TLS handshakes in one turn, in which nobody else is served.
 const HANDSHAKE_STEPS_MAX: u32 = 8;
+/// None is begun later in a turn, but for the first one: a signature with an RSA key takes as long as ten with an ECDSA key.
+const HANDSHAKES_TIME_MAX: Duration = Duration::from_millis(2);
 /// Work that packets may make in one turn, in units of the engine: some ten milliseconds.
 const TURN_WORK_MAX: u64 = 65_536;
 /// Connections without a CONNECT that are read in one turn: each is a login, and a line in the log.

@@ -19,7 +19,7 @@ use super::asking;
 use super::connection::{Connection, Stage, find_mut};
 use super::governed::{Governed, Heard};
 use super::stalled::{Stall, Stalled};
-use super::{Shard, mounted};
+use super::{HANDSHAKE_STEPS_MAX, HANDSHAKES_TIME_MAX, Shard, mounted};
 
 /// What is left to do once the engine, or nobody, has seen the event.
 enum Next {
@@ -111,6 +111,7 @@ impl<S: Store> Shard<S> {
         let Self {
             connections,
             handshake_steps,
+            handshakes_since,
             connects_left,
             ..
         } = self;
@@ -118,6 +119,11 @@ impl<S: Store> Shard<S> {
             return false;
         };
         let left = if connection.socket.is_handshaking() {
+            if *handshake_steps < HANDSHAKE_STEPS_MAX
+                && handshakes_since.elapsed() >= HANDSHAKES_TIME_MAX
+            {
+                *handshake_steps = 0;
+            }
             handshake_steps
         } else if matches!(connection.stage, Stage::AwaitingConnect) {
             connects_left
