@@ -1,17 +1,15 @@
 //! `vencejo passwd`: changes a password file as mosquitto has it, in the way of mosquitto_passwd.
 //!
-//! Owns: flags, the lines of the file, how it is replaced. Does not own: what a line means (see
+//! Owns: flags, the lines of the file. Does not own: what a line means, how the file is replaced (see
 //! `server::authentication`). Start reading at [`run`]. Invariants: other lines stay as they are, comments
-//! included; the file is replaced as a whole and is for its owner only; a file that a server would refuse is not
-//! written.
+//! included; a file that a server would refuse is not written.
 
-use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use server::authentication::{Accounts, StoredPassword};
+use server::authentication::{Accounts, PasswordFile, StoredPassword, user_of};
 
 use crate::serve;
 use crate::storage::{failed, unfit};
@@ -60,29 +58,43 @@ pub(crate) struct PasswdArgs {
 /// `vencejo passwd ...`.
 pub(crate) fn run(args: &PasswdArgs) -> Result<(), Failure> {
     let file = &args.file;
-    let old = if args.create { None } else { Some(read(file)?) };
-    let lines = old.as_deref().unwrap_or_default();
-    let (text, done) = match (&args.user, args.delete) {
-        (None, _) => hashed(lines)?,
-        (Some(user), true) => (without(lines, user)?, format!("user {user} deleted\n")),
-        (Some(user), false) => {
+    let unwritable = |error| failed(&format!("{}: {error}", file.display()));
+    if !args.create {
+        read(file, fs::read_to_string(file))?;
+    }
+    let password = match &args.user {
+        Some(user) if !args.delete => {
             check_name(user)?;
-            let password = match &args.password {
+            Some(match &args.password {
                 Some(password) => hash(password)?,
                 None => read_password(user)?,
-            };
-            let text = with(lines, user, &password);
-            (text, format!("the password of {user} is set\n"))
+            })
         }
+        _ => None,
+    };
+    // Only now: whoever types a password keeps nobody waiting.
+    let held = PasswordFile::open(file).map_err(unwritable)?;
+    let old = if args.create {
+        String::new()
+    } else {
+        read(file, held.read())?
+    };
+    let (text, done) = match (&args.user, &password) {
+        (None, _) => hashed(&old)?,
+        (Some(user), None) => (without(&old, user)?, format!("user {user} deleted\n")),
+        (Some(user), Some(password)) => (
+            with(&old, user, password),
+            format!("the password of {user} is set\n"),
+        ),
     };
     check(file, &text)?;
-    write(file, &text).map_err(|error| failed(&format!("{}: {error}", file.display())))?;
+    held.replace(&text).map_err(unwritable)?;
     serve::print(&done);
     Ok(())
 }
 
-fn read(file: &Path) -> Result<String, Failure> {
-    fs::read_to_string(file).map_err(|error| {
+fn read(file: &Path, text: io::Result<String>) -> Result<String, Failure> {
+    text.map_err(|error| {
         let hint = match error.kind() {
             io::ErrorKind::NotFound => ": -c makes it",
             _ => "",
@@ -107,13 +119,6 @@ fn check_name(user: &str) -> Result<(), Failure> {
     let text = "in a password file, a user name does not begin with #, is not empty, and has no colon, no spaces \
                 around it and no control characters";
     Err(unfit(&text))
-}
-
-/// Whose line this is, if it is anybody's.
-fn user_of(line: &str) -> Option<&str> {
-    let line = line.trim();
-    let (user, _) = line.split_once(':').filter(|_| !line.starts_with('#'))?;
-    Some(user)
 }
 
 /// `text` in which `user` has `password`.
@@ -191,45 +196,11 @@ fn check(file: &Path, text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Puts `text` in the place of the file, whose owner keeps it.
-fn write(file: &Path, text: &str) -> io::Result<()> {
-    // A link stays one.
-    let file = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
-    let mut draft = file.as_os_str().to_owned();
-    draft.push(".draft");
-    let draft = PathBuf::from(draft);
-    match fs::remove_file(&draft) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut new = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&draft)?;
-    let mut mode = 0o600;
-    if let Ok(old) = fs::metadata(&file) {
-        // A server of another user may read it as one of the file's group.
-        mode |= old.mode() & 0o040;
-        // Who may not give files away leaves it as it is, if it is somebody else's.
-        let is_others = (old.uid(), old.gid()) != (new.metadata()?.uid(), new.metadata()?.gid());
-        if is_others && let Err(error) = chown(&draft, Some(old.uid()), Some(old.gid())) {
-            fs::remove_file(&draft)?;
-            return Err(error);
-        }
-    }
-    new.set_permissions(Permissions::from_mode(mode))?;
-    new.write_all(text.as_bytes())?;
-    new.sync_all()?;
-    fs::rename(&draft, &file)?;
-    let folder = file
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     const OTHER: &str = "$6$HKOeX+qQWTBForBy$PfJnGHkORi6tVwcMZYwsFLg3IUsLCg9MX6rgNYyc1xuQ04xGUwfSoEP0SYKuComivN8GUmMbM/sPvsuhhRhLAg==";

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::{
     Accounts, Anonymous, Authentication, AuthenticationError, Authenticator, Certificates,
-    Challenge, Http, Passwords, ScramKeys, ScramSha256, Tokens, Users,
+    Challenge, Http, Passwords, Renewal, ScramKeys, ScramSha256, Tokens, Users,
 };
 use crate::config::{Config, Link};
 use crate::outbound::Outbound;
@@ -38,7 +38,11 @@ impl Chains {
         let wanted = &config.authentication;
         let keys = wanted.scram.then(|| scram_keys(users)).flatten();
         let passwords = Passwords::new(file, users.cloned(), wanted.password_cache);
-        let passwords = Arc::new(passwords.leaving(keys.clone()));
+        let renewed = wanted.password_file.clone();
+        let renewal = renewed
+            .filter(|_| wanted.password_file_rehash)
+            .map(Renewal::new);
+        let passwords = Arc::new(passwords.leaving(keys.clone()).renewing(renewal));
         let links = links(config, &passwords, keys, outbound)?;
         let anonymous = |has_names| -> Arc<dyn Authenticator> {
             let passwords = Arc::clone(&passwords);

@@ -45,8 +45,9 @@ pub use client_ids::{ClientIdPattern, ClientIdPatternError, ClientIdRule, Client
 pub use error::AuthenticationError;
 pub use identity::Identity;
 pub use passwords::{
-    Account, Accounts, BoundKeys, BoundKeysError, NewUser, PasswordFileError, Passwords, ScramKeys,
-    StoredPassword, StoredPasswordError, UserChange, UserError, Users, read_password_file,
+    Account, Accounts, BoundKeys, BoundKeysError, NewUser, PasswordFile, PasswordFileError,
+    Passwords, ScramKeys, StoredPassword, StoredPasswordError, UserChange, UserError, Users,
+    read_password_file, user_of,
 };
 pub use scram_sha_256::ScramSha256;
 pub use tokens::Tokens;
@@ -59,7 +60,7 @@ pub(crate) use chains::Chains;
 pub(crate) use fair_queue::FairQueue;
 pub(crate) use fetched_keys::FetchedKeys;
 pub(crate) use http::Http;
-pub(crate) use passwords::{Known, SCRAM_FILE, USERS_FILE};
+pub(crate) use passwords::{Known, Renewal, SCRAM_FILE, USERS_FILE};
 pub(crate) use ticket::{Stub, Ticket};
 pub(crate) use verifiers::{Job, Verifiers};
 pub(crate) use work::{Kind, Verified};

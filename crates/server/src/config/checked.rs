@@ -59,6 +59,8 @@ pub struct AuthenticationConfig {
     pub anonymous: AnonymousPolicy,
     /// A password file as mosquitto has it, read at the start and at each reload. Default: none.
     pub password_file: Option<PathBuf>,
+    /// Whether a login puts a new hash in the place of an old one there (`$6$`, `$7$`, PBKDF2, a cheap argon2id). Default: yes.
+    pub password_file_rehash: bool,
     /// For so long a password that fitted is not verified again, unless it was changed. Default: 10 minutes;
     /// 0 verifies it at each login.
     pub password_cache: Duration,
@@ -111,6 +113,7 @@ impl Default for AuthenticationConfig {
         Self {
             anonymous: AnonymousPolicy::default(),
             password_file: None,
+            password_file_rehash: true,
             password_cache: Duration::from_secs(600),
             certificate_user: None,
             tokens: None,
@@ -243,6 +246,10 @@ fn check_authentication(raw: RawAuthentication) -> Result<AuthenticationConfig, 
         }
         authentication.password_file = Some(file.into_inner().into());
     }
+    set(
+        &mut authentication.password_file_rehash,
+        raw.password_file_rehash,
+    );
     let lifetime = raw.password_cache.map(|RawDuration(value)| value);
     set(&mut authentication.password_cache, lifetime);
     authentication.certificate_user = raw.certificate_user.map(|user| match user {

@@ -133,6 +133,7 @@ pub(super) enum RawTlsVersion {
 pub(super) struct RawAuthentication {
     pub(super) anonymous: Option<RawAnonymous>,
     pub(super) password_file: Option<Spanned<String>>,
+    pub(super) password_file_rehash: Option<bool>,
     pub(super) certificate_user: Option<RawCertificateUser>,
     pub(super) password_cache: Option<RawDuration>,
     pub(super) failures_max: Option<u32>,

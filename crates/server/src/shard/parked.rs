@@ -187,7 +187,7 @@ impl<S: Store> Shard<S> {
                 continue;
             };
             match (before.find(user), now.find(user)) {
-                (Some(old), Some(new)) if old.password == new.password => {
+                (Some(old), Some(new)) if old.has_password_of(&new) => {
                     if let Some(changed) = new.identity.of_now(principal) {
                         connection.principal = Some(Arc::new(changed));
                     }

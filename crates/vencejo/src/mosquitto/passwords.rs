@@ -68,7 +68,10 @@ pub(super) fn take_over(work: &mut Work, doors: &[Door<'_>], folder: &Path) {
     match paths.as_slice() {
         [] | [None] if !has_dynamic => {}
         [Some(one)] if !has_dynamic => {
-            work.target.authentication.text("password_file", one);
+            let authentication = &mut work.target.authentication;
+            authentication.text("password_file", one);
+            // mosquitto before 2.1 cannot read what it would become.
+            authentication.raw("password_file_rehash", false);
             for line in asking.iter().filter_map(|door| door.file) {
                 work.kept(line, "authentication.password_file");
             }

@@ -4,7 +4,7 @@
 //! at [`Accounts::parse`]. Invariant: every name stands for one account; no error shows a hash or a password.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::scram_keys::BoundKeys;
 use super::stored::{StoredPassword, StoredPasswordError};
@@ -19,6 +19,35 @@ pub struct Account {
     pub password: StoredPassword,
     /// Keys of the same for SCRAM.
     pub scram: Option<BoundKeys>,
+    /// The hash that a login has put in the place of `password` since it was read.
+    pub(super) renewed: OnceLock<StoredPassword>,
+}
+
+impl Account {
+    /// A user that proves itself with `password`.
+    #[must_use]
+    pub const fn new(
+        identity: Identity,
+        password: StoredPassword,
+        scram: Option<BoundKeys>,
+    ) -> Self {
+        Self {
+            identity,
+            password,
+            scram,
+            renewed: OnceLock::new(),
+        }
+    }
+
+    /// What its password is kept as by now.
+    pub(super) fn kept(&self) -> &StoredPassword {
+        self.renewed.get().unwrap_or(&self.password)
+    }
+
+    /// Whether `later`, the same user as it was read later, has the same password.
+    pub(crate) fn has_password_of(&self, later: &Self) -> bool {
+        self.password == later.password || *self.kept() == later.password
+    }
 }
 
 /// Users by their names.
@@ -152,14 +181,11 @@ fn account(line: &str) -> Result<Account, PasswordFileError> {
         user: name.to_owned(),
         source,
     })?;
-    Ok(Account {
-        identity: Identity {
-            is_listed: true,
-            ..Identity::of_user(name)
-        },
-        password,
-        scram: None,
-    })
+    let identity = Identity {
+        is_listed: true,
+        ..Identity::of_user(name)
+    };
+    Ok(Account::new(identity, password, None))
 }
 
 /// Whether a Client can have this User Name: section 1.5.4, and nothing that would forge a line of a file.

@@ -7,6 +7,7 @@
 
 mod accounts;
 mod cache;
+mod password_file;
 mod scram_keys;
 mod stored;
 mod users;
@@ -23,6 +24,8 @@ use scram::Keys;
 pub use accounts::{Account, Accounts, PasswordFileError};
 
 pub(super) use accounts::is_user_name;
+pub(crate) use password_file::Renewal;
+pub use password_file::{PasswordFile, user_of};
 pub(crate) use scram_keys::FILE as SCRAM_FILE;
 pub use scram_keys::{BoundKeys, BoundKeysError, ScramKeys};
 pub use stored::{StoredPassword, StoredPasswordError};
@@ -45,6 +48,8 @@ pub struct Passwords {
     verified: Arc<VerifiedPasswords>,
     /// Where a login leaves keys for SCRAM; `None` if there is no SCRAM.
     scram: Option<Arc<ScramKeys>>,
+    /// What makes new hashes of old ones in the password file; `None` leaves it as it is.
+    renewal: Option<Arc<Renewal>>,
     /// Chooses whose hash an unknown user is measured by.
     decoys: RandomState,
 }
@@ -63,6 +68,7 @@ impl Passwords {
             users,
             verified: Arc::new(VerifiedPasswords::new(lifetime)),
             scram: None,
+            renewal: None,
             decoys: RandomState::new(),
         }
     }
@@ -73,12 +79,18 @@ impl Passwords {
         self
     }
 
+    /// The same, and a login makes new hashes of old ones by `renewal`.
+    pub(crate) fn renewing(mut self, renewal: Option<Renewal>) -> Self {
+        self.renewal = renewal.map(Arc::new);
+        self
+    }
+
     /// The keys by which the user `name` is judged, and who that is; for an unknown user, or one that has none yet, keys
     /// that no proof fits.
     pub(super) fn scram_keys(&self, keys: &ScramKeys, name: &str) -> (Keys, Option<Identity>) {
         let account = self.known().find(name);
         let account = account.as_ref();
-        let found = account.map(|account| (&account.password, account.scram.as_ref()));
+        let found = account.map(|account| (account.kept(), account.scram.as_ref()));
         let (keys, is_known) = keys.of(name, found);
         let identity = account
             .filter(|_| is_known)
@@ -106,6 +118,14 @@ impl Known {
     pub(crate) fn find(&self, name: &str) -> Option<Arc<Account>> {
         let mut all = self.0.iter().flatten();
         all.find_map(|accounts| accounts.find(name)).cloned()
+    }
+
+    /// Whether it stands in the password file.
+    fn is_of_file(&self, account: &Arc<Account>) -> bool {
+        let [_, file] = &self.0;
+        let name = account.identity.user.as_deref().unwrap_or_default();
+        let found = file.as_ref().and_then(|file| file.find(name));
+        found.is_some_and(|found| Arc::ptr_eq(found, account))
     }
 
     /// One of the hashes, always the same for a name: forms differ in what they cost, so the names of unknown
@@ -152,6 +172,8 @@ impl Authenticator for Passwords {
         }
         let verified = Arc::clone(&self.verified);
         let keys = self.scram.clone();
+        let is_of_file = known.is_of_file(&account);
+        let renewal = self.renewal.clone().filter(|_| is_of_file);
         Some(Decision::Wait(Work::new(move || {
             let fits = account.password.is(bytes(password.as_ref()));
             // No password is not an empty one.
@@ -160,6 +182,9 @@ impl Authenticator for Passwords {
             }
             if let Some(mark) = mark {
                 verified.remember(mark, Instant::now());
+            }
+            if let (Some(renewal), Some(password)) = (renewal, &password) {
+                renewal.renew(&account, password.expose());
             }
             if let (Some(keys), Some(password)) = (keys, &password) {
                 learn(&keys, &account, password);
@@ -172,9 +197,9 @@ impl Authenticator for Passwords {
 /// Leaves keys for SCRAM, unless there are some. After this the user proves what it has sent up to now.
 fn learn(keys: &ScramKeys, account: &Account, password: &Secret) {
     let name = account.identity.user.as_deref().unwrap_or_default();
-    let found = Some((&account.password, account.scram.as_ref()));
+    let found = Some((account.kept(), account.scram.as_ref()));
     if !keys.of(name, found).1 {
-        keys.learn(name, password.expose(), &account.password);
+        keys.learn(name, password.expose(), account.kept());
     }
 }
 

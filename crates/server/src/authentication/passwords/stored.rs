@@ -96,6 +96,17 @@ impl StoredPassword {
         }
     }
 
+    /// Whether it is as costly to guess as a new one.
+    pub(super) fn is_as_good_as_new(&self) -> bool {
+        let cost = |form| match form {
+            Form::Argon2id {
+                memory_kib, passes, ..
+            } => u64::from(memory_kib) * u64::from(passes),
+            Form::Sha512 | Form::Pbkdf2 { .. } => 0,
+        };
+        cost(self.form) >= cost(NEW)
+    }
+
     /// Reads the text form, as in mosquitto's password file or PHC.
     /// # Errors
     /// It is none, or one that would be too costly to verify.

@@ -206,11 +206,7 @@ impl Users {
             } => {
                 let account = changed.find(name).ok_or_else(unknown)?;
                 let identity = account.identity.clone();
-                changed.add(Account {
-                    identity,
-                    password: password.clone(),
-                    scram: scram.clone(),
-                });
+                changed.add(Account::new(identity, password.clone(), scram.clone()));
             }
             UserChange::Groups { groups, .. } => {
                 let account = changed.find(name).ok_or_else(unknown)?;
@@ -248,19 +244,16 @@ impl Users {
 impl From<NewUser> for Account {
     fn from(user: NewUser) -> Self {
         let attributes = user.attributes.into_iter();
-        Self {
-            identity: Identity {
-                groups: user.groups.into_iter().map(Arc::from).collect(),
-                attributes: attributes
-                    .map(|(name, value)| (name.into(), value.into()))
-                    .collect(),
-                is_administrator: user.administrator,
-                is_listed: true,
-                ..Identity::of_user(&user.name)
-            },
-            password: user.password,
-            scram: user.scram,
-        }
+        let identity = Identity {
+            groups: user.groups.into_iter().map(Arc::from).collect(),
+            attributes: attributes
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
+            is_administrator: user.administrator,
+            is_listed: true,
+            ..Identity::of_user(&user.name)
+        };
+        Self::new(identity, user.password, user.scram)
     }
 }
 

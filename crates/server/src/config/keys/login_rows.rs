@@ -49,6 +49,12 @@ const AUTHENTICATION: &[Row] = &[
         "A password file as mosquitto has it.",
     ),
     row(
+        "password_file_rehash",
+        Truth,
+        "true",
+        "Whether a login replaces an old hash in it (`$6$`, `$7$`, PBKDF2, a cheap argon2id) by argon2id, which mosquitto before 2.1 cannot read.",
+    ),
+    row(
         "password_cache",
         Duration(0, MAX),
         "\"10m\"",
