@@ -145,11 +145,11 @@ impl Session {
                 let Some(asked) = asked.filter(|asked| !asked.refused.is_empty()) else {
                     return true;
                 };
-                let brings = |filter: &Arc<str>| {
-                    let inner = split_shared(filter).map_or(&**filter, |(_, inner)| inner);
+                let brings = |filter: &str| {
+                    let inner = split_shared(filter).map_or(filter, |(_, inner)| inner);
                     matches(inner, topic)
                 };
-                let mut filters = self.filters.iter();
+                let filters = &self.filters;
                 return filters.any(|filter| !asked.refused.contains(filter) && brings(filter));
             }
             Request::Publish { topic, qos, retain } => Question::Publish {
@@ -271,8 +271,8 @@ impl Engine {
             .into_iter()
             .flat_map(|of| of.filters.iter())
         {
-            if self.rights.is_open(subject, Request::Subscribe { filter }) {
-                let filter = Arc::clone(filter);
+            let request = Request::Subscribe { filter: &filter };
+            if self.rights.is_open(subject, request) {
                 questions.push(Question::Subscribe { filter });
             }
         }
@@ -287,13 +287,8 @@ impl Engine {
             return Vec::new();
         };
         let is_undecided =
-            |filter: &&Arc<str>| self.is_undecided(key, Request::Subscribe { filter });
-        session
-            .filters
-            .iter()
-            .filter(is_undecided)
-            .cloned()
-            .collect()
+            |filter: &Arc<str>| self.is_undecided(key, Request::Subscribe { filter });
+        session.filters.iter().filter(is_undecided).collect()
     }
 
     /// Whether this is one of them.

@@ -354,7 +354,7 @@ impl Engine {
         if !self.full.sessions.insert(key) {
             return;
         }
-        let filters: Vec<_> = session.filters.iter().map(Arc::clone).collect();
+        let filters: Vec<_> = session.filters.iter().collect();
         for filter in filters {
             self.change_full_filter(&filter, true, since);
         }
@@ -405,7 +405,7 @@ impl Engine {
         let Some(session) = self.sessions.get(key) else {
             return;
         };
-        let filters: Vec<_> = session.filters.iter().map(Arc::clone).collect();
+        let filters: Vec<_> = session.filters.iter().collect();
         for filter in filters {
             self.change_full_filter(&filter, false, self.started_at);
         }

@@ -6,6 +6,7 @@
 //! same outputs, and a mistake of one Client never reaches another's Session.
 #![warn(clippy::indexing_slicing, clippy::iter_over_hash_type)]
 
+mod arena;
 mod asked;
 mod commits;
 mod config;
@@ -23,6 +24,7 @@ mod losses;
 mod memory;
 mod memory_short;
 mod output;
+mod parted_table;
 mod pending;
 mod principal;
 mod publish;

@@ -74,9 +74,7 @@ impl SessionBytes {
                 + held
                 + replays,
             will: session.will.as_deref().map_or(0, will_bytes),
-            filters: session.filters.table_bytes()
-                + session.filters.len() * FILTER_BYTES
-                + session.filter_name_bytes,
+            filters: session.filters.table_bytes(),
             queue: session.outbound.table_bytes(),
         }
     }
@@ -173,7 +171,5 @@ fn will_bytes(will: &Will) -> usize {
 const SESSION_EXTRA_BYTES: usize = 256;
 /// A Packet Identifier in a set.
 const IDENTIFIER_BYTES: usize = 6;
-/// The counts of the name of a Topic Filter.
-const FILTER_BYTES: usize = 16;
 /// A replay of retained messages that goes on.
 const REPLAY_BYTES: usize = 256;

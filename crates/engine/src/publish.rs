@@ -127,7 +127,7 @@ impl Engine {
         if connection.grant != Some(Grant::of(publish, self.rights.epoch())) {
             return None;
         }
-        connection.memo.recall(publish.topic)
+        self.subscriptions.recall(&connection.memo, publish.topic)
     }
 
     fn on_refusal(

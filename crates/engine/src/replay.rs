@@ -257,7 +257,7 @@ impl Engine {
         now: Instant,
     ) -> bool {
         let subscription = self.subscriptions.find(key, replay.filter());
-        let Some(subscription) = subscription.copied() else {
+        let Some(subscription) = subscription else {
             return false;
         };
         let identifiers: Option<Arc<[u32]>> = subscription

@@ -179,8 +179,7 @@ impl Engine {
         self.counters.subscriptions += 1;
         self.counters.shared_subscriptions += u64::from(is_shared);
         if let Some(session) = self.sessions.get_mut(key) {
-            session.filters.insert(Arc::clone(&record.filter));
-            session.filter_name_bytes += record.filter.len();
+            session.filters.insert(filter);
             self.touch(key);
         }
     }

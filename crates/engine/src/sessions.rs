@@ -72,8 +72,6 @@ pub(crate) struct Session {
     pub(crate) full_since: Option<Instant>,
     /// Messages that it has lost, see `losses`.
     pub(crate) lost: Option<Box<Lost>>,
-    /// Bytes of the names in `filters`.
-    pub(crate) filter_name_bytes: usize,
     /// What it was when it was last counted, see `memory`.
     pub(crate) counted: PackedBytes,
     /// Whether it is in the engine's list of those to be counted again.
@@ -168,7 +166,6 @@ impl Session {
             is_stored: false,
             full_since: None,
             lost: None,
-            filter_name_bytes: 0,
             counted: PackedBytes::default(),
             is_touched: false,
             expiry_deadline: None,

@@ -166,9 +166,7 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(key) else {
             return (existed, wait);
         };
-        if !session.filters.contains(filter) {
-            session.filters.insert(filter.into());
-            session.filter_name_bytes += filter.len();
+        if session.filters.insert(filter) {
             self.touch(key);
             self.on_filter(key, filter, true);
         }
@@ -273,7 +271,6 @@ impl Engine {
         if let Some(asked) = &mut session.asked {
             asked.forget_subscription(filter);
         }
-        session.filter_name_bytes -= filter.len();
         self.touch(key);
         self.counters.subscriptions = self.counters.subscriptions.saturating_sub(1);
         if split_shared(filter).is_some() {
@@ -298,7 +295,7 @@ impl Engine {
         let Some(session) = self.sessions.get(key) else {
             return;
         };
-        let filters: Vec<_> = session.filters.iter().map(Arc::clone).collect();
+        let filters: Vec<_> = session.filters.iter().collect();
         self.work += WORK_PER_FILTER * filters.len() as u64;
         for filter in filters {
             self.remove_subscription(key, &filter);
@@ -314,7 +311,6 @@ impl Engine {
             .filters
             .from("$share/")
             .take_while(|filter| filter.starts_with("$share/"))
-            .map(Arc::clone)
             .collect();
         for filter in filters {
             if let Some(change) = self.shared.set_online(&filter, key, is_online) {

@@ -1,36 +1,30 @@
-//! Who gets a message on one Topic Name: worked out once, kept until a change could change it.
+//! Who gets a message on one Topic Name.
 //!
-//! Owns: [`Matches`], its rows with overlapping Subscriptions merged, the cache by Topic Name.
-//! Does not own: the tree it is worked out from. Start reading at [`Matches`].
-//! Invariants: rows ascend by [`SessionKey`], one per session; a `Matches` outside the cache is
-//! not current; the cache never holds more than [`CACHED_TOPICS_MAX`] and [`CACHED_BYTES_MAX`],
-//! except one single entry larger than that.
+//! Owns: [`Matches`], its rows with overlapping Subscriptions merged. Does not own: the tree it is worked out from, how
+//! long it is kept (see `cache`). Start reading at [`Matches`].
+//! Invariant: rows ascend by [`SessionKey`], one per session.
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
-use std::hash::BuildHasher;
-use std::ops::Bound;
-use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
-use hashbrown::HashMap;
 use proto::Qos;
 
 use super::Subscription;
-use super::trie::Interest;
-use crate::keys::{KeyedState, SessionKey, ShardSet};
-use crate::sessions::map_bytes;
+use super::cache::Stamp;
+use super::interest::Held;
+use crate::keys::{SessionKey, ShardSet};
 use crate::shared_subscriptions::GroupKey;
 
 /// Everyone who gets a message on one Topic Name.
 #[derive(Debug)]
 pub(crate) struct Matches {
-    topic: Rc<str>,
-    is_current: Cell<bool>,
+    topic: Box<str>,
+    stamp: Stamp,
+    is_kept: Cell<bool>,
     /// Sessions of this shard, ascending, each at most once.
-    pub(crate) rows: Vec<MatchRow>,
+    pub(crate) rows: Box<[MatchRow]>,
     /// Shared Subscriptions, ascending; each gets the message for one of its members.
-    pub(crate) groups: Vec<GroupKey>,
+    pub(crate) groups: Box<[GroupKey]>,
     /// Other shards with at least one Non-shared Subscription that matches.
     pub(crate) remote: ShardSet,
     /// Of these, those of which some may have room.
@@ -43,9 +37,19 @@ impl Matches {
         &self.topic
     }
 
-    /// Whether it still tells the truth: no change since could have changed it. O(1).
-    pub(crate) fn is_current(&self) -> bool {
-        self.is_current.get()
+    /// When it was worked out.
+    pub(super) const fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    /// Whether the cache has it: else nobody says that it is old.
+    pub(super) const fn is_kept(&self) -> bool {
+        self.is_kept.get()
+    }
+
+    /// The cache takes it, or lets it go.
+    pub(super) fn keep(&self, is_kept: bool) {
+        self.is_kept.set(is_kept);
     }
 
     /// Whether nobody at all gets the message.
@@ -54,10 +58,11 @@ impl Matches {
     }
 
     /// Bytes it costs to keep, about.
-    fn memory_bytes(&self) -> usize {
+    pub(super) fn memory_bytes(&self) -> usize {
         let identifiers: usize = self.rows.iter().map(MatchRow::identifier_bytes).sum();
         size_of::<Self>()
-            + 2 * self.topic.len()
+            + COUNTS_BYTES
+            + self.topic.len()
             + self.rows.len() * size_of::<MatchRow>()
             + self.groups.len() * size_of::<GroupKey>()
             + identifiers
@@ -134,25 +139,6 @@ pub(crate) struct Grant<'a> {
     pub(crate) subscription_identifiers: Option<&'a Arc<[u32]>>,
 }
 
-/// A publisher's last [`Matches`], so that its next message on the same Topic Name looks nothing
-/// up. Does not keep it alive: dropped by the cache is dropped.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct PublisherMemo(Weak<Matches>);
-
-impl PublisherMemo {
-    /// Remembers `matches`.
-    pub(crate) fn remember(&mut self, matches: &Rc<Matches>) {
-        self.0 = Rc::downgrade(matches);
-    }
-
-    /// What was remembered, if it is about `topic` and still current. O(topic length).
-    pub(crate) fn recall(&self, topic: &str) -> Option<Rc<Matches>> {
-        self.0
-            .upgrade()
-            .filter(|matches| matches.is_current() && matches.topic() == topic)
-    }
-}
-
 /// Collects the interests that match one Topic Name.
 #[derive(Debug, Default)]
 pub(super) struct Collector {
@@ -168,18 +154,29 @@ impl Collector {
         self.subscriptions.len() + self.groups.len()
     }
 
-    pub(super) fn add(&mut self, interest: &Interest) {
-        self.subscriptions.extend(interest.sessions.iter());
-        self.groups.extend_from_slice(interest.groups());
-        self.remote = self.remote.union(interest.remote);
-        self.remote_free = self
-            .remote_free
-            .union(interest.remote.without(interest.full()));
+    pub(super) fn add(&mut self, held: Held<'_>) {
+        match held {
+            Held::Nobody => {}
+            Held::One(session, subscription) => self.subscriptions.push((session, subscription)),
+            Held::Shard(shard) => {
+                self.remote.insert(shard);
+                self.remote_free.insert(shard);
+            }
+            Held::More(interest) => {
+                self.subscriptions.extend(interest.sessions.iter());
+                self.groups.extend_from_slice(interest.groups());
+                self.remote = self.remote.union(interest.remote);
+                let free = interest.remote.without(interest.full());
+                self.remote_free = self.remote_free.union(free);
+            }
+        }
     }
 
+    /// What was collected, of the sessions only those for which `may_receive` says so. Nothing is collected then.
     pub(super) fn finish(
-        mut self,
+        &mut self,
         topic: &str,
+        stamp: Stamp,
         may_receive: impl Fn(SessionKey, &str) -> bool,
     ) -> Matches {
         // Each interest came in order: a stable sort merges those runs.
@@ -193,165 +190,19 @@ impl Collector {
             .filter(|(session, _)| may_receive(*session, topic))
             .map(|(session, of_one)| MatchRow::merge(session, of_one))
             .collect();
+        self.subscriptions.clear();
+        // What a crowd has left behind.
+        self.subscriptions.shrink_to(COLLECTED_KEPT);
+        let groups = self.groups.as_slice().into();
+        self.groups.clear();
         Matches {
             topic: topic.into(),
-            is_current: Cell::new(true),
+            stamp,
+            is_kept: Cell::new(false),
             rows,
-            groups: self.groups,
-            remote: self.remote,
-            remote_free: self.remote_free,
-        }
-    }
-}
-
-/// The [`Matches`] of recent Topic Names.
-#[derive(Debug)]
-pub(super) struct Cache {
-    by_topic: HashMap<Rc<str>, Rc<Matches>, KeyedState>,
-    /// The same topics in order, to find those under one first level, and the next to leave.
-    in_order: BTreeSet<Rc<str>>,
-    /// Entries leave in this order, round and round, one at a time.
-    last_evicted: Option<Rc<str>>,
-    /// Marks of topics that found no place, by their hash; none before it was full once.
-    unplaced: Box<[u32]>,
-    bytes: usize,
-    limits: CacheLimits,
-}
-
-/// How much a [`Cache`] holds.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct CacheLimits {
-    pub(super) topics_max: usize,
-    pub(super) bytes_max: usize,
-}
-
-impl Default for CacheLimits {
-    fn default() -> Self {
-        Self {
-            topics_max: CACHED_TOPICS_MAX,
-            bytes_max: CACHED_BYTES_MAX,
-        }
-    }
-}
-
-impl Cache {
-    pub(super) fn new(hash: KeyedState, limits: CacheLimits) -> Self {
-        Self {
-            by_topic: HashMap::with_hasher(hash),
-            in_order: BTreeSet::new(),
-            last_evicted: None,
-            unplaced: Box::default(),
-            bytes: 0,
-            limits,
-        }
-    }
-
-    pub(super) fn find(&self, topic: &str) -> Option<&Rc<Matches>> {
-        self.by_topic.get(topic)
-    }
-
-    /// Keeps an answer. When it is full, of a topic that was asked for lately, too: others go by too fast to be found
-    /// again, and would push out those that are.
-    pub(super) fn insert(&mut self, matches: &Rc<Matches>) {
-        self.remove(matches.topic());
-        let bytes = self.bytes + matches.memory_bytes();
-        let is_full =
-            self.by_topic.len() >= self.limits.topics_max || bytes > self.limits.bytes_max;
-        if is_full && !self.by_topic.is_empty() && !self.was_asked_for(matches.topic()) {
-            matches.is_current.set(false);
-            return;
-        }
-        self.bytes = bytes;
-        while !self.by_topic.is_empty() && self.is_over(self.by_topic.len() + 1) {
-            self.evict_one();
-        }
-        self.in_order.insert(Rc::clone(&matches.topic));
-        self.by_topic
-            .insert(Rc::clone(&matches.topic), Rc::clone(matches));
-    }
-
-    /// Whether this topic has found no place lately; it has now.
-    fn was_asked_for(&mut self, topic: &str) -> bool {
-        if self.unplaced.is_empty() {
-            self.unplaced = vec![0; UNPLACED_MARKS].into_boxed_slice();
-        }
-        let hash = self.by_topic.hasher().hash_one(topic);
-        let place = usize::try_from(hash % UNPLACED_MARKS as u64).unwrap_or(0);
-        // From other bits than the place, and never the mark of none.
-        let mark = u32::try_from(hash >> 32).unwrap_or(0) | 1;
-        self.unplaced
-            .get_mut(place)
-            .is_some_and(|known| std::mem::replace(known, mark) == mark)
-    }
-
-    /// Drops what a change to the Subscriptions of `filter` could change, and no more than:
-    /// without a wildcard, its own topic; with a named first level, the topics under that; else all.
-    pub(super) fn invalidate(&mut self, filter: &str) {
-        let first_level = filter.split('/').next().unwrap_or_default();
-        if !filter.contains(['+', '#']) {
-            self.remove(filter);
-        } else if first_level == "+" || first_level == "#" {
-            self.clear();
-        } else {
-            self.remove(first_level);
-            let from = format!("{first_level}/");
-            while let Some(topic) = self.first_from(Bound::Included(&from))
-                && topic.starts_with(&from)
-            {
-                self.remove(&topic);
-            }
-        }
-    }
-
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.by_topic.len()
-    }
-
-    /// Bytes of it.
-    pub(super) fn memory_bytes(&self) -> usize {
-        self.bytes
-            + size_of_val(&*self.unplaced)
-            + self.by_topic.len() * CACHE_ENTRY_BYTES
-            + map_bytes(
-                self.by_topic.capacity(),
-                size_of::<(Rc<str>, Rc<Matches>)>(),
-            )
-    }
-
-    const fn is_over(&self, topics: usize) -> bool {
-        topics > self.limits.topics_max || self.bytes > self.limits.bytes_max
-    }
-
-    fn evict_one(&mut self) {
-        let next = match &self.last_evicted {
-            Some(last) => self.first_from(Bound::Excluded(last)),
-            None => None,
-        };
-        if let Some(topic) = next.or_else(|| self.in_order.first().cloned()) {
-            self.remove(&topic);
-            self.last_evicted = Some(topic);
-        }
-    }
-
-    fn first_from(&self, from: Bound<&str>) -> Option<Rc<str>> {
-        self.in_order
-            .range::<str, _>((from, Bound::Unbounded))
-            .next()
-            .cloned()
-    }
-
-    fn remove(&mut self, topic: &str) {
-        if let Some(matches) = self.by_topic.remove(topic) {
-            self.in_order.remove(topic);
-            self.bytes -= matches.memory_bytes();
-            matches.is_current.set(false);
-        }
-    }
-
-    pub(super) fn clear(&mut self) {
-        while let Some(topic) = self.in_order.pop_first() {
-            self.remove(&topic);
+            groups,
+            remote: std::mem::take(&mut self.remote),
+            remote_free: std::mem::take(&mut self.remote_free),
         }
     }
 }
@@ -391,14 +242,7 @@ impl OwnedGrant {
     }
 }
 
-/// An answer beside its own bytes and its place in the table: its place in the order of topics.
-const CACHE_ENTRY_BYTES: usize = 30;
-
-/// Topics that found no place and are remembered.
-const UNPLACED_MARKS: usize = 65_536;
-
-/// The cache keeps at most this many Topic Names.
-pub(crate) const CACHED_TOPICS_MAX: usize = 65_536;
-
-/// The cache keeps at most about this many bytes.
-pub(crate) const CACHED_BYTES_MAX: usize = 32 << 20;
+/// The counts of an `Rc`.
+const COUNTS_BYTES: usize = 16;
+/// So many places of collected Subscriptions are kept for the next time.
+const COLLECTED_KEPT: usize = 1024;

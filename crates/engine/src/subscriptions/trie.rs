@@ -1,117 +1,51 @@
 //! A tree of Topic Filters, one node per level, that finds everything interested in a Topic Name.
 //!
-//! Owns: nodes, edges, interned level names. Does not own: what an interest means, caching.
+//! Owns: nodes, edges, interned level names. Does not own: what an interest means (see `interest`), caching.
 //! Start reading at [`Trie::visit`]. Invariants: a node has an interest or a child, except the
-//! root; a level name is kept exactly as long as an edge bears it; no recursion, whatever the depth.
+//! root; a level name is kept exactly as long as an edge bears it; no recursion, whatever the depth; no insertion moves
+//! more than a part of a table.
 
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hasher};
 use std::num::NonZeroU32;
 
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
-use slab::Slab;
+use super::interest::{Held, Holder, Interest, Interests};
+use crate::arena::Arena;
+use crate::keys::KeyedState;
+use crate::parted_table::PartedTable;
 
-use super::session_set::SessionSet;
-use crate::keys::{KeyedState, ShardIndex, ShardSet};
-use crate::sessions::map_bytes;
-use crate::shared_subscriptions::GroupKey;
-
-/// Everyone who wants what one Topic Filter matches.
-#[derive(Debug, Default)]
-pub(super) struct Interest {
-    /// Sessions of this shard with a Non-shared Subscription.
-    pub(super) sessions: SessionSet,
-    /// Other shards that have such a session.
-    pub(super) remote: ShardSet,
-    rare: Option<Box<Rare>>,
-}
-
-/// What few Topic Filters have.
-#[derive(Debug, Default)]
-struct Rare {
-    /// Other shards whose sessions are all full.
-    full: ShardSet,
-    /// Shared Subscriptions of this Topic Filter, ascending.
-    groups: Vec<GroupKey>,
-}
-
-impl Interest {
-    fn is_empty(&self) -> bool {
-        self.sessions.is_empty() && self.remote.is_empty() && self.groups().is_empty()
-    }
-
-    /// Shared Subscriptions of this Topic Filter, ascending.
-    pub(super) fn groups(&self) -> &[GroupKey] {
-        self.rare.as_ref().map_or(&[], |rare| &rare.groups)
-    }
-
-    /// Other shards whose sessions are all full.
-    pub(super) fn full(&self) -> ShardSet {
-        self.rare.as_ref().map_or(ShardSet::EMPTY, |rare| rare.full)
-    }
-
-    /// Returns whether that is news.
-    pub(super) fn set_full(&mut self, shard: ShardIndex, is_full: bool) -> bool {
-        if is_full == self.full().contains(shard) {
-            return false;
-        }
-        self.change(|rare| {
-            if is_full {
-                rare.full.insert(shard);
-            } else {
-                rare.full.remove(shard);
-            }
-        });
-        true
-    }
-
-    /// Returns whether that is news.
-    pub(super) fn set_group(&mut self, group: GroupKey, is_there: bool) -> bool {
-        match (self.groups().binary_search(&group), is_there) {
-            (Err(at), true) => self.change(|rare| rare.groups.insert(at, group)),
-            (Ok(at), false) => self.change(|rare| {
-                rare.groups.remove(at);
-            }),
-            (Ok(_), true) | (Err(_), false) => return false,
-        }
-        true
-    }
-
-    fn change(&mut self, change: impl FnOnce(&mut Rare)) {
-        let rare = self.rare.get_or_insert_default();
-        change(rare);
-        if rare.full.is_empty() && rare.groups.is_empty() {
-            self.rare = None;
-        }
-    }
-}
-
-/// A node: a Topic Filter, or the first levels of one.
+/// A node: the first levels of a Topic Filter, or all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct NodeId(NonZeroU32);
+struct NodeId(NonZeroU32);
 
 impl NodeId {
     /// Counted from one, so that none takes no place of its own.
-    fn at(slot: usize) -> Self {
-        let number = u32::try_from(slot + 1).ok().and_then(NonZeroU32::new);
+    fn at(number: u32) -> Self {
+        let number = number.checked_add(1).and_then(NonZeroU32::new);
         Self(number.expect("invariant: fewer than 2^32 levels fit in memory"))
     }
 
-    const fn slot(self) -> usize {
-        self.0.get() as usize - 1
+    const fn number(self) -> u32 {
+        self.0.get() - 1
     }
+}
+
+/// Where the interest in a Topic Filter is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FilterId {
+    node: NodeId,
+    /// Whether it ends with `#`, and the node is that of the levels before.
+    is_rest: bool,
 }
 
 /// The tree.
 #[derive(Debug)]
 pub(super) struct Trie {
-    nodes: Slab<Node>,
+    nodes: Arena<Node>,
     root: NodeId,
     /// Children by name; hashed and compared by the child's own `parent` and `step`.
-    edges: HashTable<NodeId>,
+    edges: PartedTable<NodeId>,
     levels: Levels,
-    /// How many nodes have an interest.
-    interests: usize,
+    interests: Interests,
     hash: KeyedState,
     /// Kept from walk to walk for their memory only.
     topic_levels: Vec<Option<LevelId>>,
@@ -121,14 +55,14 @@ pub(super) struct Trie {
 impl Trie {
     /// An empty tree whose names are hashed with `hash`.
     pub(super) fn new(hash: KeyedState) -> Self {
-        let mut nodes = Slab::new();
-        let root = NodeId::at(nodes.insert(Node::new(None, Step::REST)));
+        let mut nodes = Arena::default();
+        let root = NodeId::at(nodes.insert(Node::new(None, Step::ROOT)));
         Self {
             nodes,
             root,
-            edges: HashTable::new(),
+            edges: PartedTable::default(),
             levels: Levels::default(),
-            interests: 0,
+            interests: Interests::default(),
             hash,
             topic_levels: Vec::new(),
             walk: Vec::new(),
@@ -137,7 +71,7 @@ impl Trie {
 
     /// Calls `found` with each interest whose Topic Filter matches `topic`, in no order a caller
     /// may lean on. O(nodes that match a beginning of `topic`), each looked at once.
-    pub(super) fn visit(&mut self, topic: &str, mut found: impl FnMut(&Interest)) {
+    pub(super) fn visit(&mut self, topic: &str, mut found: impl FnMut(Held<'_>)) {
         let mut topic_levels = std::mem::take(&mut self.topic_levels);
         let mut walk = std::mem::take(&mut self.walk);
         topic_levels.extend(
@@ -150,21 +84,22 @@ impl Trie {
         walk.push((self.root, 0));
         while let Some((id, depth)) = walk.pop() {
             let node = self.node(id);
-            if let Some(rest) = node.rest.filter(|_| depth >= wildcards_from) {
+            if !node.rest.is_nobody() && depth >= wildcards_from {
                 // 4.7.1.2: `#` also stands for no level at all, so `a/#` matches `a`.
-                self.node(rest)
-                    .interest
-                    .iter()
-                    .for_each(|interest| found(interest));
+                found(self.interests.of(node.rest));
             }
             let Some(level) = topic_levels.get(depth) else {
-                node.interest.iter().for_each(|interest| found(interest));
+                if !node.own.is_nobody() {
+                    found(self.interests.of(node.own));
+                }
                 continue;
             };
             if let Some(any) = node.any.filter(|_| depth >= wildcards_from) {
                 walk.push((any, depth + 1));
             }
-            if let Some(named) = level.and_then(|level| self.named_child(id, level)) {
+            if node.named_children > 0
+                && let Some(named) = level.and_then(|level| self.named_child(id, level))
+            {
                 walk.push((named, depth + 1));
             }
         }
@@ -173,76 +108,85 @@ impl Trie {
         self.walk = walk;
     }
 
-    /// The node of `filter`, if the tree has it. O(levels).
-    pub(super) fn find(&self, filter: &str) -> Option<NodeId> {
-        filter
-            .split('/')
-            .try_fold(self.root, |id, level| match level {
-                "+" => self.node(id).any,
-                "#" => self.node(id).rest,
-                name => self.named_child(id, self.levels.find(name, &self.hash)?),
-            })
+    /// The place of `filter`, if the tree has it. O(levels).
+    pub(super) fn find(&self, filter: &str) -> Option<FilterId> {
+        let mut node = self.root;
+        for level in filter.split('/') {
+            node = match level {
+                "+" => self.node(node).any?,
+                // [MQTT-4.7.1-1] [v3.1.1 MQTT-4.7.1-2] It is the last.
+                "#" => {
+                    return Some(FilterId {
+                        node,
+                        is_rest: true,
+                    });
+                }
+                name => self.named_child(node, self.levels.find(name, &self.hash)?)?,
+            };
+        }
+        Some(FilterId {
+            node,
+            is_rest: false,
+        })
     }
 
-    /// The node of `filter`, made if need be. The caller then gives it an interest, or calls
+    /// The place of `filter`, made if need be. The caller then gives it an interest, or calls
     /// [`Trie::prune`]. O(levels); the caller limits how many levels a Topic Filter may have.
-    pub(super) fn find_or_insert(&mut self, filter: &str) -> NodeId {
-        let mut id = self.root;
+    pub(super) fn find_or_insert(&mut self, filter: &str) -> FilterId {
+        let mut node = self.root;
         for level in filter.split('/') {
-            id = match level {
-                "+" => match self.node(id).any {
+            node = match level {
+                "+" => match self.node(node).any {
                     Some(any) => any,
                     None => {
-                        let any = self.insert_node(id, Step::ANY);
-                        self.node_mut(id).any = Some(any);
+                        let any = self.insert_node(node, Step::ANY);
+                        self.node_mut(node).any = Some(any);
                         any
                     }
                 },
-                "#" => match self.node(id).rest {
-                    Some(rest) => rest,
-                    None => {
-                        let rest = self.insert_node(id, Step::REST);
-                        self.node_mut(id).rest = Some(rest);
-                        rest
-                    }
-                },
-                name => self.named_child_or_insert(id, name),
+                "#" => {
+                    return FilterId {
+                        node,
+                        is_rest: true,
+                    };
+                }
+                name => self.named_child_or_insert(node, name),
             };
         }
-        id
-    }
-
-    /// What `id` holds, if anything.
-    pub(super) fn interest(&self, id: NodeId) -> Option<&Interest> {
-        self.node(id).interest.as_deref()
-    }
-
-    /// What `id` holds, to be changed. Call [`Trie::prune`] after taking something out.
-    pub(super) fn interest_mut(&mut self, id: NodeId) -> &mut Interest {
-        if self.node(id).interest.is_none() {
-            self.interests += 1;
+        FilterId {
+            node,
+            is_rest: false,
         }
-        self.node_mut(id).interest.get_or_insert_default()
     }
 
-    /// Frees `id` and the nodes above it that now lead nowhere. O(levels).
-    pub(super) fn prune(&mut self, id: NodeId) {
-        let node = self.node_mut(id);
-        if node
-            .interest
-            .as_ref()
-            .is_some_and(|interest| interest.is_empty())
-        {
-            node.interest = None;
-            self.interests -= 1;
-        }
-        let mut next = Some(id);
+    /// Who wants what this Topic Filter matches.
+    pub(super) fn interest(&self, id: FilterId) -> Held<'_> {
+        let node = self.node(id.node);
+        self.interests
+            .of(if id.is_rest { node.rest } else { node.own })
+    }
+
+    /// Changes that. Call [`Trie::prune`] after taking something out.
+    pub(super) fn change<R>(&mut self, id: FilterId, change: impl FnOnce(&mut Interest) -> R) -> R {
+        let node = self.nodes.get_mut(id.node.number());
+        let node = node.expect("invariant: a NodeId in use names a node");
+        let holder = if id.is_rest {
+            &mut node.rest
+        } else {
+            &mut node.own
+        };
+        self.interests.change(holder, change)
+    }
+
+    /// Frees the node of `id` and those above it that now lead nowhere. O(levels).
+    pub(super) fn prune(&mut self, id: FilterId) {
+        let mut next = Some(id.node);
         while let Some(id) = next.filter(|&id| self.node(id).is_useless()) {
             let Some(parent) = self.node(id).parent else {
                 return;
             };
             self.cut(id, parent);
-            self.nodes.remove(id.slot());
+            self.nodes.remove(id.number());
             next = Some(parent);
         }
         let capacity = self.nodes.capacity();
@@ -251,29 +195,30 @@ impl Trie {
         }
     }
 
-    /// Gives back the places of a rush that is over: every node and every name moves to the front. Ids from before mean
-    /// nothing any more. O(places), which are paid for by those that have left them.
+    /// Gives back the places of a rush that is over, where those that are left lie scattered: every node and every name
+    /// moves to the front. Ids from before mean nothing any more. O(places), which are paid for by those that have left them.
     pub(super) fn compact(&mut self) {
         let moved_levels = self.levels.compact(&self.hash);
-        let mut nodes = Slab::with_capacity(self.nodes.len() * 2);
-        let old = std::mem::replace(&mut self.nodes, Slab::new());
+        let mut nodes = Arena::default();
         let mut moved = Moved::default();
-        for (slot, node) in old {
-            moved.note(slot, nodes.insert(node));
+        for (number, node) in std::mem::take(&mut self.nodes).into_values() {
+            moved.note(number, nodes.insert(node));
         }
-        let node_of = |old: NodeId| NodeId::at(moved.new_of(old.slot()));
-        self.edges = HashTable::with_capacity(nodes.len() * 2);
-        for (slot, node) in &mut nodes {
+        let node_of = |old: NodeId| NodeId::at(moved.new_of(old.number()));
+        self.edges = PartedTable::default();
+        let mut named = Vec::new();
+        for (number, node) in nodes.iter_mut() {
             node.parent = node.parent.map(node_of);
             node.any = node.any.map(node_of);
-            node.rest = node.rest.map(node_of);
             if let (Some(parent), Some(level)) = (node.parent, node.step.level()) {
-                let level = LevelId(key_of(moved_levels.new_of(slot_of(level.0))));
+                let level = LevelId(moved_levels.new_of(level.0));
                 node.step = Step::named(level);
-                let hash = self.hash.hash_one((parent.0, level.0));
-                let no_growth = |_: &NodeId| unreachable!("invariant: there is room for all");
-                self.edges.insert_unique(hash, NodeId::at(slot), no_growth);
+                named.push((edge_hash(&self.hash, parent, level), NodeId::at(number)));
             }
+        }
+        for (hash, child) in named {
+            self.edges
+                .insert_unique(hash, child, edge_hash_of(&nodes, &self.hash));
         }
         self.root = node_of(self.root);
         self.nodes = nodes;
@@ -281,23 +226,23 @@ impl Trie {
         self.topic_levels = Vec::new();
     }
 
-    /// Bytes of it, the sets of Sessions counted as empty. O(1).
+    /// Bytes of it. O(1).
     pub(super) fn memory_bytes(&self) -> usize {
-        self.nodes.capacity() * (size_of::<Node>() + size_of::<usize>())
-            + map_bytes(self.edges.capacity(), size_of::<NodeId>())
-            + self.interests * size_of::<Interest>()
+        self.nodes.memory_bytes()
+            + self.edges.memory_bytes()
+            + self.interests.memory_bytes()
             + self.levels.memory_bytes()
     }
 
     /// How many nodes there are, the root included.
     #[cfg(test)]
-    pub(super) fn node_count(&self) -> usize {
+    pub(super) const fn node_count(&self) -> usize {
         self.nodes.len()
     }
 
     /// How many level names are kept.
     #[cfg(test)]
-    pub(super) fn level_count(&self) -> usize {
+    pub(super) const fn level_count(&self) -> usize {
         self.levels.names.len()
     }
 
@@ -307,7 +252,7 @@ impl Trie {
 
     fn named_child(&self, parent: NodeId, level: LevelId) -> Option<NodeId> {
         let wanted = (Some(parent), Step::named(level));
-        let hash = self.hash.hash_one((parent.0, level.0));
+        let hash = edge_hash(&self.hash, parent, level);
         self.edges
             .find(hash, |&child| self.node(child).edge() == wanted)
             .copied()
@@ -322,36 +267,23 @@ impl Trie {
         let level = self.levels.hold(name, &self.hash);
         let child = self.insert_node(parent, Step::named(level));
         self.node_mut(parent).named_children += 1;
-        let (nodes, state) = (&self.nodes, &self.hash);
-        self.edges.insert_unique(
-            state.hash_one((parent.0, level.0)),
-            child,
-            |&child| match node_at(nodes, child).edge() {
-                (Some(parent), step) if let Some(level) = step.level() => {
-                    state.hash_one((parent.0, level.0))
-                }
-                _ => unreachable!("invariant: only named children are in `edges`"),
-            },
-        );
+        let hash = edge_hash(&self.hash, parent, level);
+        self.edges
+            .insert_unique(hash, child, edge_hash_of(&self.nodes, &self.hash));
         child
     }
 
     /// Takes `child` out of what its parent and the level names know.
     fn cut(&mut self, child: NodeId, parent: NodeId) {
-        match self.node(child).step {
-            Step::ANY => self.node_mut(parent).any = None,
-            Step::REST => self.node_mut(parent).rest = None,
-            named => {
-                let level = named.level();
-                let level = level.expect("invariant: any other step has a name");
-                let hash = self.hash.hash_one((parent.0, level.0));
-                if let Ok(edge) = self.edges.find_entry(hash, |&id| id == child) {
-                    edge.remove();
-                }
-                self.node_mut(parent).named_children -= 1;
-                self.levels.release(level, &self.hash);
-            }
-        }
+        let Some(level) = self.node(child).step.level() else {
+            self.node_mut(parent).any = None;
+            return;
+        };
+        let hash = edge_hash(&self.hash, parent, level);
+        let hash_of = edge_hash_of(&self.nodes, &self.hash);
+        self.edges.remove(hash, |&id| id == child, hash_of);
+        self.node_mut(parent).named_children -= 1;
+        self.levels.release(level, &self.hash);
     }
 
     fn node(&self, id: NodeId) -> &Node {
@@ -360,19 +292,22 @@ impl Trie {
 
     fn node_mut(&mut self, id: NodeId) -> &mut Node {
         self.nodes
-            .get_mut(id.slot())
+            .get_mut(id.number())
             .expect("invariant: a NodeId in use names a node")
     }
 }
 
+/// A node, in 32 bytes: there may be millions of them.
 #[derive(Debug)]
 struct Node {
     parent: Option<NodeId>,
     step: Step,
     any: Option<NodeId>,
-    rest: Option<NodeId>,
     named_children: u32,
-    interest: Option<Box<Interest>>,
+    /// Who wants what the levels up to here match.
+    own: Holder,
+    /// The same with `#` behind them.
+    rest: Holder,
 }
 
 impl Node {
@@ -381,9 +316,9 @@ impl Node {
             parent,
             step,
             any: None,
-            rest: None,
             named_children: 0,
-            interest: None,
+            own: Holder::NOBODY,
+            rest: Holder::NOBODY,
         }
     }
 
@@ -392,30 +327,30 @@ impl Node {
     }
 
     const fn is_useless(&self) -> bool {
-        self.interest.is_none()
+        self.own.is_nobody()
+            && self.rest.is_nobody()
             && self.any.is_none()
-            && self.rest.is_none()
             && self.named_children == 0
     }
 }
 
 /// How one gets from a node to its child: one level of a Topic Filter. In four bytes, for there is one in each node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Step(u32);
+struct Step(NonZeroU32);
 
 impl Step {
+    /// To nowhere: the root has no parent.
+    const ROOT: Self = Self(NonZeroU32::MIN);
     /// `+`.
-    const ANY: Self = Self(0);
-    /// `#`; the root, which has no parent, bears it too.
-    const REST: Self = Self(1);
+    const ANY: Self = Self(NonZeroU32::MIN.saturating_add(1));
 
     fn named(level: LevelId) -> Self {
-        let number = level.0.checked_add(2);
+        let number = level.0.checked_add(3).and_then(NonZeroU32::new);
         Self(number.expect("invariant: fewer than 2^32 levels fit in memory"))
     }
 
     fn level(self) -> Option<LevelId> {
-        self.0.checked_sub(2).map(LevelId)
+        self.0.get().checked_sub(3).map(LevelId)
     }
 }
 
@@ -425,91 +360,123 @@ struct LevelId(u32);
 /// Level names, each kept once however many edges bear it.
 #[derive(Debug, Default)]
 struct Levels {
-    names: Slab<LevelName>,
-    /// Bytes of the names.
+    names: Arena<LevelName>,
+    /// Bytes of the long names.
     bytes: usize,
-    by_name: HashTable<LevelId>,
+    by_name: PartedTable<LevelId>,
 }
 
+/// A name and how many edges bear it. In 24 bytes, for there may be millions of them, most of them short.
 #[derive(Debug)]
-struct LevelName {
-    name: Box<str>,
-    edges: u32,
+enum LevelName {
+    Short {
+        edges: u32,
+        len: u8,
+        bytes: [u8; SHORT_MAX],
+    },
+    Long {
+        edges: u32,
+        bytes: Box<[u8]>,
+    },
+}
+
+impl LevelName {
+    fn new(name: &[u8]) -> Self {
+        let mut bytes = [0; SHORT_MAX];
+        match (bytes.get_mut(..name.len()), u8::try_from(name.len())) {
+            (Some(place), Ok(len)) => {
+                place.copy_from_slice(name);
+                Self::Short {
+                    edges: 0,
+                    len,
+                    bytes,
+                }
+            }
+            _ => Self::Long {
+                edges: 0,
+                bytes: name.into(),
+            },
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Short { len, bytes, .. } => bytes.get(..usize::from(*len)).unwrap_or_default(),
+            Self::Long { bytes, .. } => bytes,
+        }
+    }
+
+    const fn edges(&mut self) -> &mut u32 {
+        match self {
+            Self::Short { edges, .. } | Self::Long { edges, .. } => edges,
+        }
+    }
+
+    /// Bytes beside its own place.
+    fn extra_bytes(&self) -> usize {
+        match self {
+            Self::Short { .. } => 0,
+            Self::Long { bytes, .. } => bytes.len(),
+        }
+    }
 }
 
 impl Levels {
     fn memory_bytes(&self) -> usize {
-        self.bytes
-            + self.names.capacity() * (size_of::<LevelName>() + size_of::<usize>())
-            + map_bytes(self.by_name.capacity(), size_of::<LevelId>())
+        self.bytes + self.names.memory_bytes() + self.by_name.memory_bytes()
     }
 
     /// Moves all names to the front; returns where they are now.
     fn compact(&mut self, state: &KeyedState) -> Moved {
-        let mut names = Slab::with_capacity(self.names.len() * 2);
+        let mut names = Arena::default();
         let mut moved = Moved::default();
-        self.by_name = HashTable::with_capacity(self.names.len() * 2);
-        for (slot, level) in std::mem::replace(&mut self.names, Slab::new()) {
-            let hash = state.hash_one(&*level.name);
+        self.by_name = PartedTable::default();
+        for (number, level) in std::mem::take(&mut self.names).into_values() {
+            let hash = name_hash(state, level.bytes());
             let id = names.insert(level);
-            moved.note(slot, id);
-            let no_growth = |_: &LevelId| unreachable!("invariant: there is room for all");
+            moved.note(number, id);
             self.by_name
-                .insert_unique(hash, LevelId(key_of(id)), no_growth);
+                .insert_unique(hash, LevelId(id), name_hash_of(&names, state));
         }
         self.names = names;
         moved
     }
 
     fn find(&self, name: &str, state: &KeyedState) -> Option<LevelId> {
+        let name = name.as_bytes();
         // [MQTT-4.7.3-4] Compared byte by byte, nothing normalised.
-        let is_it = |id: &LevelId| &*name_at(&self.names, *id).name == name;
-        self.by_name.find(state.hash_one(name), is_it).copied()
+        let is_it = |id: &LevelId| name_at(&self.names, *id).bytes() == name;
+        self.by_name.find(name_hash(state, name), is_it).copied()
     }
 
     /// The name's id, counting one more edge that bears it.
     fn hold(&mut self, name: &str, state: &KeyedState) -> LevelId {
-        let Self {
-            names,
-            bytes,
-            by_name,
-        } = self;
-        let entry = by_name.entry(
-            state.hash_one(name),
-            |id| &*name_at(names, *id).name == name,
-            |id| state.hash_one(&*name_at(names, *id).name),
-        );
-        let id = match entry {
-            Entry::Occupied(entry) => *entry.get(),
-            Entry::Vacant(entry) => {
-                let level = LevelName {
-                    name: name.into(),
-                    edges: 0,
-                };
-                let id = LevelId(key_of(names.insert(level)));
-                *bytes += name.len();
-                entry.insert(id);
-                id
-            }
-        };
-        names
-            .get_mut(slot_of(id.0))
-            .expect("invariant: a LevelId in use names a level")
-            .edges += 1;
+        let id = self.find(name, state).unwrap_or_else(|| {
+            let level = LevelName::new(name.as_bytes());
+            self.bytes += level.extra_bytes();
+            let id = LevelId(self.names.insert(level));
+            let hash = name_hash(state, name.as_bytes());
+            self.by_name
+                .insert_unique(hash, id, name_hash_of(&self.names, state));
+            id
+        });
+        if let Some(level) = self.names.get_mut(id.0) {
+            *level.edges() += 1;
+        }
         id
     }
 
     fn release(&mut self, id: LevelId, state: &KeyedState) {
-        let level = self.names.get_mut(slot_of(id.0));
+        let level = self.names.get_mut(id.0);
         let level = level.expect("invariant: a LevelId in use names a level");
-        level.edges -= 1;
-        if level.edges == 0 {
-            let hash = state.hash_one(&*level.name);
-            if let Ok(entry) = self.by_name.find_entry(hash, |&other| other == id) {
-                entry.remove();
-            }
-            let level = self.names.remove(slot_of(id.0));
-            self.bytes -= level.name.len();
+        let edges = level.edges();
+        *edges -= 1;
+        if *edges == 0 {
+            self.bytes -= level.extra_bytes();
+            let hash = name_hash(state, level.bytes());
+            let hash_of = name_hash_of(&self.names, state);
+            self.by_name.remove(hash, |&other| other == id, hash_of);
+            self.names.remove(id.0);
         }
     }
 }
@@ -519,42 +486,84 @@ impl Levels {
 struct Moved(Vec<u32>);
 
 impl Moved {
-    fn note(&mut self, old: usize, new: usize) {
+    fn note(&mut self, old: u32, new: u32) {
+        let old = old as usize;
         if self.0.len() <= old {
             self.0.resize(old + 1, u32::MAX);
         }
         if let Some(place) = self.0.get_mut(old) {
-            *place = key_of(new);
+            *place = new;
         }
     }
 
-    fn new_of(&self, old: usize) -> usize {
-        let new = self.0.get(old);
-        slot_of(*new.expect("invariant: an id in use names something that has moved"))
+    fn new_of(&self, old: u32) -> u32 {
+        let new = self.0.get(old as usize);
+        *new.expect("invariant: an id in use names something that has moved")
     }
 }
 
-fn node_at(nodes: &Slab<Node>, id: NodeId) -> &Node {
+fn node_at(nodes: &Arena<Node>, id: NodeId) -> &Node {
     nodes
-        .get(id.slot())
+        .get(id.number())
         .expect("invariant: a NodeId in use names a node")
 }
 
-fn name_at(names: &Slab<LevelName>, id: LevelId) -> &LevelName {
+fn name_at(names: &Arena<LevelName>, id: LevelId) -> &LevelName {
     names
-        .get(slot_of(id.0))
+        .get(id.0)
         .expect("invariant: a LevelId in use names a level")
 }
 
-const fn slot_of(key: u32) -> usize {
-    key as usize
+fn edge_hash(state: &KeyedState, parent: NodeId, level: LevelId) -> u64 {
+    state.hash_one(u64::from(parent.0.get()) << 32 | u64::from(level.0))
 }
 
-fn key_of(slot: usize) -> u32 {
-    u32::try_from(slot).expect("invariant: fewer than 2^32 levels fit in memory")
+/// The hash of an edge, by the child it leads to.
+fn edge_hash_of<'a>(nodes: &'a Arena<Node>, state: &'a KeyedState) -> impl Fn(&NodeId) -> u64 + 'a {
+    |&child| match node_at(nodes, child).edge() {
+        (Some(parent), step) if let Some(level) = step.level() => edge_hash(state, parent, level),
+        _ => unreachable!("invariant: only named children are in `edges`"),
+    }
 }
 
+fn name_hash(state: &KeyedState, name: &[u8]) -> u64 {
+    let mut hasher = state.build_hasher();
+    hasher.write(name);
+    hasher.finish()
+}
+
+fn name_hash_of<'a>(
+    names: &'a Arena<LevelName>,
+    state: &'a KeyedState,
+) -> impl Fn(&LevelId) -> u64 + 'a {
+    |&id| name_hash(state, name_at(names, id).bytes())
+}
+
+/// Bytes of a name that is kept in its place.
+const SHORT_MAX: usize = 18;
 /// So many places are kept though they are free.
 const KEPT_MAX: usize = 4096;
 /// With more, at least one in so many is in use.
 const SPARSE: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn node_takes_32_bytes_and_a_level_name_24_in_their_places() {
+        let bytes = |nodes: usize, names: usize| {
+            let mut arenas = (Arena::default(), Arena::default());
+            (0..nodes).for_each(|_| {
+                arenas.0.insert(Node::new(None, Step::ROOT));
+            });
+            (0..names).for_each(|_| {
+                arenas.1.insert(LevelName::new(b"temperature"));
+            });
+            (arenas.0.memory_bytes(), arenas.1.memory_bytes())
+        };
+        let (nodes, names) = bytes(256 * 64, 256 * 64);
+        assert!(nodes <= 256 * 64 * 33, "{nodes}");
+        assert!(names <= 256 * 64 * 25, "{names}");
+    }
+}
