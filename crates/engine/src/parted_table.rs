@@ -255,7 +255,7 @@ mod tests {
                 let (mut cursor, mut met) = (Cursor::default(), BTreeSet::new());
                 (0..table.len()).for_each(|_| met.extend(table.next_of(&mut cursor)));
                 prop_assert_eq!(&met, &model);
-                for number in 0..6_000 {
+                for number in (0..6_000).step_by(7) {
                     let found = table.find(hash(number), |it| *it == number);
                     prop_assert_eq!(found.is_some(), model.contains(&number));
                 }
