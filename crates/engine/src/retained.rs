@@ -641,7 +641,7 @@ pub(crate) const TOMBSTONES_MAX: usize = 4_096;
 pub(crate) const TOMBSTONE_TOPIC_BYTES_MAX: usize = 1 << 20;
 
 /// One entry of the index: a node of it is two thirds full.
-const INDEX_BYTES: usize = 50;
+const INDEX_BYTES: usize = 44;
 /// One entry of what will expire.
 const EXPIRY_BYTES: usize = 60;
 /// The two counts of an `Arc`.

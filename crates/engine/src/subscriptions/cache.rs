@@ -44,7 +44,7 @@ pub(super) struct Cache {
     by_topic: PartedTable<Rc<Matches>>,
     /// Where the next to leave is looked for.
     next_to_leave: Cursor,
-    /// Marks of topics that found no place, by their hash; none before it was full once.
+    /// Marks of topics that found no place, by their hash; none before there was a crowd once.
     unplaced: Box<[u32]>,
     bytes: usize,
     /// Changes that concern all topics.
@@ -107,8 +107,8 @@ impl Cache {
         }
     }
 
-    /// Keeps an answer that is not found. When it is full, of a topic that was asked for lately, too: others go by too fast
-    /// to be found again, and would push out those that are.
+    /// Keeps an answer that is not found. When there are many, of a topic that was asked for lately, too: others go by too
+    /// fast to be found again, would take memory for nothing, and push out those that are.
     pub(super) fn insert(&mut self, matches: &Rc<Matches>) {
         let hash = self.hash.hash_one(matches.topic());
         // An old answer.
@@ -117,7 +117,8 @@ impl Cache {
             self.drop_next_if(|cache, next| !cache.is_current(next));
         }
         let bytes = matches.memory_bytes();
-        if self.is_over(bytes) && !self.was_asked_for(hash) {
+        let is_crowded = self.by_topic.len() >= CROWD || self.is_over(bytes);
+        if is_crowded && !self.was_asked_for(hash) {
             return;
         }
         while self.is_over(bytes) {
@@ -222,6 +223,8 @@ impl Cache {
 const FIRST_LEVELS: usize = 1024;
 /// With each answer that comes so many are looked at, and go if they are old.
 const OLD_LOOKED_FOR: usize = 2;
+/// With so many topics another one finds a place when it is asked for again.
+const CROWD: usize = 4096;
 /// Topics that found no place and are remembered.
 const UNPLACED_MARKS: usize = 65_536;
 

@@ -506,6 +506,19 @@ mod tests {
     }
 
     #[test]
+    fn topics_that_are_asked_for_once_take_no_memory_beyond_a_crowd() {
+        let mut subscriptions = subscriptions();
+        let ask = |subscriptions: &mut Subscriptions| {
+            for number in 0..20_000 {
+                drop(subscriptions.matches(&format!("retained/{number}")));
+            }
+            subscriptions.cache.len()
+        };
+        assert_eq!(ask(&mut subscriptions), 4_096);
+        assert!(ask(&mut subscriptions) > 12_000, "asked for again");
+    }
+
+    #[test]
     fn row_is_no_larger_than_half_a_cache_line() {
         assert!(size_of::<MatchRow>() <= 32);
     }
