@@ -9,6 +9,7 @@ mod activation;
 pub mod authentication;
 pub mod authorization;
 mod byte_stream;
+mod common_pace;
 pub mod config;
 mod config_files;
 mod governor;

@@ -28,7 +28,7 @@ use crate::outbound::Outbound;
 use crate::persist::{self, DataFolder, Figures, FolderError, Restored};
 use crate::reload::{Policy, PolicyError, ReloadError, Reloaded, Reloader};
 use crate::shard::{
-    Acceptor, Command, Door, Found, Links, Mailbox, PaceLimits, Parts, Settings, Shard, Shared,
+    Acceptor, Command, Door, Found, Links, Mailbox, Parts, Settings, Shard, Shared,
     WAKER, resident_bytes,
 };
 use crate::socket_file::{SocketFile, SocketFileError};
@@ -658,11 +658,7 @@ fn settings(config: &Config, segments: usize) -> Settings {
         logins_waiting_max: config.bounds.logins_waiting_max,
         crowds: (&config.bounds).into(),
         flapping: flapping(&config.bounds.flapping),
-        pace: PaceLimits {
-            publishes: config.bounds.publish_rate_max.into(),
-            bytes: config.bounds.publish_bytes_rate_max as u64,
-            filters: config.bounds.subscribe_rate_max.into(),
-        },
+        paces: (&config.bounds).into(),
     }
 }
 

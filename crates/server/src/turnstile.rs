@@ -6,7 +6,7 @@
 //! make grow here is bounded by connections, or by a number.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,7 +28,8 @@ pub(crate) struct Turnstile {
     known: Rate,
     /// The same of each listener.
     listeners: Box<[Rate]>,
-    addresses: Mutex<HashMap<Origin, Pace>>,
+    addresses: Rates<Origin>,
+    users: Rates<Arc<str>>,
     seats: Seats,
     /// No two are told the same time to come again.
     jitter: RandomState,
@@ -48,6 +49,7 @@ pub(crate) struct CrowdLimits {
     connections_per_user_max: u32,
     connect_rate_max: u32,
     connect_rate_per_address_max: u32,
+    connect_rate_per_user_max: u32,
 }
 
 impl From<&ServerBounds> for CrowdLimits {
@@ -57,6 +59,7 @@ impl From<&ServerBounds> for CrowdLimits {
             connections_per_user_max: bounds.connections_per_user_max,
             connect_rate_max: bounds.connect_rate_max,
             connect_rate_per_address_max: bounds.connect_rate_per_address_max,
+            connect_rate_per_user_max: bounds.connect_rate_per_user_max,
         }
     }
 }
@@ -80,7 +83,8 @@ impl Turnstile {
             all: Rate::default(),
             known: Rate::default(),
             listeners: (0..listener_count).map(|_| Rate::default()).collect(),
-            addresses: Mutex::default(),
+            addresses: Rates::default(),
+            users: Rates::default(),
             seats: Seats::default(),
             jitter: RandomState::new(),
             put_off: AtomicU64::new(0),
@@ -101,7 +105,8 @@ impl Turnstile {
         now: Instant,
     ) -> Passed {
         let at = self.at(now);
-        if !self.passes_address(origin.block(), at) {
+        let max = self.limits.connect_rate_per_address_max;
+        if !self.addresses.take(&origin.block(), max, at) {
             return Passed::No;
         }
         let listener = self.listeners.get(usize::from(listener));
@@ -128,21 +133,10 @@ impl Turnstile {
         self.known.take(self.limits.connect_rate_max, self.at(now))
     }
 
-    /// Whether an address is not ahead of its rate.
-    fn passes_address(&self, origin: Origin, at: u64) -> bool {
-        let max = self.limits.connect_rate_per_address_max;
-        if max == 0 {
-            return true;
-        }
-        let mut addresses = lock(&self.addresses);
-        if addresses.len() >= ADDRESSES_MAX && !addresses.contains_key(&origin) {
-            addresses.retain(|_, pace| pace.free_at > at);
-            // So many are not one peer, and the limits on all hold.
-            if addresses.len() >= ADDRESSES_MAX {
-                return true;
-            }
-        }
-        addresses.entry(origin).or_default().take(max, at)
+    /// One of `user` has logged in. Whether that is not ahead of its rate.
+    pub(crate) fn pass_user(&self, user: &Arc<str>, now: Instant) -> bool {
+        let max = self.limits.connect_rate_per_user_max;
+        self.users.take(user, max, self.at(now))
     }
 
     /// Gives a seat to a connection of `origin` and `user`, if any are counted. One that `takes_over` has room: the one
@@ -255,6 +249,37 @@ impl Rate {
     }
 }
 
+/// A rate of each of many.
+#[derive(Debug)]
+struct Rates<K>(Mutex<HashMap<K, Pace>>);
+
+impl<K> Default for Rates<K> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Clone + Eq + Hash> Rates<K> {
+    /// Takes one of `per_second` of `who`; 0 is no limit.
+    fn take(&self, who: &K, per_second: u32, at: u64) -> bool {
+        if per_second == 0 {
+            return true;
+        }
+        let mut paces = lock(&self.0);
+        if let Some(pace) = paces.get_mut(who) {
+            return pace.take(per_second, at);
+        }
+        if paces.len() >= RATES_MAX {
+            paces.retain(|_, pace| pace.free_at > at);
+            // So many are not one peer, and the limits on all hold.
+            if paces.len() >= RATES_MAX {
+                return true;
+            }
+        }
+        paces.entry(who.clone()).or_default().take(per_second, at)
+    }
+}
+
 /// How far a rate is ahead, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default)]
 struct Pace {
@@ -327,8 +352,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 const NANOS: u64 = 1_000_000_000;
 /// A CONNECT that had to wait for so long because of others has to be of a Client that is known: the Server is behind.
 const WAITED_MAX: Duration = Duration::from_secs(2);
-/// So many addresses have a rate of their own at once.
-const ADDRESSES_MAX: usize = 65_536;
+/// So many addresses, and as many users, have a rate of their own at once.
+const RATES_MAX: usize = 65_536;
 /// Who is put off is to come again after so many seconds at least, and at most.
 const AGAIN_MIN_SECONDS: u64 = 2;
 const AGAIN_MAX_SECONDS: u64 = 30;
@@ -347,6 +372,7 @@ mod tests {
         connections_per_user_max: 0,
         connect_rate_max: 0,
         connect_rate_per_address_max: 0,
+        connect_rate_per_user_max: 0,
     };
 
     fn origin(last: u8) -> Origin {
@@ -387,6 +413,19 @@ mod tests {
             burst(&turnstile, (0, 1), 4, now + Duration::from_secs(9)),
             1
         );
+    }
+
+    #[test]
+    fn users_have_rates_of_their_own() {
+        let (turnstile, now) = turnstile(CrowdLimits {
+            connect_rate_per_user_max: 3,
+            ..NONE
+        });
+        let [anna, otto] = ["anna", "otto"].map(Arc::<str>::from);
+        let burst = |user, now| (0..9).filter(|_| turnstile.pass_user(user, now)).count();
+        assert_eq!(burst(&anna, now), 3);
+        assert_eq!(burst(&otto, now), 3);
+        assert_eq!(burst(&anna, now + Duration::from_secs(9)), 3);
     }
 
     #[test]
@@ -454,7 +493,7 @@ mod tests {
                 Passed::Yes
             );
         }
-        assert!(lock(&turnstile.addresses).len() <= ADDRESSES_MAX);
+        assert!(lock(&turnstile.addresses.0).len() <= RATES_MAX);
     }
 
     #[test]

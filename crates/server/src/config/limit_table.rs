@@ -154,7 +154,7 @@ const LIMITS: &[(&str, &str, &[Limit])] = &[
     ("Connections", CONNECTIONS, CONNECTION_LIMITS),
     ("Logins", "", LOGIN_LIMITS),
     ("Packets", "", PACKET_LIMITS),
-    ("Rates of one connection", RATES, RATE_LIMITS),
+    ("Rates", RATES, RATE_LIMITS),
     ("Sessions and what waits for them", "", SESSION_LIMITS),
     ("Subscriptions and topics", "", TOPIC_LIMITS),
     ("Retained messages", "", RETAINED_LIMITS),
@@ -166,7 +166,8 @@ const CONNECTIONS: &str = "A 5.0 Client that is put off for a while (0x89) finds
 seconds to come again, another number for each. Clients whose Session is there go first: they have a rate of their own \
 beside `connect_rate_max`, and are never put off because CONNECT packets had to wait for 2 s and more.";
 const RATES: &str = "A connection that is ahead of its rate by a second's worth is not read until it is ahead by half a \
-second's worth: nothing is dropped, and its Keep Alive does not run meanwhile.";
+second's worth: nothing is dropped, and its Keep Alive does not run meanwhile. Where several connections together are \
+ahead, each goes on with at least one packet in its turn, and with an equal share of the rate where it has more to say.";
 const LISTENERS: &str =
     "Each replaces, for one listener, what `[limits]` says for all, or counts beside it.";
 
@@ -204,6 +205,13 @@ const CONNECTION_LIMITS: &[Limit] = &[
         "a second",
         OrNone(|c| c.bounds.connect_rate_per_address_max.into()),
         "65,536 addresses",
+        ("0x89, 3.x: 3", "Reason String"),
+    ),
+    row(
+        "connect_rate_per_user_max",
+        "a second, of those that have logged in as one user",
+        OrNone(|c| c.bounds.connect_rate_per_user_max.into()),
+        "65,536 users",
         ("0x89, 3.x: 3", "Reason String"),
     ),
     row(
@@ -357,7 +365,7 @@ const PACKET_LIMITS: &[Limit] = &[
 const RATE_LIMITS: &[Limit] = &[
     row(
         "publish_rate_max",
-        "PUBLISH packets a second",
+        "PUBLISH packets a second of one connection",
         OrNone(|c| c.bounds.publish_rate_max.into()),
         "-",
         ("not read", "-"),
@@ -371,8 +379,50 @@ const RATE_LIMITS: &[Limit] = &[
     ),
     row(
         "subscribe_rate_max",
-        "Topic Filters a second",
+        "Topic Filters a second of one connection",
         OrNone(|c| c.bounds.subscribe_rate_max.into()),
+        "-",
+        ("not read", "-"),
+    ),
+    row(
+        "publish_rate_per_user_max",
+        "PUBLISH packets a second of all connections of one user",
+        OrNone(|c| c.bounds.rates_per_user.publishes.into()),
+        "65,536 users beside those that are connected",
+        ("not read", "-"),
+    ),
+    row(
+        "publish_bytes_rate_per_user_max",
+        "bytes of these a second",
+        OrNone(|c| c.bounds.rates_per_user.publish_bytes as u64),
+        "the same",
+        ("not read", "-"),
+    ),
+    row(
+        "subscribe_rate_per_user_max",
+        "Topic Filters a second of all connections of one user",
+        OrNone(|c| c.bounds.rates_per_user.filters.into()),
+        "the same",
+        ("not read", "-"),
+    ),
+    row(
+        "publish_rate_total_max",
+        "PUBLISH packets a second of all connections",
+        OrNone(|c| c.bounds.rates_total.publishes.into()),
+        "-",
+        ("not read", "-"),
+    ),
+    row(
+        "publish_bytes_rate_total_max",
+        "bytes of these a second",
+        OrNone(|c| c.bounds.rates_total.publish_bytes as u64),
+        "-",
+        ("not read", "-"),
+    ),
+    row(
+        "subscribe_rate_total_max",
+        "Topic Filters a second of all connections",
+        OrNone(|c| c.bounds.rates_total.filters.into()),
         "-",
         ("not read", "-"),
     ),
@@ -597,6 +647,13 @@ const LISTENER_LIMITS: &[Limit] = &[
     row(
         "listeners.publish_bytes_rate_max",
         "bytes a second, in place of that of all",
+        Text("as for all"),
+        "-",
+        ("not read", "-"),
+    ),
+    row(
+        "listeners.subscribe_rate_max",
+        "Topic Filters a second, in place of that of all",
         Text("as for all"),
         "-",
         ("not read", "-"),

@@ -1,6 +1,6 @@
 //! `[limits]`: what a Server bounds, in its shards and in its engines.
 //!
-//! Owns: [`ServerBounds`], [`FlappingLimits`], their defaults, which values fit. Does not own: defaults of the engine (see
+//! Owns: [`ServerBounds`], [`Rates`], [`FlappingLimits`], their defaults, which values fit. Does not own: defaults of the engine (see
 //! `engine::Limits`), what each costs and who hears of it (see `limit_table`). Start reading at [`ServerBounds`].
 //! Invariant: a rate or a number of 0 is no limit where it says so, and an error everywhere else.
 
@@ -56,6 +56,8 @@ pub struct ServerBounds {
     pub connect_rate_max: u32,
     /// The same from one address. Default: 0, no limit.
     pub connect_rate_per_address_max: u32,
+    /// The same of one user, once it has logged in. Default: 0, no limit.
+    pub connect_rate_per_user_max: u32,
     /// PUBLISH packets a second of one connection, with one second's worth at once; it is not read while it is
     /// ahead. Default: 0, no limit.
     pub publish_rate_max: u32,
@@ -63,12 +65,28 @@ pub struct ServerBounds {
     pub publish_bytes_rate_max: usize,
     /// Topic Filters a second that one connection subscribes to or unsubscribes from, likewise. Default: 0, no limit.
     pub subscribe_rate_max: u32,
+    /// The same of all connections of one user together, each of which has its share; who is anonymous is not
+    /// counted. Default: no limits.
+    pub rates_per_user: Rates,
+    /// The same of all connections there are. Default: no limits.
+    pub rates_total: Rates,
     /// User Properties of one PUBLISH; more end the connection with 0x97. Default 1,024.
     pub user_properties_max: u32,
     /// Bytes of all properties of one PUBLISH; more end the connection with 0x97. Default 256 KiB.
     pub properties_bytes_max: usize,
     /// Who comes and goes too often.
     pub flapping: FlappingLimits,
+}
+
+/// What many connections may say in a second together; 0 is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rates {
+    /// PUBLISH packets.
+    pub publishes: u32,
+    /// Bytes of these.
+    pub publish_bytes: usize,
+    /// Topic Filters that are subscribed to or unsubscribed from.
+    pub filters: u32,
 }
 
 /// How often is too often to connect; this machine is left out.
@@ -112,9 +130,12 @@ impl Default for ServerBounds {
             connections_per_user_max: 0,
             connect_rate_max: 0,
             connect_rate_per_address_max: 0,
+            connect_rate_per_user_max: 0,
             publish_rate_max: 0,
             publish_bytes_rate_max: 0,
             subscribe_rate_max: 0,
+            rates_per_user: Rates::default(),
+            rates_total: Rates::default(),
             user_properties_max: 1024,
             properties_bytes_max: 256 * 1024,
             flapping: FlappingLimits::default(),
@@ -193,15 +214,10 @@ fn check_crowds(bounds: &mut ServerBounds, raw: &RawLimits) -> Result<(), Fault>
     if let Some(value) = &raw.connect_rate_per_address_max {
         bounds.connect_rate_per_address_max = within("connect_rate_per_address_max", value, RATES)?;
     }
-    if let Some(value) = &raw.publish_rate_max {
-        bounds.publish_rate_max = within("publish_rate_max", value, RATES)?;
+    if let Some(value) = &raw.connect_rate_per_user_max {
+        bounds.connect_rate_per_user_max = within("connect_rate_per_user_max", value, RATES)?;
     }
-    if let Some(value) = &raw.publish_bytes_rate_max {
-        bounds.publish_bytes_rate_max = size_within("publish_bytes_rate_max", value, BYTE_RATES)?;
-    }
-    if let Some(value) = &raw.subscribe_rate_max {
-        bounds.subscribe_rate_max = within("subscribe_rate_max", value, RATES)?;
-    }
+    check_rates(bounds, raw)?;
     set(&mut bounds.user_properties_max, raw.user_properties_max);
     let properties_bytes = raw.properties_bytes_max.map(|RawSize(bytes)| bytes);
     set(&mut bounds.properties_bytes_max, properties_bytes);
@@ -220,6 +236,41 @@ fn check_crowds(bounds: &mut ServerBounds, raw: &RawLimits) -> Result<(), Fault>
     Ok(())
 }
 
+/// Limits on how fast those are who are connected.
+fn check_rates(bounds: &mut ServerBounds, raw: &RawLimits) -> Result<(), Fault> {
+    if let Some(value) = &raw.publish_rate_max {
+        bounds.publish_rate_max = within("publish_rate_max", value, RATES)?;
+    }
+    if let Some(value) = &raw.publish_bytes_rate_max {
+        bounds.publish_bytes_rate_max = size_within("publish_bytes_rate_max", value, BYTE_RATES)?;
+    }
+    if let Some(value) = &raw.subscribe_rate_max {
+        bounds.subscribe_rate_max = within("subscribe_rate_max", value, RATES)?;
+    }
+    let of_user = &mut bounds.rates_per_user;
+    if let Some(value) = &raw.publish_rate_per_user_max {
+        of_user.publishes = within("publish_rate_per_user_max", value, RATES)?;
+    }
+    if let Some(value) = &raw.publish_bytes_rate_per_user_max {
+        let name = "publish_bytes_rate_per_user_max";
+        of_user.publish_bytes = size_within(name, value, BYTE_RATES)?;
+    }
+    if let Some(value) = &raw.subscribe_rate_per_user_max {
+        of_user.filters = within("subscribe_rate_per_user_max", value, RATES)?;
+    }
+    let of_all = &mut bounds.rates_total;
+    if let Some(value) = &raw.publish_rate_total_max {
+        of_all.publishes = within("publish_rate_total_max", value, RATES)?;
+    }
+    if let Some(value) = &raw.publish_bytes_rate_total_max {
+        of_all.publish_bytes = size_within("publish_bytes_rate_total_max", value, BYTE_RATES)?;
+    }
+    if let Some(value) = &raw.subscribe_rate_total_max {
+        of_all.filters = within("subscribe_rate_total_max", value, RATES)?;
+    }
+    Ok(())
+}
+
 /// What one listener limits for itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ListenerLimits {
@@ -232,6 +283,8 @@ pub struct ListenerLimits {
     pub publish_rate_max: Option<u32>,
     /// Bytes of these a second. Default: as `[limits]` has it.
     pub publish_bytes_rate_max: Option<usize>,
+    /// Topic Filters a second of one connection here. Default: as `[limits]` has it.
+    pub subscribe_rate_max: Option<u32>,
 }
 
 /// Judges what was written of the limits of a listener.
@@ -247,6 +300,7 @@ pub(super) fn check_listener(raw: &RawListener) -> Result<ListenerLimits, Fault>
         maximum_packet_size_bytes: size.map(packet_size).transpose()?,
         publish_rate_max: rate("publish_rate_max", &raw.publish_rate_max)?,
         publish_bytes_rate_max: bytes_rate.transpose()?,
+        subscribe_rate_max: rate("subscribe_rate_max", &raw.subscribe_rate_max)?,
     })
 }
 

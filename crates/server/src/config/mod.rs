@@ -37,7 +37,7 @@ pub use error::{ConfigError, Problem};
 pub use http::HttpConfig;
 pub use layers::{Layers, Origin};
 pub use limit_table::page as limits_page;
-pub use limits::{FlappingLimits, ListenerLimits, ServerBounds};
+pub use limits::{FlappingLimits, ListenerLimits, Rates, ServerBounds};
 pub use links::Link;
 pub use listeners::{Address, FileAccess, ListenerConfig, Proxies, Transport, Versions};
 pub use pages::{first_file, reference, schema};

@@ -21,7 +21,7 @@ use super::connection::{
     Admission, Connection, Moving, Named, Pending, Stage, index_of, printable,
 };
 use super::links::Parcel;
-use super::pace::{Pace, PaceLimits};
+use super::pace::{Pace, PaceLimits, PacesLimits};
 use super::parked::{banned, count_failure};
 use super::stopping::Stopping;
 use super::{Shard, Shared, mounted};
@@ -303,7 +303,7 @@ impl<S: Store> Shard<S> {
             Ok(seat) => seat,
             Err(error) => return self.refuse(key, &error),
         };
-        let pace = self.pace_limits(key);
+        let pace = self.pace_of(key, admission.principal.user.as_ref());
         let Some(connection) = self.connection_mut(key) else {
             return;
         };
@@ -311,7 +311,7 @@ impl<S: Store> Shard<S> {
         connection.seat = seat;
         let packet_size = connection.protocol.maximum_packet_size_bytes();
         let seldom = connection.seldom();
-        seldom.pace = Pace::new(pace, now);
+        seldom.pace = pace;
         seldom.expires_at = admission.expires_at.map(|at| instant_of(at, now));
         seldom.claimed_client_id = None;
         connection.leave_seldom();
@@ -372,25 +372,40 @@ impl<S: Store> Shard<S> {
         if is_counted && flapping.is_banned(origin, client_id, self.now) {
             return Err(flaps());
         }
+        let user = admission.principal.user.as_ref();
+        if user.is_some_and(|user| !turnstile.pass_user(user, self.now)) {
+            return Err(turnstile.put_off());
+        }
         let takes_over = self.engine.is_connected(client_id);
-        turnstile.sit(origin, admission.principal.user.as_ref(), takes_over)
+        turnstile.sit(origin, user, takes_over)
     }
 
-    /// How fast a connection may be.
-    fn pace_limits(&mut self, key: ConnectionKey) -> PaceLimits {
-        let limits = self.shared.settings.pace;
+    /// How fast a connection of `user` may be, alone and together with others.
+    fn pace_of(&mut self, key: ConnectionKey, user: Option<&Arc<str>>) -> Option<Pace> {
         let listener = self.connection_mut(key).map(|found| found.listener);
-        let Some(of) = listener.and_then(|listener| self.policy.listener(listener)) else {
-            return limits;
-        };
-        let of = &of.limits;
-        PaceLimits {
-            publishes: of.publish_rate_max.map_or(limits.publishes, u64::from),
+        let of = listener.and_then(|listener| self.policy.listener(listener));
+        let Shared {
+            settings,
+            common_paces,
+            ..
+        } = &*self.shared;
+        let PacesLimits {
+            own,
+            of_user,
+            of_all,
+        } = settings.paces;
+        let own = of.map_or(own, |of| PaceLimits {
+            publishes: of.limits.publish_rate_max.map_or(own.publishes, u64::from),
             bytes: of
+                .limits
                 .publish_bytes_rate_max
-                .map_or(limits.bytes, |bytes| bytes as u64),
-            ..limits
-        }
+                .map_or(own.bytes, |bytes| bytes as u64),
+            filters: of.limits.subscribe_rate_max.map_or(own.filters, u64::from),
+        });
+        let user = user.filter(|_| !of_user.is_none());
+        let user = user.map(|user| (of_user, common_paces.of_user(user, self.now)));
+        let all = (of_all, Arc::clone(&common_paces.of_all));
+        Pace::new(own, user.into_iter().chain([all]), common_paces.began)
     }
 
     /// Takes the connection apart, to be sent to `home` once it is known what else was read.

@@ -298,6 +298,12 @@ impl Connection {
         self.is_open() && !self.is_parked() && !self.flags.is_asking
     }
 
+    /// Whether what it has said has to be paid for before it says more.
+    pub(super) fn has_to_pay(&self, now: Instant) -> bool {
+        let pace = self.seldom.as_ref().and_then(|seldom| seldom.pace.as_ref());
+        pace.is_some_and(|pace| pace.pause(now).is_some())
+    }
+
     /// Whether packets are still taken from it.
     pub(super) const fn is_open(&self) -> bool {
         matches!(

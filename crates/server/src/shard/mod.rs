@@ -61,7 +61,6 @@ pub(crate) use commands::{Command, resident_bytes};
 #[cfg(feature = "quic")]
 pub(crate) use connection::Accepted;
 pub(crate) use links::{Links, Mailbox};
-pub(crate) use pace::PaceLimits;
 pub(crate) use shared::{Settings, Shared};
 
 use crate::reload::Policy;

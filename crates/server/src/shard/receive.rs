@@ -16,7 +16,7 @@ use proto::packet::{self, Auth, Connect, Disconnect, PacketType, Publish, Reason
 use store::Store;
 
 use super::asking;
-use super::connection::{Connection, Stage, find_mut};
+use super::connection::{Connection, Seldom, Stage, find_mut};
 use super::governed::{Governed, Heard};
 use super::stalled::{Stall, Stalled};
 use super::{HANDSHAKE_STEPS_MAX, HANDSHAKES_TIME_MAX, Shard, mounted};
@@ -153,8 +153,12 @@ impl<S: Store> Shard<S> {
         let Some(seldom) = &mut connection.seldom else {
             return;
         };
-        let pause = seldom.pace.as_ref().and_then(|pace| pace.pause(now));
+        let Some(pace) = &mut seldom.pace else {
+            return;
+        };
+        let pause = pace.pause(now);
         if pause.is_some() && !connection.flags.is_ahead {
+            pace.waits();
             connection.flags.is_ahead = true;
             seldom.resumes_at = pause;
             self.shared.turnstile.paused.fetch_add(1, Ordering::Relaxed);
@@ -317,6 +321,10 @@ impl<S: Store> Shard<S> {
             let Some(connection) = find_mut(connections, key).filter(is_heard) else {
                 return;
             };
+            if !rest.is_empty() && connection.has_to_pay(now) {
+                connection.flags.is_unfinished = true;
+                return self.mark_ready(key);
+            }
             let mut names = Vec::new();
             let principal = connection.principal.as_deref();
             let mount_point = principal.and_then(|of| of.mount_point.as_deref());
@@ -343,10 +351,7 @@ impl<S: Store> Shard<S> {
             }
             engine.count_packets(1, 0);
             connection.flags.is_publisher |= matches!(event, Event::Publish(_));
-            let seldom = connection.seldom.as_mut();
-            if let Some(pace) = seldom.and_then(|seldom| seldom.pace.as_mut()) {
-                pace.charge(&event, len, now);
-            }
+            charge(&mut connection.seldom, &event, len, now);
             let mut next = Next::Nothing;
             match event {
                 Event::Publish(publish) => publish_shared(engine, key, publish, buffer, now),
@@ -456,6 +461,13 @@ impl<S: Store> Shard<S> {
         if closed.is_err() {
             self.remove(key);
         }
+    }
+}
+
+/// A packet of `len` bytes counts by the rates of its connection, if it has some.
+fn charge(seldom: &mut Option<Box<Seldom>>, event: &Event<'_>, len: usize, now: Instant) {
+    if let Some(pace) = seldom.as_mut().and_then(|seldom| seldom.pace.as_mut()) {
+        pace.charge(event, len, now);
     }
 }
 

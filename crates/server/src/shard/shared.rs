@@ -15,9 +15,10 @@ use super::commands::Command;
 use super::connection::Accepted;
 use super::governed::Unproven;
 use super::links::Mailbox;
-use super::pace::PaceLimits;
+use super::pace::PacesLimits;
 use super::stopping::Barriers;
 use crate::authentication::{Accounts, Ban, BanLimits, Bans, Known, Users, Verifiers};
+use crate::common_pace::CommonPaces;
 use crate::governor::{Budget, Governor};
 use crate::outbound::Outbound;
 use crate::peer::Origin;
@@ -52,6 +53,8 @@ pub(crate) struct Shared {
     pub(crate) flapping: Bans,
     /// Who comes in now.
     pub(crate) turnstile: Turnstile,
+    /// What users, and all there are, have said lately.
+    pub(crate) common_paces: CommonPaces,
     /// What the store says of itself; `None` where everything is in memory.
     pub(crate) figures: Option<Arc<Figures>>,
     /// The users of the data folder.
@@ -113,6 +116,7 @@ impl Shared {
             mailboxes,
             verifiers: Verifiers::new(settings.login_threads, settings.logins_waiting_max),
             outbound: kept.outbound,
+            common_paces: CommonPaces::new(Instant::now()),
             turnstile: Turnstile::new(settings.crowds, settings.is_quic.len(), Instant::now()),
             governor: Governor::new(settings.memory_budget, settings.shard_count, Instant::now()),
             unproven: Unproven::default(),
@@ -273,6 +277,6 @@ pub(crate) struct Settings {
     pub(crate) crowds: CrowdLimits,
     /// How often is too often to connect.
     pub(crate) flapping: BanLimits,
-    /// How fast one connection may be, where its listener does not say.
-    pub(crate) pace: PaceLimits,
+    /// How fast one connection may be, where its listener does not say, and how fast many together.
+    pub(crate) paces: PacesLimits,
 }

@@ -4,13 +4,9 @@
 //! at any test. Invariant: a canary goes on beside each.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use store::MemoryStore;
-use vencejo_server::authentication::{
-    AnonymousPolicy, Attempt, Authentication, Authenticator, Decision, Exchange, Identity,
-};
+use vencejo_server::authentication::AnonymousPolicy;
 use vencejo_server::config::{self, Config, Proxies, StorageConfig};
 use vencejo_server::persist::{self, ControlAnswer, ControlRequest};
 use vencejo_server::{Origin, Server};
@@ -20,6 +16,7 @@ use crate::client::{
     Raw, connect_flags_v5, connect_v5, connect_v311, packet, publish, string, subscribe_v311,
 };
 use crate::durable::TempFolder;
+use crate::rates::named;
 use crate::{config as in_memory, start};
 
 /// A Server with these `[limits]`, and the pair beside what is tried.
@@ -99,36 +96,9 @@ fn connections_of_one_address_are_bounded_and_a_take_over_is_not_one_more() {
     }
 }
 
-/// Lets everyone in as whom he says he is.
-#[derive(Debug)]
-struct Named;
-
-impl Authenticator for Named {
-    fn method(&self) -> Option<&str> {
-        None
-    }
-
-    fn authenticate(&self, attempt: &Attempt<'_>, _: &mut Exchange) -> Option<Decision> {
-        Some(Decision::Allow {
-            identity: Identity::of_user(attempt.user_name.unwrap_or("nobody")),
-            data: None,
-        })
-    }
-}
-
 #[test]
 fn connections_of_one_user_are_bounded() {
-    let text = "[limits]\nconnections_per_user_max = 2";
-    let parsed = config::parse(text, "test.toml".as_ref()).expect("a configuration");
-    let config = Config {
-        bounds: parsed.bounds,
-        ..in_memory(2)
-    };
-    let named = Authentication::new(vec![Arc::new(Named)]);
-    let server =
-        Server::start_with(config, named, |_| MemoryStore::new()).expect("the Server starts");
-    let address = server.listeners()[0];
-    let canary = Canary::new(address);
+    let (_server, address, canary) = named(2, "connections_per_user_max = 2");
     let connect =
         |client_id: &str, user: &str| connect_flags_v5(0x82, client_id, 0, &[], &string(user));
     let one = answer(address, &connect("one", "anna"));

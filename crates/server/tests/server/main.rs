@@ -42,6 +42,7 @@ mod own_rights;
 mod proxied;
 #[cfg(feature = "quic")]
 mod quic;
+mod rates;
 mod reload_under_load;
 mod reloading;
 mod rounds;

@@ -51,6 +51,12 @@ const LIMITS: &[Row] = &[
         "The same from one address; 0 is no limit.",
     ),
     row(
+        "connect_rate_per_user_max",
+        Whole(0, RATE_MAX),
+        "",
+        "The same of one user; 0 is no limit.",
+    ),
+    row(
         "memory_max_bytes",
         Size(32 << 20, 1 << 50),
         "",
@@ -187,6 +193,42 @@ const LIMITS: &[Row] = &[
         Whole(0, RATE_MAX),
         "",
         "Topic filters a second that one connection subscribes to or unsubscribes from; 0 is no limit.",
+    ),
+    row(
+        "publish_rate_per_user_max",
+        Whole(0, RATE_MAX),
+        "",
+        "PUBLISH packets a second of all connections of one user; 0 is no limit.",
+    ),
+    row(
+        "publish_bytes_rate_per_user_max",
+        Size(0, 1 << 40),
+        "",
+        "Bytes of these a second; 0 is no limit.",
+    ),
+    row(
+        "subscribe_rate_per_user_max",
+        Whole(0, RATE_MAX),
+        "",
+        "Topic filters a second of all connections of one user; 0 is no limit.",
+    ),
+    row(
+        "publish_rate_total_max",
+        Whole(0, RATE_MAX),
+        "",
+        "PUBLISH packets a second of all connections; 0 is no limit.",
+    ),
+    row(
+        "publish_bytes_rate_total_max",
+        Size(0, 1 << 40),
+        "",
+        "Bytes of these a second; 0 is no limit.",
+    ),
+    row(
+        "subscribe_rate_total_max",
+        Whole(0, RATE_MAX),
+        "",
+        "Topic filters a second of all connections; 0 is no limit.",
     ),
     row(
         "sessions_max",

@@ -220,6 +220,12 @@ const LISTENERS: &[Row] = &[
         "Bytes of these a second; 0 is no limit.",
     ),
     row(
+        "subscribe_rate_max",
+        Whole(0, RATE_MAX),
+        "",
+        "Topic filters a second of one connection here; 0 is no limit.",
+    ),
+    row(
         "mode",
         Text,
         "\"0660\"",
