@@ -238,6 +238,7 @@ impl Engine {
             version: connect.version,
             connected_with_expiry_zero: properties.session_expiry_interval_seconds.unwrap_or(0)
                 == 0,
+            told: Arc::clone(&self.limits),
             memo: PublisherMemo::default(),
             grant: None,
             is_slicing: false,

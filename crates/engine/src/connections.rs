@@ -4,11 +4,14 @@
 //! `sessions::Link`). Start reading at [`Connections`].
 //! Invariant: a key that is not here any more is ignored, whatever still arrives for it.
 
+use std::sync::Arc;
+
 use proto::packet::Publish;
 use proto::{Qos, Version};
 
 use crate::ConnectionKey;
 use crate::keys::SessionKey;
+use crate::limits::Limits;
 use crate::subscriptions::PublisherMemo;
 
 /// The engine's side of one Network Connection.
@@ -19,6 +22,8 @@ pub(crate) struct Connection {
     pub(crate) version: Version,
     /// Whether the Session Expiry Interval of CONNECT was 0 or absent, [MQTT-3.14.2-2].
     pub(crate) connected_with_expiry_zero: bool,
+    /// The limits at the time of its CONNACK.
+    pub(crate) told: Arc<Limits>,
     /// Who gets what it publishes to its last topic.
     pub(crate) memo: PublisherMemo,
     /// What it may publish to that topic.
@@ -83,6 +88,13 @@ impl Connections {
         self.get(key)?;
         self.len -= 1;
         self.slots.get_mut(slot(key))?.take()
+    }
+
+    /// What each may publish is looked at again.
+    pub(crate) fn forget_grants(&mut self) {
+        for connection in self.slots.iter_mut().flatten() {
+            connection.grant = None;
+        }
     }
 
     /// Gives back the places of a rush that is over. O(places).

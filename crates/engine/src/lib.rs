@@ -29,6 +29,7 @@ mod pending;
 mod principal;
 mod publish;
 mod queue;
+mod relimited;
 mod replay;
 mod restore;
 mod retained;
@@ -172,13 +173,7 @@ impl Engine {
     pub fn new(config: Config, now: Instant) -> Self {
         let hasher = keyed_state(config.hash_seed);
         let limits = Arc::clone(&config.limits);
-        let retained_limits = RetainedLimits {
-            retained_messages_max: limits.retained_messages_max,
-            retained_bytes_max: limits.retained_bytes_max,
-            age_max: limits
-                .retained_age_max_seconds
-                .map(|seconds| Duration::from_secs(u64::from(seconds))),
-        };
+        let retained_limits = RetainedLimits::from(&*limits);
         let (shard, shard_count) = (config.shard, config.shard_count);
         let mut timers = Timers::new(now);
         if !config.sys_interval.is_zero() && shard == ShardIndex(0) {
@@ -202,7 +197,7 @@ impl Engine {
             timers,
             sys: Sys::new(&config),
             counters: Counters::default(),
-            queued_bytes_shard_max: limits.queued_bytes_total_max / usize::from(shard_count.max(1)),
+            queued_bytes_shard_max: limits.queued_bytes_of_shard(shard_count),
             outputs: VecDeque::new(),
             sliced: VecDeque::new(),
             shedding: VecDeque::new(),

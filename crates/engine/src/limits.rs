@@ -100,6 +100,11 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// What one of so many shards may keep in memory of what waits.
+    pub(crate) fn queued_bytes_of_shard(&self, shard_count: u16) -> usize {
+        self.queued_bytes_total_max / usize::from(shard_count.max(1))
+    }
+
     /// Whether a Topic Name or Topic Filter is longer or deeper than is taken.
     pub(crate) fn exceeds_topic(&self, text: &str) -> bool {
         text.len() > self.topic_length_max || level_count(text) > self.topic_levels_max

@@ -209,7 +209,7 @@ impl Engine {
         packet_id: PacketIdentifier,
         now: Instant,
     ) -> bool {
-        let inbound_max = usize::from(self.limits.receive_maximum);
+        let inbound_max = usize::from(self.told(connection).receive_maximum);
         let Some(session) = self.sessions.get_mut(key) else {
             return false;
         };
@@ -257,11 +257,11 @@ impl Engine {
             return Ok(());
         };
         // [MQTT-3.2.2-11] A QoS above the Maximum QoS announced.
-        if publish.qos > self.limits.maximum_qos {
+        if publish.qos > connection.told.maximum_qos {
             return Err(Refusal::Close(ReasonCode::QosNotSupported));
         }
         // [MQTT-3.2.2-14]
-        if publish.retain && !self.limits.retain_available {
+        if publish.retain && !connection.told.retain_available {
             return Err(Refusal::Close(ReasonCode::RetainNotSupported));
         }
         if self.limits.exceeds_topic(publish.topic) {

@@ -17,6 +17,7 @@ use hashbrown::HashMap;
 use proto::Message;
 
 use crate::keys::{KeyedState, ShardIndex};
+use crate::limits::Limits;
 use crate::sessions::map_bytes;
 
 /// When a retained PUBLISH happened, in the order all shards agree on (a Lamport clock).
@@ -37,6 +38,17 @@ pub struct RetainedLimits {
     pub retained_bytes_max: usize,
     /// After so long one goes, if it does not expire before.
     pub age_max: Option<Duration>,
+}
+
+impl From<&Limits> for RetainedLimits {
+    fn from(limits: &Limits) -> Self {
+        let age = limits.retained_age_max_seconds;
+        Self {
+            retained_messages_max: limits.retained_messages_max,
+            retained_bytes_max: limits.retained_bytes_max,
+            age_max: age.map(|seconds| Duration::from_secs(u64::from(seconds))),
+        }
+    }
 }
 
 /// Why a Retained Message was refused; Quota exceeded (0x97) says so to the publisher.
@@ -158,6 +170,21 @@ impl Retained {
             shard,
             limits,
         }
+    }
+
+    /// Other limits count from now on; what is there beyond them stays until it is removed. O(messages) if their age has
+    /// changed.
+    pub(crate) fn set_limits(&mut self, limits: RetainedLimits) {
+        let has_other_age = limits.age_max != self.limits.age_max;
+        self.limits = limits;
+        if !has_other_age {
+            return;
+        }
+        let ends = self.messages.iter().filter_map(|(key, entry)| {
+            let TopicKey(message) = key;
+            Some(((self.ends_at(message)?, entry.stamp()), Arc::clone(message)))
+        });
+        self.expiries = ends.collect();
     }
 
     /// A PUBLISH with RETAIN that this shard accepts: retains it, or with an empty payload removes

@@ -93,12 +93,13 @@ impl Engine {
         now: Instant,
     ) -> Result<Qos, ReasonCode> {
         let limits = Arc::clone(&self.limits);
+        let told = Arc::clone(self.told_of(key));
         let filter = request.filter;
-        if identifier.is_some() && !limits.subscription_identifiers_available {
+        if identifier.is_some() && !told.subscription_identifiers_available {
             return Err(ReasonCode::SubscriptionIdentifiersNotSupported);
         }
         let shared = split_shared(filter);
-        if shared.is_some() && !limits.shared_subscription_available {
+        if shared.is_some() && !told.shared_subscription_available {
             return Err(ReasonCode::SharedSubscriptionsNotSupported);
         }
         let inner = shared.map_or(filter, |(_, inner)| inner);
@@ -106,7 +107,7 @@ impl Engine {
             self.counters.refused_topics += 1;
             return Err(ReasonCode::TopicFilterInvalid);
         }
-        if inner.contains(['+', '#']) && !limits.wildcard_subscription_available {
+        if inner.contains(['+', '#']) && !told.wildcard_subscription_available {
             return Err(ReasonCode::WildcardSubscriptionsNotSupported);
         }
         let Some(session) = self.sessions.get(key) else {
@@ -114,7 +115,7 @@ impl Engine {
         };
         let asked = Request::Subscribe { filter };
         let decision = self.rights.decide(session, asked);
-        let qos_max = decision.qos_max().min(limits.maximum_qos);
+        let qos_max = decision.qos_max().min(told.maximum_qos);
         if !decision.is_allowed {
             let rule = decision.reason();
             self.tell_denied(key, asked, rule, now);

@@ -8,6 +8,7 @@
 mod activation;
 pub mod authentication;
 pub mod authorization;
+mod bounds;
 mod byte_stream;
 mod common_pace;
 pub mod config;

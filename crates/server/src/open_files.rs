@@ -2,7 +2,7 @@
 //!
 //! Owns: raising the limit, the share that is kept for everything else. Does not own: what is done with a
 //! connection too many (see `shard::accept`), the files of the log (see `store`). Start reading at
-//! [`connections_max`]. Invariant: the log is opened after [`raise`], since it keeps a file for each segment.
+//! [`connections_room`]. Invariant: the log is opened after [`raise`], since it keeps a file for each segment.
 
 use crate::shard::REFUSALS_MAX;
 
@@ -22,9 +22,9 @@ pub(crate) struct Others {
     pub(crate) questions: usize,
 }
 
-/// As many connections as configured, as far as the limit has room for them, of which each may take `files_each`, for
-/// those that are only told that there is no room, and for `others`.
-pub(crate) fn connections_max(configured: usize, files_each: usize, others: Others) -> usize {
+/// As many connections as the limit has room for, of which each may take `files_each`, beside those that are only told
+/// that there is no room, and `others`. Says so where that is few of what is `configured`.
+pub(crate) fn connections_room(configured: usize, files_each: usize, others: Others) -> usize {
     let open_files = raise();
     let room = room(open_files, files_each, others);
     let segments = others.segments;
@@ -40,7 +40,7 @@ pub(crate) fn connections_max(configured: usize, files_each: usize, others: Othe
             "the limit on open files allows few connections"
         );
     }
-    configured.min(room)
+    room
 }
 
 /// Clients over the limit that may be told so at the same time: where there are few files, few are spent on that.

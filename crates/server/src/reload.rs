@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use engine::Rules;
+use proto::connection::ServerLimits;
 use rustls::ServerConfig;
 
 use crate::authentication::{
@@ -15,9 +16,10 @@ use crate::authentication::{
     Known, Users, read_password_file,
 };
 use crate::authorization::{self, AuthorizationError, HttpRights};
+use crate::bounds::{Bounds, server_limits};
 use crate::config::{
-    Address, Config, FileAccess, ListenerConfig, ListenerLimits, Proxies, StopConfig, Transport,
-    Versions,
+    Address, Config, FileAccess, ListenerConfig, ListenerLimits, Proxies, ServerBounds, StopConfig,
+    Transport, Versions,
 };
 use crate::outbound::Outbound;
 use crate::peer::Peer;
@@ -38,6 +40,7 @@ pub(crate) struct Policy {
     /// Those that take their place when the first user comes; `None` once there are users.
     pub(crate) rules_with_users: Option<Arc<Rules>>,
     pub(crate) ban_limits: BanLimits,
+    pub(crate) bounds: Bounds,
     pub(crate) stop: StopConfig,
     pub(crate) listeners: Arc<[ListenerPolicy]>,
 }
@@ -63,6 +66,8 @@ pub(crate) struct ListenerPolicy {
     pub(crate) versions: Versions,
     pub(crate) connections_max: usize,
     pub(crate) limits: ListenerLimits,
+    /// What its connections are held to.
+    pub(crate) server_limits: Arc<ServerLimits>,
     /// From where connections are taken, each with a header of the PROXY protocol; `None` takes all, without one.
     pub(crate) proxies: Option<Proxies>,
 }
@@ -120,6 +125,7 @@ impl Policy {
             rules: rules(has_users)?,
             rules_with_users: (!has_users).then(|| rules(true)).transpose()?,
             ban_limits: config.authentication.bans,
+            bounds: config.into(),
             stop: config.stop.clone(),
             listeners: Self::listeners(config)?,
         };
@@ -132,7 +138,9 @@ impl Policy {
 
     /// What `config` says of each listener.
     fn listeners(config: &Config) -> Result<Arc<[ListenerPolicy]>, PolicyError> {
-        config.listeners.iter().map(ListenerPolicy::new).collect()
+        let listeners = config.listeners.iter();
+        let policies = listeners.map(|listener| ListenerPolicy::new(config, listener));
+        policies.collect()
     }
 
     /// The name of a listener, by its number.
@@ -157,7 +165,7 @@ impl Policy {
 }
 
 impl ListenerPolicy {
-    fn new(config: &ListenerConfig) -> Result<Self, PolicyError> {
+    fn new(all: &Config, config: &ListenerConfig) -> Result<Self, PolicyError> {
         let failed = |source| PolicyError::Tls {
             listener: config.name.clone(),
             source,
@@ -187,6 +195,7 @@ impl ListenerPolicy {
             versions: config.versions,
             connections_max: config.connections_max.unwrap_or(usize::MAX),
             limits: config.limits,
+            server_limits: server_limits(all, config),
             proxies: config.proxy.clone(),
         })
     }
@@ -273,6 +282,11 @@ impl Reloader {
             authentication: config.authentication,
             authorization: config.authorization,
             stop: config.stop,
+            limits: config.limits,
+            bounds: ServerBounds {
+                login_threads: running.bounds.login_threads,
+                ..config.bounds
+            },
             ..running.clone()
         };
         let before = self.shared.known();
@@ -283,6 +297,7 @@ impl Reloader {
             &self.shared.outbound,
         );
         let policy = Arc::new(policy.map_err(|error| self.refused(error))?);
+        self.shared.take_over(&config.bounds);
         self.tell_all(|done| Command::Reload {
             policy: Arc::clone(&policy),
             done,
@@ -426,8 +441,8 @@ fn fixed_parts(running: &Config, new: &Config) -> Vec<&'static str> {
             running.shared_strategy != new.shared_strategy,
         ),
         (
-            "limits",
-            running.limits != new.limits || running.bounds != new.bounds,
+            "limits.login_threads",
+            running.bounds.login_threads != new.bounds.login_threads,
         ),
         ("storage", running.storage != new.storage),
     ];
@@ -476,14 +491,21 @@ mod tests {
         let text = include_str!("config/every_key.toml");
         let other = crate::config::parse(text, "every_key.toml".as_ref()).expect("is valid");
         let names = fixed_parts(&running, &other);
-        // What a reload takes over is all the rest of the file.
+        // What a reload takes over is all the rest of the file, and all limits but this one.
         let file: toml::Table = toml::from_str(text).expect("is TOML");
         let mut expected: Vec<&str> = file.keys().map(String::as_str).collect();
-        expected.retain(|name| !["authentication", "authorization", "stop"].contains(name));
+        let taken_over = ["authentication", "authorization", "stop", "limits"];
+        expected.retain(|name| !taken_over.contains(name));
+        expected.push("limits.login_threads");
         let mut named = names.clone();
         named.sort_unstable();
         expected.sort_unstable();
         assert_eq!(named, expected);
+        for name in file["limits"].as_table().expect("a table").keys() {
+            let is_fixed = name == "login_threads";
+            let key = crate::config::keys::find(&format!("limits.{name}")).expect("has a row");
+            assert_ne!(key.is_reloaded(), is_fixed, "{name}");
+        }
         for name in file.keys().filter(|name| *name != "listeners") {
             let key = crate::config::keys::find(name).expect("has a row");
             assert_ne!(key.is_reloaded(), named.contains(&name.as_str()), "{name}");

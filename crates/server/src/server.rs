@@ -14,22 +14,21 @@ use std::{io, panic};
 
 use engine::ShardIndex;
 use mio::{Poll, Waker};
-use proto::connection::ServerLimits;
 use store::disk::{Disk, RealDisk};
 use store::{MemoryStore, OpenError, Recovered, RecoveryReport, SessionId, Store};
 
 use crate::activation::ActivationError;
-use crate::authentication::{Authentication, AuthenticationError, BanLimits, Users};
+use crate::authentication::{Authentication, AuthenticationError, Users};
 use crate::authorization::AuthorizationError;
-use crate::config::{Address, Config, FlappingLimits, ListenerConfig, Transport};
+use crate::config::{Address, Config, ListenerConfig, Transport};
 use crate::governor::Budget;
 use crate::listener::OpenError as ListenError;
 use crate::outbound::Outbound;
 use crate::persist::{self, DataFolder, Figures, FolderError, Restored};
 use crate::reload::{Policy, PolicyError, ReloadError, Reloaded, Reloader};
 use crate::shard::{
-    Acceptor, Command, Door, Found, Links, Mailbox, Parts, Settings, Shard, Shared,
-    WAKER, resident_bytes,
+    Acceptor, Command, Door, Found, Links, Mailbox, Parts, Settings, Shard, Shared, WAKER,
+    resident_bytes,
 };
 use crate::socket_file::{SocketFile, SocketFileError};
 use crate::tls::TlsError;
@@ -303,6 +302,7 @@ impl Server {
         self.shared.remember(&policy);
         let base = engine::Config {
             rules: Arc::clone(&policy.rules),
+            limits: Arc::clone(&policy.bounds.engine),
             ..self.engine_config(config, &recovered)
         };
         let found = self.share(recovered);
@@ -386,7 +386,6 @@ impl Server {
     fn engine_config(&self, config: &Config, recovered: &Recovered) -> engine::Config {
         let settings = &self.shared.settings;
         engine::Config {
-            limits: Arc::new(config.limits.clone()),
             sys_interval: config.sys_interval,
             shared_strategy: config.shared_strategy,
             response_topic_prefix: config.response_topic_prefix.clone(),
@@ -618,58 +617,32 @@ fn deal(opened: Vec<listener::Opened>, shard_count: u16) -> impl Iterator<Item =
 fn settings(config: &Config, segments: usize) -> Settings {
     let shard_count = config.shards.get();
     let random = || std::hash::RandomState::new().hash_one(0_u8);
-    let limits = &config.limits;
     let others = open_files::Others {
         shard_count,
         segments,
         questions: config.questions_max(),
     };
+    let connections_room = open_files::connections_room(
+        config.bounds.connections_max,
+        files_of_a_connection(config),
+        others,
+    );
     Settings {
         is_quic: config
             .listeners
             .iter()
             .map(|listener| listener.transport == Transport::Quic)
             .collect(),
-        server_limits: Arc::new(ServerLimits {
-            maximum_packet_size_bytes: limits.maximum_packet_size_bytes,
-            receive_maximum: limits.receive_maximum,
-            topic_alias_maximum: limits.topic_alias_maximum,
-            topic_alias_maximum_out: limits.topic_alias_maximum_out,
-            user_properties_max: config.bounds.user_properties_max,
-            properties_bytes_max: config.bounds.properties_bytes_max,
-            connect_timeout: config.bounds.connect_timeout,
-        }),
-        connections_max: open_files::connections_max(
-            config.bounds.connections_max,
-            files_of_a_connection(config),
-            others,
-        ),
+        connections_max: config.bounds.connections_max.min(connections_room),
+        connections_room,
         refusals_max: open_files::refusals_max(files_of_a_connection(config), others),
-        congested_bytes: config.bounds.congested_bytes,
-        unsent_bytes_max: config.bounds.unsent_bytes_max,
         hash_seed: random(),
         shard_count,
         client_id_prefix: format!("auto-{:016x}", random()),
-        overflow_patience: limits.overflow_patience,
         memory_budget: Budget::new(config.bounds.memory_max_bytes),
-        unproven_max: config.bounds.unauthenticated_max,
-        unproven_bytes_max: config.bounds.unauthenticated_bytes_max,
         login_threads: config.bounds.login_threads,
         logins_waiting_max: config.bounds.logins_waiting_max,
         crowds: (&config.bounds).into(),
-        flapping: flapping(&config.bounds.flapping),
-        paces: (&config.bounds).into(),
-    }
-}
-
-/// The limits on coming and going, in the terms of bans: one more than is allowed begins one.
-fn flapping(limits: &FlappingLimits) -> BanLimits {
-    let one_more = |max: u32| if max == 0 { 0 } else { max.saturating_add(1) };
-    BanLimits {
-        failures_max: one_more(limits.connects_max),
-        failures_per_address_max: one_more(limits.connects_per_address_max),
-        window: limits.window,
-        lasts: limits.lasts,
     }
 }
 

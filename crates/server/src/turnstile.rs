@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use proto::connection::ConnectionError;
@@ -21,7 +21,7 @@ use crate::peer::Origin;
 #[derive(Debug)]
 pub(crate) struct Turnstile {
     began: Instant,
-    limits: CrowdLimits,
+    limits: RwLock<CrowdLimits>,
     /// All who connect.
     all: Rate,
     /// Those who connect beyond that, and whose Session is there.
@@ -43,7 +43,7 @@ pub(crate) struct Turnstile {
 }
 
 /// What [`ServerBounds`] says of it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CrowdLimits {
     connections_per_address_max: u32,
     connections_per_user_max: u32,
@@ -79,7 +79,7 @@ impl Turnstile {
     pub(crate) fn new(limits: CrowdLimits, listener_count: usize, began: Instant) -> Self {
         Self {
             began,
-            limits,
+            limits: RwLock::new(limits),
             all: Rate::default(),
             known: Rate::default(),
             listeners: (0..listener_count).map(|_| Rate::default()).collect(),
@@ -95,6 +95,49 @@ impl Turnstile {
         }
     }
 
+    fn limits(&self) -> CrowdLimits {
+        *self.limits.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Other limits count from now on, see also [`Self::seat_again`].
+    pub(crate) fn set_limits(&self, limits: CrowdLimits) {
+        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
+    }
+
+    /// Counts a connection that came when there was no limit, if there is one now. It stays in any case.
+    pub(crate) fn seat_again(
+        &self,
+        seat: Option<Box<Seat>>,
+        origin: Origin,
+        user: Option<&Arc<str>>,
+    ) -> Option<Box<Seat>> {
+        let limits = self.limits();
+        let mut seat = seat.unwrap_or_else(|| Box::new(self.unoccupied()));
+        let [of_address, of_user] = &mut seat.places;
+        let mut taken = lock(&self.seats.0);
+        let mut take = |place: Place| {
+            *taken.entry(place.clone()).or_default() += 1;
+            place
+        };
+        if limits.connections_per_address_max > 0 && of_address.is_none() {
+            *of_address = Some(take(Place::Address(origin.block())));
+        }
+        if let Some(user) = user.filter(|_| limits.connections_per_user_max > 0)
+            && of_user.is_none()
+        {
+            *of_user = Some(take(Place::User(Arc::clone(user))));
+        }
+        drop(taken);
+        seat.is_counted().then_some(seat)
+    }
+
+    fn unoccupied(&self) -> Seat {
+        Seat {
+            seats: Seats(Arc::clone(&self.seats.0)),
+            places: [None, None],
+        }
+    }
+
     /// A CONNECT has come by a `listener` that takes so many a second, from an `origin`, and has waited for so long
     /// because others were served. O(1).
     pub(crate) fn pass(
@@ -105,7 +148,8 @@ impl Turnstile {
         now: Instant,
     ) -> Passed {
         let at = self.at(now);
-        let max = self.limits.connect_rate_per_address_max;
+        let limits = self.limits();
+        let max = limits.connect_rate_per_address_max;
         if !self.addresses.take(&origin.block(), max, at) {
             return Passed::No;
         }
@@ -113,7 +157,7 @@ impl Turnstile {
         if !listener.is_none_or(|rate| rate.take(listener_max, at)) {
             return Passed::No;
         }
-        let max = self.limits.connect_rate_max;
+        let max = limits.connect_rate_max;
         if self.all.take(max, at) {
             return if waited < WAITED_MAX {
                 Passed::Yes
@@ -130,12 +174,13 @@ impl Turnstile {
 
     /// One that had to be known is known. Whether it is let in.
     pub(crate) fn pass_known(&self, now: Instant) -> bool {
-        self.known.take(self.limits.connect_rate_max, self.at(now))
+        let max = self.limits().connect_rate_max;
+        self.known.take(max, self.at(now))
     }
 
     /// One of `user` has logged in. Whether that is not ahead of its rate.
     pub(crate) fn pass_user(&self, user: &Arc<str>, now: Instant) -> bool {
-        let max = self.limits.connect_rate_per_user_max;
+        let max = self.limits().connect_rate_per_user_max;
         self.users.take(user, max, self.at(now))
     }
 
@@ -149,12 +194,10 @@ impl Turnstile {
         user: Option<&Arc<str>>,
         takes_over: bool,
     ) -> Result<Option<Box<Seat>>, ConnectionError> {
-        let mut seat = Seat {
-            seats: Seats(Arc::clone(&self.seats.0)),
-            places: [None, None],
-        };
-        let per_address = self.limits.connections_per_address_max;
-        let per_user = self.limits.connections_per_user_max;
+        let mut seat = self.unoccupied();
+        let limits = self.limits();
+        let per_address = limits.connections_per_address_max;
+        let per_user = limits.connections_per_user_max;
         let [of_address, of_user] = &mut seat.places;
         let mut taken = lock(&self.seats.0);
         let mut take = |place: Place, max: u32| {

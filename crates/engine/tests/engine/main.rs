@@ -18,6 +18,7 @@ mod property;
 mod publish;
 mod recovery;
 mod regressions;
+mod relimited;
 mod restarts;
 mod retained;
 mod retained_crash;

@@ -172,6 +172,16 @@ impl World {
         self.config.rules = rules;
     }
 
+    /// These limits count in every shard.
+    pub(crate) fn set_limits(&mut self, limits: Limits) {
+        let limits = Arc::new(limits);
+        for engine in &mut self.engines {
+            engine.set_limits(Arc::clone(&limits), self.now);
+        }
+        self.config.limits = limits;
+        self.settle();
+    }
+
     /// Whoever connects from now on is this user.
     pub(crate) fn log_in(&mut self, user: &str) {
         self.principal = Arc::new(Principal {

@@ -28,6 +28,11 @@ impl<T> FairQueue<T> {
         }
     }
 
+    /// At most `len_max` wait from now on; those that do stay.
+    pub(crate) const fn set_len_max(&mut self, len_max: usize) {
+        self.len_max = len_max;
+    }
+
     /// Takes `item` in; returns what has no room: it, or the newest of the origin of which the most waits.
     /// O(1), or O(origins) while it is full.
     pub(crate) fn push(&mut self, origin: Origin, item: T) -> Option<T> {

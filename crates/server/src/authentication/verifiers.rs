@@ -54,6 +54,11 @@ impl Verifiers {
         }
     }
 
+    /// So many jobs may wait from now on.
+    pub(crate) fn set_waiting_max(&self, waiting_max: usize) {
+        self.queue.lock().waiting.set_len_max(waiting_max);
+    }
+
     /// Has `job` done when its turn comes. `origin` is where its Client connects from: every origin is served
     /// in turn, and where too many wait, the one with the most waits in vain.
     pub(crate) fn submit(&self, origin: Origin, job: Job) {

@@ -110,6 +110,11 @@ impl Machine {
         }
     }
 
+    /// The budget is another one from the next sample on.
+    pub(crate) const fn set_budget(&mut self, budget: u64) {
+        self.budget = budget;
+    }
+
     pub(crate) const fn step(&self) -> Step {
         self.step
     }

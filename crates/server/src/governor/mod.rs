@@ -10,7 +10,7 @@ mod budget;
 mod machine;
 
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, TryLockError};
+use std::sync::{Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 pub(crate) use budget::Budget;
@@ -95,7 +95,7 @@ struct Slot {
 /// What all shards see.
 #[derive(Debug)]
 pub(crate) struct Governor {
-    budget: Budget,
+    budget: Mutex<Budget>,
     slots: Box<[Slot]>,
     machine: Mutex<Machine>,
     started_at: Instant,
@@ -118,7 +118,7 @@ impl Governor {
     pub(crate) fn new(budget: Budget, shard_count: u16, now: Instant) -> Self {
         Self {
             machine: Mutex::new(Machine::new(budget.bytes)),
-            budget,
+            budget: Mutex::new(budget),
             slots: (0..shard_count).map(|_| Slot::default()).collect(),
             started_at: now,
             sampled_at_ms: AtomicU64::new(0),
@@ -134,11 +134,30 @@ impl Governor {
 
     /// Says how much there may be.
     pub(crate) fn log(&self) {
-        tracing::info!(
-            bytes = self.budget.bytes,
-            reason = %self.budget.source(),
-            "memory budget"
+        let budget = self.budget();
+        tracing::info!(bytes = budget.bytes, reason = %budget.source(), "memory budget");
+    }
+
+    fn budget(&self) -> Budget {
+        *self.budget.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// There may be so much from now on; what is done about it is found at the next sample.
+    pub(crate) fn set_budget(&self, budget: Budget) {
+        let current = self.budget.lock();
+        let before = std::mem::replace(
+            &mut *current.unwrap_or_else(PoisonError::into_inner),
+            budget,
         );
+        if before == budget {
+            return;
+        }
+        let machine = self.machine.lock();
+        let mut machine = machine.unwrap_or_else(PoisonError::into_inner);
+        machine.set_budget(budget.bytes);
+        self.next_mark.store(machine.next_mark(), Ordering::Relaxed);
+        drop(machine);
+        self.log();
     }
 
     /// The process has `resident` bytes: what is not held for peers is the program itself, or was freed and is kept by the
@@ -147,7 +166,7 @@ impl Governor {
         // A budget that the program alone exhausts would let nobody in.
         let found = resident
             .saturating_sub(self.counted())
-            .min(self.budget.bytes / 2);
+            .min(self.budget().bytes / 2);
         let base = match self.base.load(Ordering::Relaxed) {
             0 => found,
             before => before.min(found),
@@ -277,7 +296,7 @@ impl Governor {
         let base = self.base.load(Ordering::Relaxed);
         topics.push(("memory/program", base.to_string()));
         topics.push(("memory/total", self.used().to_string()));
-        topics.push(("memory/budget", self.budget.bytes.to_string()));
+        topics.push(("memory/budget", self.budget().bytes.to_string()));
         topics.push(("memory/step", self.step().name().to_owned()));
         for (step, count) in TAKEN_TOPICS.into_iter().zip(&self.taken) {
             topics.push((step, count.load(Ordering::Relaxed).to_string()));

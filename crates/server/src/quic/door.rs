@@ -113,6 +113,7 @@ impl Door {
             peer,
             since,
             is_over_limit,
+            connect_timeout: of.map_or(Duration::ZERO, |of| of.server_limits.connect_timeout),
         };
         tokio::spawn(guest.attend(incoming, handshake));
     }
@@ -135,6 +136,8 @@ struct Guest {
     peer: Peer,
     since: Instant,
     is_over_limit: bool,
+    /// Time to the CONNACK.
+    connect_timeout: Duration,
 }
 
 /// The place of a connection among those that are counted.
@@ -173,7 +176,7 @@ impl Guest {
         let place = self.place;
         let hall = &place.0;
         let mut stopping = hall.stopping.clone();
-        let deadline = self.since + hall.shared.settings.server_limits.connect_timeout;
+        let deadline = self.since + self.connect_timeout;
         let opened = tokio::select! {
             opened = timeout_at(deadline.into(), open(incoming)) => match opened {
                 Ok(opened) => opened.map_err(Missed::Handshake),

@@ -143,10 +143,8 @@ impl<S: Store> Shard<S> {
     /// Whether there is not even room for a Client that is only told that there is no room.
     fn is_full(&self) -> bool {
         let open = self.shared.connections.load(Ordering::Relaxed);
-        let settings = &self.shared.settings;
-        open >= settings
-            .connections_max
-            .saturating_add(settings.refusals_max)
+        let refusals_max = self.shared.settings.refusals_max;
+        open >= self.shared.connections_max().saturating_add(refusals_max)
     }
 
     fn pause_accepting(&mut self, error: &str) {
@@ -201,10 +199,9 @@ impl<S: Store> Shard<S> {
         self.engine.count_socket();
         tracing::debug!(%peer, shard = self.links.own().0, "socket accepted");
         let of = self.policy.listener(listener);
-        let mut limits = Arc::clone(&self.shared.settings.server_limits);
-        if let Some(size) = of.and_then(|of| of.limits.maximum_packet_size_bytes) {
-            Arc::make_mut(&mut limits).maximum_packet_size_bytes = size;
-        }
+        let Some(limits) = of.map(|of| Arc::clone(&of.server_limits)) else {
+            return self.shared.leave(listener);
+        };
         let protocol = ServerConnection::new(limits, since);
         let tls = of.and_then(|of| of.tls.as_ref());
         let is_proxied = of.is_some_and(|of| of.proxies.is_some());

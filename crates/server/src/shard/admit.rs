@@ -303,12 +303,19 @@ impl<S: Store> Shard<S> {
             Ok(seat) => seat,
             Err(error) => return self.refuse(key, &error),
         };
+        let listener = self.connection_mut(key).map(|found| found.listener);
+        let limits = listener.and_then(|listener| self.policy.listener(listener));
+        let limits = limits.map(|of| Arc::clone(&of.server_limits));
         let pace = self.pace_of(key, admission.principal.user.as_ref());
         let Some(connection) = self.connection_mut(key) else {
             return;
         };
         connection.stage = Stage::Served;
         connection.seat = seat;
+        // A reload may have come since it was accepted; from here on it is told.
+        if let Some(limits) = limits {
+            connection.protocol.set_limits(limits);
+        }
         let packet_size = connection.protocol.maximum_packet_size_bytes();
         let seldom = connection.seldom();
         seldom.pace = pace;
@@ -354,7 +361,6 @@ impl<S: Store> Shard<S> {
         let Shared {
             turnstile,
             flapping,
-            settings,
             ..
         } = &*self.shared;
         let client_id = &admission.connect.client_id;
@@ -365,7 +371,9 @@ impl<S: Store> Shard<S> {
         }
         let origin = peer.origin();
         let is_counted = !origin.is_local() && admission.named != Named::Anew;
-        if is_counted && flapping.on_failure(origin, client_id, &settings.flapping, self.now) {
+        if is_counted
+            && flapping.on_failure(origin, client_id, &self.policy.bounds.flapping, self.now)
+        {
             let client_id = printable(client_id);
             tracing::warn!(%peer, client_id, "a client connects too often: it is refused for a while");
         }
@@ -381,19 +389,15 @@ impl<S: Store> Shard<S> {
     }
 
     /// How fast a connection of `user` may be, alone and together with others.
-    fn pace_of(&mut self, key: ConnectionKey, user: Option<&Arc<str>>) -> Option<Pace> {
+    pub(super) fn pace_of(&mut self, key: ConnectionKey, user: Option<&Arc<str>>) -> Option<Pace> {
         let listener = self.connection_mut(key).map(|found| found.listener);
         let of = listener.and_then(|listener| self.policy.listener(listener));
-        let Shared {
-            settings,
-            common_paces,
-            ..
-        } = &*self.shared;
+        let common_paces = &self.shared.common_paces;
         let PacesLimits {
             own,
             of_user,
             of_all,
-        } = settings.paces;
+        } = self.policy.bounds.paces;
         let own = of.map_or(own, |of| PaceLimits {
             publishes: of.limits.publish_rate_max.map_or(own.publishes, u64::from),
             bytes: of

@@ -113,7 +113,8 @@ impl<S: Store> Shard<S> {
                 Command::Reload { policy, done } => {
                     self.has_news = true;
                     self.guarded(|engine, _| engine.set_rules(Arc::clone(&policy.rules)));
-                    self.policy = policy;
+                    let before = std::mem::replace(&mut self.policy, policy);
+                    self.take_over_bounds(&before);
                     self.ask_all_again();
                     done.send(()).ok();
                 }

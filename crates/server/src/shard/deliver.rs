@@ -209,10 +209,7 @@ impl<S: Store> Shard<S> {
 
     /// Tells the engine when a reader falls behind or has caught up; gives up on one that never will.
     pub(super) fn judge_congestion(&mut self, key: ConnectionKey) {
-        let (mark, max) = (
-            self.congested_bytes(),
-            self.shared.settings.unsent_bytes_max,
-        );
+        let (mark, max) = (self.congested_bytes(), self.policy.bounds.unsent_bytes_max);
         let Some(connection) = self.connection_mut(key) else {
             return;
         };

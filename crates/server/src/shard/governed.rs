@@ -265,7 +265,7 @@ impl<S: Store> Shard<S> {
 
     /// Unsent bytes of one connection above which it is congested.
     pub(super) fn congested_bytes(&self) -> usize {
-        let configured = self.shared.settings.congested_bytes;
+        let configured = self.policy.bounds.congested_bytes;
         let most = match self.governed.step {
             Step::Calm | Step::Throttle | Step::Refuse => configured,
             Step::Shed | Step::Spill => SHED_BYTES,
@@ -334,7 +334,7 @@ impl<S: Store> Shard<S> {
                 .connection_mut(oldest)
                 .is_some_and(|one| !one.is_proven());
             let count = self.shared.unproven.count.load(Ordering::Relaxed);
-            if is_unproven && count <= self.shared.settings.unproven_max {
+            if is_unproven && count <= self.policy.bounds.unproven_max {
                 return;
             }
             self.governed.waiting_room.pop_front();
@@ -353,7 +353,7 @@ impl<S: Store> Shard<S> {
     /// Whether a connection that has shown nothing yet holds more than is left for all such.
     pub(super) fn is_unproven_too_large(&mut self, key: ConnectionKey) -> bool {
         let unproven = self.shared.unproven.bytes.load(Ordering::Relaxed);
-        let is_over = unproven > self.shared.settings.unproven_bytes_max;
+        let is_over = unproven > self.policy.bounds.unproven_bytes_max;
         is_over
             && self
                 .connection_mut(key)

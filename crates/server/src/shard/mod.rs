@@ -23,6 +23,7 @@ mod parked;
 mod proxied;
 mod reauthentication;
 mod receive;
+mod relimited;
 mod shared;
 mod socket;
 mod stalled;
@@ -61,6 +62,7 @@ pub(crate) use commands::{Command, resident_bytes};
 #[cfg(feature = "quic")]
 pub(crate) use connection::Accepted;
 pub(crate) use links::{Links, Mailbox};
+pub(crate) use pace::PacesLimits;
 pub(crate) use shared::{Settings, Shared};
 
 use crate::reload::Policy;

@@ -161,6 +161,12 @@ impl Pace {
         self.began.checked_add(Duration::from_nanos(until))
     }
 
+    /// The same with what the connection has used up `before`, by other limits.
+    pub(super) fn after(mut self, before: Option<Self>) -> Self {
+        self.paid_at = before.map_or(self.paid_at, |before| before.paid_at);
+        self
+    }
+
     /// It has to wait now, and has its share again afterwards.
     pub(super) fn waits(&mut self) {
         for share in &mut self.shares {

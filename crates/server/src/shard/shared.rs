@@ -5,9 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
-use std::time::{Duration, Instant};
-
-use proto::connection::ServerLimits;
+use std::time::Instant;
 
 use super::accept::REFUSALS_MAX;
 use super::commands::Command;
@@ -15,10 +13,10 @@ use super::commands::Command;
 use super::connection::Accepted;
 use super::governed::Unproven;
 use super::links::Mailbox;
-use super::pace::PacesLimits;
 use super::stopping::Barriers;
-use crate::authentication::{Accounts, Ban, BanLimits, Bans, Known, Users, Verifiers};
+use crate::authentication::{Accounts, Ban, Bans, Known, Users, Verifiers};
 use crate::common_pace::CommonPaces;
+use crate::config::ServerBounds;
 use crate::governor::{Budget, Governor};
 use crate::outbound::Outbound;
 use crate::peer::Origin;
@@ -37,6 +35,8 @@ pub(crate) struct Shared {
     /// Why the Server stops by itself, once it does.
     pub(crate) failure: OnceLock<String>,
     pub(crate) barriers: Barriers,
+    /// Connections served at once.
+    connections_max: AtomicUsize,
     /// Sockets open in all shards.
     pub(crate) connections: AtomicUsize,
     /// The same by listener.
@@ -107,6 +107,7 @@ impl Shared {
             is_failed: AtomicBool::new(false),
             failure: OnceLock::new(),
             barriers: Barriers::default(),
+            connections_max: AtomicUsize::new(settings.connections_max),
             connections: AtomicUsize::new(0),
             entered: settings
                 .is_quic
@@ -160,11 +161,28 @@ impl Shared {
         let before_there = there.map_or(0, |there| there.fetch_add(1, Ordering::Relaxed));
         let max_there = of.map_or(usize::MAX, |of| of.connections_max);
         let is_full = |before: usize, max: usize| before >= max.saturating_add(REFUSALS_MAX);
-        if is_full(before_there, max_there) || is_full(before, self.settings.connections_max) {
+        let max = self.connections_max();
+        if is_full(before_there, max_there) || is_full(before, max) {
             self.depart(listener);
             return None;
         }
-        Some(before >= self.settings.connections_max || before_there >= max_there)
+        Some(before >= max || before_there >= max_there)
+    }
+
+    /// Connections served at once.
+    pub(crate) fn connections_max(&self) -> usize {
+        self.connections_max.load(Ordering::Relaxed)
+    }
+
+    /// What all shards share of these bounds counts from now on. Who is there stays, though there be more than that.
+    pub(crate) fn take_over(&self, bounds: &ServerBounds) {
+        let connections_max = bounds.connections_max.min(self.settings.connections_room);
+        self.connections_max
+            .store(connections_max, Ordering::Relaxed);
+        self.turnstile.set_limits(bounds.into());
+        self.verifiers.set_waiting_max(bounds.logins_waiting_max);
+        self.governor
+            .set_budget(Budget::new(bounds.memory_max_bytes));
     }
 
     /// A shard is through with such a socket. A connection over QUIC goes on a little longer, until its last bytes
@@ -247,36 +265,22 @@ impl Shared {
 pub(crate) struct Settings {
     /// Of each listener, by its number, whether it speaks QUIC.
     pub(crate) is_quic: Box<[bool]>,
-    /// Those of most connections.
-    pub(crate) server_limits: Arc<ServerLimits>,
     /// Connections served at once.
     pub(crate) connections_max: usize,
+    /// As many connections as there are open files for.
+    pub(crate) connections_room: usize,
     /// Clients over the limit that may be told so at the same time.
     pub(crate) refusals_max: usize,
-    /// Unsent bytes of one connection above which the engine is told that it is congested.
-    pub(crate) congested_bytes: usize,
-    /// Unsent bytes of one connection above which it is closed.
-    pub(crate) unsent_bytes_max: usize,
     pub(crate) hash_seed: u64,
     pub(crate) shard_count: u16,
     /// What Client Identifiers given by this process begin with.
     pub(crate) client_id_prefix: String,
-    /// So long a PUBLISH waits for room in a queue.
-    pub(crate) overflow_patience: Duration,
     /// Memory that all peers together may take.
     pub(crate) memory_budget: Budget,
-    /// Bytes of input that may be held for connections that have shown nothing yet.
-    pub(crate) unproven_bytes_max: usize,
-    /// How many of these there may be.
-    pub(crate) unproven_max: usize,
     /// Threads that verify logins.
     pub(crate) login_threads: usize,
     /// Logins that wait for them.
     pub(crate) logins_waiting_max: usize,
     /// How many at once, and how fast.
     pub(crate) crowds: CrowdLimits,
-    /// How often is too often to connect.
-    pub(crate) flapping: BanLimits,
-    /// How fast one connection may be, where its listener does not say, and how fast many together.
-    pub(crate) paces: PacesLimits,
 }

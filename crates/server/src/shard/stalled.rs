@@ -99,7 +99,7 @@ impl<S: Store> Shard<S> {
     /// would not come to anything else; that it is not acknowledged is what it hears.
     pub(super) fn stall(&mut self, key: ConnectionKey, stall: Stall, qos: Qos) {
         let now = self.now;
-        let patience = self.shared.settings.overflow_patience;
+        let patience = self.policy.bounds.engine.overflow_patience;
         // Who is full may have to be told to other shards.
         self.has_news = true;
         let Some(connection) = self.connection_mut(key) else {

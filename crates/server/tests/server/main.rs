@@ -43,6 +43,7 @@ mod proxied;
 #[cfg(feature = "quic")]
 mod quic;
 mod rates;
+mod relimiting;
 mod reload_under_load;
 mod reloading;
 mod rounds;

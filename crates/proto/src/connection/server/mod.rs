@@ -20,7 +20,7 @@ use crate::packet::{
 use crate::{PacketIdentifier, Qos, Version};
 
 /// What a listener allows a Connection and announces in CONNACK.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerLimits {
     /// Largest packet accepted, in bytes, Fixed Header included.
     pub maximum_packet_size_bytes: u32,
@@ -134,6 +134,18 @@ impl ServerConnection {
     /// From now on `bytes` at the front of each Topic Name are left out: what all of them begin with, up to a `/`.
     pub const fn hide_topic_prefix(&mut self, bytes: usize) {
         self.hidden_topic_bytes = bytes;
+    }
+
+    /// Other limits count from now on; those that CONNACK announces are to be set before it is sent,
+    /// and not after it, but for what the Client is not told: how much of properties a PUBLISH may hold.
+    pub fn set_limits(&mut self, limits: Arc<ServerLimits>) {
+        self.limits = limits;
+    }
+
+    /// Those that count.
+    #[must_use]
+    pub const fn limits(&self) -> &Arc<ServerLimits> {
+        &self.limits
     }
 
     /// The version of the Client's CONNECT; 3.1.1 until there is one.

@@ -104,6 +104,7 @@ impl Key {
     pub fn is_reloaded(&self) -> bool {
         match self.path.split_once('.') {
             Some(("listeners", key)) => !FIXED_OF_LISTENERS.contains(&key),
+            Some(("limits", key)) => key != FIXED_OF_LIMITS,
             Some((section, _)) => RELOADED.contains(&section),
             None => RELOADED.contains(&self.path.as_str()) || self.path == "listeners",
         }
@@ -235,9 +236,11 @@ pub(super) fn duration(milliseconds: u64) -> String {
 /// What variables of the environment that set keys begin with.
 pub const PREFIX: &str = "VENCEJO__";
 /// Tables that a reload takes over whole.
-const RELOADED: [&str; 3] = ["authentication", "authorization", "stop"];
+const RELOADED: [&str; 4] = ["authentication", "authorization", "stop", "limits"];
 /// Keys of a listener that are its socket.
 const FIXED_OF_LISTENERS: [&str; 5] = ["address", "activation", "mode", "owner", "group"];
+/// The limit that is the number of threads that run.
+const FIXED_OF_LIMITS: &str = "login_threads";
 /// Below this likeness (0 to 1) a suggestion would be a guess.
 const LIKENESS_MIN: f64 = 0.8;
 
