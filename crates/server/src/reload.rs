@@ -333,6 +333,12 @@ impl Reloader {
         })
     }
 
+    /// The files that the running configuration names, see [`Config::files`].
+    #[must_use]
+    pub fn files(&self) -> Vec<std::path::PathBuf> {
+        self.running().files()
+    }
+
     /// What the Server runs on.
     pub(crate) fn running(&self) -> Config {
         let running = self.running.lock();

@@ -1,6 +1,6 @@
-//! A file that is looked at now and then, for what is saved into it.
+//! Files that are looked at now and then, for what is saved into them.
 //!
-//! Owns: [`FileWatch`]. Does not own: what is done with the file, when it is looked at (whoever calls). Start reading at
+//! Owns: [`FileWatch`], [`FileWatches`]. Does not own: what is done with the file, when it is looked at (whoever calls). Start reading at
 //! [`FileWatch::has_settled`]. Invariant: a change is told once, and not before two looks have seen the same: what is saved in
 //! two parts is not read in between.
 
@@ -50,6 +50,41 @@ impl FileWatch {
         }
         self.seen = Some(now);
         false
+    }
+}
+
+/// Some files, each with what was last read of it.
+#[derive(Debug, Default)]
+pub(crate) struct FileWatches {
+    all: Vec<FileWatch>,
+}
+
+impl FileWatches {
+    /// From now on of these files; those that are new count as read just now.
+    pub(crate) fn turn_to(&mut self, paths: &[PathBuf]) {
+        self.all.retain(|file| paths.contains(&file.path));
+        for path in paths {
+            if !self.all.iter().any(|file| file.path == *path) {
+                self.all.push(FileWatch::new(path));
+            }
+        }
+    }
+
+    /// Somebody has read them.
+    pub(crate) fn are_read_now(&mut self) {
+        for file in &mut self.all {
+            file.is_read_now();
+        }
+    }
+
+    /// Whether one of them has settled on something else, see [`FileWatch::has_settled`].
+    pub(crate) fn have_settled(&mut self) -> bool {
+        // Each of them is looked at.
+        let settled = self.all.iter_mut().filter_map(|file| {
+            let has_settled = file.has_settled();
+            has_settled.then_some(())
+        });
+        settled.count() > 0
     }
 }
 

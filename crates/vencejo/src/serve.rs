@@ -6,6 +6,7 @@
 
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
@@ -19,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 
 use crate::config::sources::SourceArgs;
-use crate::file_watch::FileWatch;
+use crate::file_watch::FileWatches;
 use crate::port_owner;
 use crate::tools::Failure;
 
@@ -29,7 +30,8 @@ use crate::tools::Failure;
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) sources: SourceArgs,
-    /// Take over what changes in the file without a SIGHUP, once it has stayed the same for two seconds
+    /// Take over what changes in the file, and in those that it names, without a SIGHUP, once it has stayed the same for two
+    /// seconds
     #[arg(long)]
     watch: bool,
     #[command(flatten)]
@@ -358,6 +360,13 @@ impl Signals {
     }
 }
 
+/// What `--watch` looks at: the file, what it includes, and what it names.
+fn watched_files(args: &ServeArgs, reloader: &Reloader) -> Vec<PathBuf> {
+    let mut files = args.sources.files();
+    files.extend(reloader.files());
+    files
+}
+
 /// The next signal waits, so that the last file that is read is the one that counts.
 async fn reload_apart(args: &ServeArgs, reloader: &Reloader) {
     let (args, reloader) = (args.clone(), reloader.clone());
@@ -376,10 +385,14 @@ pub(crate) async fn until_stopped(
     let stopper = server.stopper();
     let reloader = server.reloader();
     let mut watcher = Watcher::new(reloader.clone());
-    let watched = args
-        .filter(|args| args.watch)
-        .and_then(|args| args.sources.path());
-    let mut file = watched.map(FileWatch::new);
+    let watching = args.filter(|args| args.watch);
+    let mut files = FileWatches::default();
+    let watch = |files: &mut FileWatches| {
+        if let Some(args) = watching {
+            files.turn_to(&watched_files(args, &reloader));
+        }
+    };
+    watch(&mut files);
     let mut glance = tokio::time::interval(GLANCE_INTERVAL);
     glance.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut look = tokio::time::interval(LOOK_INTERVAL);
@@ -398,18 +411,18 @@ pub(crate) async fn until_stopped(
                 };
                 watcher = back;
             }
-            _ = glance.tick(), if file.is_some() => {
-                let is_changed = file.as_mut().is_some_and(FileWatch::has_settled);
+            _ = glance.tick(), if watching.is_some() => {
+                let is_changed = files.have_settled();
                 if let Some(args) = args.filter(|_| is_changed) {
                     reload_apart(args, &reloader).await;
+                    watch(&mut files);
                 }
             }
             asked = signals.next() => match (asked, args) {
                 (Asked::Reload, Some(args)) => {
-                    if let Some(file) = &mut file {
-                        file.is_read_now();
-                    }
+                    files.are_read_now();
                     reload_apart(args, &reloader).await;
+                    watch(&mut files);
                 }
                 _ => break stopper.stop(),
             },

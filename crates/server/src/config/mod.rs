@@ -9,6 +9,7 @@ mod checked;
 mod directories;
 mod effective;
 mod error;
+mod files;
 mod http;
 pub mod keys;
 mod layers;

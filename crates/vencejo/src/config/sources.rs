@@ -93,6 +93,21 @@ impl SourceArgs {
         Ok((layers, rows))
     }
 
+    /// The file, what it includes, and those of secrets that the environment names.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> = self.file.config.iter().cloned().collect();
+        if let Some(path) = &self.mosquitto_conf {
+            files.extend(mosquitto::files(path));
+        }
+        for (name, value) in std::env::vars_os() {
+            let name = name.to_string_lossy();
+            if name.starts_with("VENCEJO__") && name.ends_with("_FILE") {
+                files.push(value.into());
+            }
+        }
+        files
+    }
+
     /// The flags, above everything else.
     pub(crate) fn put_flags_on(&self, layers: &mut Layers) -> Result<(), Failure> {
         let usage = |text: String| Failure {

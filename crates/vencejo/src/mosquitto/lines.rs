@@ -10,7 +10,7 @@ use std::rc::Rc;
 /// One option.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Line {
-    file: Rc<PathBuf>,
+    pub(super) file: Rc<PathBuf>,
     number: usize,
     pub(super) word: String,
     pub(super) value: String,

@@ -103,6 +103,17 @@ pub(crate) fn put_on(layers: &mut Layers, path: &Path) -> Result<Vec<Row>, Failu
     Ok(translation.rows)
 }
 
+/// The file and those that it includes, as far as they can be read.
+pub(crate) fn files(path: &Path) -> Vec<PathBuf> {
+    let mut files = vec![path.to_owned()];
+    for line in lines::read(path).unwrap_or_default() {
+        if files.last() != Some(&*line.file) && !files.contains(&line.file) {
+            files.push(line.file.to_path_buf());
+        }
+    }
+    files
+}
+
 /// What keeps a server from starting with it.
 fn problems(toml: &str, path: &Path) -> Vec<String> {
     let mut layers = Layers::new();
