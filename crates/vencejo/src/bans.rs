@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use serde_json::json;
 use server::Origin;
 use server::authentication::Ban;
 use server::persist::{ControlAnswer, ControlRequest};
@@ -31,7 +32,11 @@ pub(crate) struct BanArgs {
 #[derive(Subcommand, Clone, Debug)]
 enum BanCommand {
     /// The bans in force, those that end first in front
-    List,
+    List {
+        /// Print JSON, an object in each line
+        #[arg(long)]
+        json: bool,
+    },
     /// Forget the failures of an address, of a user of this machine (uid:1000), or of all
     Lift {
         /// Whose; all without one
@@ -42,11 +47,16 @@ enum BanCommand {
 /// `vencejo ban ...`.
 pub(crate) fn run(args: &BanArgs) -> Result<(), Failure> {
     let request = match args.command {
-        BanCommand::List => ControlRequest::Bans,
+        BanCommand::List { .. } => ControlRequest::Bans,
         BanCommand::Lift { address } => ControlRequest::LiftBans { address },
     };
     let text = match ask(&args.data, &request)? {
-        Some(ControlAnswer::Bans { bans }) => bans.iter().map(line).collect(),
+        Some(ControlAnswer::Bans { bans }) => {
+            let is_json = matches!(args.command, BanCommand::List { json: true });
+            bans.iter()
+                .map(if is_json { object } else { line })
+                .collect()
+        }
         Some(ControlAnswer::Lifted { count: 1 }) => "1 ban lifted\n".to_owned(),
         Some(ControlAnswer::Lifted { count }) => format!("{count} bans lifted\n"),
         Some(other) => return Err(unexpected(&other)),
@@ -60,6 +70,16 @@ pub(crate) fn run(args: &BanArgs) -> Result<(), Failure> {
     };
     serve::print(&text);
     Ok(())
+}
+
+fn object(ban: &Ban) -> String {
+    let value = json!({
+        "address": ban.address.to_string(),
+        "user": ban.user,
+        "client_id": ban.client_id,
+        "ends_in_seconds": ban.ends_in_seconds,
+    });
+    format!("{value}\n")
 }
 
 fn line(ban: &Ban) -> String {
@@ -88,6 +108,8 @@ mod tests {
             ends_in_seconds: 7,
         };
         assert_eq!(line(&ban), "192.0.2.1  user a\\n10.0.0.1  ends in 7 s\n");
+        let expected = "{\"address\":\"192.0.2.1\",\"client_id\":null,\"ends_in_seconds\":7,\"user\":\"a\\n10.0.0.1\"}\n";
+        assert_eq!(object(&ban), expected);
         ban.user = None;
         ban.client_id = Some("c\n".to_owned());
         let expected = "192.0.2.1  client c\\n, connects too often  ends in 7 s\n";

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use proto::Qos;
 use proto::topic::{check_filter, check_name};
+use serde_json::json;
 use server::authentication::{AnonymousPolicy, Identity, Tokens, Users};
 use server::authorization::{self, Principal, Request, Subject};
 use server::config::{Config, Link, ListenerConfig};
@@ -49,6 +50,9 @@ pub(crate) struct ExplainArgs {
     /// The name of the listener it connects to [default: the first]
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
     #[command(subcommand)]
     wish: Wish,
     /// Print help
@@ -109,7 +113,13 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
     };
     let config = args.file.read()?;
     let (text, is_allowed) = explain(args, &config).map_err(wrong)?;
-    serve::print(&text);
+    if args.json {
+        let said: Vec<&str> = text.lines().collect();
+        let value = json!({ "allowed": is_allowed, "said": said });
+        serve::print(&format!("{value}\n"));
+    } else {
+        serve::print(&text);
+    }
     if is_allowed {
         Ok(())
     } else {

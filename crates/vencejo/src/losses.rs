@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use serde_json::json;
 use server::persist::{ControlAnswer, ControlRequest, SessionLosses};
 
 use crate::serve;
@@ -19,6 +20,9 @@ pub(crate) struct LossesArgs {
     /// How many sessions are shown
     #[arg(long, value_name = "COUNT", default_value_t = 20)]
     count: usize,
+    /// Print JSON, an object in each line
+    #[arg(long)]
+    json: bool,
     /// The data folder of the server
     #[arg(long, value_name = "DIR", default_value = DATA)]
     data: PathBuf,
@@ -31,7 +35,10 @@ pub(crate) struct LossesArgs {
 pub(crate) fn run(args: &LossesArgs) -> Result<(), Failure> {
     let request = ControlRequest::Losses { count: args.count };
     let text: String = match ask(&args.data, &request)? {
-        Some(ControlAnswer::Losses { sessions }) => sessions.iter().map(line).collect(),
+        Some(ControlAnswer::Losses { sessions }) => sessions
+            .iter()
+            .map(if args.json { object } else { line })
+            .collect(),
         Some(other) => return Err(unexpected(&other)),
         None => {
             let data = args.data.display();
@@ -45,6 +52,16 @@ pub(crate) fn run(args: &LossesArgs) -> Result<(), Failure> {
     };
     serve::print(&text);
     Ok(())
+}
+
+fn object(session: &SessionLosses) -> String {
+    let value = json!({
+        "client_id": session.client_id,
+        "queue_full": session.queue_full,
+        "congested": session.congested,
+        "too_large": session.too_large,
+    });
+    format!("{value}\n")
 }
 
 fn line(session: &SessionLosses) -> String {
