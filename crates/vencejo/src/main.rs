@@ -26,7 +26,7 @@ mod users;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use bans::BanArgs;
 use config::ConfigArgs;
@@ -45,6 +45,7 @@ use tools::args::{PubArgs, SubArgs};
 use tools::bench::BenchArgs;
 use tools::explore::ExploreArgs;
 use tools::probe::ProbeArgs;
+use tools::profile::ProfileArgs;
 use tools::request::RrArgs;
 use tools::retained::RetainedArgs;
 use tools::{Failure, complain};
@@ -73,6 +74,7 @@ enum Command {
     Explore(Box<ExploreArgs>),
     Retained(RetainedArgs),
     Probe(Box<ProbeArgs>),
+    Profile(ProfileArgs),
     Bench(Box<BenchArgs>),
     Conformance(ConformanceArgs),
     Doctor(Box<DoctorArgs>),
@@ -93,7 +95,11 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse_from(tools::called::arguments()) {
+    let mut arguments = tools::called::arguments();
+    if tools::called::tool().is_none() {
+        arguments = tools::spelled::arguments(arguments, &Cli::command());
+    }
+    let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) => return on_parse_error(&error),
     };
@@ -119,6 +125,7 @@ fn main() -> ExitCode {
         Command::Explore(args) => report(run(tools::explore::run(&args)), false),
         Command::Retained(args) => report(run(tools::retained::run(&args)), false),
         Command::Probe(args) => report(run(tools::probe::run(&args)), false),
+        Command::Profile(args) => report(tools::profile::run(&args), false),
         Command::Bench(args) => report(tools::bench::run(&args), false),
         Command::Conformance(args) => report(conform::run(&args), false),
         Command::Doctor(args) => report(doctor::run(&args), false),
@@ -183,15 +190,12 @@ fn hint(error: &clap::Error) -> Option<&'static str> {
         "--ciphers" | "--tls-engine" | "--tls-engine-kpass-sha1" | "--keyform" => Some(
             "the TLS in this program chooses its ciphers itself and reads keys from PEM files.",
         ),
-        "--ws" => Some("WebSocket is a URL: -L ws://host:8083/mqtt."),
         _ => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn sub(line: &str) -> SubArgs {
@@ -301,7 +305,6 @@ mod tests {
             ("vencejo --port 1884", Some("--listen")),
             ("vencejo pub -t a -m b --psk x", Some("--cafile")),
             ("vencejo sub -t a --ciphers x", Some("chooses its ciphers")),
-            ("vencejo sub -t a --ws x", Some("ws://")),
             ("vencejo sub -t a --nonsense", None),
         ];
         for (line, expected) in cases {

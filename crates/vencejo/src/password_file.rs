@@ -13,6 +13,7 @@ use server::authentication::{Accounts, PasswordFile, StoredPassword, user_of};
 
 use crate::serve;
 use crate::storage::{failed, unfit};
+use crate::tools::login::SecretArgs;
 use crate::tools::{Failure, complain};
 use crate::users::read_password;
 
@@ -50,6 +51,8 @@ pub(crate) struct PasswdArgs {
         allow_hyphen_values = true
     )]
     password: Option<String>,
+    #[command(flatten)]
+    secret: SecretArgs,
     /// Print help
     #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help)]
     help: Option<bool>,
@@ -67,7 +70,7 @@ pub(crate) fn run(args: &PasswdArgs) -> Result<(), Failure> {
             check_name(user)?;
             Some(match &args.password {
                 Some(password) => hash(password)?,
-                None => read_password(user)?,
+                None => read_password(user, &args.secret)?,
             })
         }
         _ => None,

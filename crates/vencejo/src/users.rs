@@ -9,12 +9,16 @@ use std::io::{BufRead, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use server::authentication::{BoundKeys, NewUser, ScramKeys, StoredPassword, UserChange, Users};
+use serde_json::json;
+use server::authentication::{
+    BoundKeys, Identity, NewUser, ScramKeys, StoredPassword, UserChange, Users,
+};
 use server::persist::{ControlAnswer, ControlRequest, DataFolder};
 
 use crate::serve;
 use crate::storage::{DATA, ask, failed, in_use, unexpected, unfit};
 use crate::tools::Failure;
+use crate::tools::login::SecretArgs;
 
 /// Add, change, remove and list the users of a server; it may run meanwhile. Exit code 1 where a name is taken or
 /// unknown
@@ -33,7 +37,7 @@ pub(crate) struct UserArgs {
 
 #[derive(Subcommand, Clone, Debug)]
 enum UserCommand {
-    /// A new user; its password is asked for, or is the first line of standard input
+    /// A new user; its password is asked for, or is the first line of standard input, if no flag says where it is
     Add(AddArgs),
     /// Another password for a user; those who are connected with the old one are disconnected
     Passwd(PasswdArgs),
@@ -42,7 +46,7 @@ enum UserCommand {
     /// No such user any more; those who are connected as this user are disconnected
     Rm(NameArgs),
     /// All users, their groups, and who is an administrator
-    List,
+    List(ListArgs),
 }
 
 #[derive(Args, Clone, Debug)]
@@ -61,6 +65,8 @@ struct AddArgs {
     /// Keep no keys for SCRAM-SHA-256 beside the hash of the password
     #[arg(long)]
     no_scram: bool,
+    #[command(flatten)]
+    secret: SecretArgs,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -70,6 +76,15 @@ struct PasswdArgs {
     /// Keep no keys for SCRAM-SHA-256 beside the hash of the password
     #[arg(long)]
     no_scram: bool,
+    #[command(flatten)]
+    secret: SecretArgs,
+}
+
+#[derive(Args, Clone, Debug)]
+struct ListArgs {
+    /// Print JSON, an object in each line
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -92,7 +107,7 @@ pub(crate) fn run(args: &UserArgs) -> Result<(), Failure> {
     let data = &args.data;
     match &args.command {
         UserCommand::Add(add) => {
-            let (password, scram) = read_keys(data, &add.name, add.no_scram)?;
+            let (password, scram) = read_keys(data, &add.name, add.no_scram, &add.secret)?;
             let user = NewUser {
                 name: add.name.clone(),
                 password,
@@ -103,8 +118,12 @@ pub(crate) fn run(args: &UserArgs) -> Result<(), Failure> {
             };
             apply(data, UserChange::Add(user), "added")
         }
-        UserCommand::Passwd(PasswdArgs { name, no_scram }) => {
-            let (password, scram) = read_keys(data, name, *no_scram)?;
+        UserCommand::Passwd(PasswdArgs {
+            name,
+            no_scram,
+            secret,
+        }) => {
+            let (password, scram) = read_keys(data, name, *no_scram, secret)?;
             let change = UserChange::Password {
                 name: name.clone(),
                 password,
@@ -122,7 +141,7 @@ pub(crate) fn run(args: &UserArgs) -> Result<(), Failure> {
         UserCommand::Rm(NameArgs { name }) => {
             apply(data, UserChange::Remove { name: name.clone() }, "removed")
         }
-        UserCommand::List => list(data),
+        UserCommand::List(args) => list(data, args.json),
     }
 }
 
@@ -150,13 +169,17 @@ fn apply(data: &Path, change: UserChange, done: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-fn list(data: &Path) -> Result<(), Failure> {
+fn list(data: &Path, as_json: bool) -> Result<(), Failure> {
     // The file is always whole, so nobody has to be asked.
     let users = Users::open(data).map_err(|error| failed(&error))?;
     let accounts = users.accounts().unwrap_or_default();
     let mut text = String::new();
     for account in accounts.iter() {
         let identity = &account.identity;
+        if as_json {
+            text.push_str(&format!("{}\n", object(identity)));
+            continue;
+        }
         text.push_str(identity.user.as_deref().unwrap_or_default());
         if identity.is_administrator {
             text.push_str("  administrator");
@@ -174,13 +197,31 @@ fn list(data: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
+fn object(identity: &Identity) -> serde_json::Value {
+    let groups: Vec<&str> = identity.groups.iter().map(AsRef::as_ref).collect();
+    let attributes = identity.attributes.iter();
+    let attributes: BTreeMap<&str, &str> = attributes
+        .map(|(name, value)| (name.as_ref(), value.as_ref()))
+        .collect();
+    json!({
+        "name": identity.user.as_deref(),
+        "administrator": identity.is_administrator,
+        "groups": groups,
+        "attributes": attributes,
+    })
+}
+
 /// Asks for a password: its hash, and its keys for SCRAM where it can have some.
 fn read_keys(
     data: &Path,
     name: &str,
     no_scram: bool,
+    secret: &SecretArgs,
 ) -> Result<(StoredPassword, Option<BoundKeys>), Failure> {
-    let password = read_plain(name)?;
+    let password = match secret.password()? {
+        Some(password) => password,
+        None => read_plain(name)?,
+    };
     let stored = hash(&password)?;
     if no_scram {
         return Ok((stored, None));
@@ -196,8 +237,11 @@ fn read_keys(
 }
 
 /// Asks for a password, which is hashed at once.
-pub(crate) fn read_password(name: &str) -> Result<StoredPassword, Failure> {
-    hash(&read_plain(name)?)
+pub(crate) fn read_password(name: &str, secret: &SecretArgs) -> Result<StoredPassword, Failure> {
+    match secret.password()? {
+        Some(password) => hash(&password),
+        None => hash(&read_plain(name)?),
+    }
 }
 
 fn hash(password: &str) -> Result<StoredPassword, Failure> {
@@ -257,7 +301,8 @@ mod tests {
         apply(&data, UserChange::Add(user.clone()), "added").unwrap();
         let twice = apply(&data, UserChange::Add(user), "added").unwrap_err();
         assert_eq!(twice.code, 1, "{}", twice.text);
-        list(&data).unwrap();
+        list(&data, false).unwrap();
+        list(&data, true).unwrap();
         let accounts = Users::open(&data).unwrap().accounts().unwrap();
         let identity = &accounts.find("anna").unwrap().identity;
         assert!(identity.is_administrator);

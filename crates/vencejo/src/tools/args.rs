@@ -10,15 +10,18 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, FromArgMatches as _};
-use client::{Options, PacketLog, ScramSha256, Socks5, Token};
+use client::{Options, PacketLog, ScramSha256, Token};
 use proto::packet::{ConnectProperties, Will, WillProperties};
 use proto::{Qos, Secret, Version, topic};
 
 use super::Failure;
 use super::called;
+use super::login::LoginArgs;
 use super::packet_log;
+use super::profiles::Profile;
 use super::properties::Properties;
 use super::tls::TlsArgs;
+use super::url::{Scheme, Url, parse_proxy, parse_url};
 
 /// Publish a message: `vencejo pub -t topic -m message`
 #[derive(Args, Clone, Debug)]
@@ -32,7 +35,7 @@ pub(crate) struct PubArgs {
     #[command(flatten)]
     pub(crate) payload: PayloadArgs,
     /// Send each line of standard input as a message
-    #[arg(short = 'l', long)]
+    #[arg(short = 'l', long, alias = "multiline")]
     pub(crate) stdin_line: bool,
     /// Retain the message
     #[arg(short = 'r', long)]
@@ -106,7 +109,7 @@ pub(crate) struct SubArgs {
     #[arg(long)]
     pub(crate) retain_as_published: bool,
     /// When to get retained messages (5.0)
-    #[arg(long, value_parser = ["always", "new", "never"], default_value = "always")]
+    #[arg(long, value_parser = ["always", "new", "never", "0", "1", "2"], hide_possible_values = true, value_name = "always|new|never", default_value = "always")]
     pub(crate) retain_handling: String,
     /// Do not get what this client published itself (5.0)
     #[arg(long)]
@@ -123,23 +126,33 @@ pub(crate) struct PayloadArgs {
     #[arg(short = 'f', long, alias = "file-read")]
     pub(crate) file: Option<PathBuf>,
     /// Send all of standard input as one message
-    #[arg(short = 's', long)]
+    #[arg(short = 's', long, alias = "stdin")]
     pub(crate) stdin_file: bool,
     /// Send an empty message
     #[arg(short = 'n', long)]
     pub(crate) null_message: bool,
+    /// Send so many bytes, for tests
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) payload_size: Option<usize>,
 }
 
 impl PayloadArgs {
     /// Whether nothing is said.
     pub(crate) const fn is_missing(&self) -> bool {
-        self.message.is_none() && self.file.is_none() && !self.stdin_file && !self.null_message
+        self.message.is_none()
+            && self.file.is_none()
+            && !self.stdin_file
+            && !self.null_message
+            && self.payload_size.is_none()
     }
 }
 
 /// Flags of all tools.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ConnectionArgs {
+    /// Connect as this profile says where nothing else is said [default: `MQTT_PROFILE` in the environment]; see `vencejo profile`
+    #[arg(long, value_name = "NAME")]
+    pub(crate) profile: Option<String>,
     /// Host to connect to [default: localhost]
     #[arg(short = 'h', long, alias = "hostname")]
     pub(crate) host: Option<String>,
@@ -152,8 +165,17 @@ pub(crate) struct ConnectionArgs {
     /// Everything at once: `mqtt://user:password@host:port/topic`, with TLS `mqtts://`, over QUIC `quic://`, over WebSocket `ws://` and `wss://`, whose path is that of the WebSocket; all but the host may be left out
     #[arg(short = 'L', long)]
     pub(crate) url: Option<String>,
+    /// WebSocket instead of TCP, as `--protocol ws`, and with TLS `--protocol wss`
+    #[arg(long)]
+    pub(crate) ws: bool,
+    /// What carries the packets, where no URL says so
+    #[arg(long, value_name = "PROTOCOL", value_parser = ["mqtt", "mqtts", "ws", "wss", "quic"], conflicts_with_all = ["url", "ws"])]
+    pub(crate) protocol: Option<String>,
+    /// The path of the WebSocket [default: /mqtt]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) path: Option<String>,
     /// Client identifier [default: the server assigns one]
-    #[arg(short = 'i', long, alias = "client-id", allow_hyphen_values = true)]
+    #[arg(short = 'i', long, aliases = ["client-id", "identifier"], allow_hyphen_values = true)]
     pub(crate) id: Option<String>,
     /// Client identifier: this prefix and the process id
     #[arg(short = 'I', long, allow_hyphen_values = true)]
@@ -169,6 +191,8 @@ pub(crate) struct ConnectionArgs {
         allow_hyphen_values = true
     )]
     pub(crate) password: Option<String>,
+    #[command(flatten)]
+    pub(crate) login: LoginArgs,
     /// Prove user name and password by AUTH (5.0) instead of sending them: SCRAM-SHA-256; or JWT, where the password is a
     /// token
     #[arg(long, value_name = "METHOD", value_parser = [SCRAM, JWT])]
@@ -176,9 +200,9 @@ pub(crate) struct ConnectionArgs {
     /// Protocol version: 5, 3.1.1 or 3.1, in any spelling [default: 5]
     #[arg(short = 'V', long, value_name = "VERSION")]
     pub(crate) protocol_version: Option<String>,
-    /// Keep alive in seconds
-    #[arg(short = 'k', long, value_name = "SECONDS", default_value = "60")]
-    pub(crate) keepalive: String,
+    /// Keep alive in seconds [default: 60]
+    #[arg(short = 'k', long, value_name = "SECONDS")]
+    pub(crate) keepalive: Option<String>,
     /// Keep the session when the connection ends
     #[arg(short = 'c', long, aliases = ["no-clean"])]
     pub(crate) disable_clean_session: bool,
@@ -192,7 +216,7 @@ pub(crate) struct ConnectionArgs {
     #[arg(long, allow_hyphen_values = true)]
     pub(crate) will_topic: Option<String>,
     /// Payload of the will
-    #[arg(long, allow_hyphen_values = true)]
+    #[arg(long, alias = "will-message", allow_hyphen_values = true)]
     pub(crate) will_payload: Option<String>,
     /// Quality of Service of the will
     #[arg(long)]
@@ -272,18 +296,28 @@ impl ConnectionArgs {
         tool: &str,
         properties: Properties,
     ) -> Result<Connection, Failure> {
+        match self.profile()? {
+            None => self.connection_with(tool, properties, &Profile::default()),
+            Some(profile) => self
+                .over(&profile)
+                .connection_with(tool, properties, &profile),
+        }
+    }
+
+    fn connection_with(
+        &self,
+        tool: &str,
+        properties: Properties,
+        profile: &Profile,
+    ) -> Result<Connection, Failure> {
         let usage = |text: &str| Failure::usage(tool, text);
         let version = self.version(tool)?;
-        let url = self.url.as_deref().map(parse_url).transpose();
-        let url = url.map_err(|text| usage(&text))?.unwrap_or_default();
+        let url = self.place(tool)?;
         let tls = self.tls.tls(tool, url.scheme.is_secure())?;
         let usual = url.scheme.usual_port(tls.is_some());
         let port = self.port(tool, url.port, usual)?;
-        let host = self
-            .host
-            .clone()
-            .or(url.host)
-            .unwrap_or_else(|| "localhost".to_owned());
+        let host = self.host.clone().or_else(|| url.host.clone());
+        let host = host.unwrap_or_else(|| "localhost".to_owned());
         let client_id = self.client_id(tool, version)?;
         let mut options = Options::new(host, port)
             .version(version)
@@ -296,11 +330,7 @@ impl ConnectionArgs {
             // A run of this tool has no memory: whatever the Server kept for this name is welcome.
             options = options.session(proto::connection::ClientSession::default());
         }
-        let password = self.password.clone().or(url.password);
-        let user_name = self.username.clone().or(url.user_name);
-        let is_proven = user_name.is_some() || self.auth_method.is_some();
-        let password =
-            password.or_else(|| std::env::var("MQTT_PASSWORD").ok().filter(|_| is_proven));
+        let (user_name, password) = self.who(&url, profile)?;
         if password.is_some() && user_name.is_none() && version != Version::V5 {
             return Err(usage("A password needs a user name (-u) before MQTT 5.0."));
         }
@@ -324,7 +354,11 @@ impl ConnectionArgs {
             options = options.tls(tls);
         }
         options = self
-            .carried(options, url.scheme, url.topic.as_deref())
+            .carried(
+                options,
+                url.scheme,
+                self.path.as_deref().or(url.topic.as_deref()),
+            )
             .map_err(|text| usage(&text))?;
         if self.debug {
             options = options.packet_log(PacketLog::new(packet_log::printer(client_id, version)));
@@ -359,17 +393,37 @@ impl ConnectionArgs {
         }
         match scheme {
             Scheme::Ws | Scheme::Wss => {
-                Ok(options.websocket(format!("/{}", path.unwrap_or("mqtt"))))
+                let path = path.unwrap_or("mqtt");
+                Ok(options.websocket(format!("/{}", path.trim_start_matches('/'))))
             }
             Scheme::Quic if self.unix.is_some() => {
                 Err("QUIC does not run over a Unix socket.".to_owned())
             }
             Scheme::Quic => over_quic(options).map_err(str::to_owned),
+            Scheme::Mqtt | Scheme::Mqtts if self.path.is_some() => {
+                Err("--path is that of a WebSocket: --ws.".to_owned())
+            }
             Scheme::Mqtt | Scheme::Mqtts => Ok(options),
         }
     }
 
-    fn version(&self, tool: &str) -> Result<Version, Failure> {
+    /// The URL, or what other flags say in its place.
+    pub(super) fn place(&self, tool: &str) -> Result<Url, Failure> {
+        let url = self.url.as_deref().map(parse_url).transpose();
+        let mut url = url
+            .map_err(|text| Failure::usage(tool, text))?
+            .unwrap_or_default();
+        if let Some(protocol) = &self.protocol {
+            url.scheme = Scheme::named(protocol).unwrap_or_default();
+        }
+        if self.ws {
+            let is_secure = url.scheme.is_secure() || self.tls.is_asked();
+            url.scheme = if is_secure { Scheme::Wss } else { Scheme::Ws };
+        }
+        Ok(url)
+    }
+
+    pub(super) fn version(&self, tool: &str) -> Result<Version, Failure> {
         let Some(text) = &self.protocol_version else {
             // mosquitto's pub and sub speak 3.1.1 unless they are told otherwise.
             let is_old = called::tool().is_some_and(|tool| tool != "rr");
@@ -379,7 +433,7 @@ impl ConnectionArgs {
         parse_version(text).ok_or_else(|| Failure::usage(tool, wrong))
     }
 
-    fn port(&self, tool: &str, of_url: Option<u16>, usual: u16) -> Result<u16, Failure> {
+    pub(super) fn port(&self, tool: &str, of_url: Option<u16>, usual: u16) -> Result<u16, Failure> {
         match &self.port {
             None => Ok(of_url.unwrap_or(usual)),
             Some(text) => text
@@ -411,8 +465,9 @@ impl ConnectionArgs {
         Ok(client_id)
     }
 
-    fn keep_alive(&self, tool: &str) -> Result<u16, Failure> {
-        self.keepalive
+    pub(super) fn keep_alive(&self, tool: &str) -> Result<u16, Failure> {
+        let seconds = self.keepalive.as_deref().unwrap_or("60");
+        seconds
             .parse()
             .ok()
             .filter(|seconds| *seconds == 0 || *seconds >= 5)
@@ -558,137 +613,6 @@ fn over_quic(_: Options) -> Result<Options, &'static str> {
     Err("this build has no QUIC.")
 }
 
-/// What a URL begins with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Scheme {
-    /// `mqtt://`
-    #[default]
-    Mqtt,
-    /// `mqtts://`
-    Mqtts,
-    /// `quic://`
-    Quic,
-    /// `ws://`
-    Ws,
-    /// `wss://`
-    Wss,
-}
-
-impl Scheme {
-    const fn is_secure(self) -> bool {
-        matches!(self, Self::Mqtts | Self::Quic | Self::Wss)
-    }
-
-    const fn usual_port(self, is_tls: bool) -> u16 {
-        match (self, is_tls) {
-            (Self::Quic, _) => 14567,
-            (Self::Wss, _) => 443,
-            (Self::Ws, _) => 80,
-            (_, true) => 8883,
-            (_, false) => 1883,
-        }
-    }
-}
-
-/// The parts of `mqtt://[user[:password]@]host[:port]/topic`, or of another [`Scheme`].
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Url {
-    scheme: Scheme,
-    host: Option<String>,
-    port: Option<u16>,
-    user_name: Option<String>,
-    password: Option<String>,
-    topic: Option<String>,
-}
-
-fn parse_url(text: &str) -> Result<Url, String> {
-    let (scheme, rest) = match text.split_once("://") {
-        Some(("mqtt", rest)) => (Scheme::Mqtt, rest),
-        Some(("mqtts", rest)) => (Scheme::Mqtts, rest),
-        Some(("quic", rest)) => (Scheme::Quic, rest),
-        Some(("ws", rest)) => (Scheme::Ws, rest),
-        Some(("wss", rest)) => (Scheme::Wss, rest),
-        _ => return Err("unsupported URL scheme.".into()),
-    };
-    let (authority, topic) = match rest.split_once('/') {
-        Some((authority, topic)) => (authority, Some(topic)),
-        None => (rest, None),
-    };
-    let (credentials, address) = match authority.rsplit_once('@') {
-        Some((credentials, address)) => (Some(credentials), address),
-        None => (None, authority),
-    };
-    let (user_name, password) = match credentials.map(|text| text.split_once(':').ok_or(text)) {
-        Some(Ok((user_name, password))) => (Some(user_name), Some(password)),
-        Some(Err(user_name)) => (Some(user_name), None),
-        None => (None, None),
-    };
-    // An IPv6 address stands in brackets.
-    let (host, port) = match address
-        .strip_prefix('[')
-        .and_then(|rest| rest.split_once(']'))
-    {
-        Some((host, rest)) => (host, rest.strip_prefix(':')),
-        None => match address.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (address, None),
-        },
-    };
-    let port = port
-        .map(|port| {
-            port.parse::<u16>()
-                .map_err(|_| format!("Invalid port given: {port}"))
-        })
-        .transpose()?;
-    if host.is_empty() {
-        return Err("the URL has no host.".into());
-    }
-    Ok(Url {
-        scheme,
-        host: Some(host.to_owned()),
-        port,
-        user_name: user_name.map(percent_decode),
-        password: password.map(percent_decode),
-        topic: topic.filter(|topic| !topic.is_empty()).map(str::to_owned),
-    })
-}
-
-/// `socks5h://[user[:password]@]host[:port]`.
-fn parse_proxy(text: &str) -> Result<Socks5, String> {
-    let rest = text
-        .strip_prefix("socks5h://")
-        .ok_or("unsupported proxy protocol: wanted socks5h://.")?;
-    // The parts are those of any URL.
-    let url = parse_url(&format!("mqtt://{rest}"))?;
-    let proxy = Socks5::new(url.host.unwrap_or_default(), url.port.unwrap_or(1080));
-    Ok(match url.user_name {
-        Some(user_name) => {
-            let password = Secret::new(url.password.unwrap_or_default().into_bytes());
-            proxy.login(user_name, password)
-        }
-        None => proxy,
-    })
-}
-
-fn percent_decode(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        let escaped = tail.get(..2).filter(|_| *first == b'%');
-        let byte = escaped
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        if let Some(byte) = byte {
-            bytes.push(byte);
-            rest = tail.get(2..).unwrap_or_default();
-        } else {
-            bytes.push(*first);
-            rest = tail;
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -713,39 +637,5 @@ mod tests {
         for text in ["-1", "nan", "inf", "1e300", "1e19", "soon", ""] {
             assert!(parse_delay(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn urls_come_apart() {
-        let url = parse_url("mqtt://me:p%40ss@example.org:1884/a/b").unwrap();
-        assert_eq!(url.host.as_deref(), Some("example.org"));
-        assert_eq!(url.port, Some(1884));
-        assert_eq!(url.user_name.as_deref(), Some("me"));
-        assert_eq!(url.password.as_deref(), Some("p@ss"));
-        assert_eq!(url.topic.as_deref(), Some("a/b"));
-        let url = parse_url("mqtt://[::1]:1885").unwrap();
-        assert_eq!(
-            (url.host.as_deref(), url.port, url.topic),
-            (Some("::1"), Some(1885), None)
-        );
-        assert_eq!(parse_url("mqtt://host/").unwrap().topic, None);
-        assert!(parse_url("http://host").is_err());
-        assert_eq!(parse_url("mqtts://host").unwrap().scheme, Scheme::Mqtts);
-        assert_eq!(parse_url("quic://host").unwrap().scheme, Scheme::Quic);
-        assert!(parse_url("mqtt://host:99999/x").is_err());
-        let url = parse_url("wss://host/a/b").unwrap();
-        assert_eq!(
-            (url.scheme, url.topic.as_deref()),
-            (Scheme::Wss, Some("a/b"))
-        );
-        assert!(url.scheme.is_secure() && !Scheme::Ws.is_secure());
-        for wrong in ["http://a", "socks4://a", "socks5h://", "a:1080"] {
-            assert!(parse_proxy(wrong).is_err(), "{wrong}");
-        }
-        let shown = format!("{:?}", parse_proxy("socks5h://me:hidden@a").unwrap());
-        assert!(
-            shown.contains("1080") && !shown.contains("hidden"),
-            "{shown}"
-        );
     }
 }

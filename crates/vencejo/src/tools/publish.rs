@@ -17,6 +17,8 @@ use super::properties::Properties;
 use super::{Failure, complain, lines};
 
 const TOOL: &str = "pub";
+/// A packet has at most 256 MiB.
+const PAYLOAD_BYTES_MAX: usize = 1 << 28;
 const ONE_MESSAGE: &str = "Only one type of message can be sent at once.";
 
 /// Where payloads come from.
@@ -184,6 +186,7 @@ pub(super) fn source(args: &PayloadArgs, tool: &str) -> Result<Source, Failure> 
         args.file.is_some(),
         args.stdin_file,
         args.null_message,
+        args.payload_size.is_some(),
     ];
     match given.iter().filter(|given| **given).count() {
         0 => {
@@ -206,6 +209,11 @@ pub(super) fn source(args: &PayloadArgs, tool: &str) -> Result<Source, Failure> 
             ))
         })?;
         return Ok(Source::Payload(payload.into()));
+    }
+    if let Some(bytes) = args.payload_size {
+        // What no packet can carry is told by the client, and not made here.
+        let bytes = bytes.min(PAYLOAD_BYTES_MAX);
+        return Ok(Source::Payload(vec![b'x'; bytes].into()));
     }
     let mut payload = Vec::new();
     if args.stdin_file {

@@ -187,8 +187,8 @@ fn draw() -> u16 {
 
 fn subscription_options(args: &SubArgs, qos: Qos) -> SubscriptionOptions {
     let retain_handling = match args.retain_handling.as_str() {
-        "new" => RetainHandling::SendIfNew,
-        "never" => RetainHandling::DoNotSend,
+        "new" | "1" => RetainHandling::SendIfNew,
+        "never" | "2" => RetainHandling::DoNotSend,
         _ => RetainHandling::Send,
     };
     SubscriptionOptions {

@@ -9,13 +9,14 @@ use clap::Args;
 use client::{Tls, TlsError, TlsVersion};
 
 use super::Failure;
+use super::profiles::Profile;
 
 /// How the connection is secured.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "TLS")]
 pub(crate) struct TlsArgs {
     /// Believe servers whose certificates one of those in this PEM file has signed; the port is then 8883
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, alias = "ca", value_name = "FILE")]
     pub(crate) cafile: Option<PathBuf>,
     /// The same with every PEM file of a folder
     #[arg(long, value_name = "DIR")]
@@ -36,15 +37,37 @@ pub(crate) struct TlsArgs {
     #[arg(long, value_name = "VERSION")]
     pub(crate) tls_version: Option<String>,
     /// Offer this protocol (ALPN)
-    #[arg(long, value_name = "PROTOCOL")]
+    #[arg(long, alias = "alpn", value_name = "PROTOCOL")]
     pub(crate) tls_alpn: Option<String>,
 }
 
 impl TlsArgs {
+    /// Whether a flag asks for TLS.
+    pub(crate) const fn is_asked(&self) -> bool {
+        self.cafile.is_some() || self.capath.is_some() || self.tls_use_os_certs
+    }
+
+    /// These flags, and where they say nothing the profile: whom to believe as a whole, who we are as a whole.
+    pub(crate) fn over(&self, profile: &Profile) -> Self {
+        let mut all = self.clone();
+        if !all.is_asked() {
+            all.cafile.clone_from(&profile.cafile);
+            all.capath.clone_from(&profile.capath);
+            all.tls_use_os_certs = profile.tls_use_os_certs;
+        }
+        if all.cert.is_none() && all.key.is_none() {
+            all.cert.clone_from(&profile.cert);
+            all.key.clone_from(&profile.key);
+        }
+        all.insecure |= profile.insecure;
+        all.tls_version = all.tls_version.or_else(|| profile.tls_version.clone());
+        all.tls_alpn = all.tls_alpn.or_else(|| profile.tls_alpn.clone());
+        all
+    }
+
     /// What the flags come to; `None` for a connection without TLS. `is_asked`: the URL has asked for it.
     pub(crate) fn tls(&self, tool: &str, is_asked: bool) -> Result<Option<Tls>, Failure> {
-        let names_roots = self.cafile.is_some() || self.capath.is_some();
-        if !names_roots && !self.tls_use_os_certs && !is_asked {
+        if !self.is_asked() && !is_asked {
             return match self.unused() {
                 None => Ok(None),
                 Some(flag) => {

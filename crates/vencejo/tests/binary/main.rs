@@ -7,10 +7,13 @@ mod command_line;
 mod configuration;
 mod data_folder;
 mod doors;
+mod explore;
 mod mosquitto;
 mod open_files;
+mod profiles;
 mod program;
 mod proofs;
 #[cfg(feature = "quic")]
 mod quic;
 mod secrets;
+mod watched_files;

@@ -289,11 +289,12 @@ pub(crate) fn vencejo(args: &[&str]) -> Command {
 
 /// A command of `program`, which is ours or starts it: nothing in the environment of the tests changes what ours does.
 pub(crate) fn undisturbed(program: impl AsRef<OsStr>) -> Command {
-    const NAMES: [&str; 5] = [
+    const NAMES: [&str; 6] = [
         "LISTEN_FDNAMES",
         "LISTEN_FDS",
         "LISTEN_PID",
         "MQTT_PASSWORD",
+        "MQTT_PROFILE",
         "NOTIFY_SOCKET",
     ];
     let mut command = Command::new(program);

@@ -301,7 +301,7 @@ fn options_of(
         if !made.is_version_chosen {
             options = options.version(version);
         }
-        if connection.keepalive == KEEP_ALIVE_USUAL {
+        if connection.keepalive.is_none() {
             options = options.keep_alive_seconds(KEEP_ALIVE_OF_SUITE);
         }
     }
@@ -507,8 +507,6 @@ fn parse_seconds(text: &str) -> Result<Duration, String> {
 const NOT_AS_DUE: u8 = 3;
 /// A month.
 const TIME_MAX: Duration = Duration::from_secs(31 * 24 * 3600);
-/// What the flags say where nobody says anything.
-const KEEP_ALIVE_USUAL: &str = "60";
 const KEEP_ALIVE_OF_SUITE: u16 = 300;
 /// Fixed header, Topic Name and properties, generously.
 const OVERHEAD_BYTES: usize = 128;

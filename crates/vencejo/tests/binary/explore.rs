@@ -18,8 +18,8 @@ use vencejo_test::Broker;
 use vencejo_test::client::blocking::Client;
 use vencejo_test::client::{Publication, Qos};
 
-/// How long anything may take.
-const DEADLINE: Duration = Duration::from_secs(60);
+use crate::program::{DEADLINE, run, text, vencejo};
+
 const OTHER_SCREEN: &str = "\x1b[?1049h";
 const OWN_SCREEN: &str = "\x1b[?1049l";
 
@@ -57,8 +57,7 @@ impl Explored {
         tcsetwinsize(&terminal, size).expect("has a size");
         let before = tcgetattr(&terminal).expect("has settings");
         let end = || Stdio::from(OwnedFd::from(terminal.try_clone().expect("another handle")));
-        let child = Command::new(env!("CARGO_BIN_EXE_vencejo"))
-            .arg("explore")
+        let child = vencejo(&["explore"])
             .args(args)
             .env("TERM", "xterm-256color")
             .env_remove("NO_COLOR")
@@ -211,13 +210,9 @@ fn a_connection_that_is_lost_is_told_and_made_again() {
 
 #[test]
 fn without_a_terminal_it_says_so() {
-    let output = Command::new(env!("CARGO_BIN_EXE_vencejo"))
-        .args(["explore", "mqtt://127.0.0.1:1"])
-        .stdin(Stdio::null())
-        .output()
-        .expect("the binary starts");
+    let output = run(&["explore", "mqtt://127.0.0.1:1"]);
     assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8_lossy(&output.stderr);
+    let said = text(&output.stderr);
     assert!(said.contains("explore draws on a terminal"), "{said}");
     assert_eq!(output.stdout, b"");
 }
