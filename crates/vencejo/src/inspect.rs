@@ -8,6 +8,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use serde_json::json;
 use server::persist::{self, DataFolder};
 use store::disk::RealDisk;
 use store::{Checked, Damage, OpenError, SalvageError, Stat, TornTail};
@@ -17,10 +18,13 @@ use crate::storage::{failed, in_use};
 use crate::tools::Failure;
 
 /// `vencejo store check`.
-pub(crate) fn check(data: &Path) -> Result<(), Failure> {
+pub(crate) fn check(data: &Path, as_json: bool) -> Result<(), Failure> {
     let (_lock, disk) = open(data)?;
     let checked = store::check(&disk).map_err(|error| unreadable(&error))?;
-    serve::print(&checked_text(data, &checked));
+    serve::print(&match as_json {
+        true => checked_json(&checked),
+        false => checked_text(data, &checked),
+    });
     if checked.is_sound() {
         return Ok(());
     }
@@ -31,10 +35,13 @@ pub(crate) fn check(data: &Path) -> Result<(), Failure> {
 }
 
 /// `vencejo store stat`.
-pub(crate) fn stat(data: &Path) -> Result<(), Failure> {
+pub(crate) fn stat(data: &Path, as_json: bool) -> Result<(), Failure> {
     let (_lock, disk) = open(data)?;
     let stat = store::stat(&disk).map_err(|error| unreadable(&error))?;
-    serve::print(&stat_text(&stat));
+    serve::print(&match as_json {
+        true => stat_json(&stat),
+        false => stat_text(&stat),
+    });
     Ok(())
 }
 
@@ -104,6 +111,23 @@ fn checked_text(data: &Path, checked: &Checked) -> String {
     text
 }
 
+fn checked_json(checked: &Checked) -> String {
+    let damage: Vec<String> = checked.damage.iter().map(ToString::to_string).collect();
+    let alarms: Vec<&str> = checked.alarms.iter().map(|alarm| &*alarm.text).collect();
+    let value = json!({
+        "segments": checked.segments,
+        "frames": checked.frames,
+        "records": checked.records,
+        "bytes": checked.bytes,
+        "is_sound": checked.is_sound(),
+        "torn_tail": checked.torn_tail.as_ref().map(ToString::to_string),
+        "damage": damage,
+        "known_holes": checked.known_holes,
+        "alarms": alarms,
+    });
+    format!("{value}\n")
+}
+
 fn add_findings(text: &mut String, torn: Option<&TornTail>, damage: &[Damage]) {
     if let Some(torn) = torn {
         add(text, "harmless", torn);
@@ -115,6 +139,34 @@ fn add_findings(text: &mut String, torn: Option<&TornTail>, damage: &[Damage]) {
 
 fn add(text: &mut String, what: &str, value: &dyn std::fmt::Display) {
     writeln!(text, "  {what:<9} {value}").expect("invariant: a String takes any text");
+}
+
+fn stat_json(stat: &Stat) -> String {
+    let counts = &stat.counts;
+    let segments = stat.segments.iter().map(|of| {
+        json!({
+            "file": of.file, "used_bytes": of.used_bytes, "live_bytes": of.live_bytes,
+            "frames": of.frames, "first_frame": of.first_lsn,
+        })
+    });
+    let kinds = stat
+        .kinds
+        .iter()
+        .map(|(name, kind)| json!({ "record": name, "count": kind.count, "bytes": kind.bytes }));
+    let value = json!({
+        "sessions": counts.sessions,
+        "retained": counts.retained,
+        "messages": counts.messages,
+        "deliveries": counts.entries,
+        "live_bytes": stat.live_bytes,
+        "spare_files": stat.spares,
+        "set_aside": stat.set_aside.len(),
+        "last_frame": stat.last_lsn,
+        "durable_frame": stat.durable_lsn,
+        "segments": segments.collect::<Vec<_>>(),
+        "records": kinds.collect::<Vec<_>>(),
+    });
+    format!("{value}\n")
 }
 
 fn stat_text(stat: &Stat) -> String {

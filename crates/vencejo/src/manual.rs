@@ -28,9 +28,9 @@ pub(crate) struct CompletionsArgs {
 #[derive(Args, Clone, Debug)]
 #[command(disable_help_flag = true)]
 pub(crate) struct ManArgs {
-    /// The page of this command
+    /// The page of this command, like `sub` or `profile add`
     #[arg(value_name = "COMMAND", conflicts_with = "output")]
-    command: Option<String>,
+    command: Vec<String>,
     /// Write all pages into this folder
     #[arg(short = 'o', long, value_name = "DIR")]
     output: Option<PathBuf>,
@@ -50,39 +50,52 @@ pub(crate) fn complete(args: &CompletionsArgs) -> Result<(), Failure> {
 
 /// `vencejo man`.
 pub(crate) fn write(args: &ManArgs) -> Result<(), Failure> {
-    let mut root = Cli::command();
+    // `help` says the same again, and has no page.
+    let mut root = Cli::command().disable_help_subcommand(true);
     root.build();
     if let Some(folder) = &args.output {
         let failed =
             |error: std::io::Error| Failure::new(format!("error: {}: {error}", folder.display()));
         fs::create_dir_all(folder).map_err(failed)?;
-        fs::write(folder.join(format!("{NAME}.1")), page(root.clone())?).map_err(failed)?;
-        for command in root
-            .get_subcommands()
-            .filter(|command| command.get_name() != "help")
-        {
-            let file = folder.join(format!("{NAME}-{}.1", command.get_name()));
-            fs::write(file, page(command.clone())?).map_err(failed)?;
+        for command in all(root) {
+            let file = folder.join(format!("{}.1", name_of(&command)));
+            fs::write(file, page(command)?).map_err(failed)?;
         }
         return Ok(());
     }
-    let command = match &args.command {
-        None => root,
-        Some(name) => {
-            let found = root.find_subcommand(name).cloned();
-            found.ok_or_else(|| Failure::new(format!("error: there is no command {name}")))?
-        }
-    };
+    let mut command = root;
+    for name in &args.command {
+        let found = command.find_subcommand(name).cloned();
+        let words = args.command.join(" ");
+        command =
+            found.ok_or_else(|| Failure::new(format!("error: there is no command {words}")))?;
+    }
     serve::print(&String::from_utf8_lossy(&page(command)?));
     Ok(())
 }
 
+/// A command and those below it, for each of which there is a page that the one above names.
+fn all(root: Command) -> Vec<Command> {
+    let mut all = vec![root];
+    let mut next = 0;
+    while let Some(command) = all.get(next) {
+        let below: Vec<Command> = command.get_subcommands().cloned().collect();
+        all.extend(below);
+        next += 1;
+    }
+    all
+}
+
 fn page(command: Command) -> Result<Vec<u8>, Failure> {
-    let name = command.get_bin_name().unwrap_or(NAME).replace(' ', "-");
+    let name = name_of(&command);
     let mut page = Vec::new();
     let made = clap_mangen::Man::new(command).title(name).render(&mut page);
     made.map_err(|error| Failure::new(format!("error: {error}")))?;
     Ok(page)
+}
+
+fn name_of(command: &Command) -> String {
+    command.get_bin_name().unwrap_or(NAME).replace(' ', "-")
 }
 
 const NAME: &str = "vencejo";

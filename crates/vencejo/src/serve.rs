@@ -184,9 +184,16 @@ fn greet(args: &ServeArgs, config: &Config, server: &Server, elapsed: Duration) 
     }
     let ours = listeners.iter().zip(&config.listeners);
     let ours = ours.filter(|(_, of)| of.transport == Transport::Stream);
-    let ours: Vec<SocketAddr> = ours.filter_map(|(address, _)| address.network()).collect();
-    if !ours.is_empty() {
-        text.push_str(&what_next(&ours));
+    let ours = ours.filter_map(|(address, of)| {
+        Some(Door {
+            address: address.network()?,
+            has_tls: of.tls.is_some(),
+            wants_login: of.anonymous(&config.authentication) == AnonymousPolicy::Never,
+        })
+    });
+    // The easiest one to come by.
+    if let Some(door) = ours.min_by_key(|door| (door.wants_login, door.has_tls)) {
+        text.push_str(&what_next(&door));
     }
     print(&text);
 }
@@ -273,11 +280,24 @@ fn who_gets_in(address: Option<IpAddr>, anonymous: AnonymousPolicy, links: &[Lin
     text.to_owned()
 }
 
-fn what_next(listeners: &[SocketAddr]) -> String {
+/// A listener, to somebody who wants to try it.
+struct Door {
+    address: SocketAddr,
+    has_tls: bool,
+    wants_login: bool,
+}
+
+fn what_next(door: &Door) -> String {
     let program = program();
-    let flags = listeners
-        .first()
-        .map_or_else(String::new, |first| connect_flags(*first));
+    let mut flags = connect_flags(door.address);
+    if door.has_tls {
+        // Names of certificates are not looked for.
+        let port = door.address.port();
+        flags = format!(" -h NAME -p {port} --cafile CA.PEM");
+    }
+    if door.wants_login {
+        flags.push_str(" -u USER --ask-password");
+    }
     format!(
         "\n  Try it in another terminal:\n    {program} sub{flags} -t 'hello/#' -v\n    \
          {program} pub{flags} -t hello/world -m 'it works!'\n\n"
@@ -472,6 +492,20 @@ mod tests {
     use server::config::{self, FileAccess, QuicConfig};
 
     use super::*;
+
+    #[test]
+    fn the_way_in_that_is_shown_is_one_that_works() {
+        let shown = |has_tls, wants_login| {
+            what_next(&Door {
+                address: "0.0.0.0:8883".parse().unwrap(),
+                has_tls,
+                wants_login,
+            })
+        };
+        assert!(shown(false, false).contains(" sub -p 8883 -t 'hello/#' -v"));
+        assert!(shown(true, false).contains(" pub -h NAME -p 8883 --cafile CA.PEM -t hello"));
+        assert!(shown(false, true).contains(" sub -p 8883 -u USER --ask-password -t"));
+    }
 
     #[test]
     fn the_tools_are_told_how_to_reach_the_listener() {

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use serde_json::json;
 use server::persist::{
     self, BackedUp, BackupError, ControlAnswer, ControlRequest, DataFolder, FolderError,
 };
@@ -73,6 +74,9 @@ struct FolderArgs {
     /// The data folder
     #[arg(value_name = "DIR", default_value = DATA)]
     data: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
     /// Print help
     #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help)]
     help: Option<bool>,
@@ -123,14 +127,14 @@ pub(crate) fn restore(args: &RestoreArgs) -> Result<(), Failure> {
 /// `vencejo store ...`.
 pub(crate) fn run(args: &StoreArgs) -> Result<(), Failure> {
     match &args.command {
-        StoreCommand::Check(folder) => inspect::check(&folder.data),
-        StoreCommand::Stat(folder) => inspect::stat(&folder.data),
+        StoreCommand::Check(folder) => inspect::check(&folder.data, folder.json),
+        StoreCommand::Stat(folder) => inspect::stat(&folder.data, folder.json),
         StoreCommand::Salvage(args) => inspect::salvage(&args.data, &args.target),
-        StoreCommand::Acknowledge(folder) => acknowledge(&folder.data),
+        StoreCommand::Acknowledge(folder) => acknowledge(&folder.data, folder.json),
     }
 }
 
-fn acknowledge(data: &Path) -> Result<(), Failure> {
+fn acknowledge(data: &Path, as_json: bool) -> Result<(), Failure> {
     let alarms = match ask(data, &ControlRequest::Acknowledge)? {
         Some(ControlAnswer::Alarms { alarms }) => alarms,
         Some(other) => return Err(unexpected(&other)),
@@ -139,6 +143,10 @@ fn acknowledge(data: &Path) -> Result<(), Failure> {
             persist::acknowledge(&folder).map_err(|error| failed(&error))?
         }
     };
+    if as_json {
+        serve::print(&format!("{}\n", json!({ "acknowledged": alarms })));
+        return Ok(());
+    }
     let count = alarms.len();
     let mut text = match count {
         0 => "no alarms\n".to_owned(),

@@ -716,6 +716,8 @@ fn completions_and_pages_of_the_manual_know_the_commands() {
         "vencejo-serve.1",
         "vencejo-pub.1",
         "vencejo-config.1",
+        "vencejo-config-explain.1",
+        "vencejo-user-add.1",
     ] {
         assert!(folder.join("pages").join(file).is_file(), "{file}");
     }
