@@ -15,7 +15,7 @@ use crate::serve;
 
 const TOOL: &str = "profile";
 
-/// Name connections, to be used with --profile NAME by pub, sub, rr, probe, retained and explore
+/// Name connections, to be used with --profile NAME by pub, sub, rr, probe, retained, explore and bench
 #[derive(Args, Clone, Debug)]
 #[command(disable_help_flag = true)]
 pub(crate) struct ProfileArgs {
