@@ -12,6 +12,8 @@ mod acl_file;
 mod password_file;
 #[path = "../../../fuzz/bodies/proxy_header.rs"]
 mod proxy_header;
+#[path = "../../../fuzz/bodies/signed_token.rs"]
+mod signed_token;
 #[path = "../../../fuzz/bodies/token.rs"]
 mod token;
 #[path = "../../../fuzz/bodies/websocket.rs"]
@@ -140,6 +142,91 @@ fn no_token_of_many_is_believed_without_the_key() {
         }
         token::run(token.as_bytes());
     }
+}
+
+/// P12: a signature that is good is not enough.
+#[test]
+fn claims_that_are_signed_let_in_whom_they_name_for_as_long_as_they_say() {
+    let mut let_in = 0;
+    for seed in 0..10_000 {
+        let _guard = Told(seed);
+        let mut seeded = Seeded(seed);
+        let mut claims = Vec::new();
+        for choices in [
+            [
+                "\"sub\":\"ann\"",
+                "\"sub\":\"ann\"",
+                "\"sub\":\"\"",
+                "\"sub\":[1]",
+            ],
+            [
+                "\"exp\":4e9",
+                "\"exp\":4000000000",
+                "\"exp\":1",
+                "\"exp\":1e300",
+            ],
+            [
+                "\"groups\":[\"a\",7]",
+                "\"groups\":\"b\"",
+                "\"groups\":{}",
+                "",
+            ],
+            ["\"nbf\":1", "\"nbf\":4e9", "\"iss\":\"me\"", ""],
+            ["\"site\":\"north\"", "\"site\":null", "\"aud\":\"web\"", ""],
+            [
+                "\"rights\":[]",
+                "\"rights\":{\"pub\":[\"a/#\"]}",
+                "\"rights\":[{\"effect\":\"allow\",\"topics\":[\"a\"]}]",
+                "\"rights\":7",
+            ],
+            ["\"sub\":\"bob\"", "\"exp\":\"soon\"", "", ""],
+        ] {
+            claims.push(seeded.one_of(&choices));
+        }
+        claims.retain(|claim| !claim.is_empty() && seeded.one_of(&["", "", "", "no"]).is_empty());
+        let end = seeded.one_of(&["}", "}", "}", "", "}}", ",}"]);
+        let input = format!("c{{{}{end}", claims.join(","));
+        let_in += u32::from(signed_token::run(input.as_bytes()));
+    }
+    assert!(let_in > 100, "{let_in} of them were let in");
+}
+
+/// P17: keys that anybody can guess are none.
+#[test]
+fn key_sets_let_in_by_the_keys_that_are_in_them() {
+    let mut let_in = 0;
+    for seed in 0..3_000 {
+        let _guard = Told(seed);
+        let mut seeded = Seeded(seed);
+        let mut keys = Vec::new();
+        while seeded.one_of(&["more", "more", "end"]) == "more" {
+            let mut key = Vec::new();
+            for choices in [
+                ["\"kty\":\"oct\"", "\"kty\":\"oct\"", "\"kty\":\"RSA\"", ""],
+                ["\"kid\":\"a\"", "\"kid\":\"b\"", "\"kid\":7", ""],
+                [
+                    "\"k\":\"YSBrZXkgdGhhdCBpcyBsb25nIGVub3VnaCB0byBiZSBvbmU\"",
+                    "\"k\":\"YSBrZXkgdGhhdCBpcyBsb25nIGVub3VnaCB0byBiZSBvbmU\"",
+                    "\"k\":\"\"",
+                    "\"k\":\"YQ\"",
+                ],
+                [
+                    "\"alg\":\"HS256\"",
+                    "\"alg\":\"none\"",
+                    "\"use\":\"enc\"",
+                    "",
+                ],
+            ] {
+                key.push(seeded.one_of(&choices));
+            }
+            key.retain(|field| !field.is_empty());
+            keys.push(format!("{{{}}}", key.join(",")));
+        }
+        let end = seeded.one_of(&["]}", "]}", "]}", "]", "],\"keys\":[]}"]);
+        let input = format!("k{{\"keys\":[{}{end}", keys.join(","));
+        let_in += u32::from(signed_token::run(input.as_bytes()));
+    }
+    assert!(let_in > 100, "{let_in} of them let somebody in");
 }
 
 /// P12, and class S: what stands before the first packet.

@@ -11,11 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
-use jsonwebtoken::jwk::JwkSet;
+use jsonwebtoken::jwk::{AlgorithmParameters, JwkSet};
 use jsonwebtoken::{AlgorithmFamily, DecodingKey};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
+use super::tokens::SECRET_BYTES_MIN;
 use super::{AuthenticationError, Verified};
 use crate::config::FetchConfig;
 use crate::outbound::{AskError, Figures, HttpClient, Lane, Outbound, Silence, caught};
@@ -234,6 +235,12 @@ pub(super) fn keys_of(set: &JwkSet, family: AlgorithmFamily) -> Result<KeySet, &
         let Some(key) = key.filter(|key| key.family() == family) else {
             continue;
         };
+        // It is written in base64, which takes more.
+        if let AlgorithmParameters::OctetKey(secret) = &jwk.algorithm
+            && secret.value.len() * 3 / 4 < SECRET_BYTES_MIN
+        {
+            return Err("a secret is shorter than 32 bytes");
+        }
         let kid = jwk.common.key_id.clone().unwrap_or_default();
         if keys.insert(kid, key).is_some() {
             return Err("two keys have the same kid");

@@ -349,7 +349,6 @@ fn read_keys(
     }
 }
 
-/// RFC 7518, section 3.2: a secret is not shorter than what it makes.
 fn secret(text: &str) -> Option<DecodingKey> {
     let secret = text.trim_end_matches(['\r', '\n']);
     let is_public_key = secret.contains("-----BEGIN");
@@ -358,7 +357,8 @@ fn secret(text: &str) -> Option<DecodingKey> {
 }
 
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
-const SECRET_BYTES_MIN: usize = 32;
+/// RFC 7518, section 3.2: a secret is not shorter than what it makes.
+pub(super) const SECRET_BYTES_MIN: usize = 32;
 
 #[cfg(test)]
 mod tests {
@@ -603,6 +603,8 @@ mod tests {
             json!([]),
             json!([elliptic]),
             json!([jwk("a", SECRET), jwk("a", SECRET)]),
+            json!([jwk("a", SECRET), jwk("b", "short")]),
+            json!([jwk("a", "")]),
         ];
         for keys in wrong {
             write(keys);
