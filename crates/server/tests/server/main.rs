@@ -27,6 +27,7 @@ mod exhaustion;
 mod expiring;
 mod http_logins;
 mod http_rights;
+mod ipv6;
 mod isolation;
 mod key_rotation;
 mod limits;
