@@ -246,7 +246,7 @@ fn panic_in_one_connection_closes_that_one_only() {
     let server = Server::start_with(config(2), authentication, |_| MemoryStore::new())
         .expect("the Server starts");
     let address = server.listeners()[0];
-    let canary = Canary::new(address);
+    let canary = Canary::to_the_end(address);
     let mut others: Vec<Raw> = (0..8)
         .map(|n| Raw::v311(address, &format!("other-{n}")))
         .collect();

@@ -27,7 +27,7 @@ impl Beset {
     fn new(config: Config) -> Self {
         let (server, address) = start(config);
         Self {
-            canary: Canary::new(address),
+            canary: Canary::to_the_end(address),
             server,
         }
     }

@@ -14,6 +14,7 @@ use vencejo_server::config::{Address, Config, ListenerConfig, StorageConfig};
 use vencejo_server::persist::{self, ControlAnswer, ControlRequest};
 use vencejo_server::{Origin, ReloadError, Server, StartError};
 
+use crate::canary::Canary;
 use crate::client::{Raw, connect_flags_v5, packet, publish, string, subscribe_v5};
 use crate::config;
 use crate::durable::TempFolder;
@@ -139,6 +140,7 @@ fn one_login_too_many_is_told_that_the_server_is_busy() {
     config.bounds.logins_waiting_max = 1;
     let (server, begins, decide) = start(config);
     let address = server.listeners()[0];
+    let canary = Canary::new(address);
     let mut first = Raw::open(address);
     first.say(&connect_as("first"));
     begins.recv().expect("it is verified");
@@ -157,6 +159,7 @@ fn one_login_too_many_is_told_that_the_server_is_busy() {
     .concat();
     old.say(&packet(0x10, &connect));
     assert_eq!(old.hear(), [0x20, 2, 0, 3]);
+    canary.sing();
     for mut client in [first, waits] {
         decide.send(true).expect("is awaited");
         assert_eq!(client.hear()[3], 0);
@@ -169,6 +172,7 @@ fn time_to_connect_runs_while_a_client_is_parked_and_one_that_is_gone_is_not_ver
     config.bounds.connect_timeout = Duration::from_millis(500);
     let (server, begins, decide) = start(config);
     let address = server.listeners()[0];
+    let canary = Canary::new(address);
     let mut first = Raw::open(address);
     first.say(&connect_as("first"));
     begins.recv().expect("it is verified");
@@ -185,6 +189,7 @@ fn time_to_connect_runs_while_a_client_is_parked_and_one_that_is_gone_is_not_ver
     decide.send(true).expect("is awaited");
     assert_eq!(last.hear()[3], 0);
     assert!(begins.try_recv().is_err(), "nobody else was verified");
+    canary.sing();
 }
 
 /// What a Client has said counts though it closes before it is known who it is, over TCP and over a Unix socket.
@@ -414,6 +419,7 @@ fn who_fails_too_often_is_refused_at_once_until_the_ban_is_lifted() {
     for name in ["anna", "otto"] {
         assert_eq!(change(&temp, new_user(name, "word")), ControlAnswer::Done);
     }
+    let _canary = Canary::new(server.listeners()[0]);
     for _ in 0..3 {
         assert_eq!(answer(&server, Some("anna"), Some("ward")), 0x86);
     }
@@ -454,6 +460,7 @@ fn logins_that_wait_are_not_verified_once_their_user_is_banned() {
     config.authentication.bans.failures_max = 2;
     let (server, begins, decide) = start(config);
     let address = server.listeners()[0];
+    let canary = Canary::new(address);
     let mut first = Raw::open(address);
     first.say(&connect_as("guess"));
     begins.recv().expect("it is verified");
@@ -478,6 +485,7 @@ fn logins_that_wait_are_not_verified_once_their_user_is_banned() {
     );
     assert_eq!(answers, [bad, banned, banned, banned, banned]);
     assert!(begins.try_recv().is_err(), "nobody else was verified");
+    canary.sing();
 }
 
 /// A token of `user` for an hour, by HS256 and [`TOKEN_SECRET`].

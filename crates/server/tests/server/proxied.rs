@@ -38,7 +38,8 @@ fn start_proxied(proxy: &str) -> (Server, SocketAddr, SocketAddr) {
 /// Verifies P12: without proof Clients of this machine are let in, so it matters that the proxy is not one.
 #[test]
 fn a_client_is_from_where_the_proxy_says() {
-    let (_server, _, proxied) = start_proxied("127.0.0.0/8");
+    let (_server, plain, proxied) = start_proxied("127.0.0.0/8");
+    let _canary = Canary::to_the_end(plain);
     for piece in [1, 7, 1000] {
         let mut client = Raw::open(proxied);
         let all = [FROM_ELSEWHERE, &connect_v311("elsewhere")].concat();
@@ -100,7 +101,8 @@ fn header_of_tls(flags: u8, verified: u8, name: &str) -> Vec<u8> {
 fn certificate_that_the_proxy_has_seen_names_the_user() {
     let mut config = proxied("127.0.0.1");
     config.authentication.certificate_user = Some(CertificateUser::CommonName);
-    let (server, _) = start(config);
+    let (server, plain) = start(config);
+    let _canary = Canary::to_the_end(plain);
     let address = server.listeners()[1];
     let answer = |header: &[u8], user: Option<&str>| {
         let mut client = Raw::open(address);
@@ -196,7 +198,7 @@ fn a_proxy_that_does_not_say_for_whom_is_not_this_machine() {
 #[test]
 fn nobody_but_a_listed_proxy_is_believed() {
     let (_server, plain, proxied) = start_proxied("192.0.2.1");
-    let canary = Canary::new(plain);
+    let canary = Canary::to_the_end(plain);
     let mut stranger = Raw::open(proxied);
     assert!(stranger.is_at_end());
     // And where there is no proxy, its header is no packet.
@@ -213,7 +215,7 @@ fn a_header_that_is_missing_or_wrong_ends_the_connection() {
     config.bounds.connect_timeout = Duration::from_millis(300);
     let (server, plain) = start(config);
     let proxied = server.listeners()[1];
-    let canary = Canary::new(plain);
+    let canary = Canary::to_the_end(plain);
     for header in [
         &connect_v311("client")[..],
         b"PROXY UNKNOWN\r\n",
@@ -238,7 +240,7 @@ fn a_header_that_trickles_ends_the_connection() {
     let mut config = proxied("127.0.0.1");
     config.bounds.connect_timeout = Duration::from_millis(300);
     let (server, plain) = start(config);
-    let _canary = Canary::new(plain);
+    let _canary = Canary::to_the_end(plain);
     let long = "1234:".repeat(7);
     let one = format!("PROXY TCP6 {long}5678 {long}9abc 8080 1883\r\n");
     // Version 2, with 100 bytes added behind the addresses.

@@ -79,7 +79,7 @@ fn rounds_of_every_kind_of_client_leave_nothing_behind() {
         web: server.listeners()[2],
         trust: any(&authority),
     };
-    let canary = Canary::new(doors.plain);
+    let canary = Canary::to_the_end(doors.plain);
     let mut counted = Raw::v311(doors.plain, "watch");
     counted.subscribe("$SYS/broker/memory/#", 0);
     // All that can be kept at once is kept once: room that was made for it stays.

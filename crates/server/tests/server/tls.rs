@@ -246,7 +246,7 @@ fn a_client_without_a_good_certificate_is_refused_where_one_is_required() {
         ..tls(authority.files("a", "localhost"))
     };
     let (_server, plain, secure) = start_secured(1, config);
-    let canary = Canary::new(plain);
+    let canary = Canary::to_the_end(plain);
     let good = authority.files("good", "good");
     let foreign = stranger.files("foreign", "foreign");
     let expired = authority.expired_files("expired", "expired");

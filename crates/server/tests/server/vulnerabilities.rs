@@ -29,6 +29,15 @@ impl Hostile {
     fn new(config: Config) -> Self {
         let (server, address) = start(config);
         Self {
+            canary: Canary::to_the_end(address),
+            server,
+        }
+    }
+
+    /// One whose Server opens more as it goes on: files of its log, or threads that verify passwords.
+    fn growing(config: Config) -> Self {
+        let (server, address) = start(config);
+        Self {
             canary: Canary::new(address),
             server,
         }
@@ -499,7 +508,7 @@ fn retained_and_queued_messages_know_the_rule_that_denies() {
         segment_bytes: 256 * 1024,
         ..StorageConfig::default()
     };
-    let hostile = Hostile::new(before.clone());
+    let hostile = Hostile::growing(before.clone());
     let connect = [&b"\x00\x04MQTT\x04\x00\x00\x00"[..], &string("keeper")].concat();
     let mut keeper = Raw::open(hostile.address());
     keeper.say(&packet(0x10, &connect));
@@ -555,7 +564,7 @@ fn client_identifiers_do_not_collide_whatever_they_hold() {
             &[&b"\x00\x04MQTT\x04\x00\x00\x00"[..], &string(name)].concat(),
         )
     };
-    let hostile = Hostile::new(config.clone());
+    let hostile = Hostile::growing(config.clone());
     for (n, name) in names.iter().enumerate() {
         let mut client = Raw::open(hostile.address());
         client.say(&connect(name));
@@ -566,7 +575,7 @@ fn client_identifiers_do_not_collide_whatever_they_hold() {
     drop(canary);
     server.stop();
     server.join().expect("stops in peace");
-    let hostile = Hostile::new(config);
+    let hostile = Hostile::growing(config);
     let mut publisher = Raw::v311(hostile.address(), "publisher");
     for (n, name) in names.iter().enumerate() {
         let mut client = Raw::open(hostile.address());
@@ -638,7 +647,7 @@ fn a_known_user_without_a_password_is_not_let_in() {
         "[authentication]\npassword_file = {:?}\n",
         path.display().to_string()
     );
-    let hostile = Hostile::new(with(&text));
+    let hostile = Hostile::growing(with(&text));
     for (flags, more) in [
         (0x82, string("anna")),
         (0xC2, [string("anna"), string("")].concat()),

@@ -251,7 +251,7 @@ const REQUEST: &str = "GET /mqtt HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nCo
 #[test]
 fn whoever_breaks_a_rule_hears_it_and_hurts_nobody() {
     let (server, plain) = start(opened(2));
-    let canary = Canary::new(plain);
+    let canary = Canary::to_the_end(plain);
     let frames: &[(&str, &[u8], u16)] = &[
         ("text", &[0x81, 0x81, 0, 0, 0, 0, b'a'], 1003),
         ("not masked", &[0x82, 1, b'a'], 1002),
@@ -305,7 +305,7 @@ fn a_request_that_never_ends_has_the_time_of_a_connect() {
     let mut config = opened(1);
     config.bounds.connect_timeout = Duration::from_millis(300);
     let (server, plain) = start(config);
-    let canary = Canary::new(plain);
+    let canary = Canary::to_the_end(plain);
     let began = Instant::now();
     let mut silent = Raw::open(server.listeners()[1]);
     let mut slow = Raw::open(server.listeners()[1]);
@@ -327,7 +327,7 @@ fn a_request_that_trickles_has_the_time_of_a_connect() {
     let mut config = opened(1);
     config.bounds.connect_timeout = Duration::from_millis(300);
     let (server, plain) = start(config);
-    let _canary = Canary::new(plain);
+    let _canary = Canary::to_the_end(plain);
     let connect = connect_v311(&"x".repeat(100));
     let bytes = |all: &[u8]| all.iter().map(|byte| vec![*byte]).collect();
     let cases: [(&str, &str, Vec<Vec<u8>>); 4] = [

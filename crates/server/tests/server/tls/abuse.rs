@@ -70,7 +70,7 @@ fn old_hello() -> Vec<u8> {
 fn garbage_and_old_handshakes_are_ended_and_others_go_on() {
     let authority = Authority::new();
     let (_server, plain, secure) = start_secured(1, tls(authority.files("a", "localhost")));
-    let canary = Canary::new(plain);
+    let canary = Canary::to_the_end(plain);
     let hello = old_hello();
     let hello_len = u8::try_from(hello.len()).expect("short");
     let cases: [(&str, Vec<u8>); 5] = [
@@ -113,7 +113,7 @@ fn garbage_and_old_handshakes_are_ended_and_others_go_on() {
 fn garbage_inside_a_handshake_ends_it_and_others_go_on() {
     let authority = Authority::new();
     let (_server, plain, secure) = start_secured(1, tls(authority.files("a", "localhost")));
-    let canary = Canary::new(plain);
+    let canary = Canary::to_the_end(plain);
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
         for (what, garbage) in garbage() {
             for place in ["in a flight", "behind it", "in place of the second"] {
@@ -257,26 +257,36 @@ fn start_impatient(authority: &Authority) -> (vencejo_server::Server, SocketAddr
     config.bounds.connect_timeout = Duration::from_millis(300);
     let (server, plain) = start(config);
     let secure = server.listeners()[1];
-    (server, secure, Canary::new(plain))
+    (server, secure, Canary::to_the_end(plain))
 }
 
-/// P15: a thousand at once, and all are let in.
+/// P15: a thousand at once, and all are let in; on a machine that is so busy that one waits for 2 s, it is put off, and
+/// comes again.
 #[test]
 fn a_storm_of_handshakes_leaves_room_for_others() {
     let authority = Authority::new();
     let (_server, plain, secure) = start_secured(1, tls(authority.files("a", "localhost")));
-    let _canary = Canary::new(plain);
+    let _canary = Canary::to_the_end(plain);
     let config = any(&authority);
-    let mut storm = Vec::new();
-    for _ in 0..1000 {
+    let begin = || {
         let mut client = Secured::open(secure, Arc::clone(&config), "localhost");
         let Secured { stream } = &mut client;
         stream.conn.write_tls(&mut stream.sock).expect("is sent");
-        storm.push(client);
-    }
+        client
+    };
+    let mut storm: Vec<Secured> = (0..1000).map(|_| begin()).collect();
+    let mut put_off = 0;
     for (n, client) in storm.iter_mut().enumerate() {
-        client.say(&connect_v311(&format!("storm-{n}")));
-        assert_eq!(client.hear(4), [0x20, 2, 0, 0]);
+        loop {
+            client.say(&connect_v311(&format!("storm-{n}")));
+            match client.hear(4)[..] {
+                [0x20, 2, 0, 0] => break,
+                [0x20, 2, 0, 3] => put_off += 1,
+                ref other => panic!("{other:?}"),
+            }
+            assert!(put_off < 1000, "it never ends");
+            *client = begin();
+        }
     }
 }
 
@@ -286,7 +296,7 @@ fn a_storm_of_handshakes_leaves_room_for_others() {
 fn a_flood_of_key_updates_leaves_room_for_others() {
     let authority = Authority::new();
     let (_server, plain, secure) = start_secured(1, tls(authority.files("a", "localhost")));
-    let canary = Canary::new(plain);
+    let canary = Canary::to_the_end(plain);
     let config = client_config(&authority, &[&rustls::version::TLS13], None);
     let connect = || Secured::connect(secure, Arc::clone(&config), "flood").expect("is let in");
     let mut flood = connect();
