@@ -156,6 +156,27 @@ impl Connection {
     /// # Errors
     /// The host has no address, no address answers, or the Server refuses.
     pub async fn connect(options: Options) -> Result<(Self, Events), ConnectError> {
+        let connect = |inlets, events| Driver::connect(&options, inlets, events);
+        Self::begin(&options, connect).await
+    }
+
+    /// The same over a stream that a test holds the other end of.
+    #[cfg(test)]
+    pub(crate) async fn over(
+        options: &Options,
+        stream: tokio::io::DuplexStream,
+    ) -> Result<(Self, Events), ConnectError> {
+        let connect = |inlets, events| Driver::over_duplex(options, stream, inlets, events);
+        Self::begin(options, connect).await
+    }
+
+    async fn begin<C>(
+        options: &Options,
+        connect: impl FnOnce(Inlets, mpsc::Sender<Event>) -> C,
+    ) -> Result<(Self, Events), ConnectError>
+    where
+        C: Future<Output = Result<(Driver, Box<ConnAck>), ConnectError>>,
+    {
         let (publication_sender, publications) = mpsc::channel(COMMANDS_MAX);
         let (command_sender, commands) = mpsc::channel(COMMANDS_MAX);
         let (event_sender, events) = mpsc::channel(EVENTS_MAX);
@@ -165,7 +186,7 @@ impl Connection {
             commands,
             taken: taken_receiver,
         };
-        let (driver, connack) = Driver::connect(&options, inlets, event_sender).await?;
+        let (driver, connack) = connect(inlets, event_sender).await?;
         // The task ends by itself: with the connection, or when all handles are gone.
         drop(tokio::spawn(driver.run()));
         let connection = Self {

@@ -3,8 +3,10 @@
 //! Owns: both buffers, the requests that await an acknowledgement.
 //! Does not own: any protocol rule, how a socket is opened (see `socket`). Start reading at [`Driver::run`].
 //! Invariant: while an event waits for the application nothing is read, unless a request waits for the
-//! Server's answer; while much waits to be written no request is taken.
+//! Server's answer; while much waits to be written no request is taken, and while more does nothing is read.
 
+#[cfg(test)]
+mod hostile;
 mod proofs;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -14,8 +16,8 @@ use std::sync::Arc;
 use bytes::{Buf, BytesMut};
 use proto::connection::{ClientConnection, ClientError, ClientEvent, SendError};
 use proto::packet::{
-    ConnAck, Disconnect, Publish, PublishProperties, ReasonCode, SubAck, SubscriptionRequest,
-    UnsubAck, UserProperties,
+    ConnAck, Connect, Disconnect, Publish, PublishProperties, ReasonCode, SubAck,
+    SubscriptionRequest, UnsubAck, UserProperties,
 };
 use proto::{PacketIdentifier, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -117,8 +119,19 @@ impl Driver {
         inlets: Inlets,
         events: mpsc::Sender<Event>,
     ) -> Result<(Self, Box<ConnAck>), ConnectError> {
-        let (connect, proving) = connect_of(options).map_err(ConnectError::Authentication)?;
-        let (reader, writer) = socket::open(options).await?;
+        let begun = connect_of(options).map_err(ConnectError::Authentication)?;
+        let stream = socket::open(options).await?;
+        Self::over(options, begun, stream, inlets, events).await
+    }
+
+    /// The same over a stream that is there.
+    async fn over(
+        options: &Options,
+        (connect, proving): (Connect, Option<Proving>),
+        (reader, writer): (Reader, Writer),
+        inlets: Inlets,
+        events: mpsc::Sender<Event>,
+    ) -> Result<(Self, Box<ConnAck>), ConnectError> {
         let mut out = Vec::new();
         let connection = ClientConnection::new(
             &connect,
@@ -255,8 +268,9 @@ impl Driver {
     /// Waits for one thing and does it.
     async fn turn(&mut self) -> Result<Turn, DisconnectCause> {
         let is_paused = self.is_paused();
-        let is_writing = self.written < self.out.len() || self.is_unflushed;
-        let takes_commands = self.out.len() - self.written < OUT_BYTES_MAX;
+        let is_reading = !is_paused && self.unwritten() < UNWRITTEN_MAX;
+        let is_writing = self.unwritten() > 0 || self.is_unflushed;
+        let takes_commands = self.unwritten() < OUT_BYTES_MAX;
         let takes_publications = takes_commands && self.blocked.is_none();
         let deadline = self.connection.poll_timeout().map(TokioInstant::from_std);
         let events = self.events.clone();
@@ -269,12 +283,9 @@ impl Driver {
                 let written = result.map_err(DisconnectCause::Io)?;
                 self.is_unflushed = written > 0;
                 self.written += written;
-                if self.written == self.out.len() {
-                    self.out.clear();
-                    self.written = 0;
-                }
+                forget_written(&mut self.out, &mut self.written);
             }
-            result = self.reader.read_buf(&mut self.input), if !is_paused => {
+            result = self.reader.read_buf(&mut self.input), if is_reading => {
                 if result.map_err(DisconnectCause::Io)? == 0 {
                     return Err(DisconnectCause::Closed);
                 }
@@ -299,6 +310,11 @@ impl Driver {
             && self.undelivered.len() < UNDELIVERED_MAX
             && self.undelivered_bytes < UNDELIVERED_BYTES_MAX;
         !self.undelivered.is_empty() && !may_read_on
+    }
+
+    /// Bytes that the socket has not taken.
+    const fn unwritten(&self) -> usize {
+        self.out.len() - self.written
     }
 
     fn on_message(&mut self, message: ReceivedMessage) {
@@ -356,9 +372,9 @@ impl Driver {
         self.log_sent(start);
     }
 
-    /// Everything in the input, until the application has to take something first.
+    /// Everything in the input, until the application or the socket has to take something first.
     fn on_input(&mut self) -> Option<DisconnectCause> {
-        while !self.is_paused() {
+        while !self.is_paused() && self.unwritten() < UNWRITTEN_MAX {
             self.log_received();
             let start = self.out.len();
             let result = self
@@ -644,6 +660,17 @@ pub(crate) async fn write_some(writer: &mut Writer, bytes: &[u8]) -> io::Result<
     }
 }
 
+/// Takes what is written out of `out`, all of it or, behind a Server that reads slowly, when it is much.
+pub(crate) fn forget_written(out: &mut Vec<u8>, written: &mut usize) {
+    if *written == out.len() {
+        out.clear();
+        *written = 0;
+    } else if *written >= WRITTEN_MAX {
+        out.drain(..*written);
+        *written = 0;
+    }
+}
+
 async fn write_out(writer: &mut Writer, bytes: &[u8]) -> io::Result<()> {
     writer.write_all(bytes).await?;
     writer.flush().await
@@ -657,5 +684,9 @@ const UNDELIVERED_MAX: usize = 1024;
 const UNDELIVERED_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Unsent bytes above which no further request is taken.
 const OUT_BYTES_MAX: usize = 64 * 1024;
+/// Unsent bytes above which nothing is read: a Server that does not read its answers is not asked for more.
+const UNWRITTEN_MAX: usize = 256 * 1024;
+/// Sent bytes that are kept before those that are not.
+const WRITTEN_MAX: usize = 64 * 1024;
 /// How long a closing connection waits for the Server to close as well.
 const FAREWELL_MAX: std::time::Duration = std::time::Duration::from_secs(2);

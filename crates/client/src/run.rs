@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 use crate::authentication::{AuthenticationError, Proving};
 use crate::core::{Answer, Core, Delivery, Happening, Kept, Taken, ToPublish, ToSubscribe};
-use crate::driver::{answer_of, begin_proving, write_some};
+use crate::driver::{answer_of, begin_proving, forget_written, write_some};
 use crate::error::{Error, Mistake, Outage, Refusal};
 use crate::outbox::Open;
 use crate::socket::{self, Reader, Writer};
@@ -514,10 +514,7 @@ impl Link {
     fn on_written(&mut self, written: usize) {
         self.is_unflushed = written > 0;
         self.written += written;
-        if self.written == self.out.len() {
-            self.out.clear();
-            self.written = 0;
-        }
+        forget_written(&mut self.out, &mut self.written);
     }
 
     fn closed(&self) -> End {

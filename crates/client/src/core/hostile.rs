@@ -25,9 +25,14 @@ use crate::{DisconnectCause, Inbox, Options, Publication, Subscription};
 const MESSAGES_MAX: u32 = 64;
 const RECEIVE_MAXIMUM: u16 = 16;
 
+/// What such a Server says next.
+pub(crate) struct Speech {
+    pub(crate) random: Random,
+    pub(crate) version: Version,
+}
+
 struct Hostile {
-    random: Random,
-    version: Version,
+    speech: Speech,
     core: Core,
     now: Instant,
     input: BytesMut,
@@ -61,8 +66,7 @@ impl Hostile {
             done,
         });
         Self {
-            random,
-            version,
+            speech: Speech { random, version },
             core,
             now,
             input: BytesMut::new(),
@@ -91,12 +95,12 @@ impl Hostile {
 
     /// Until the Client has had enough, or the Server has.
     fn converse(&mut self) -> Option<DisconnectCause> {
-        if !self.random.one_in(8) {
-            let connack = self.connack();
-            self.say(&connack);
+        if !self.speech.random.one_in(8) {
+            let connack = self.speech.connack();
+            self.speech.say(&connack, &mut self.input);
         }
         for _ in 0..200 {
-            self.say_something();
+            self.speech.say_something(&mut self.input);
             self.do_something();
             match self.read() {
                 Ok(()) => {}
@@ -123,14 +127,14 @@ impl Hostile {
     /// Whatever was said, no more is kept than there may be.
     fn check(&mut self) {
         assert!(self.deliveries.len() <= MESSAGES_MAX as usize + 1);
-        let owed_max = match self.version {
+        let owed_max = match self.speech.version {
             // The Server of 3.x knows no bound: what waits for the application is one.
             Version::V311 | Version::V31 => MESSAGES_MAX as usize + 1,
             Version::V5 => usize::from(RECEIVE_MAXIMUM),
         };
         assert!(self.core.incoming.owed_count() <= owed_max);
         // The task reads no more while so much is unwritten; here the Server takes all, sometimes.
-        if self.random.one_in(4) {
+        if self.speech.random.one_in(4) {
             self.out.clear();
         }
         assert!(self.out.len() < 1024 * 1024, "{}", self.out.len());
@@ -138,9 +142,9 @@ impl Hostile {
 
     /// The application goes on meanwhile.
     fn do_something(&mut self) {
-        if self.random.one_in(4) && self.publications < 1000 {
+        if self.speech.random.one_in(4) && self.publications < 1000 {
             self.publications += 1;
-            let qos = self.qos();
+            let qos = self.speech.qos();
             self.core.publish(ToPublish {
                 publication: Publication::new("t", vec![0; 10], qos),
                 done: None,
@@ -149,15 +153,18 @@ impl Hostile {
             });
             self.core.pump(self.now, &mut self.out);
         }
-        if self.random.one_in(4)
+        if self.speech.random.one_in(4)
             && let Ok(delivery) = self.deliveries.try_recv()
         {
             let taken = super::taken(&delivery);
             self.core.on_taken(taken, self.now, &mut self.out);
         }
     }
+}
 
-    fn say(&mut self, packet: &Packet<'_>) {
+impl Speech {
+    /// A packet, cut or with a wrong bit now and then.
+    pub(crate) fn say(&mut self, packet: &Packet<'_>, said: &mut BytesMut) {
         let mut bytes = Vec::new();
         if packet::encode(packet, self.version, &mut bytes).is_err() {
             return;
@@ -169,10 +176,11 @@ impl Hostile {
         if self.random.one_in(100) {
             bytes.truncate(self.random.below(bytes.len()));
         }
-        self.input.extend_from_slice(&bytes);
+        said.extend_from_slice(&bytes);
     }
 
-    fn say_something(&mut self) {
+    /// Whatever comes to its mind.
+    pub(crate) fn say_something(&mut self, said: &mut BytesMut) {
         let packet_id = self.packet_id();
         let kind = self.random.below(16);
         let packet = match kind {
@@ -202,14 +210,14 @@ impl Hostile {
             8 if self.random.one_in(30) => Packet::PingReq,
             8 if self.random.one_in(10) => {
                 let noise: Vec<u8> = (0..20).map(|_| self.byte()).collect();
-                return self.input.extend_from_slice(&noise);
+                return said.extend_from_slice(&noise);
             }
-            _ => return self.say_publish(packet_id),
+            _ => return self.say_publish(packet_id, said),
         };
-        self.say(&packet);
+        self.say(&packet, said);
     }
 
-    fn say_publish(&mut self, packet_id: PacketIdentifier) {
+    fn say_publish(&mut self, packet_id: PacketIdentifier, said: &mut BytesMut) {
         let mut raw = Vec::new();
         let alias = u16::try_from(self.random.below(3)).expect("small");
         let key = u32::try_from(self.random.below(4)).expect("small");
@@ -234,10 +242,11 @@ impl Hostile {
             properties,
             payload: b"payload",
         };
-        self.say(&Packet::Publish(publish));
+        self.say(&Packet::Publish(publish), said);
     }
 
-    fn connack(&mut self) -> Packet<'static> {
+    /// A CONNACK, mostly of success.
+    pub(crate) fn connack(&mut self) -> Packet<'static> {
         let is_refused = self.random.one_in(20);
         let number = |random: &mut Random| u16::try_from(random.below(4)).expect("small");
         Packet::ConnAck(Box::new(ConnAck {
@@ -274,11 +283,11 @@ impl Hostile {
         PacketIdentifier::new(number).expect("not 0")
     }
 
-    fn qos(&mut self) -> Qos {
+    pub(crate) fn qos(&mut self) -> Qos {
         [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce][self.random.below(3)]
     }
 
-    fn byte(&mut self) -> u8 {
+    pub(crate) fn byte(&mut self) -> u8 {
         self.random.next().to_le_bytes()[0]
     }
 }
@@ -307,14 +316,16 @@ fn hostile_bytes_end_connections_and_nothing_else() {
         let begun = hostile.core.begin(&connect, hostile.now, &mut hostile.out);
         begun.expect("CONNECT can be written");
         if seed % 2 == 0 {
-            hostile.input.extend_from_slice(match hostile.version {
-                Version::V5 => &[0x20, 3, 0, 0, 0],
-                _ => &[0x20, 2, 0, 0],
-            });
+            hostile
+                .input
+                .extend_from_slice(match hostile.speech.version {
+                    Version::V5 => &[0x20, 3, 0, 0, 0],
+                    _ => &[0x20, 2, 0, 0],
+                });
         }
         for _ in 0..100 {
-            let len = hostile.random.below(40);
-            let noise: Vec<u8> = (0..len).map(|_| hostile.byte()).collect();
+            let len = hostile.speech.random.below(40);
+            let noise: Vec<u8> = (0..len).map(|_| hostile.speech.byte()).collect();
             hostile.input.extend_from_slice(&noise);
             if hostile.read().is_err() {
                 break;

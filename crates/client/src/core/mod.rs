@@ -7,9 +7,9 @@
 
 mod backoff;
 #[cfg(test)]
-mod faults;
+pub(crate) mod faults;
 #[cfg(test)]
-mod hostile;
+pub(crate) mod hostile;
 mod incoming;
 mod journal;
 mod outgoing;
