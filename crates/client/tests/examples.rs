@@ -80,3 +80,35 @@ async fn every_example_is_run() {
             .await;
     }
 }
+
+/// What pages tell a stranger to add is there, under the name that they say.
+#[test]
+fn every_line_that_adds_a_package_names_one() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut named = BTreeSet::new();
+    for page in [
+        "README.md",
+        "README.es.md",
+        "docs/client.md",
+        "crates/client/src/lib.rs",
+        "crates/test/src/lib.rs",
+    ] {
+        let text = std::fs::read_to_string(root.join(page)).unwrap();
+        let lines = text
+            .lines()
+            .filter_map(|line| line.split_once("cargo add vencejo-"));
+        for (_, rest) in lines {
+            let words: Vec<&str> = rest.split_whitespace().collect();
+            let name = format!("vencejo-{}", words[0]);
+            let path = words.iter().skip_while(|word| **word != "--path").nth(1);
+            let path = path.unwrap().strip_prefix("../vencejo/").unwrap();
+            let manifest = std::fs::read_to_string(root.join(path).join("Cargo.toml")).unwrap();
+            assert!(
+                manifest.contains(&format!("name = \"{name}\"")),
+                "{page}: {rest}"
+            );
+            named.insert((page, name));
+        }
+    }
+    assert_eq!(named.len(), 8, "{named:?}");
+}

@@ -1,5 +1,9 @@
 //! An MQTT broker for tests: in the process of the test, on a free port, in milliseconds, with faults on demand.
 //!
+//! ```sh
+//! cargo add vencejo-test --dev --path ../vencejo/crates/test    # a clone of the repository beside your program
+//! ```
+//!
 //! ```
 //! use std::time::Duration;
 //! use vencejo_test::Broker;
