@@ -98,8 +98,6 @@ impl<S: Store> Shard<S> {
         if !std::mem::replace(&mut connection.flags.is_dirty, true) {
             dirty.push(key);
         }
-        // What is still in the cache is cheaper to write than at the end of the turn.
-        let is_much = connection.unsent.len() >= WRITE_BYTES && !connection.flags.is_blocked;
         let is_overdue = connection.unsent.len() > mark && !connection.flags.is_congested;
         self.engine.count_packets(0, u64::from(is_written));
         match packet {
@@ -113,7 +111,7 @@ impl<S: Store> Shard<S> {
             // The time for CONNECT is over, Keep Alive begins.
             Outgoing::ConnAck(_) => self.arm(key),
             // Written before the end of the turn, or it would grow too large.
-            _ if is_overdue || is_much => self.write(key),
+            _ if is_overdue => self.write(key),
             _ => {}
         }
     }
@@ -518,8 +516,6 @@ fn is_closed_there(error: &io::Error) -> bool {
     )
 }
 
-/// Who has so much to be sent is written at once.
-const WRITE_BYTES: usize = 32 * 1024;
 /// Connections written in one turn: each is a call of the system.
 const WRITES_MAX: usize = 2048;
 /// Time for the peer to take what was sent and to close.

@@ -2,8 +2,8 @@
 //!
 //! Owns: the order of work in one turn. Does not own: what packets mean (see `engine`), anything
 //! another shard touches but the rings of `links`. Start reading at [`Shard::turn`].
-//! Invariant: each connection that has something to say is written once per turn, or once for each 32 KiB, and no lock
-//! but that of the store is taken on the way of a message.
+//! Invariant: each connection that has something to say is written once per turn, and no lock but that of
+//! the store is taken on the way of a message.
 
 mod accept;
 mod admit;
