@@ -124,8 +124,8 @@ impl Renewal {
             Ok(None) => {}
             Err(error) => {
                 if !self.is_given_up.swap(true, Ordering::Relaxed) {
-                    let file = self.path.display();
-                    tracing::warn!(%file, %error, "old hashes of passwords stay: the file cannot be changed");
+                    let reason = self.path.display();
+                    tracing::warn!(%reason, %error, "old hashes of passwords stay: the file cannot be changed");
                 }
             }
         }
