@@ -3,6 +3,7 @@
 //! Owns: nothing but tests. Does not own: what is inside (see the tests of the other crates). Start reading at
 //! [`program`], then any test. Invariant: every process and every folder ends with its test.
 
+mod bench;
 mod command_line;
 mod configuration;
 mod data_folder;

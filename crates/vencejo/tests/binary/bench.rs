@@ -5,7 +5,6 @@
 //! wait has a deadline.
 #![allow(clippy::panic, reason = "helpers of tests are tests as well")]
 
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,19 +13,13 @@ use vencejo_test::Broker;
 use vencejo_test::client::blocking::Client;
 use vencejo_test::client::{Publication, Qos};
 
-const DEADLINE: Duration = Duration::from_secs(60);
+use crate::program::{DEADLINE, TempFolder, text, vencejo};
 
 fn bench(broker: &Broker, args: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vencejo"));
-    command
-        .args(["bench", &broker.url()])
-        .args(args.split_whitespace());
+    let mut command = vencejo(&["bench", &broker.url()]);
+    command.args(args.split_whitespace());
     command.stdin(Stdio::null());
     command
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// What a run has said as JSON, and its exit code.
@@ -102,7 +95,7 @@ fn the_time_for_which_a_message_had_to_wait_is_counted() {
     let broker = Broker::start_with(|config| config.limits.receive_maximum = 1);
     broker.delay(Duration::from_millis(10));
     // A scenario alone is one for the server of the flags.
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vencejo"));
+    let mut command = vencejo(&[]);
     let args = "--clients 1 --rate 200 --json --warmup 0 --duration 0.5 --threads 2";
     command.args(["bench", "pairs", "-L", &broker.url()]);
     command.args(args.split_whitespace());
@@ -212,7 +205,7 @@ fn what_cannot_be_measured_is_said_with_what_to_do() {
             "{args}: {found:?} {said}"
         );
     }
-    let nobody = Command::new(env!("CARGO_BIN_EXE_vencejo"))
+    let nobody = vencejo(&[])
         .args(["bench", "127.0.0.1:1"])
         .output()
         .expect("the tool runs");
@@ -297,35 +290,15 @@ fn a_message_that_comes_twice_is_counted_and_said() {
     );
     assert_eq!(
         (count(&said, "received"), count(&said, "lost")),
-        (200, 0),
+        (400, 0),
         "{said}"
     );
-}
-
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("vencejo-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("is made");
-        Self(folder)
-    }
-
-    fn path(&self, file: &str) -> String {
-        self.0.join(file).display().to_string()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        std::fs::remove_dir_all(Path::new(&self.0)).ok();
-    }
 }
 
 #[test]
 fn results_are_compared_with_what_can_be_told() {
     let broker = Broker::start();
-    let folder = Folder::new("bench");
+    let folder = TempFolder::new();
     let [one, other] = ["one.json", "other.json"].map(|file| folder.path(file));
     let (short, long) = ("--warmup 0 --duration 0.1", "--runs 2");
     for args in [
@@ -337,7 +310,7 @@ fn results_are_compared_with_what_can_be_told() {
         assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
     }
     let compare = |files: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vencejo"));
+        let mut command = vencejo(&[]);
         command.args(["bench", "compare"]).args(files);
         command.output().expect("the tool runs")
     };
