@@ -269,6 +269,7 @@ fn panic_in_one_connection_closes_that_one_only() {
     for other in &mut others {
         other.ping();
     }
+    canary.sing();
 }
 
 /// Verifies [MQTT-4.3.2-4] [MQTT-4.3.3-8] [MQTT-3.8.4-1]: what a Client is owed reaches it although its

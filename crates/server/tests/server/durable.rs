@@ -9,6 +9,7 @@ use vencejo_server::config::{Config, StorageConfig};
 use vencejo_server::persist::{self, ControlAnswer, ControlRequest, FolderError};
 use vencejo_server::{Server, StartError};
 
+use crate::canary::Canary;
 use crate::client::{PATIENCE, Raw, packet, publish, string};
 use crate::config;
 
@@ -146,11 +147,15 @@ fn everything_acknowledged_survives_a_loss_of_power() {
     for seed in 0..12 {
         let disk = FaultDisk::new(seed, FaultPlan::default());
         let server = start_on(&disk, 1 + u16::try_from(seed % 3).expect("small"));
+        let canary = Canary::new(server.listeners()[0]);
         leave_state(&server);
         let after = disk.crash(seed);
+        drop(canary);
         drop(server);
         let server = start_on(&after, 2);
+        let canary = Canary::new(server.listeners()[0]);
         find_state(&server);
+        drop(canary);
         // And once more, with what the restart has written.
         server.stop();
         server.join().expect("stopped in peace");

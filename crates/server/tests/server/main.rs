@@ -41,6 +41,7 @@ mod open_files;
 mod operating;
 mod own_rights;
 mod proxied;
+mod published;
 #[cfg(feature = "quic")]
 mod quic;
 mod rates;

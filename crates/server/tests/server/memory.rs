@@ -209,6 +209,7 @@ fn oldest_connection_that_has_shown_nothing_makes_room_for_new_ones() {
     let mut config = config(1);
     config.bounds.unauthenticated_max = 10;
     let (_server, address) = start(config);
+    let canary = Canary::new(address);
     let mut silent: Vec<_> = (0..20).map(|_| Raw::open(address)).collect();
     for oldest in &mut silent[..10] {
         assert!(oldest.is_at_end());
@@ -219,6 +220,7 @@ fn oldest_connection_that_has_shown_nothing_makes_room_for_new_ones() {
     let youngest = silent.last_mut().expect("twenty");
     youngest.say(&connect_v5("youngest", 0, &[], &[]));
     assert_eq!(youngest.hear()[..1], [0x20]);
+    canary.sing();
 }
 
 /// A publisher of MQTT 5 that waits for each answer.
@@ -263,6 +265,7 @@ fn flood_of_retained_messages_is_refused_at_the_budget_and_what_was_taken_stays(
 fn memory_that_stays_full_locks_nobody_out() {
     let (_server, address) = start(little(1));
     let mut watch = Watch::new(address);
+    let canary = Canary::new(address);
     let mut publisher = Polite(Raw::v5(address, "publisher", 0));
     let mut taken = 0;
     while publisher.publish(0x33, &format!("r/{taken}"), &[b'x'; 100_000]) < 0x80 {
@@ -286,6 +289,7 @@ fn memory_that_stays_full_locks_nobody_out() {
         assert!(stranger.publish(0x33, &format!("r/{number}"), b"") < 0x80);
     }
     watch.until_calm();
+    canary.sing();
 }
 
 /// Promise P5.

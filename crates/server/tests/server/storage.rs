@@ -7,6 +7,7 @@ use store::disk::fault::{FaultDisk, FaultPlan};
 use vencejo_server::Server;
 use vencejo_server::config::{Config, FilterLevel, StorageConfig};
 
+use crate::canary::Canary;
 use crate::client::{PATIENCE, Raw, packet, publish, string, subscribe_v5};
 use crate::config;
 
@@ -177,6 +178,7 @@ fn a_low_disk_refuses_what_has_to_be_kept() {
         let disk = FaultDisk::new(2, FaultPlan::default());
         let server = start_with_keeper(&disk, shards);
         let address = server.listeners()[0];
+        let canary = Canary::new(address);
         let mut client = Raw::v5(address, "client", 0);
         let mut watcher = Raw::v5(address, "watcher", 0);
         watcher.say(&subscribe_v5("$SYS/broker/alarms", 0));
@@ -190,6 +192,7 @@ fn a_low_disk_refuses_what_has_to_be_kept() {
         wait_until("no alarm", || {
             String::from_utf8_lossy(&watcher.hear()).contains("the disk runs low")
         });
+        canary.sing();
         // What was taken before is delivered and forgotten all the same, and who has subscribed leaves.
         let delivered = waiting(&server, b"fills");
         assert!(!delivered.contains(&b"refused".to_vec()));
@@ -205,6 +208,7 @@ fn a_low_disk_refuses_what_has_to_be_kept() {
                 .iter()
                 .all(|one| one != b"refused")
         );
+        drop(canary);
         server.stop();
     }
 }
@@ -312,6 +316,58 @@ fn a_publisher_held_back_by_a_low_disk_goes_on_as_a_subscriber() {
     assert!(left.iter().all(|payload| payload.len() > 1), "{left:?}");
     observer.ping();
     server.stop();
+}
+
+/// ENOSPC itself, where nothing is kept free: what is not written is not acknowledged, the process ends and says why, and
+/// with room again all that was acknowledged is there.
+#[test]
+fn a_write_that_finds_the_disk_full_acknowledges_nothing_and_loses_nothing() {
+    for shards in [1, 2] {
+        let disk = FaultDisk::new(6, FaultPlan::default());
+        let config = Config {
+            storage: StorageConfig {
+                disk_low_bytes: Some(0),
+                spares: 0,
+                ..storage()
+            },
+            ..config(shards)
+        };
+        let server = Server::start_on(config, disk.clone()).expect("the Server starts");
+        connect_keeper(&server).subscribe("+/+", 1);
+        let mut client = Raw::v311(server.listeners()[0], "client");
+        disk.set_plan(FaultPlan {
+            quota_bytes: Some(disk.used_bytes() + 100_000),
+            ..FaultPlan::default()
+        });
+        let mut acknowledged = 0_u16;
+        loop {
+            let payload = [&acknowledged.to_be_bytes()[..], &[b'x'; 10_000]].concat();
+            client.say(&publish("a/b", 1, &payload));
+            if client.hear().is_empty() {
+                break;
+            }
+            acknowledged += 1;
+            assert!(acknowledged < 1000, "a full disk takes everything");
+        }
+        let error = server.join().expect_err("has stopped by itself");
+        assert!(error.to_string().contains("the disk failed"), "{error}");
+        let room = disk.crash(6);
+        give_room(&room);
+        let again = start_on(&room, shards);
+        let canary = Canary::new(again.listeners()[0]);
+        let mut client = Raw::v311(again.listeners()[0], "client");
+        publish_acknowledged(&mut client, "a/b", b"last");
+        let found = waiting(&again, b"last");
+        let numbers: Vec<_> = (0..acknowledged).map(u16::to_be_bytes).collect();
+        // What was not acknowledged may be there, too.
+        assert!(found.len() > numbers.len(), "{}", found.len());
+        for (number, payload) in numbers.iter().zip(&found) {
+            assert_eq!(payload[..2], *number);
+        }
+        canary.sing();
+        drop(canary);
+        again.stop();
+    }
 }
 
 /// The free space is asked for about every second; so much can come in between that none would be left.

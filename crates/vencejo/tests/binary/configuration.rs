@@ -5,8 +5,9 @@
 //! Invariant: what the environment says to the tests, it does not say to the program.
 
 use std::process::Output;
+use std::time::Instant;
 
-use crate::program::{TempFolder, output, text};
+use crate::program::{DEADLINE, Served, TempFolder, output, text};
 
 /// Runs it in `folder` with `variables`.
 fn vencejo(folder: &TempFolder, line: &str, variables: &[(&str, &str)]) -> Output {
@@ -134,4 +135,33 @@ fn serve_takes_the_environment_and_set_and_refuses_what_names_nothing() {
     let tried = vencejo(&folder, "serve", &variables);
     assert_eq!(tried.status.code(), Some(69));
     assert!(err(&tried).contains("192.0.2.1:1"), "{}", err(&tried));
+}
+
+/// Limits change at SIGHUP, and the one that cannot is named in the log.
+#[test]
+fn sighup_takes_limits_over_and_says_which_one_waits_for_the_next_start() {
+    let folder = TempFolder::new();
+    let write = |limits: &str| folder.write("vencejo.toml", format!("[limits]\n{limits}\n"));
+    let path = write("memory_max_bytes = \"100MiB\"");
+    let args = ["-c", &path, "--listen", "127.0.0.1:0", "--level", "memory"];
+    let served = Served::start(&folder, &args);
+    let wait_for = |text: &str| {
+        let until = Instant::now() + DEADLINE;
+        while !served.log().contains(text) {
+            assert!(Instant::now() < until, "no {text}: {}", served.log());
+            std::thread::yield_now();
+        }
+    };
+    wait_for("bytes=104857600");
+    write("memory_max_bytes = \"200MiB\"");
+    served.process.signal("HUP");
+    wait_for("configuration reloaded");
+    let log = served.log();
+    assert!(log.contains("bytes=209715200"), "{log}");
+    assert!(!log.contains("at the next start only"), "{log}");
+    write("memory_max_bytes = \"200MiB\"\nlogin_threads = 9");
+    served.process.signal("HUP");
+    wait_for("these settings change at the next start only");
+    let log = served.log();
+    assert!(log.contains("limits.login_threads"), "{log}");
 }

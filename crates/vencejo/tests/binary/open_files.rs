@@ -21,11 +21,16 @@ struct Limited {
 impl Limited {
     /// With so many open files at most.
     fn start(open_files_max: u32) -> Self {
-        let folder = TempFolder::new();
+        Self::start_in(TempFolder::new(), open_files_max, &[])
+    }
+
+    /// The same in a folder with files for `args`.
+    fn start_in(folder: TempFolder, open_files_max: u32, args: &[&str]) -> Self {
         let script = format!("ulimit -n {open_files_max} && exec \"$0\" \"$@\"");
         let mut command = undisturbed("sh");
         command.args(["-c", &script, VENCEJO, "serve"]);
         command.args(["--listen", "127.0.0.1:0", "--data", "data"]);
+        command.args(args);
         command.current_dir(folder.join(""));
         let served = Served::start_by(&folder, command);
         Self { served, folder }
@@ -146,6 +151,41 @@ fn without_a_file_descriptor_who_is_connected_goes_on_and_who_comes_waits() {
         "said once"
     );
 }
+
+/// mosquitto CVE-2017-7652: a reload that cannot open its file is none. What was closed stays closed, and once there is a
+/// file descriptor the new file counts.
+#[test]
+fn without_a_file_descriptor_a_reload_changes_nothing() {
+    let folder = TempFolder::new();
+    let text = "[authentication]\nanonymous = \"never\"\npassword_file = \"passwords\"\n";
+    folder.write("vencejo.toml", text);
+    folder.write("passwords", ANNA);
+    let limited = Limited::start_in(folder, 1024, &["-c", "vencejo.toml"]);
+    let login = |secret: &[u8; 6]| {
+        let mut stream = limited.open();
+        let connect = b"\x10\x1B\x00\x04MQTT\x04\xC2\x00\x00\x00\x01c\x00\x04anna\x00\x06";
+        let connect = [&connect[..], secret].concat();
+        stream.write_all(&connect).expect("the system takes it");
+        stream
+    };
+    let mut anna = login(b"secret");
+    expect(&mut anna, &[0x20, 2, 0, 0]);
+    limited.limit_open_files(limited.open_files());
+    limited.served.process.signal("HUP");
+    limited.wait_for_log("configuration not reloaded");
+    anna.write_all(&[0xC0, 0]).expect("it reads");
+    expect(&mut anna, &[0xD0, 0]);
+    limited.limit_open_files(1024);
+    expect(&mut limited.ask("nobody"), &[0x20, 2, 0, 5]);
+    expect(&mut login(b"wrong!"), &[0x20, 2, 0, 5]);
+    limited.folder.write("vencejo.toml", "");
+    limited.served.process.signal("HUP");
+    limited.wait_for_log("configuration reloaded");
+    expect(&mut limited.ask("nobody"), &[0x20, 2, 0, 0]);
+}
+
+/// As mosquitto_passwd 2.0 writes it, for the password `secret`.
+const ANNA: &str = "anna:$7$101$M4oVbr/hebfTv2IZ$mkIDouR1P4cbRK44mnGBCr60nEtK1K66sTRHL5xfeRwT1YObOAvfhINFNL7AL/XVH5k7a5CdsxjyM6vQI3DYug==\n";
 
 /// However few files it may open, some are kept for the log and for who asks by the control socket.
 #[test]
