@@ -18,8 +18,8 @@ pub(crate) struct Filters {
     )]
     more: Option<Box<Vec<Block>>>,
     len: u32,
-    /// Bytes of the blocks.
-    block_bytes: usize,
+    /// Bytes of the blocks: a Session has fewer than 4 GiB of names by far, and is held in less for it.
+    block_bytes: u32,
 }
 
 /// Names one behind the other, each as an [`Entry`].
@@ -75,7 +75,7 @@ impl Filters {
             .then(|| split_off(block))
             .flatten();
         let after = block.capacity() + second.as_ref().map_or(0, Vec::capacity);
-        self.block_bytes = self.block_bytes + after - before;
+        self.count(before, after);
         self.len += 1;
         if let Some(second) = second {
             let more = self.more.get_or_insert_default();
@@ -99,7 +99,7 @@ impl Filters {
             return false;
         }
         let (is_gone, after) = (block.is_empty(), block.capacity());
-        self.block_bytes = self.block_bytes + after - before;
+        self.count(before, after);
         self.len -= 1;
         if is_gone {
             self.close_gap(index);
@@ -144,7 +144,13 @@ impl Filters {
         let list = self.more.as_ref().map_or(0, |more| {
             size_of::<Vec<Block>>() + more.capacity() * size_of::<Block>()
         });
-        self.block_bytes + list
+        self.block_bytes as usize + list
+    }
+
+    /// Blocks that had `before` bytes have `after`.
+    fn count(&mut self, before: usize, after: usize) {
+        let bytes = self.block_bytes as usize + after - before;
+        self.block_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
     }
 
     fn block(&self, index: usize) -> Option<&Block> {
@@ -432,7 +438,7 @@ mod tests {
                 }
                 prop_assert_eq!((filters.len(), filters.is_empty()), (model.len(), model.is_empty()));
                 let blocks = (0..).map_while(|index| filters.block(index));
-                prop_assert_eq!(filters.block_bytes, blocks.map(Vec::capacity).sum::<usize>());
+                prop_assert_eq!(filters.block_bytes as usize, blocks.map(Vec::capacity).sum::<usize>());
             }
             prop_assert!(filters.iter().eq(model.iter().cloned()));
             let start = Arc::<str>::from(start);
