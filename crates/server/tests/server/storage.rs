@@ -63,7 +63,10 @@ fn waiting(server: &Server, last: &[u8]) -> Vec<Vec<u8>> {
     let mut payloads = Vec::new();
     while payloads.last().is_none_or(|payload| payload != last) {
         let packet = keeper.hear();
-        let at = 4 + usize::from(packet[3]);
+        // The last byte of Remaining Length is the first one below 0x80.
+        let len = packet[1..].iter().position(|byte| *byte < 0x80);
+        let topic = 2 + len.expect("a length");
+        let at = topic + 2 + usize::from(packet[topic + 1]);
         keeper.say(&[0x40, 2, packet[at], packet[at + 1]]);
         payloads.push(packet[at + 2..].to_vec());
     }

@@ -177,7 +177,7 @@ fn without_a_file_descriptor_a_reload_changes_nothing() {
     expect(&mut anna, &[0xD0, 0]);
     limited.limit_open_files(1024);
     expect(&mut limited.ask("nobody"), &[0x20, 2, 0, 5]);
-    expect(&mut login(b"wrong!"), &[0x20, 2, 0, 5]);
+    expect(&mut login(b"wrong!"), &[0x20, 2, 0, 4]);
     limited.folder.write("vencejo.toml", "");
     limited.served.process.signal("HUP");
     limited.wait_for_log("configuration reloaded");
