@@ -1,7 +1,7 @@
 """Real clients through Debian's haproxy: PROXY version 1 and 2, and TLS that ends at the proxy.
 
-The suites of Paho, mosquitto's tools and MQTT.js run through each of the proxy's doors, with their payloads of 300 kB and
-5 MB; then the broker's log has to say from where clients have come and whose certificates the proxy has seen.
+The suites of Paho, mosquitto's tools, MQTT.js, aiomqtt and rumqttc run through each of the proxy's doors, with their payloads
+of 300 kB and 5 MB; then the broker's log has to say from where clients have come and whose certificates the proxy has seen.
 
 Owns: a haproxy and a broker of its own. Does not own: the cases of the other suites.
 Start reading at WAYS and Proxied. Invariant: every wait has a condition and a deadline.
@@ -58,8 +58,12 @@ SUITES = {
     "mosquitto": [sys.executable, str(HERE / "mosquitto_tools.py")],
     "paho": [sys.executable, str(HERE / "paho_python.py")],
     "mqttjs": ["node", str(HERE / "mqttjs.mjs"), "suite"],
+    "aiomqtt": [sys.executable, str(HERE / "aiomqtt_python.py")],
+    "rumqttc": [str(HERE.parent.parent / ".test-tools/rumqttc/debug/interop-rumqttc"), "{host}", "{port}", "suite"],
 }
-THROUGH = [f"{suite} through {way}" for way in ("v1", "v2", "web", "tls") for suite in SUITES if (suite, way) != ("mosquitto", "web")]
+# mosquitto's tools speak no WebSocket, and this rumqttc is built without TLS and WebSocket.
+UNABLE = {("mosquitto", "web"), ("rumqttc", "web"), ("rumqttc", "tls")}
+THROUGH = [f"{suite} through {way}" for way in ("v1", "v2", "web", "tls") for suite in SUITES if (suite, way) not in UNABLE]
 SUITE_SECONDS_MAX = 90
 
 
