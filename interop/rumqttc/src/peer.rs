@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use rumqttc::Transport;
 use rumqttc::v5;
 use rumqttc::v5::mqttbytes::v5::PublishProperties;
 
@@ -202,8 +203,49 @@ impl Peer {
     }
 }
 
+/// What it is told to connect to: over WebSocket that is a URL.
+fn address(options: &Options) -> String {
+    let Options { host, port, .. } = options;
+    match (is_websocket(), said("INTEROP_CAFILE").is_some()) {
+        (false, _) => host.clone(),
+        (true, false) => format!("ws://{host}:{port}/mqtt"),
+        (true, true) => format!("wss://{host}:{port}/mqtt"),
+    }
+}
+
+/// What carries packets, as the variables of `run` say; every client here is told by them.
+fn transport() -> Transport {
+    let Some(ca) = said("INTEROP_CAFILE").map(read) else {
+        return if is_websocket() {
+            Transport::ws()
+        } else {
+            Transport::tcp()
+        };
+    };
+    let own = said("INTEROP_CERTIFICATE").zip(said("INTEROP_KEY"));
+    let own = own.map(|(certificate, key)| (read(certificate), read(key)));
+    if is_websocket() {
+        Transport::wss(ca, own, None)
+    } else {
+        Transport::tls(ca, own, None)
+    }
+}
+
+fn is_websocket() -> bool {
+    said("INTEROP_WEBSOCKET").is_some()
+}
+
+fn said(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn read(file: String) -> Vec<u8> {
+    std::fs::read(&file).unwrap_or_else(|error| panic!("{file}: {error}"))
+}
+
 fn connect_v311(options: &Options) -> Client {
-    let mut raw = rumqttc::MqttOptions::new(&options.client_id, &options.host, options.port);
+    let mut raw = rumqttc::MqttOptions::new(&options.client_id, address(options), options.port);
+    raw.set_transport(transport());
     raw.set_clean_session(options.clean);
     raw.set_max_packet_size(PACKET_SIZE_MAX_BYTES, PACKET_SIZE_MAX_BYTES);
     if let Some(will) = &options.will {
@@ -220,7 +262,8 @@ fn connect_v311(options: &Options) -> Client {
 }
 
 fn connect_v5(options: &Options) -> Client {
-    let mut raw = v5::MqttOptions::new(&options.client_id, &options.host, options.port);
+    let mut raw = v5::MqttOptions::new(&options.client_id, address(options), options.port);
+    raw.set_transport(transport());
     raw.set_clean_start(options.clean);
     raw.set_session_expiry_interval(if options.clean { None } else { Some(60) });
     raw.set_max_packet_size(u32::try_from(PACKET_SIZE_MAX_BYTES).ok());
