@@ -24,6 +24,9 @@ pub(crate) struct BanArgs {
     /// The data folder of the server
     #[arg(long, value_name = "DIR", default_value = DATA, global = true)]
     data: PathBuf,
+    /// Print JSON; of `list` an object in each line
+    #[arg(long, global = true)]
+    json: bool,
     /// Print help
     #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help, global = true)]
     help: Option<bool>,
@@ -32,11 +35,7 @@ pub(crate) struct BanArgs {
 #[derive(Subcommand, Clone, Debug)]
 enum BanCommand {
     /// The bans in force, those that end first in front
-    List {
-        /// Print JSON, an object in each line
-        #[arg(long)]
-        json: bool,
-    },
+    List,
     /// Forget the failures of an address, of a user of this machine (uid:1000), or of all
     Lift {
         /// Whose; all without one
@@ -47,15 +46,16 @@ enum BanCommand {
 /// `vencejo ban ...`.
 pub(crate) fn run(args: &BanArgs) -> Result<(), Failure> {
     let request = match args.command {
-        BanCommand::List { .. } => ControlRequest::Bans,
+        BanCommand::List => ControlRequest::Bans,
         BanCommand::Lift { address } => ControlRequest::LiftBans { address },
     };
     let text = match ask(&args.data, &request)? {
-        Some(ControlAnswer::Bans { bans }) => {
-            let is_json = matches!(args.command, BanCommand::List { json: true });
-            bans.iter()
-                .map(if is_json { object } else { line })
-                .collect()
+        Some(ControlAnswer::Bans { bans }) => bans
+            .iter()
+            .map(if args.json { object } else { line })
+            .collect(),
+        Some(ControlAnswer::Lifted { count }) if args.json => {
+            format!("{}\n", json!({ "bans_lifted": count }))
         }
         Some(ControlAnswer::Lifted { count: 1 }) => "1 ban lifted\n".to_owned(),
         Some(ControlAnswer::Lifted { count }) => format!("{count} bans lifted\n"),

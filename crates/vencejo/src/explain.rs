@@ -51,7 +51,7 @@ pub(crate) struct ExplainArgs {
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
     /// Print JSON
-    #[arg(long)]
+    #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
     wish: Wish,

@@ -11,7 +11,7 @@ use std::path::Path;
 use serde_json::json;
 use server::persist::{self, DataFolder};
 use store::disk::RealDisk;
-use store::{Checked, Damage, OpenError, SalvageError, Stat, TornTail};
+use store::{Checked, Damage, OpenError, SalvageError, Salvaged, Stat, TornTail};
 
 use crate::serve::{self, EX_DATAERR};
 use crate::storage::{failed, in_use};
@@ -46,22 +46,16 @@ pub(crate) fn stat(data: &Path, as_json: bool) -> Result<(), Failure> {
 }
 
 /// `vencejo store salvage`.
-pub(crate) fn salvage(data: &Path, target: &Path) -> Result<(), Failure> {
+pub(crate) fn salvage(data: &Path, target: &Path, as_json: bool) -> Result<(), Failure> {
     let lock = DataFolder::lock_existing(data).map_err(|error| in_use(&error))?;
     let salvaged = persist::salvage(&lock, target).map_err(|error| match error {
         SalvageError::Read(error) => unreadable(&error),
         error => failed(&error),
     })?;
-    let mut text = format!(
-        "{} has what is intact in {}: {} records in {} frames, {} bytes\n",
-        target.display(),
-        data.display(),
-        salvaged.records,
-        salvaged.frames,
-        salvaged.bytes
-    );
-    add_findings(&mut text, salvaged.torn_tail.as_ref(), &salvaged.damage);
-    serve::print(&text);
+    serve::print(&match as_json {
+        true => salvaged_json(data, target, &salvaged),
+        false => salvaged_text(data, target, &salvaged),
+    });
     Ok(())
 }
 
@@ -109,6 +103,33 @@ fn checked_text(data: &Path, checked: &Checked) -> String {
         (false, _) => "",
     });
     text
+}
+
+fn salvaged_text(data: &Path, target: &Path, salvaged: &Salvaged) -> String {
+    let mut text = format!(
+        "{} has what is intact in {}: {} records in {} frames, {} bytes\n",
+        target.display(),
+        data.display(),
+        salvaged.records,
+        salvaged.frames,
+        salvaged.bytes
+    );
+    add_findings(&mut text, salvaged.torn_tail.as_ref(), &salvaged.damage);
+    text
+}
+
+fn salvaged_json(data: &Path, target: &Path, salvaged: &Salvaged) -> String {
+    let damage: Vec<String> = salvaged.damage.iter().map(ToString::to_string).collect();
+    let value = json!({
+        "data": data.display().to_string(),
+        "new": target.display().to_string(),
+        "frames": salvaged.frames,
+        "records": salvaged.records,
+        "bytes": salvaged.bytes,
+        "torn_tail": salvaged.torn_tail.as_ref().map(ToString::to_string),
+        "damage": damage,
+    });
+    format!("{value}\n")
 }
 
 fn checked_json(checked: &Checked) -> String {

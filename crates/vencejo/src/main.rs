@@ -275,6 +275,42 @@ mod tests {
         assert!(args.connection.disable_clean_session);
     }
 
+    /// Commands without `--json` are those that report nothing, or in a form of their own.
+    #[test]
+    fn every_command_that_reports_something_does_so_in_json() {
+        const OTHERS: [&str; 11] = [
+            "vencejo completions", // a script
+            "vencejo config schema",
+            "vencejo demo",    // for people
+            "vencejo explore", // a terminal
+            "vencejo man",     // pages
+            "vencejo pub",
+            "vencejo retained export", // prints nothing else
+            "vencejo rr",              // -F json
+            "vencejo serve",           // --log-format json
+            "vencejo sub",             // -F json
+            "vencejo",                 // serves
+        ];
+        let mut root = Cli::command().disable_help_subcommand(true);
+        root.build();
+        let mut waiting = vec![root];
+        let mut without = Vec::new();
+        while let Some(command) = waiting.pop() {
+            let reports = !command.is_subcommand_required_set();
+            let has_json = command
+                .get_arguments()
+                .any(|argument| argument.get_long() == Some("json"));
+            if reports && !has_json {
+                without.push(command.get_bin_name().unwrap_or("vencejo").to_owned());
+            }
+            waiting.extend(command.get_subcommands().cloned());
+        }
+        without.sort();
+        let mut expected = OTHERS.to_vec();
+        expected.sort_unstable();
+        assert_eq!(without, expected);
+    }
+
     #[test]
     fn no_command_serves() {
         assert!(Cli::try_parse_from(["vencejo"]).unwrap().command.is_none());

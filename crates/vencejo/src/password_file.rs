@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde_json::json;
 use server::authentication::{Accounts, PasswordFile, StoredPassword, user_of};
 
 use crate::serve;
@@ -53,6 +54,9 @@ pub(crate) struct PasswdArgs {
     password: Option<String>,
     #[command(flatten)]
     secret: SecretArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
     /// Print help
     #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help)]
     help: Option<bool>,
@@ -84,16 +88,49 @@ pub(crate) fn run(args: &PasswdArgs) -> Result<(), Failure> {
     };
     let (text, done) = match (&args.user, &password) {
         (None, _) => hashed(&old)?,
-        (Some(user), None) => (without(&old, user)?, format!("user {user} deleted\n")),
-        (Some(user), Some(password)) => (
-            with(&old, user, password),
-            format!("the password of {user} is set\n"),
-        ),
+        (Some(user), None) => (without(&old, user)?, Done::Deleted(user)),
+        (Some(user), Some(password)) => (with(&old, user, password), Done::Set(user)),
     };
     check(file, &text)?;
     held.replace(&text).map_err(unwritable)?;
-    serve::print(&done);
+    serve::print(&match args.json {
+        true => done.object(file),
+        false => done.line(),
+    });
     Ok(())
+}
+
+/// What became of the file.
+enum Done<'a> {
+    Set(&'a str),
+    Deleted(&'a str),
+    /// So many passwords were in the clear.
+    Hashed(u64),
+}
+
+impl Done<'_> {
+    fn line(&self) -> String {
+        match self {
+            Self::Set(user) => format!("the password of {user} is set\n"),
+            Self::Deleted(user) => format!("user {user} deleted\n"),
+            Self::Hashed(count) => format!("{count} passwords hashed\n"),
+        }
+    }
+
+    fn object(&self, file: &Path) -> String {
+        let (outcome, user, count) = match self {
+            Self::Set(user) => ("set", Some(user), 1),
+            Self::Deleted(user) => ("deleted", Some(user), 0),
+            Self::Hashed(count) => ("hashed", None, *count),
+        };
+        let value = json!({
+            "file": file.display().to_string(),
+            "user": user,
+            "outcome": outcome,
+            "passwords_hashed": count,
+        });
+        format!("{value}\n")
+    }
 }
 
 fn read(file: &Path, text: io::Result<String>) -> Result<String, Failure> {
@@ -157,7 +194,7 @@ fn without(text: &str, user: &str) -> Result<String, Failure> {
 }
 
 /// `text` in which every password is hashed, and how many were not.
-fn hashed(text: &str) -> Result<(String, String), Failure> {
+fn hashed(text: &str) -> Result<(String, Done<'static>), Failure> {
     let mut count = 0;
     let mut lines = Vec::new();
     for line in text.lines() {
@@ -176,7 +213,7 @@ fn hashed(text: &str) -> Result<(String, String), Failure> {
         }
     }
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
-    Ok((joined(&lines), format!("{count} passwords hashed\n")))
+    Ok((joined(&lines), Done::Hashed(count)))
 }
 
 fn joined(lines: &[&str]) -> String {

@@ -25,6 +25,9 @@ pub(crate) struct BackupArgs {
     /// The data folder
     #[arg(long, value_name = "DIR", default_value = DATA)]
     data: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
     /// Print help
     #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help)]
     help: Option<bool>,
@@ -40,6 +43,9 @@ pub(crate) struct RestoreArgs {
     /// The data folder to make; if it is there, it has to be empty
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
     /// Print help
     #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help)]
     help: Option<bool>,
@@ -91,6 +97,9 @@ struct SalvageArgs {
     /// The folder to make; if it is there, it has to be empty
     #[arg(value_name = "NEW")]
     target: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
     /// Print help
     #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help)]
     help: Option<bool>,
@@ -110,7 +119,10 @@ pub(crate) fn back_up(args: &BackupArgs) -> Result<(), Failure> {
             persist::copy_folder(&folder, &target).map_err(|error| failed(&error))?
         }
     };
-    say(&target, done, "is a backup of", &args.data);
+    serve::print(&match args.json {
+        true => object(&target, &args.data, done),
+        false => line(&target, done, "is a backup of", &args.data),
+    });
     Ok(())
 }
 
@@ -120,7 +132,10 @@ pub(crate) fn restore(args: &RestoreArgs) -> Result<(), Failure> {
         BackupError::Folder(error) => in_use(&error),
         error => failed(&error),
     })?;
-    say(&args.data, done, "is made of", &args.backup);
+    serve::print(&match args.json {
+        true => object(&args.backup, &args.data, done),
+        false => line(&args.data, done, "is made of", &args.backup),
+    });
     Ok(())
 }
 
@@ -129,7 +144,7 @@ pub(crate) fn run(args: &StoreArgs) -> Result<(), Failure> {
     match &args.command {
         StoreCommand::Check(folder) => inspect::check(&folder.data, folder.json),
         StoreCommand::Stat(folder) => inspect::stat(&folder.data, folder.json),
-        StoreCommand::Salvage(args) => inspect::salvage(&args.data, &args.target),
+        StoreCommand::Salvage(args) => inspect::salvage(&args.data, &args.target, args.json),
         StoreCommand::Acknowledge(folder) => acknowledge(&folder.data, folder.json),
     }
 }
@@ -176,11 +191,20 @@ pub(crate) fn ask(data: &Path, request: &ControlRequest) -> Result<Option<Contro
     }
 }
 
-fn say(made: &Path, done: BackedUp, how: &str, of: &Path) {
+fn line(made: &Path, done: BackedUp, how: &str, of: &Path) -> String {
     let (made, of, BackedUp { files, bytes }) = (made.display(), of.display(), done);
-    serve::print(&format!(
-        "{made} {how} {of}: {files} files, {bytes} bytes\n"
-    ));
+    format!("{made} {how} {of}: {files} files, {bytes} bytes\n")
+}
+
+/// The same of `backup` and of `restore`, whichever of the two folders was made.
+fn object(backup: &Path, data: &Path, done: BackedUp) -> String {
+    let value = json!({
+        "backup": backup.display().to_string(),
+        "data": data.display().to_string(),
+        "files": done.files,
+        "bytes": done.bytes,
+    });
+    format!("{value}\n")
 }
 
 pub(crate) fn in_use(error: &FolderError) -> Failure {

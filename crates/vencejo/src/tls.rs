@@ -15,6 +15,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, date_time_ymd,
 };
+use serde_json::json;
 
 use crate::serve;
 use crate::tools::Failure;
@@ -49,6 +50,9 @@ struct InitArgs {
     /// [default: localhost, its addresses, and the name of this machine]
     #[arg(long, value_name = "NAME")]
     name: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
     /// Print help
     #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help)]
     help: Option<bool>,
@@ -62,6 +66,9 @@ struct ClientArgs {
     /// Where the authority is, and where the files go
     #[arg(value_name = "DIR", default_value = "tls")]
     folder: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
     /// Print help
     #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help)]
     help: Option<bool>,
@@ -91,7 +98,10 @@ fn init(args: &InitArgs) -> Result<(), Failure> {
     params.distinguished_name.push(DnType::CommonName, first);
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let until = sign(params, &issuer, &files)?;
-    serve::print(&report(&files, is_new, &names, until));
+    serve::print(&match args.json {
+        true => object(&files, is_new, first, &names, until),
+        false => report(&files, is_new, &names, until),
+    });
     Ok(())
 }
 
@@ -111,7 +121,7 @@ fn client(args: &ClientArgs) -> Result<(), Failure> {
             serve::program()
         )));
     }
-    let (issuer, _) = authority(&files)?;
+    let (issuer, is_new) = authority(&files)?;
     let mut params = CertificateParams::new(Vec::new()).map_err(|error| of_making(&error))?;
     let common_name = name.as_str();
     params
@@ -119,7 +129,10 @@ fn client(args: &ClientArgs) -> Result<(), Failure> {
         .push(DnType::CommonName, common_name);
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     let until = sign(params, &issuer, &files)?;
-    serve::print(&report_of_client(&files, name, until));
+    serve::print(&match args.json {
+        true => object(&files, is_new, name, &[], until),
+        false => report_of_client(&files, name, until),
+    });
     Ok(())
 }
 
@@ -234,6 +247,26 @@ fn report_of_client(files: &Files, name: &str, until: civil::Date) -> String {
          \x20   [authentication]\n    certificate_user = \"common-name\"        # the client is the user {name}\n\n  Then:\n\n\
          \x20   {program} sub -h SERVER --cafile {authority} --cert {certificate} --key {key} -t 'hello/#' -v\n\n"
     )
+}
+
+/// The same of `init` and of `client`, whose certificate is for no names.
+fn object(
+    files: &Files,
+    is_new: bool,
+    common_name: &str,
+    names: &[String],
+    until: civil::Date,
+) -> String {
+    let value = json!({
+        "authority": files.authority.display().to_string(),
+        "is_new_authority": is_new,
+        "certificate": files.certificate.display().to_string(),
+        "key": files.key.display().to_string(),
+        "common_name": common_name,
+        "names": names,
+        "until": until.to_string(),
+    });
+    format!("{value}\n")
 }
 
 /// What clients on this machine and beside it use.

@@ -30,6 +30,9 @@ pub(crate) struct UserArgs {
     /// The data folder of the server
     #[arg(long, value_name = "DIR", default_value = DATA, global = true)]
     data: PathBuf,
+    /// Print JSON; of `list` an object in each line
+    #[arg(long, global = true)]
+    json: bool,
     /// Print help
     #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help, global = true)]
     help: Option<bool>,
@@ -46,7 +49,7 @@ enum UserCommand {
     /// No such user any more; those who are connected as this user are disconnected
     Rm(NameArgs),
     /// All users, their groups, and who is an administrator
-    List(ListArgs),
+    List,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -81,13 +84,6 @@ struct PasswdArgs {
 }
 
 #[derive(Args, Clone, Debug)]
-struct ListArgs {
-    /// Print JSON, an object in each line
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Args, Clone, Debug)]
 struct GroupsArgs {
     /// The user name
     name: String,
@@ -105,7 +101,7 @@ struct NameArgs {
 /// `vencejo user ...`.
 pub(crate) fn run(args: &UserArgs) -> Result<(), Failure> {
     let data = &args.data;
-    match &args.command {
+    let (change, outcome) = match &args.command {
         UserCommand::Add(add) => {
             let (password, scram) = read_keys(data, &add.name, add.no_scram, &add.secret)?;
             let user = NewUser {
@@ -116,7 +112,7 @@ pub(crate) fn run(args: &UserArgs) -> Result<(), Failure> {
                 groups: add.group.iter().cloned().collect::<BTreeSet<_>>(),
                 attributes: add.attribute.iter().cloned().collect::<BTreeMap<_, _>>(),
             };
-            apply(data, UserChange::Add(user), "added")
+            (UserChange::Add(user), "added")
         }
         UserCommand::Passwd(PasswdArgs {
             name,
@@ -129,25 +125,31 @@ pub(crate) fn run(args: &UserArgs) -> Result<(), Failure> {
                 password,
                 scram,
             };
-            apply(data, change, "changed")
+            (change, "changed")
         }
         UserCommand::Groups(GroupsArgs { name, groups }) => {
             let change = UserChange::Groups {
                 name: name.clone(),
                 groups: groups.iter().cloned().collect(),
             };
-            apply(data, change, "changed")
+            (change, "changed")
         }
         UserCommand::Rm(NameArgs { name }) => {
-            apply(data, UserChange::Remove { name: name.clone() }, "removed")
+            (UserChange::Remove { name: name.clone() }, "removed")
         }
-        UserCommand::List(args) => list(data, args.json),
-    }
+        UserCommand::List => return list(data, args.json),
+    };
+    let name = change.name().to_owned();
+    apply(data, change)?;
+    serve::print(&match args.json {
+        true => format!("{}\n", json!({ "name": name, "outcome": outcome })),
+        false => format!("user {name} {outcome}\n"),
+    });
+    Ok(())
 }
 
 /// Through the server that uses `data`, or in the folder itself.
-fn apply(data: &Path, change: UserChange, done: &str) -> Result<(), Failure> {
-    let name = change.name().to_owned();
+fn apply(data: &Path, change: UserChange) -> Result<(), Failure> {
     match ask(
         data,
         &ControlRequest::User {
@@ -165,7 +167,6 @@ fn apply(data: &Path, change: UserChange, done: &str) -> Result<(), Failure> {
             })?;
         }
     }
-    serve::print(&format!("user {name} {done}\n"));
     Ok(())
 }
 
@@ -298,8 +299,8 @@ mod tests {
             groups: BTreeSet::new(),
             attributes: BTreeMap::from([parse_attribute("site=north=1").unwrap()]),
         };
-        apply(&data, UserChange::Add(user.clone()), "added").unwrap();
-        let twice = apply(&data, UserChange::Add(user), "added").unwrap_err();
+        apply(&data, UserChange::Add(user.clone())).unwrap();
+        let twice = apply(&data, UserChange::Add(user)).unwrap_err();
         assert_eq!(twice.code, 1, "{}", twice.text);
         list(&data, false).unwrap();
         list(&data, true).unwrap();
@@ -310,7 +311,7 @@ mod tests {
         let groups = |names: &[&str]| {
             let name = "anna".to_owned();
             let groups = names.iter().map(|name| (*name).to_owned()).collect();
-            apply(&data, UserChange::Groups { name, groups }, "changed").unwrap();
+            apply(&data, UserChange::Groups { name, groups }).unwrap();
             let accounts = Users::open(&data).unwrap().accounts().unwrap();
             let account = accounts.find("anna").unwrap();
             assert!(account.identity.is_administrator && account.password == password);
@@ -321,13 +322,13 @@ mod tests {
             [2, 1, 0]
         );
         let name = "anna".to_owned();
-        apply(&data, UserChange::Remove { name: name.clone() }, "removed").unwrap();
+        apply(&data, UserChange::Remove { name: name.clone() }).unwrap();
         let password = UserChange::Password {
             name,
             password,
             scram: None,
         };
-        let failure = apply(&data, password, "changed").unwrap_err();
+        let failure = apply(&data, password).unwrap_err();
         assert!(failure.text.contains("no user"), "{}", failure.text);
         assert_eq!(failure.code, 1);
         std::fs::remove_dir_all(data).unwrap();

@@ -88,6 +88,9 @@ struct InitArgs {
     /// The file
     #[arg(value_name = "FILE", default_value = "vencejo.toml")]
     file: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -108,7 +111,7 @@ pub(crate) fn run(args: &ConfigArgs) -> Result<(), Failure> {
         ConfigCommand::Check(args) => check(args),
         ConfigCommand::Show(args) => show(args),
         ConfigCommand::Explain(args) => explain(args),
-        ConfigCommand::Init(args) => init(&args.file),
+        ConfigCommand::Init(args) => init(&args.file, args.json),
         ConfigCommand::Diff(args) => diff(args),
         ConfigCommand::Schema => {
             print_json(&config::schema());
@@ -266,7 +269,7 @@ fn key_at(text: &str) -> Result<Vec<&'static Key>, Failure> {
     Err(Failure::new(format!("error: there is no key {text}{hint}")))
 }
 
-fn init(path: &Path) -> Result<(), Failure> {
+fn init(path: &Path, as_json: bool) -> Result<(), Failure> {
     let opened = OpenOptions::new().write(true).create_new(true).open(path);
     let written = opened.and_then(|mut file| {
         file.write_all(config::first_file().as_bytes())?;
@@ -277,6 +280,10 @@ fn init(path: &Path) -> Result<(), Failure> {
         ErrorKind::AlreadyExists => Failure::new(format!("error: {path} is there already")),
         _ => Failure::new(format!("error: {path}: {error}")),
     })?;
+    if as_json {
+        print_json(&json!({ "file": path.to_string(), "outcome": "written" }));
+        return Ok(());
+    }
     let program = serve::program();
     serve::print(&format!(
         "{path} is written; {program} serve -c {path} serves with it\n"

@@ -130,7 +130,13 @@ fn print(args: &MosquittoArgs, translation: &Translation, path: &Path, problems:
             json!({ "place": row.place, "option": row.option, "outcome": row.outcome.word(), "why": row.why })
         });
         let rows: Vec<_> = rows.collect();
-        let said = json!({ "rows": rows, "toml": translation.toml, "problems": problems });
+        let passwords = translation.passwords.iter().map(|(path, _)| path.as_path());
+        let files = passwords.chain([path]).filter(|_| !args.dry_run);
+        let files: Vec<_> = files.map(|path| path.display().to_string()).collect();
+        let said = json!({
+            "rows": rows, "toml": translation.toml, "problems": problems,
+            "files_written": files, "dry_run": args.dry_run,
+        });
         return serve::print(&format!("{said:#}\n"));
     }
     let mut text = table(&translation.rows);

@@ -67,6 +67,9 @@ struct ShowArgs {
 struct NameArgs {
     /// Its name
     name: String,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
     /// Print help
     #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help)]
     help: Option<bool>,
@@ -83,6 +86,9 @@ struct AddArgs {
     /// Replace one of that name
     #[arg(long)]
     force: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     connection: ConnectionArgs,
 }
@@ -96,14 +102,21 @@ pub(crate) fn run(args: &ProfileArgs) -> Result<(), Failure> {
         ProfileCommand::Add(args) => {
             let profile = profile_of(args)?;
             profiles.add(&args.name, &profile, args.force)?;
-            serve::print(&format!("profile {} added\n", args.name));
+            say(&args.name, "added", args.json);
         }
         ProfileCommand::Rm(args) => {
             profiles.remove(&args.name)?;
-            serve::print(&format!("profile {} removed\n", args.name));
+            say(&args.name, "removed", args.json);
         }
     }
     Ok(())
+}
+
+fn say(name: &str, outcome: &str, as_json: bool) {
+    serve::print(&match as_json {
+        true => format!("{}\n", json!({ "name": name, "outcome": outcome })),
+        false => format!("profile {name} {outcome}\n"),
+    });
 }
 
 fn list(profiles: &Profiles, as_json: bool) {

@@ -87,6 +87,9 @@ struct RemoveArgs {
     /// Remove nothing, print what would be
     #[arg(long)]
     dry_run: bool,
+    /// Print JSON, an object in each line
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     patience: Patience,
     #[command(flatten)]
@@ -117,6 +120,9 @@ struct ImportFileArgs {
     /// Publish nothing, print what would be
     #[arg(long)]
     dry_run: bool,
+    /// Print JSON, an object in each line
+    #[arg(long)]
+    json: bool,
     #[command(flatten)]
     connection: ConnectionArgs,
 }
@@ -134,6 +140,9 @@ pub(crate) struct CopyArgs {
     /// Publish nothing, print what would be
     #[arg(long)]
     dry_run: bool,
+    /// Print JSON, an object in each line
+    #[arg(long)]
+    json: bool,
     /// Believe the server that is copied from if one of the certificates in this PEM file has signed its own
     #[arg(long, value_name = "FILE")]
     from_cafile: Option<PathBuf>,
@@ -168,13 +177,14 @@ pub(crate) async fn copy(args: &CopyArgs) -> Result<(), Failure> {
     let mut source = ConnectionArgs::of_url(&args.from);
     source.tls.cafile.clone_from(&args.from_cafile);
     let mut from = Retained::connect(&source, &args.topic, args.patience).await?;
-    let mut sink = Sink::new(&args.connection, args.dry_run).await?;
+    let say = Say::new("copied", args.json);
+    let mut sink = Sink::new(&args.connection, args.dry_run, say).await?;
     while let Some(message) = from.next().await? {
         let publication = publication_of(&message)?;
-        sink.publish(publication).await?;
+        sink.publish(publication, message.payload.len()).await?;
     }
     from.leave().await;
-    sink.end("copied").await
+    sink.end().await
 }
 
 async fn list(args: &ListArgs) -> Result<(), Failure> {
@@ -219,13 +229,15 @@ async fn show(args: &GetArgs) -> Result<(), Failure> {
 
 async fn remove(args: &RemoveArgs) -> Result<(), Failure> {
     let mut retained = Retained::connect(&args.connection, &args.filter, args.patience).await?;
-    let mut sink = Sink::new(&args.connection.for_second(), args.dry_run).await?;
+    let say = Say::new("removed", args.json);
+    let mut sink = Sink::new(&args.connection.for_second(), args.dry_run, say).await?;
     while let Some(message) = retained.next().await? {
+        let bytes = message.payload.len();
         let empty = Publication::new(message.topic, Bytes::new(), Qos::AtLeastOnce);
-        sink.publish(empty.retain(true)).await?;
+        sink.publish(empty.retain(true), bytes).await?;
     }
     retained.leave().await;
-    sink.end("removed").await
+    sink.end().await
 }
 
 async fn export(args: &ExportArgs) -> Result<(), Failure> {
@@ -248,7 +260,8 @@ async fn import(args: &ImportFileArgs) -> Result<(), Failure> {
         }
         None => Box::new(std::io::stdin()),
     };
-    let mut sink = Sink::new(&args.connection, args.dry_run).await?;
+    let say = Say::new("imported", args.json);
+    let mut sink = Sink::new(&args.connection, args.dry_run, say).await?;
     for (number, line) in (1..).zip(BufReader::new(input).lines()) {
         let line = line.map_err(|error| failed("the input", &error))?;
         if line.trim().is_empty() {
@@ -257,10 +270,11 @@ async fn import(args: &ImportFileArgs) -> Result<(), Failure> {
         let publication = publication_in(&line)
             .map_err(|why| Failure::new(format!("Error: line {number}: {why}.")))?;
         if topic::matches(&args.topic, &publication.topic) {
-            sink.publish(publication).await?;
+            let bytes = publication.payload.len();
+            sink.publish(publication, bytes).await?;
         }
     }
-    sink.end("imported").await
+    sink.end().await
 }
 
 /// The retained messages that a filter matches, as they come.
@@ -322,28 +336,45 @@ impl Retained {
     }
 }
 
+/// What is said of each message.
+#[derive(Clone, Copy)]
+struct Say {
+    /// What becomes of it.
+    done: &'static str,
+    as_json: bool,
+}
+
+impl Say {
+    const fn new(done: &'static str, as_json: bool) -> Self {
+        Self { done, as_json }
+    }
+}
+
 /// Where retained messages go.
 struct Sink {
     /// `None` publishes nothing.
     connected: Option<(Connection, Events)>,
+    say: Say,
     count: u64,
     refused: u64,
 }
 
 impl Sink {
-    async fn new(args: &ConnectionArgs, dry_run: bool) -> Result<Self, Failure> {
+    async fn new(args: &ConnectionArgs, dry_run: bool, say: Say) -> Result<Self, Failure> {
         let connected = match dry_run {
             true => None,
             false => Some(connect(args).await?),
         };
         Ok(Self {
             connected,
+            say,
             count: 0,
             refused: 0,
         })
     }
 
-    async fn publish(&mut self, publication: Publication) -> Result<(), Failure> {
+    /// Publishes what becomes of a retained message of `bytes`.
+    async fn publish(&mut self, publication: Publication, bytes: usize) -> Result<(), Failure> {
         let topic = publication.topic.clone();
         if let Some((client, _)) = &self.connected {
             let published = client.publish(publication).await;
@@ -351,15 +382,32 @@ impl Sink {
                 published.map_err(|error| Failure::new(format!("Error: {topic}: {error}.")))?;
             if published.reason.is_error() {
                 self.refused += 1;
-                complain(&format!("{topic}: {}", published.reason.text()));
-                return Ok(());
+                let reason = published.reason.text();
+                complain(&format!("{topic}: {reason}"));
+                return match self.say.as_json {
+                    true => print(&self.object(&topic, bytes, Some(reason))),
+                    false => Ok(()),
+                };
             }
         }
         self.count += 1;
-        print(&topic)
+        match self.say.as_json {
+            true => print(&self.object(&topic, bytes, None)),
+            false => print(&topic),
+        }
     }
 
-    async fn end(self, done: &str) -> Result<(), Failure> {
+    /// A message for programs; `reason` is why the server has refused it.
+    fn object(&self, topic: &str, bytes: usize, reason: Option<&str>) -> String {
+        let outcome = reason.map_or(self.say.done, |_| "refused");
+        let dry_run = self.connected.is_none();
+        json!({
+            "topic": topic, "bytes": bytes, "outcome": outcome, "reason": reason, "dry_run": dry_run,
+        })
+        .to_string()
+    }
+
+    async fn end(self) -> Result<(), Failure> {
         let is_dry = self.connected.is_none();
         if let Some((client, events)) = self.connected {
             let left = client
@@ -370,7 +418,7 @@ impl Sink {
             events.close().await;
         }
         let would = if is_dry { "would be " } else { "" };
-        let (count, refused) = (self.count, self.refused);
+        let (done, count, refused) = (self.say.done, self.count, self.refused);
         complain(&format!("{count} {would}{done}, {refused} refused"));
         match refused {
             0 => Ok(()),

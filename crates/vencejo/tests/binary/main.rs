@@ -9,6 +9,7 @@ mod configuration;
 mod data_folder;
 mod doors;
 mod explore;
+mod json;
 mod mosquitto;
 mod open_files;
 mod profiles;

@@ -128,7 +128,18 @@ struct LoadArgs {
 enum What {
     Compare(CompareArgs),
     /// Show the scenarios
-    List,
+    List(ListArgs),
+}
+
+#[derive(Args, Clone, Debug)]
+#[command(disable_help_flag = true)]
+struct ListArgs {
+    /// Print JSON, an object in each line
+    #[arg(long)]
+    json: bool,
+    /// Print help
+    #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help)]
+    help: Option<bool>,
 }
 
 /// How long, and with what messages.
@@ -144,8 +155,11 @@ struct Extent {
 pub(crate) fn run(args: &BenchArgs) -> Result<(), Failure> {
     match &args.what {
         Some(What::Compare(args)) => return compare::run(args),
-        Some(What::List) => {
-            serve::print(&list());
+        Some(What::List(args)) => {
+            serve::print(&match args.json {
+                true => listed_json(),
+                false => list(),
+            });
             return Ok(());
         }
         None => {}
@@ -489,6 +503,16 @@ fn list() -> String {
         lines(&OWN),
         lines(&SUITE)
     )
+}
+
+fn listed_json() -> String {
+    let object = |(name, says): &(&str, &str), is_suite: bool| {
+        let value = json!({ "name": name, "says": says, "is_suite": is_suite });
+        format!("{value}\n")
+    };
+    let own = OWN.iter().map(|scenario| object(scenario, false));
+    own.chain(SUITE.iter().map(|scenario| object(scenario, true)))
+        .collect()
 }
 
 fn clients() -> clap::builder::RangedI64ValueParser<u32> {
