@@ -47,7 +47,7 @@ pub(crate) struct ExploreArgs {
     /// URL, HOST:PORT or host; as -L, -h and -p
     #[arg(value_name = "URL")]
     server: Option<String>,
-    /// Topic filter; may be repeated [default: #]
+    /// Topic filter; may be repeated [default: all, `#`]
     #[arg(short = 't', long, value_name = "FILTER")]
     topic: Vec<String>,
     /// How many topics are shown; messages of others are counted
