@@ -56,7 +56,7 @@ pub(crate) struct ExplainArgs {
     #[command(subcommand)]
     wish: Wish,
     /// Print help
-    #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help)]
+    #[arg(long, short = 'h', short_alias = '?', global = true, action = clap::ArgAction::Help)]
     help: Option<bool>,
 }
 

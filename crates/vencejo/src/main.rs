@@ -335,6 +335,22 @@ mod tests {
     }
 
     #[test]
+    fn every_command_helps() {
+        let mut root = Cli::command().disable_help_subcommand(true);
+        root.build();
+        let mut waiting = vec![root];
+        let mut asked = 0;
+        while let Some(command) = waiting.pop() {
+            let line = format!("{} --help", command.get_bin_name().unwrap_or("vencejo"));
+            let help = Cli::try_parse_from(line.split(' ')).unwrap_err();
+            assert_eq!(help.exit_code(), 0, "{line}: {help}");
+            asked += 1;
+            waiting.extend(command.get_subcommands().cloned());
+        }
+        assert!(asked > 40, "{asked}");
+    }
+
+    #[test]
     fn a_flag_of_mosquitto_that_is_not_there_is_explained() {
         let cases = [
             ("vencejo serve -p 1884", Some("--listen")),
