@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use server::config::{Config, ConfigError, Layers};
 
+use crate::import::rows::{Outcome, Row};
 use crate::mosquitto;
-use crate::mosquitto::translate::{Outcome, Row};
 use crate::serve::{EX_CONFIG, EX_USAGE};
 use crate::tools::Failure;
 

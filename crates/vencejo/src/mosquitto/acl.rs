@@ -4,7 +4,7 @@
 //! Start reading at [`rules`]. Invariant: sections in their order with patterns last, and of each first what it denies, as
 //! mosquitto asks them.
 
-use super::target::Table;
+use crate::import::target::Table;
 
 /// Whose lines these are.
 #[derive(Clone, Debug, PartialEq, Eq)]

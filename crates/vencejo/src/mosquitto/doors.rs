@@ -6,8 +6,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 
 use super::lines::Line;
-use super::target::Table;
-use super::translate::{Outcome, Work};
+use super::translate::Work;
+use crate::import::rows::Outcome;
+use crate::import::target::Table;
 
 /// A listener, as it was written.
 #[derive(Debug, Default)]
@@ -371,7 +372,7 @@ fn names_users(work: &mut Work, door: &Door) -> bool {
             .authentication
             .value("certificate_user")
             .map(str::to_owned);
-        let wanted = super::target::quoted(user);
+        let wanted = crate::import::target::quoted(user);
         match known {
             _ if !judges => work.ignored(
                 line,

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::acl::topic_of;
-use super::target::Table;
+use crate::import::target::Table;
 
 /// What such a file knows.
 #[derive(Debug, Default)]

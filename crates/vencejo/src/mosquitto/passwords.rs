@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::lines::Line;
-use super::target::Table;
-use super::translate::{Outcome, Work};
+use super::translate::Work;
+use crate::import::rows::Outcome;
+use crate::import::target::Table;
 
 /// What is said of the passwords at some listeners.
 #[derive(Debug)]

@@ -8,9 +8,10 @@ use std::path::Path;
 
 use super::doors::Opened;
 use super::lines::Line;
-use super::target::Table;
-use super::translate::{Outcome, Work};
+use super::translate::Work;
 use super::{acl, dynsec, passwords};
+use crate::import::rows::Outcome;
+use crate::import::target::Table;
 
 /// What lines say of some listeners.
 #[derive(Debug, Default)]

@@ -1,6 +1,6 @@
 //! A mosquitto.conf as a vencejo.toml, and what becomes of each of its lines.
 //!
-//! Owns: [`translate`], [`Row`], the options of the whole broker. Does not own: listeners (see `doors`), users and rights
+//! Owns: [`translate`], the options of the whole broker. Does not own: listeners (see `doors`), users and rights
 //! (see `people`), the lines (see `lines`). Start reading at [`translate`]. Invariants: no line goes without a row; what
 //! cannot be kept never opens more than it did.
 
@@ -9,40 +9,8 @@ use std::path::{Path, PathBuf};
 use super::doors::{self, Door};
 use super::lines::Line;
 use super::people;
-use super::target::Target;
-
-/// What became of a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// It means the same.
-    Kept,
-    /// It means something else, or something near to it.
-    Changed,
-    /// It means nothing any more.
-    Ignored,
-}
-
-impl Outcome {
-    pub(crate) const fn word(self) -> &'static str {
-        match self {
-            Self::Kept => "kept",
-            Self::Changed => "changed",
-            Self::Ignored => "ignored",
-        }
-    }
-}
-
-/// A line, and what became of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Row {
-    /// File and line; empty for what no line says.
-    pub(crate) place: String,
-    /// The line, without secrets.
-    pub(crate) option: String,
-    pub(crate) outcome: Outcome,
-    /// As what, or why.
-    pub(crate) why: String,
-}
+use crate::import::rows::{Outcome, Row};
+use crate::import::target::Target;
 
 /// All that a mosquitto.conf becomes.
 #[derive(Debug)]
@@ -149,7 +117,7 @@ pub(crate) fn translate(lines: &[Line], from: &Path, folder: &Path) -> Translati
     }
     let from = from.display().to_string();
     Translation {
-        toml: work.target.toml(&from),
+        toml: work.target.toml("mosquitto", &from),
         rows: work.rows,
         passwords: work.passwords,
     }

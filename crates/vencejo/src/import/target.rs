@@ -1,50 +1,50 @@
-//! The vencejo.toml that a mosquitto.conf becomes, as it grows.
+//! The vencejo.toml that somebody else's configuration becomes, as it grows.
 //!
-//! Owns: its tables, how they are written. Does not own: what goes into them (see `translate`). Start reading at
-//! [`Target::toml`]. Invariant: a key is written once; the last that was said counts, as with mosquitto.
+//! Owns: its tables, how they are written. Does not own: what goes into them (see `mosquitto`, `emqx`, `nanomq`). Start reading
+//! at [`Target::toml`]. Invariant: a key is written once; the last that was said counts.
 
 use std::fmt::Write as _;
 
 /// Keys and their values, as TOML.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Table(Vec<(&'static str, String)>);
+pub(crate) struct Table(Vec<(&'static str, String)>);
 
 impl Table {
     /// Says a text.
-    pub(super) fn text(&mut self, key: &'static str, value: impl AsRef<str>) {
+    pub(crate) fn text(&mut self, key: &'static str, value: impl AsRef<str>) {
         self.raw(key, quoted(value.as_ref()));
     }
 
     /// Says a list of texts.
-    pub(super) fn texts<T: AsRef<str>>(&mut self, key: &'static str, values: &[T]) {
+    pub(crate) fn texts<T: AsRef<str>>(&mut self, key: &'static str, values: &[T]) {
         let values: Vec<String> = values.iter().map(|value| quoted(value.as_ref())).collect();
         self.raw(key, format!("[{}]", values.join(", ")));
     }
 
     /// Says what is TOML already.
-    pub(super) fn raw(&mut self, key: &'static str, value: impl ToString) {
+    pub(crate) fn raw(&mut self, key: &'static str, value: impl ToString) {
         self.0.retain(|(known, _)| *known != key);
         self.0.push((key, value.to_string()));
     }
 
     /// Says all that another one says.
-    pub(super) fn extend(&mut self, other: &Self) {
+    pub(crate) fn extend(&mut self, other: &Self) {
         for (key, value) in &other.0 {
             self.raw(key, value);
         }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub(super) fn value(&self, key: &str) -> Option<&str> {
+    pub(crate) fn value(&self, key: &str) -> Option<&str> {
         let found = self.0.iter().find(|(known, _)| *known == key);
         found.map(|(_, value)| value.as_str())
     }
 
     /// In one line.
-    pub(super) fn inline(&self) -> String {
+    pub(crate) fn inline(&self) -> String {
         let parts: Vec<String> = self
             .0
             .iter()
@@ -63,22 +63,22 @@ impl Table {
 
 /// All of it.
 #[derive(Debug, Default)]
-pub(super) struct Target {
-    pub(super) top: Table,
-    pub(super) listeners: Vec<Table>,
-    pub(super) limits: Table,
-    pub(super) authentication: Table,
-    pub(super) client_ids: Vec<Table>,
-    pub(super) authorization: Table,
-    pub(super) rules: Vec<Table>,
-    pub(super) storage: Table,
+pub(crate) struct Target {
+    pub(crate) top: Table,
+    pub(crate) listeners: Vec<Table>,
+    pub(crate) limits: Table,
+    pub(crate) authentication: Table,
+    pub(crate) client_ids: Vec<Table>,
+    pub(crate) authorization: Table,
+    pub(crate) rules: Vec<Table>,
+    pub(crate) storage: Table,
 }
 
 impl Target {
-    /// The text of the file; `from` is where it comes from.
-    pub(super) fn toml(&self, from: &str) -> String {
+    /// The text of the file; `what` was imported, `from` is where it comes from.
+    pub(crate) fn toml(&self, what: &str, from: &str) -> String {
         let mut text = format!(
-            "# Made by `vencejo import mosquitto` of {}.\n",
+            "# Made by `vencejo import {what}` of {}.\n",
             from.escape_debug()
         );
         self.top.write_to(&mut text);
@@ -114,7 +114,7 @@ impl Target {
 }
 
 /// A text as TOML has it.
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let mut quoted = String::from("\"");
     for one in text.chars() {
         match one {
@@ -140,7 +140,7 @@ mod tests {
             let mut target = Target::default();
             target.storage.text("data", "old");
             target.storage.text("data", text);
-            let config = server::config::parse(&target.toml("x\ny"), "t".as_ref()).unwrap();
+            let config = server::config::parse(&target.toml("m", "x\ny"), "t".as_ref()).unwrap();
             assert_eq!(config.storage.data.to_str(), Some(text));
         }
     }

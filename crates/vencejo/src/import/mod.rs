@@ -3,6 +3,10 @@
 //! Owns: which thing is imported. Does not own: how (see `mosquitto`, `tools::retained`). Start reading at [`run`].
 //! Invariant: what was there before stays as it is.
 
+pub(crate) mod rows;
+pub(crate) mod target;
+pub(crate) mod written;
+
 use clap::{Args, Subcommand};
 
 use crate::mosquitto::{self, MosquittoArgs};
