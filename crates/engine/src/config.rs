@@ -9,7 +9,7 @@ use std::time::Duration;
 use proto::Message;
 use store::{Level, SessionId, UnixMillis};
 
-use crate::{Limits, Rules, ShardIndex, SharedStrategy};
+use crate::{Limits, LimitsByListener, Rules, ShardIndex, SharedStrategy};
 
 /// How this shard runs.
 #[derive(Clone, Debug)]
@@ -22,6 +22,8 @@ pub struct Config {
     pub hash_seed: u64,
     /// Bounds and switches.
     pub limits: Arc<Limits>,
+    /// What some listeners have in place of them.
+    pub limits_by_listener: LimitsByListener,
     /// How the member of a Shared Subscription that gets a message is chosen.
     pub shared_strategy: SharedStrategy,
     /// How often `$SYS` topics are published; zero turns them off. Default 10 s.
@@ -51,6 +53,7 @@ impl Config {
             shard_count: shard_count.max(1),
             hash_seed,
             limits: Arc::new(Limits::default()),
+            limits_by_listener: LimitsByListener::default(),
             shared_strategy: SharedStrategy::default(),
             sys_interval: Duration::from_secs(10),
             version_text: concat!("vencejo version ", env!("CARGO_PKG_VERSION")).to_owned(),

@@ -37,8 +37,6 @@ pub struct ConnectRequest {
     pub authentication_data: Option<Secret>,
     /// Who it is.
     pub principal: Arc<Principal>,
-    /// Maximum Packet Size of its listener, if that is not the Server's.
-    pub maximum_packet_size_bytes: Option<u32>,
 }
 
 impl Engine {
@@ -49,10 +47,10 @@ impl Engine {
             self.refuse(request.connection, reason);
             return;
         }
-        let connect = &request.connect;
-        let expiry_seconds = self.granted_expiry(connect);
+        let expiry_seconds = self.granted_expiry(&request);
         let (key, session_present, ended) = self.session_for(&request, expiry_seconds, now);
         let wait = self.attach(key, &request, expiry_seconds).and(ended);
+        self.judge_by_listener(key, now);
         let connack = self.connack(&request, session_present, expiry_seconds);
         // [MQTT-3.1.4-5] [MQTT-3.2.0-1] [v3.1.1 MQTT-3.1.4-4] [v3.1.1 MQTT-3.2.0-1]
         self.emit(key, Outgoing::ConnAck(Box::new(connack)), wait);
@@ -74,6 +72,7 @@ impl Engine {
 
     fn check_connect(&self, request: &ConnectRequest) -> Result<(), ReasonCode> {
         let connect = &request.connect;
+        let limits = self.limits_for(&request.principal);
         let has_own_id = !request.assigned_client_id && !connect.client_id.is_empty();
         // [v3.1.1 MQTT-3.1.3-7] [v3.1.1 MQTT-3.1.3-8] An empty Client Identifier needs Clean Session.
         let needs_own_id = match connect.version {
@@ -84,7 +83,7 @@ impl Engine {
         // [MQTT-3.1.3-8] [v3.1.1 MQTT-3.1.3-9] Any other is a good one, [MQTT-3.1.3-5] [v3.1.1 MQTT-3.1.3-5].
         if (needs_own_id && !has_own_id)
             || connect.client_id.is_empty()
-            || connect.client_id.len() > self.limits.client_id_length_max
+            || connect.client_id.len() > limits.client_id_length_max
         {
             return Err(ReasonCode::ClientIdentifierNotValid);
         }
@@ -106,11 +105,11 @@ impl Engine {
             return Ok(());
         };
         // [MQTT-3.2.2-12]
-        if will.qos > self.limits.maximum_qos {
+        if will.qos > limits.maximum_qos {
             return Err(ReasonCode::QosNotSupported);
         }
         // [MQTT-3.2.2-13]
-        if will.retain && !self.limits.retain_available {
+        if will.retain && !limits.retain_available {
             return Err(ReasonCode::RetainNotSupported);
         }
         if self.limits.exceeds_topic(&will.topic) {
@@ -122,7 +121,9 @@ impl Engine {
         Ok(())
     }
 
-    fn granted_expiry(&self, connect: &Connect) -> u32 {
+    fn granted_expiry(&self, request: &ConnectRequest) -> u32 {
+        let connect = &request.connect;
+        let limits = self.limits_for(&request.principal);
         let asked = match connect.version {
             Version::V5 => connect
                 .properties
@@ -130,9 +131,9 @@ impl Engine {
                 .unwrap_or(0),
             // [v3.1.1 MQTT-3.1.2-6] Clean Session ends with the connection.
             _ if connect.clean_start => 0,
-            _ => self.limits.session_expiry_3x_seconds,
+            _ => limits.session_expiry_3x_seconds,
         };
-        asked.min(self.limits.session_expiry_max_seconds)
+        asked.min(limits.session_expiry_max_seconds)
     }
 
     /// The Session this CONNECT gets, whether it existed before, and if not, what the end of its forerunner
@@ -204,7 +205,8 @@ impl Engine {
         let connect = &request.connect;
         let properties = &connect.properties;
         let window = properties.receive_maximum.map_or(u16::MAX, NonZeroU16::get);
-        let window = window.min(self.limits.maximum_inflight_messages).max(1);
+        let told = Arc::clone(self.limits_for(&request.principal));
+        let window = window.min(told.maximum_inflight_messages).max(1);
         self.set_principal(key, &request.principal);
         let Some(session) = self.sessions.get_mut(key) else {
             return Wait::default();
@@ -238,7 +240,7 @@ impl Engine {
             version: connect.version,
             connected_with_expiry_zero: properties.session_expiry_interval_seconds.unwrap_or(0)
                 == 0,
-            told: Arc::clone(&self.limits),
+            told,
             memo: PublisherMemo::default(),
             grant: None,
             is_slicing: false,
@@ -275,7 +277,7 @@ impl Engine {
         if connect.version != Version::V5 {
             return connack;
         }
-        let limits = &self.limits;
+        let limits = self.limits_for(&request.principal);
         let unavailable = |is_available: bool| (!is_available).then_some(false);
         let asked = connect
             .properties
@@ -287,11 +289,7 @@ impl Engine {
             // [MQTT-3.2.2-9] Not written where it is 2.
             maximum_qos: Some(limits.maximum_qos),
             retain_available: unavailable(limits.retain_available),
-            maximum_packet_size_bytes: NonZeroU32::new(
-                request
-                    .maximum_packet_size_bytes
-                    .unwrap_or(limits.maximum_packet_size_bytes),
-            ),
+            maximum_packet_size_bytes: NonZeroU32::new(limits.maximum_packet_size_bytes),
             // [MQTT-3.1.3-7] [MQTT-3.2.2-16]
             assigned_client_id: request
                 .assigned_client_id

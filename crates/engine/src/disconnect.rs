@@ -38,7 +38,8 @@ impl Engine {
                 self.close(connection, ReasonCode::ProtocolError, now);
                 return;
             }
-            self.change_expiry(key, asked.min(self.limits.session_expiry_max_seconds));
+            let granted = asked.min(self.limits_of(key).session_expiry_max_seconds);
+            self.change_expiry(key, granted);
         }
         // [MQTT-3.14.4-3] [MQTT-3.1.2-10] [v3.1.1 MQTT-3.1.2-10] [v3.1.1 MQTT-3.14.4-3]
         if disconnect.reason == ReasonCode::Success || self.version_of(connection) != Version::V5 {

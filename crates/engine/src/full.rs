@@ -146,9 +146,8 @@ impl Session {
             && self.queued_bytes <= part(limits.queued_bytes_memory_max)
     }
 
-    /// Whether it may have no place for the largest packet there can be.
-    fn is_near_limit(&self, limits: &Limits) -> bool {
-        let packet = usize::try_from(limits.maximum_packet_size_bytes).unwrap_or(usize::MAX);
+    /// Whether it may have no place for a packet of so many bytes, the largest there can be.
+    fn is_near_limit(&self, limits: &Limits, packet: usize) -> bool {
         let after = |bytes: usize| bytes.saturating_add(packet);
         self.outbound.waiting_len() >= limits.queued_messages_max
             || after(self.queued_bytes_all()) >= limits.queued_bytes_max
@@ -335,13 +334,14 @@ impl Engine {
         if self.limits.overflow_policy != OverflowPolicy::Refuse {
             return;
         }
-        let limits = Arc::clone(&self.limits);
+        let limits = Arc::clone(self.limits_of(key));
+        let packet = self.packet_size_max_bytes;
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
         if session.is_at_limit(&limits) {
             self.mark_full(key, now);
-        } else if session.is_near_limit(&limits) {
+        } else if session.is_near_limit(&limits, packet) {
             self.full.near.insert(key);
         }
     }
@@ -379,7 +379,8 @@ impl Engine {
         if self.full.sessions.is_empty() && self.full.near.is_empty() {
             return;
         }
-        let limits = Arc::clone(&self.limits);
+        let limits = Arc::clone(self.limits_of(key));
+        let packet = self.packet_size_max_bytes;
         let is_memory_tight = self.is_memory_tight();
         let Some(session) = self.sessions.get_mut(key) else {
             return;
@@ -389,7 +390,7 @@ impl Engine {
         if is_modest && session.is_below(&limits, WAITED_FOR_AGAIN) {
             session.full_since = None;
         }
-        if !session.is_near_limit(&limits) {
+        if !session.is_near_limit(&limits, packet) {
             self.full.near.remove(&key);
         }
         if is_modest && session.is_below(&limits, HAS_ROOM) {

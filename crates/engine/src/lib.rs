@@ -65,7 +65,7 @@ pub use connect::ConnectRequest;
 pub use counters::Counters;
 pub use full::Hold;
 pub use keys::{ConnectionKey, SHARD_COUNT_MAX, SessionKey, ShardIndex};
-pub use limits::{Limits, OverflowPolicy};
+pub use limits::{Limits, LimitsByListener, OverflowPolicy};
 pub use losses::{Loser, Loss, Lost};
 pub use memory::Memory;
 pub use memory_short::Keeps;
@@ -99,6 +99,9 @@ use timers::{Due, Timers};
 pub struct Engine {
     config: Config,
     limits: Arc<Limits>,
+    limits_by_listener: LimitsByListener,
+    /// The largest packet that anybody may send.
+    packet_size_max_bytes: usize,
     hasher: KeyedState,
     started_at: Instant,
     /// An instant, and what the calendar said at it.
@@ -173,6 +176,7 @@ impl Engine {
     pub fn new(config: Config, now: Instant) -> Self {
         let hasher = keyed_state(config.hash_seed);
         let limits = Arc::clone(&config.limits);
+        let limits_by_listener = config.limits_by_listener.clone();
         let retained_limits = RetainedLimits::from(&*limits);
         let (shard, shard_count) = (config.shard, config.shard_count);
         let mut timers = Timers::new(now);
@@ -222,8 +226,11 @@ impl Engine {
             loss_told_at: None,
             started_at: now,
             calendar: (now, config.started_at),
+            packet_size_max_bytes: limits_by_listener
+                .packet_size_max_bytes(limits.maximum_packet_size_bytes),
             config,
             limits,
+            limits_by_listener,
             hasher,
         }
     }

@@ -1,13 +1,16 @@
 //! Every bound the engine keeps, by name.
 //!
-//! Owns: [`Limits`], its defaults, and which overflow policy a queue has.
+//! Owns: [`Limits`], its defaults, which overflow policy a queue has, and where listeners have limits of their own.
 //! Does not own: bounds of one Network Connection (see `proto::connection::ServerLimits`).
 //! Start reading at [`Limits`]. Invariant: what is announced in CONNACK comes from here.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use proto::Qos;
 use proto::topic::level_count;
+
+use crate::Principal;
 
 /// What happens to a message for a Session whose queue is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -108,6 +111,45 @@ impl Limits {
     /// Whether a Topic Name or Topic Filter is longer or deeper than is taken.
     pub(crate) fn exceeds_topic(&self, text: &str) -> bool {
         text.len() > self.topic_length_max || level_count(text) > self.topic_levels_max
+    }
+}
+
+/// Limits that listeners have in place of those of all, by the names of these listeners. A Client is held to those of the
+/// listener that it has connected by, a Session to those of the listener that its Client has connected by last, also while
+/// it is gone. Of these counts what is about one connection or one Session; what is about all of them, and what happens to
+/// a full queue, is said for all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LimitsByListener(Box<[(Arc<str>, Arc<Limits>)]>);
+
+impl LimitsByListener {
+    /// Whether there is no such listener.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Those of the listener that `principal` has connected by. O(listeners that have some).
+    pub(crate) fn of(&self, principal: &Principal) -> Option<&Arc<Limits>> {
+        if self.is_empty() {
+            return None;
+        }
+        let name = principal.listener.as_ref()?;
+        let mut all = self.0.iter();
+        all.find_map(|(of, limits)| (of == name).then_some(limits))
+    }
+
+    /// The largest packet that anybody may send, where all others may send one of `of_all` bytes.
+    pub(crate) fn packet_size_max_bytes(&self, of_all: u32) -> usize {
+        let own = self.0.iter();
+        let own = own.map(|(_, limits)| limits.maximum_packet_size_bytes);
+        let largest = own.fold(of_all, u32::max);
+        usize::try_from(largest).unwrap_or(usize::MAX)
+    }
+}
+
+impl FromIterator<(Arc<str>, Arc<Limits>)> for LimitsByListener {
+    fn from_iter<I: IntoIterator<Item = (Arc<str>, Arc<Limits>)>>(limits: I) -> Self {
+        Self(limits.into_iter().collect())
     }
 }
 

@@ -207,9 +207,10 @@ impl Engine {
         is_stored: bool,
     ) -> Option<Place> {
         let session = self.sessions.get(key)?;
+        let limits = self.limits_for(&session.principal);
         let queue = &session.outbound;
-        if queue.waiting_len() >= self.limits.queued_messages_max
-            || session.queued_bytes_all().saturating_add(charge) > self.limits.queued_bytes_max
+        if queue.waiting_len() >= limits.queued_messages_max
+            || session.queued_bytes_all().saturating_add(charge) > limits.queued_bytes_max
         {
             return None;
         }
@@ -243,7 +244,8 @@ impl Engine {
 
     /// Whether the Session may have this many bytes more in memory.
     pub(crate) fn may_hold(&self, session: &Session, bytes: usize) -> bool {
-        session.queued_bytes.saturating_add(bytes) <= self.limits.queued_bytes_memory_max
+        let limits = self.limits_for(&session.principal);
+        session.queued_bytes.saturating_add(bytes) <= limits.queued_bytes_memory_max
     }
 
     /// Whether the shard has memory for this many bytes more, the Session being one that keeps up or not.
@@ -293,9 +295,10 @@ impl Engine {
         is_stored: bool,
         now: Instant,
     ) -> Option<Place> {
-        let limits = Arc::clone(&self.limits);
+        let limits = Arc::clone(self.limits_of(key));
         let session = self.sessions.get(key)?;
-        let is_over = |since| now.saturating_duration_since(since) >= limits.overflow_patience;
+        let patience = self.limits.overflow_patience;
+        let is_over = |since| now.saturating_duration_since(since) >= patience;
         let is_given_up = session.full_since.is_some_and(is_over);
         let messages_max = limits.queued_messages_max.saturating_mul(2);
         let bytes_max = limits.queued_bytes_max.saturating_mul(2);
@@ -323,7 +326,7 @@ impl Engine {
     pub(crate) fn is_memory_tight(&self) -> bool {
         let total = self.counters.queued_bytes - self.counters.spilled_bytes;
         let total = usize::try_from(total).unwrap_or(usize::MAX);
-        let packet = usize::try_from(self.limits.maximum_packet_size_bytes).unwrap_or(usize::MAX);
+        let packet = self.packet_size_max_bytes;
         let free = self.queued_bytes_shard_max - self.queued_bytes_shard_max / RESERVED_SHARE;
         self.is_memory_short || total.saturating_add(packet) > free
     }

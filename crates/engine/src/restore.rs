@@ -124,7 +124,7 @@ impl Engine {
         );
         session.is_stored = true;
         session.principal = Arc::clone(principal);
-        let sent_max = u64::from(self.limits.maximum_inflight_messages);
+        let sent_max = u64::from(self.limits_for(principal).maximum_inflight_messages);
         let spilled = found.queue.map(|queue| {
             self.counters.spilled_messages += queue.count;
             self.counters.queued_messages += queue.count;

@@ -92,7 +92,7 @@ impl Engine {
         identifier: Option<u32>,
         now: Instant,
     ) -> Result<Qos, ReasonCode> {
-        let limits = Arc::clone(&self.limits);
+        let limits = Arc::clone(self.limits_of(key));
         let told = Arc::clone(self.told_of(key));
         let filter = request.filter;
         if identifier.is_some() && !told.subscription_identifiers_available {
@@ -121,7 +121,8 @@ impl Engine {
             self.tell_denied(key, asked, rule, now);
             return Err(ReasonCode::NotAuthorized);
         }
-        let shard_max = limits
+        let shard_max = self
+            .limits
             .subscriptions_max
             .div_ceil(usize::from(self.config.shard_count));
         let is_shard_full = self.counters.subscriptions >= shard_max as u64;

@@ -201,7 +201,6 @@ fn connect(engine: &mut Engine, number: u64, will: Option<Bytes>, now: Instant) 
         assigned_client_id: false,
         authentication_data: None,
         principal: Arc::new(Principal::default()),
-        maximum_packet_size_bytes: None,
     };
     engine.on_connect(request, now);
     settle(engine);

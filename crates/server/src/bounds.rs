@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use engine::Limits;
+use engine::{Limits, LimitsByListener};
 use proto::connection::ServerLimits;
 
 use crate::authentication::BanLimits;
@@ -19,6 +19,8 @@ use crate::turnstile::CrowdLimits;
 pub(crate) struct Bounds {
     /// What its engine bounds.
     pub(crate) engine: Arc<Limits>,
+    /// The same where a listener has limits of its own.
+    pub(crate) by_listener: LimitsByListener,
     /// Unsent bytes of one connection above which the engine is told that it is congested.
     pub(crate) congested_bytes: usize,
     /// Unsent bytes of one connection above which it is closed.
@@ -40,6 +42,7 @@ impl From<&Config> for Bounds {
         let bounds = &config.bounds;
         Self {
             engine: Arc::new(config.limits.clone()),
+            by_listener: by_listener(config),
             congested_bytes: bounds.congested_bytes,
             unsent_bytes_max: bounds.unsent_bytes_max,
             unproven_bytes_max: bounds.unauthenticated_bytes_max,
@@ -51,12 +54,19 @@ impl From<&Config> for Bounds {
     }
 }
 
+/// The limits of each listener that has other ones than all.
+fn by_listener(config: &Config) -> LimitsByListener {
+    let listeners = config.listeners.iter();
+    let own = listeners.map(|one| (one.name.as_str().into(), one.limits.over(&config.limits)));
+    let own = own.filter(|(_, limits)| *limits != config.limits);
+    own.map(|(name, limits)| (name, Arc::new(limits))).collect()
+}
+
 /// What a connection by `listener` is held to from its beginning on, or, where CONNACK announces it, from there on.
 pub(crate) fn server_limits(config: &Config, listener: &ListenerConfig) -> Arc<ServerLimits> {
-    let (limits, bounds) = (&config.limits, &config.bounds);
-    let of_listener = listener.limits.maximum_packet_size_bytes;
+    let (limits, bounds) = (listener.limits.over(&config.limits), &config.bounds);
     Arc::new(ServerLimits {
-        maximum_packet_size_bytes: of_listener.unwrap_or(limits.maximum_packet_size_bytes),
+        maximum_packet_size_bytes: limits.maximum_packet_size_bytes,
         receive_maximum: limits.receive_maximum,
         topic_alias_maximum: limits.topic_alias_maximum,
         topic_alias_maximum_out: limits.topic_alias_maximum_out,

@@ -303,6 +303,7 @@ impl Server {
         let base = engine::Config {
             rules: Arc::clone(&policy.rules),
             limits: Arc::clone(&policy.bounds.engine),
+            limits_by_listener: policy.bounds.by_listener.clone(),
             ..self.engine_config(config, &recovered)
         };
         let found = self.share(recovered);

@@ -13,6 +13,7 @@ mod flow;
 mod full;
 mod handshakes;
 mod levels;
+mod listener_limits;
 mod owners;
 mod property;
 mod publish;

@@ -174,11 +174,22 @@ impl World {
 
     /// These limits count in every shard.
     pub(crate) fn set_limits(&mut self, limits: Limits) {
-        let limits = Arc::new(limits);
+        self.set_limits_of(limits, []);
+    }
+
+    /// The same, with those that listeners have in place of them, by their names.
+    pub(crate) fn set_limits_of<const N: usize>(
+        &mut self,
+        limits: Limits,
+        by_listener: [(&str, Limits); N],
+    ) {
+        let by_listener = by_listener.map(|(name, limits)| (name.into(), Arc::new(limits)));
+        self.config.limits = Arc::new(limits);
+        self.config.limits_by_listener = by_listener.into_iter().collect();
         for engine in &mut self.engines {
-            engine.set_limits(Arc::clone(&limits), self.now);
+            let (limits, by_listener) = (&self.config.limits, &self.config.limits_by_listener);
+            engine.set_limits(Arc::clone(limits), by_listener.clone(), self.now);
         }
-        self.config.limits = limits;
         self.settle();
     }
 
@@ -435,7 +446,6 @@ impl World {
             assigned_client_id: false,
             authentication_data: None,
             principal: Arc::clone(&self.principal),
-            maximum_packet_size_bytes: None,
         };
         self.engines[shard].on_connect(request, self.now);
         Client { key, shard }

@@ -8,9 +8,11 @@ use std::fmt::Write as _;
 
 use super::Config;
 
-mod topics_and_listeners;
+mod listeners;
+mod topics;
 
-use topics_and_listeners::{FEATURE_LIMITS, LISTENER_LIMITS, RETAINED_LIMITS, TOPIC_LIMITS};
+use listeners::LISTENER_LIMITS;
+use topics::{FEATURE_LIMITS, RETAINED_LIMITS, TOPIC_LIMITS};
 
 /// One limit.
 struct Limit {
@@ -172,8 +174,9 @@ beside `connect_rate_max`, and are never put off because CONNECT packets had to 
 const RATES: &str = "A connection that is ahead of its rate by a second's worth is not read until it is ahead by half a \
 second's worth: nothing is dropped, and its Keep Alive does not run meanwhile. Where several connections together are \
 ahead, each goes on with at least one packet in its turn, and with an equal share of the rate where it has more to say.";
-const LISTENERS: &str =
-    "Each replaces, for one listener, what `[limits]` says for all, or counts beside it.";
+const LISTENERS: &str = "Each replaces, for one listener, what `[limits]` says for all, or counts beside it. A Session belongs to the listener \
+that its Client has connected by last, also while the Client is gone and after a restart; the name of the listener is \
+what counts.";
 
 const CONNECTION_LIMITS: &[Limit] = &[
     row(

@@ -1,7 +1,7 @@
 //! `[limits]`: what a Server bounds, in its shards and in its engines.
 //!
 //! Owns: [`ServerBounds`], [`Rates`], [`FlappingLimits`], their defaults, which values fit. Does not own: defaults of the engine (see
-//! `engine::Limits`), what each costs and who hears of it (see `limit_table`). Start reading at [`ServerBounds`].
+//! `engine::Limits`), those of one listener (see `listener_limits`), what each costs and who hears of it (see `limit_table`). Start reading at [`ServerBounds`].
 //! Invariant: a rate or a number of 0 is no limit where it says so, and an error everywhere else.
 
 use std::ops::RangeInclusive;
@@ -12,7 +12,7 @@ use proto::Qos;
 use toml::Spanned;
 
 use super::checked::{CONNECTIONS_MAX, Fault, cores, pause, set, size_within, within};
-use super::raw::{RawDuration, RawLimits, RawListener, RawOverflowPolicy, RawSize};
+use super::raw::{RawDuration, RawLimits, RawOverflowPolicy, RawSize};
 
 /// Bounds on connections and their buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -269,39 +269,6 @@ fn check_rates(bounds: &mut ServerBounds, raw: &RawLimits) -> Result<(), Fault> 
         of_all.filters = within("subscribe_rate_total_max", value, RATES)?;
     }
     Ok(())
-}
-
-/// What one listener limits for itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ListenerLimits {
-    /// Clients that connect here in one second, beside what all listeners together may; more are told 0x89. Default: as
-    /// `[limits]` has it for all.
-    pub connect_rate_max: Option<u32>,
-    /// Largest packet accepted and announced here, in bytes. Default: as `[limits]` has it.
-    pub maximum_packet_size_bytes: Option<u32>,
-    /// PUBLISH packets a second of one connection here. Default: as `[limits]` has it.
-    pub publish_rate_max: Option<u32>,
-    /// Bytes of these a second. Default: as `[limits]` has it.
-    pub publish_bytes_rate_max: Option<usize>,
-    /// Topic Filters a second of one connection here. Default: as `[limits]` has it.
-    pub subscribe_rate_max: Option<u32>,
-}
-
-/// Judges what was written of the limits of a listener.
-pub(super) fn check_listener(raw: &RawListener) -> Result<ListenerLimits, Fault> {
-    let rate = |name: &str, max: &Option<Spanned<u32>>| {
-        max.as_ref().map(|max| within(name, max, RATES)).transpose()
-    };
-    let bytes_rate = raw.publish_bytes_rate_max.as_ref();
-    let bytes_rate = bytes_rate.map(|max| size_within("publish_bytes_rate_max", max, BYTE_RATES));
-    let size = raw.maximum_packet_size_bytes.as_ref();
-    Ok(ListenerLimits {
-        connect_rate_max: rate("connect_rate_max", &raw.connect_rate_max)?,
-        maximum_packet_size_bytes: size.map(packet_size).transpose()?,
-        publish_rate_max: rate("publish_rate_max", &raw.publish_rate_max)?,
-        publish_bytes_rate_max: bytes_rate.transpose()?,
-        subscribe_rate_max: rate("subscribe_rate_max", &raw.subscribe_rate_max)?,
-    })
 }
 
 /// A packet's size as `maximum_packet_size_bytes` may have it.

@@ -12,8 +12,8 @@ use proto::{Version, topic};
 use toml::Spanned;
 
 use super::checked::{AuthenticationConfig, CONNECTIONS_MAX, Fault, anonymous_policy, within};
-use super::limits::{self, ListenerLimits};
 use super::links::{self, Link};
+use super::listener_limits::{self, ListenerLimits};
 use super::quic::{self, QuicConfig};
 use super::raw::{RawAddress, RawListener, RawOwner, RawTransport, RawVersion};
 use super::tls::{self, ClientCertificates, TlsConfig};
@@ -50,7 +50,7 @@ pub struct ListenerConfig {
     pub versions: Versions,
     /// Connections at once here; more are told 0x97. Default: as many as the Server has room for.
     pub connections_max: Option<usize>,
-    /// What else is limited here.
+    /// What else is limited here, in place of `[limits]`.
     pub limits: ListenerLimits,
     /// Addresses of proxies: connections are taken from there only, and each begins with a header of the PROXY
     /// protocol (version 1 or 2) that says from where the Client comes. Default: no proxy.
@@ -263,7 +263,7 @@ pub(super) fn check(
     };
     let mut listeners: Vec<ListenerConfig> = Vec::new();
     for mut listener in raw.into_inner() {
-        let limits = limits::check_listener(&listener)?;
+        let limits = listener_limits::check(&listener)?;
         let address = match (listener.address.take(), listener.activation.take()) {
             (Some(RawAddress::Network(address)), None) => Address::Network(address),
             (Some(RawAddress::Unix(path)), None) => Address::Unix(path),
@@ -281,16 +281,9 @@ pub(super) fn check(
             }
         };
         let transport = check_transport(&address, &listener)?;
-        // Ports of UDP are others than those of TCP.
         let is_quic = transport == Transport::Quic;
-        let known = |other: &ListenerConfig| other.is_at(&address, is_quic) && !address.is_any();
-        if listeners.iter().any(known) {
-            return Err(fault(format!("listener {address} is listed twice")));
-        }
         let name = check_name(listener.name, &address)?;
-        if listeners.iter().any(|other| other.name == name) && !address.is_any() {
-            return Err(fault(format!("two listeners have the name {name:?}")));
-        }
+        check_distinct(&listeners, (&name, &address, is_quic), &limits).map_err(fault)?;
         let tls = listener.tls.map(tls::check).transpose()?;
         let has_transport = listener.transport.is_some();
         listeners.push(ListenerConfig {
@@ -326,6 +319,27 @@ pub(super) fn check(
         return Err(fault("at least one listener is needed".to_owned()));
     }
     Ok(listeners)
+}
+
+/// Whether no other one has this place, and none this name where it has to be another one.
+fn check_distinct(
+    listeners: &[ListenerConfig],
+    (name, address, is_quic): (&str, &Address, bool),
+    limits: &ListenerLimits,
+) -> Result<(), String> {
+    // Ports of UDP are others than those of TCP.
+    let known = |other: &ListenerConfig| other.is_at(address, is_quic) && !address.is_any();
+    if listeners.iter().any(known) {
+        return Err(format!("listener {address} is listed twice"));
+    }
+    let mut same = listeners.iter().filter(|other| other.name == name);
+    if same.clone().next().is_some() && !address.is_any() {
+        return Err(format!("two listeners have the name {name:?}"));
+    }
+    if same.any(|other| limits.is_by_name() || other.limits.is_by_name()) {
+        return Err("listeners at free ports that have limits of their own need names".to_owned());
+    }
+    Ok(())
 }
 
 fn check_name(raw: Option<Spanned<String>>, address: &Address) -> Result<String, Fault> {

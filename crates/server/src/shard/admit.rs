@@ -316,7 +316,6 @@ impl<S: Store> Shard<S> {
         if let Some(limits) = limits {
             connection.protocol.set_limits(limits);
         }
-        let packet_size = connection.protocol.maximum_packet_size_bytes();
         let seldom = connection.seldom();
         seldom.pace = pace;
         seldom.expires_at = admission.expires_at.map(|at| instant_of(at, now));
@@ -346,7 +345,6 @@ impl<S: Store> Shard<S> {
             },
             authentication_data: admission.data,
             principal: admission.principal,
-            maximum_packet_size_bytes: Some(packet_size),
         };
         self.has_news = true;
         self.engine.on_connect(request, self.now);

@@ -27,7 +27,8 @@ impl<S: Store> Shard<S> {
             return;
         }
         let limits = Arc::clone(&policy.bounds.engine);
-        self.guarded(|engine, now| engine.set_limits(limits, now));
+        let by_listener = policy.bounds.by_listener.clone();
+        self.guarded(|engine, now| engine.set_limits(limits, by_listener, now));
         let keys: Vec<ConnectionKey> = self.connections.iter().map(|(_, one)| one.key).collect();
         let mut kept = Kept::default();
         for key in keys {

@@ -390,7 +390,6 @@ impl World {
                     assigned_client_id: false,
                     authentication_data: None,
                     principal: Arc::default(),
-                    maximum_packet_size_bytes: None,
                 };
                 engine.on_connect(request, now);
             }

@@ -44,6 +44,8 @@ pub(super) const GROUPS: &[(&str, &[Row])] = &[
 ];
 
 const MAX: u64 = u64::MAX;
+const U16: u64 = u16::MAX as u64;
+const U32: u64 = u32::MAX as u64;
 const SECOND: u64 = 1000;
 const DAY: u64 = 86_400_000;
 pub(super) const ANONYMOUS: Kind = Word(&["never", "loopback", "always"]);
@@ -224,6 +226,108 @@ const LISTENERS: &[Row] = &[
         Whole(0, RATE_MAX),
         "",
         "Topic filters a second of one connection here; 0 is no limit.",
+    ),
+    row(
+        "receive_maximum",
+        Whole(1, U16),
+        "",
+        "QoS 1 and 2 messages that a client here may have open.",
+    ),
+    row(
+        "maximum_inflight_messages",
+        Whole(1, U16),
+        "",
+        "Messages in flight to one client here; its Receive Maximum may be lower.",
+    ),
+    row(
+        "topic_alias_maximum",
+        Whole(0, U16),
+        "",
+        "Topic aliases that a client here may define.",
+    ),
+    row(
+        "topic_alias_maximum_out",
+        Whole(0, U16),
+        "",
+        "Topic aliases used towards a client here.",
+    ),
+    row(
+        "server_keep_alive_max_seconds",
+        Duration(0, U16 * SECOND),
+        "",
+        "Longest keep alive here; a longer one, or none, is replaced by this.",
+    ),
+    row(
+        "session_expiry_max_seconds",
+        Duration(0, U32 * SECOND),
+        "",
+        "Longest session expiry interval that is granted here.",
+    ),
+    row(
+        "session_expiry_3x_seconds",
+        Duration(0, U32 * SECOND),
+        "",
+        "How long a 3.x session without Clean Session is kept that was here last.",
+    ),
+    row(
+        "client_id_length_max",
+        Whole(0, MAX),
+        "",
+        "Longest client identifier here, in bytes.",
+    ),
+    row(
+        "queued_messages_max",
+        Whole(0, MAX),
+        "",
+        "Messages that wait for one session that was here last, in memory or on disk.",
+    ),
+    row(
+        "queued_bytes_max",
+        Size(0, MAX),
+        "",
+        "Bytes of messages that wait for one session that was here last, in memory or on disk.",
+    ),
+    row(
+        "queued_bytes_memory_max",
+        Size(0, MAX),
+        "",
+        "Of these, bytes in memory.",
+    ),
+    row(
+        "subscriptions_per_session_max",
+        Whole(0, MAX),
+        "",
+        "Subscriptions of one session that is here.",
+    ),
+    row(
+        "maximum_qos",
+        Whole(0, 2),
+        "",
+        "Highest QoS that is spoken here.",
+    ),
+    row(
+        "retain_available",
+        Truth,
+        "",
+        "Whether messages can be retained by clients here.",
+    ),
+    row(
+        "wildcard_subscription_available",
+        Truth,
+        "",
+        "Whether filters may have wildcards here.",
+    ),
+    row(
+        "subscription_identifiers_available",
+        Truth,
+        "",
+        "Whether subscriptions may have identifiers here (5.0).",
+    ),
+    row(
+        "shared_subscription_available",
+        Truth,
+        "",
+        "Whether subscriptions may be shared here.",
     ),
     row(
         "mode",

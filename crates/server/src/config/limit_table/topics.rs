@@ -1,4 +1,4 @@
-//! Rows of the table of limits: subscriptions and topics, retained messages, what is spoken at all, listeners.
+//! Rows of the table of limits: subscriptions and topics, retained messages, what is spoken at all.
 //!
 //! Owns: these rows. Does not own: the others, and what a row means (see `super`). Start reading at [`TOPIC_LIMITS`].
 //! Invariant: that of the table.
@@ -103,50 +103,5 @@ pub(super) const FEATURE_LIMITS: &[Limit] = &[
         Text("true"),
         "-",
         ("0x9E in SUBACK", "Shared Subscription Available"),
-    ),
-];
-
-pub(super) const LISTENER_LIMITS: &[Limit] = &[
-    row(
-        "listeners.connections_max",
-        "sockets, beside those of all",
-        Text("none"),
-        "5 KiB each while idle, with a Session (`interop/idle`)",
-        ("0x97, 3.x: 3", "-"),
-    ),
-    row(
-        "listeners.connect_rate_max",
-        "a second, beside those of all",
-        Text("none"),
-        "-",
-        ("0x89, 3.x: 3", "Reason String"),
-    ),
-    row(
-        "listeners.maximum_packet_size_bytes",
-        "bytes, in place of that of all",
-        Text("as for all"),
-        "itself for each connection, as far as it has arrived",
-        ("0x95, 3.x: closed", "Maximum Packet Size"),
-    ),
-    row(
-        "listeners.publish_rate_max",
-        "a second, in place of that of all",
-        Text("as for all"),
-        "-",
-        ("not read", "-"),
-    ),
-    row(
-        "listeners.publish_bytes_rate_max",
-        "bytes a second, in place of that of all",
-        Text("as for all"),
-        "-",
-        ("not read", "-"),
-    ),
-    row(
-        "listeners.subscribe_rate_max",
-        "Topic Filters a second, in place of that of all",
-        Text("as for all"),
-        "-",
-        ("not read", "-"),
     ),
 ];

@@ -1,0 +1,171 @@
+//! Rows of the table of limits: those of a listener.
+//!
+//! Owns: these rows. Does not own: the others, and what a row means (see `super`). Start reading at [`LISTENER_LIMITS`].
+//! Invariant: that of the table.
+
+use super::Default::Text;
+use super::{Limit, row};
+
+pub(super) const LISTENER_LIMITS: &[Limit] = &[
+    row(
+        "listeners.connections_max",
+        "sockets, beside those of all",
+        Text("none"),
+        "5 KiB each while idle, with a Session (`interop/idle`)",
+        ("0x97, 3.x: 3", "-"),
+    ),
+    row(
+        "listeners.connect_rate_max",
+        "a second, beside those of all",
+        Text("none"),
+        "-",
+        ("0x89, 3.x: 3", "Reason String"),
+    ),
+    row(
+        "listeners.maximum_packet_size_bytes",
+        "bytes, in place of that of all",
+        Text("as for all"),
+        "itself for each connection, as far as it has arrived",
+        ("0x95, 3.x: closed", "Maximum Packet Size"),
+    ),
+    row(
+        "listeners.publish_rate_max",
+        "a second, in place of that of all",
+        Text("as for all"),
+        "-",
+        ("not read", "-"),
+    ),
+    row(
+        "listeners.publish_bytes_rate_max",
+        "bytes a second, in place of that of all",
+        Text("as for all"),
+        "-",
+        ("not read", "-"),
+    ),
+    row(
+        "listeners.subscribe_rate_max",
+        "Topic Filters a second, in place of that of all",
+        Text("as for all"),
+        "-",
+        ("not read", "-"),
+    ),
+    row(
+        "listeners.receive_maximum",
+        "QoS 1 and 2 messages of one Client, in place of that of all",
+        Text("as for all"),
+        "an identifier each for each Session",
+        ("0x93, 3.x at QoS 2: closed", "Receive Maximum"),
+    ),
+    row(
+        "listeners.maximum_inflight_messages",
+        "messages to one Client, in place of that of all",
+        Text("as for all"),
+        "counted with what is queued",
+        ("waits", "-"),
+    ),
+    row(
+        "listeners.topic_alias_maximum",
+        "aliases of one Client, in place of that of all",
+        Text("as for all"),
+        "a Topic Name each for each connection",
+        ("0x94", "Topic Alias Maximum"),
+    ),
+    row(
+        "listeners.topic_alias_maximum_out",
+        "aliases to one Client, in place of that of all",
+        Text("as for all"),
+        "a Topic Name each for each connection",
+        ("none is used", "-"),
+    ),
+    row(
+        "listeners.server_keep_alive_max_seconds",
+        "time, in place of that of all",
+        Text("as for all"),
+        "a connection for one and a half of it",
+        ("replaced by it; 3.x: as asked", "Server Keep Alive"),
+    ),
+    row(
+        "listeners.session_expiry_max_seconds",
+        "time, in place of that of all",
+        Text("as for all"),
+        "a Session for so long",
+        ("cut", "Session Expiry Interval"),
+    ),
+    row(
+        "listeners.session_expiry_3x_seconds",
+        "time, in place of that of all",
+        Text("as for all"),
+        "a Session of 3.x without Clean Session for so long",
+        ("-", "-"),
+    ),
+    row(
+        "listeners.client_id_length_max",
+        "bytes, in place of that of all",
+        Text("as for all"),
+        "itself for each Session",
+        ("0x85, 3.x: 2", "-"),
+    ),
+    row(
+        "listeners.queued_messages_max",
+        "messages for one Session that was here last",
+        Text("as for all"),
+        "by bytes, below",
+        ("as `overflow_policy` says", "-"),
+    ),
+    row(
+        "listeners.queued_bytes_max",
+        "bytes for one such Session, in memory or on disk",
+        Text("as for all"),
+        "on disk: itself for each Session",
+        ("as `overflow_policy` says", "-"),
+    ),
+    row(
+        "listeners.queued_bytes_memory_max",
+        "of these, bytes in memory",
+        Text("as for all"),
+        "itself for each Session, below `queued_bytes_total_max`",
+        ("goes to the disk, or as `overflow_policy` says", "-"),
+    ),
+    row(
+        "listeners.subscriptions_per_session_max",
+        "Subscriptions of one Session that is here",
+        Text("as for all"),
+        "3 KiB each with two levels of its own (`interop/idle --subscribe`)",
+        ("0x97, 3.x: 0x80 in SUBACK", "-"),
+    ),
+    row(
+        "listeners.maximum_qos",
+        "QoS, in place of that of all",
+        Text("as for all"),
+        "-",
+        ("0x9B; SUBSCRIBE: granted so much", "Maximum QoS"),
+    ),
+    row(
+        "listeners.retain_available",
+        "-",
+        Text("as for all"),
+        "-",
+        ("0x9A", "Retain Available"),
+    ),
+    row(
+        "listeners.wildcard_subscription_available",
+        "-",
+        Text("as for all"),
+        "-",
+        ("0xA2 in SUBACK", "Wildcard Subscription Available"),
+    ),
+    row(
+        "listeners.subscription_identifiers_available",
+        "-",
+        Text("as for all"),
+        "-",
+        ("0xA1 in SUBACK", "Subscription Identifier Available"),
+    ),
+    row(
+        "listeners.shared_subscription_available",
+        "-",
+        Text("as for all"),
+        "-",
+        ("0x9E in SUBACK", "Shared Subscription Available"),
+    ),
+];
