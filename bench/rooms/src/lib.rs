@@ -82,7 +82,6 @@ impl Bed {
             assigned_client_id: false,
             authentication_data: None,
             principal: Arc::new(Principal::default()),
-            maximum_packet_size_bytes: None,
         };
         self.engine.on_connect(request, self.now);
         self.end_turn();
