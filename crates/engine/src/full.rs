@@ -121,6 +121,11 @@ impl Full {
         self.near.remove(&key);
     }
 
+    /// What was looked at so far of what other shards have said, in units of [`Engine::work`].
+    pub(crate) const fn visited(&self) -> u64 {
+        self.elsewhere.visited()
+    }
+
     fn is_empty(&self) -> bool {
         self.sessions.is_empty()
             && self.near.is_empty()
@@ -215,6 +220,7 @@ impl Engine {
         let level = self.config.levels.of(publish.topic);
         let bytes = charge_of(publish);
         let mut newly_full = Vec::new();
+        self.work += matches.rows.len() as u64 / LOOKS_PER_UNIT;
         for row in &matches.rows {
             let Some(grant) = row.for_session(Some(publisher)) else {
                 continue;
@@ -229,25 +235,30 @@ impl Engine {
         }
         for group in &matches.groups {
             let mut of_group = Rooms::default();
-            self.shared.visit(*group, |key, granted| {
+            let mut looks = 0;
+            for (key, granted) in self.shared.members(*group) {
+                looks += 1;
                 let qos = publish.qos.min(granted);
-                if let Some(room) = self.room_of(key, (level, qos, bytes), now) {
-                    of_group.add(room);
-                } else {
-                    // QoS 0 promises nothing.
-                    of_group.add(Room::Free);
+                // QoS 0 promises nothing.
+                let room = self.room_of(key, (level, qos, bytes), now);
+                of_group.add(room.unwrap_or(Room::Free));
+                // One member is enough.
+                if of_group.has_free {
+                    break;
                 }
-            });
-            let name = self.shared.key_of(*group).unwrap_or_default();
-            for shard in self.shared.others(*group) {
-                let is_full = self.full.groups_elsewhere.contains(&(shard, name.into()));
-                of_group.add(if is_full {
-                    self.room_in(shard, now)
-                } else {
-                    Room::Free
-                });
             }
-            // One member is enough.
+            self.work += 1 + looks / LOOKS_PER_UNIT;
+            if !of_group.has_free {
+                let name = self.shared.key_of(*group).unwrap_or_default();
+                for shard in self.shared.others(*group) {
+                    let is_full = self.full.groups_elsewhere.contains(&(shard, name.into()));
+                    of_group.add(if is_full {
+                        self.room_in(shard, now)
+                    } else {
+                        Room::Free
+                    });
+                }
+            }
             if of_group.has_free {
                 rooms.has_free = true;
             } else {
@@ -515,6 +526,8 @@ fn charge_of(publish: &Publish<'_>) -> usize {
     size_of::<proto::Message>() + publish.topic.len() + publish.payload.len() + EXTRA_BYTES
 }
 
+/// At so many Sessions is looked, for room, in the time that a delivery takes.
+const LOOKS_PER_UNIT: u64 = 8;
 /// Properties and the place in a queue, about.
 const EXTRA_BYTES: usize = 128;
 /// What a Session may have in memory that is waited for although memory is tight.

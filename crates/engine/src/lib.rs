@@ -256,8 +256,8 @@ impl Engine {
         if !self.is_ready() {
             return;
         }
-        let enough = self.work + TIMERS_WORK_MAX;
-        while self.work < enough
+        let enough = self.work() + TIMERS_WORK_MAX;
+        while self.work() < enough
             && let Some(due) = self.timers.pop(now)
         {
             self.work += 1;
@@ -382,7 +382,7 @@ impl Engine {
     /// long a packet kept the others waiting.
     #[must_use]
     pub const fn work(&self) -> u64 {
-        self.work + self.subscriptions.visited()
+        self.work + self.subscriptions.visited() + self.full.visited()
     }
 
     /// Whether there is a Session of this Client Identifier.

@@ -5,6 +5,7 @@
 //! [`Engine::choose_members`]. Invariant: a message is delivered to one member of a group; once it is in
 //! that member's queue it stays there, [MQTT-4.8.2-4].
 
+use std::cell::Cell;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Instant;
@@ -38,6 +39,23 @@ impl Chosen {
     }
 }
 
+/// How many members a choice has looked at: as many as there are, where none may have the message. A look counts as a
+/// delivery.
+#[derive(Debug, Default)]
+struct Looks(Cell<u64>);
+
+impl Looks {
+    /// True, to stand in front of a condition.
+    fn count(&self) -> bool {
+        self.0.set(self.0.get() + 1);
+        true
+    }
+
+    const fn all(&self) -> u64 {
+        self.0.get()
+    }
+}
+
 impl Engine {
     /// Chooses a member, here or in another shard, for each group.
     pub(crate) fn choose_members(
@@ -55,11 +73,12 @@ impl Engine {
             .map_or("", |session| &*session.client_id);
         chosen.publisher_hash = self.hasher.hash_one(client_id);
         let input = self.choose_input(message, chosen.publisher_hash);
+        let looks = Looks::default();
         for group in &matches.groups {
             let sessions = &self.sessions;
             let (rights, full) = (&self.rights, &self.full);
             let may = |key| may_receive(rights, sessions, key, message.topic());
-            let is_one = |key| !Self::is_full(full, key) && may(key);
+            let is_one = |key| looks.count() && !Self::is_full(full, key) && may(key);
             match self
                 .shared
                 .choose(*group, input, |key| in_flight(sessions, key), is_one)
@@ -72,11 +91,13 @@ impl Engine {
                 }
                 // All are full: what nobody was told of goes to one of them.
                 None => {
-                    let any = self.shared.choose_local(*group, input, |_| 0, may);
+                    let any = |key| looks.count() && may(key);
+                    let any = self.shared.choose_local(*group, input, |_| 0, any);
                     chosen.here.extend(any);
                 }
             }
         }
+        self.work += looks.all() + chosen.elsewhere.len() as u64;
         chosen
     }
 
@@ -91,42 +112,47 @@ impl Engine {
         let group = self.shared.find(name)?;
         let input = self.choose_input(&routed.message, routed.publisher_hash);
         let (rights, sessions, full) = (&self.rights, &self.sessions, &self.full);
+        let looks = Looks::default();
         let may = |key| may_receive(rights, sessions, key, routed.message.topic());
-        let is_one = |key| !Self::is_full(full, key) && may(key);
-        let gate = routed.provisional.map(|provisional| provisional.gate);
-        if let Some((key, subscription)) =
-            self.shared
-                .choose_local(group, input, |key| in_flight(sessions, key), is_one)
-        {
-            self.deliver_to_member(key, &routed.message, subscription, gate, now);
-            return None;
-        }
+        let is_one = |key| looks.count() && !Self::is_full(full, key) && may(key);
+        let is_any = |key| looks.count() && may(key);
+        let in_flight = |key| in_flight(sessions, key);
+        let mut member = self.shared.choose_local(group, input, in_flight, is_one);
         let is_tried = routed.hops + 1 >= self.config.shard_count;
-        match self.shared.choose(group, input, |_| 0, |_| false) {
-            Some(Choice::Remote(shard)) if !is_tried => {
-                let again = RoutedPublish {
-                    message: Arc::clone(&routed.message),
-                    retained: None,
-                    is_for_all: false,
-                    groups: vec![Arc::clone(name)],
-                    publisher_hash: routed.publisher_hash,
-                    provisional: routed.provisional,
-                    hops: routed.hops + 1,
-                    pass: None,
-                };
-                Some(self.routing.pass_on(shard, again))
+        let next = if member.is_some() || is_tried {
+            None
+        } else {
+            match self.shared.choose(group, input, |_| 0, |_| false) {
+                Some(Choice::Remote(shard)) => Some(shard),
+                _ => None,
             }
+        };
+        if member.is_none() && next.is_none() {
             // All are full: what nobody was told of goes to one of them.
-            _ => {
-                match self.shared.choose_local(group, input, |_| 0, may) {
-                    Some((key, subscription)) => {
-                        self.deliver_to_member(key, &routed.message, subscription, gate, now);
-                    }
-                    None => self.counters.publishes_dropped += 1,
-                }
-                None
-            }
+            member = self.shared.choose_local(group, input, |_| 0, is_any);
         }
+        self.work += looks.all();
+        if let Some(shard) = next {
+            let again = RoutedPublish {
+                message: Arc::clone(&routed.message),
+                retained: None,
+                is_for_all: false,
+                groups: vec![Arc::clone(name)],
+                publisher_hash: routed.publisher_hash,
+                provisional: routed.provisional,
+                hops: routed.hops + 1,
+                pass: None,
+            };
+            return Some(self.routing.pass_on(shard, again));
+        }
+        match member {
+            Some((key, subscription)) => {
+                let gate = routed.provisional.map(|provisional| provisional.gate);
+                self.deliver_to_member(key, &routed.message, subscription, gate, now);
+            }
+            None => self.counters.publishes_dropped += 1,
+        }
+        None
     }
 
     pub(crate) fn deliver_to_member(

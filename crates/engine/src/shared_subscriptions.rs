@@ -227,12 +227,11 @@ impl SharedSubscriptions {
         (or_elsewhere && !group.remote.is_empty()) || group.members.iter().any(is_one)
     }
 
-    /// Calls `look` with each member here and the QoS that it was granted. O(members here).
-    pub(crate) fn visit(&self, group: GroupKey, mut look: impl FnMut(SessionKey, Qos)) {
+    /// The members here and the QoS that each was granted.
+    pub(crate) fn members(&self, group: GroupKey) -> impl Iterator<Item = (SessionKey, Qos)> + '_ {
         let group = self.groups.get(slot_of(group));
-        for (key, subscription) in group.iter().flat_map(|group| &group.members) {
-            look(*key, subscription.qos);
-        }
+        let members = group.into_iter().flat_map(|group| &group.members);
+        members.map(|(key, subscription)| (*key, subscription.qos))
     }
 
     /// How many members there are here.
@@ -444,10 +443,10 @@ impl Group {
         in_flight: impl Fn(SessionKey) -> u32,
         is_one: impl Fn(SessionKey) -> bool,
     ) -> Option<(SessionKey, Subscription)> {
-        let list = if self.online.is_empty() {
-            &self.offline
+        let (list, rest) = if self.online.is_empty() {
+            (&self.offline, [].as_slice())
         } else {
-            &self.online
+            (&self.online, self.offline.as_slice())
         };
         let count = list.len();
         let at = |number: u64| {
@@ -481,7 +480,7 @@ impl Group {
             // Whoever is after it in the list, from its beginning at the end.
             let at = list.partition_point(|one| *one <= session);
             let others = list.iter().cycle().skip(at).take(count);
-            let mut others = others.chain(&self.offline).copied();
+            let mut others = others.chain(rest).copied();
             others.find(|one| is_one(*one))?
         };
         Some((session, *self.members.get(&session)?))

@@ -70,8 +70,9 @@ impl Trie {
     }
 
     /// Calls `found` with each interest whose Topic Filter matches `topic`, in no order a caller
-    /// may lean on. O(nodes that match a beginning of `topic`), each looked at once.
-    pub(super) fn visit(&mut self, topic: &str, mut found: impl FnMut(Held<'_>)) {
+    /// may lean on. Returns at how many nodes it has looked: those that match a beginning of `topic`,
+    /// each once, whether anything is found there or not. O(that).
+    pub(super) fn visit(&mut self, topic: &str, mut found: impl FnMut(Held<'_>)) -> u64 {
         let mut topic_levels = std::mem::take(&mut self.topic_levels);
         let mut walk = std::mem::take(&mut self.walk);
         topic_levels.extend(
@@ -82,7 +83,9 @@ impl Trie {
         // [MQTT-4.7.2-1] [v3.1.1 MQTT-4.7.2-1] A wildcard in front does not reach a `$` topic.
         let wildcards_from = usize::from(topic.starts_with('$'));
         walk.push((self.root, 0));
+        let mut walked = 0;
         while let Some((id, depth)) = walk.pop() {
+            walked += 1;
             let node = self.node(id);
             if !node.rest.is_nobody() && depth >= wildcards_from {
                 // 4.7.1.2: `#` also stands for no level at all, so `a/#` matches `a`.
@@ -106,6 +109,7 @@ impl Trie {
         topic_levels.clear();
         self.topic_levels = topic_levels;
         self.walk = walk;
+        walked
     }
 
     /// The place of `filter`, if the tree has it. O(levels).

@@ -6,9 +6,9 @@ use proto::connection::Outgoing;
 use proto::packet::{
     Disconnect, FILTERS_MAX, ReasonCode, Subscribe, SubscriptionRequest, Unsubscribe,
 };
-use vencejo_engine::Limits;
+use vencejo_engine::{Actions, Limits, Rule, Rules};
 
-use crate::world::{Client, World, durable, options};
+use crate::world::{Client, World, at, durable, options};
 
 /// What one call may add to the work of an engine: less than some milliseconds.
 const WORK_MAX: u64 = 8192;
@@ -228,4 +228,68 @@ fn work_counts_deliveries_and_subscriptions_that_were_looked_at() {
     world.publish(sender, "wide", 0, "x");
     let second = world.engines[0].work() - before - first;
     assert_eq!((first, second), (201, 101), "the second answer is known");
+}
+
+/// How much one PUBLISH to `topic` adds to the work of the engine of its sender.
+fn work_of(world: &mut World, sender: Client, topic: &str) -> u64 {
+    let before = world.engine(sender).work();
+    world.publish(sender, topic, 1, "x");
+    world.engine(sender).work() - before
+}
+
+/// Promise P2: what matches a beginning of a topic only is looked at as well, and a Client chooses how much that is.
+#[test]
+fn the_way_to_where_nothing_matches_is_work() {
+    let mut world = World::new();
+    let (greedy, sender) = (world.connect("greedy"), world.connect("sender"));
+    for number in 0..1024_u16 {
+        let start: String = (0..10)
+            .map(|bit| if number >> bit & 1 == 0 { "+/" } else { "a/" })
+            .collect();
+        world.subscribe(greedy, &format!("{start}{}x", "+/".repeat(112)), 0);
+    }
+    // 2,047 nodes to where all are apart, and 112 behind each of 1,024: about 116,000.
+    let topic = |last: u8| format!("{}{last}", "a/".repeat(122));
+    for last in 0..2 {
+        let work = work_of(&mut world, sender, &topic(last));
+        assert!((10_000..20_000).contains(&work), "{work}");
+    }
+    assert_eq!(work_of(&mut world, sender, "a/b"), 1, "a short way is none");
+}
+
+/// The same of the members of a Shared Subscription of whom none may have the message, or has room for it.
+#[test]
+fn members_that_are_looked_at_in_vain_are_work() {
+    const MEMBERS: u64 = 200;
+    for (is_full, at_least) in [(false, MEMBERS), (true, MEMBERS / 8)] {
+        let mut world = World::with(
+            1,
+            Limits {
+                queued_messages_max: 1,
+                ..Limits::default()
+            },
+        );
+        let sender = world.connect("sender");
+        world.set_rules(Rules::new(vec![
+            Rule {
+                actions: Actions::RECEIVE,
+                topics: at("closed/#"),
+                ..Rule::deny("nobody gets it")
+            },
+            Rule::allow("everyone may"),
+        ]));
+        let topic = if is_full { "open/a" } else { "closed/a" };
+        for member in 0..MEMBERS {
+            let client = world.connect_with(durable(&member.to_string()));
+            world.subscribe(client, "$share/group/+/a", 1);
+            world.lose(client);
+        }
+        if is_full {
+            for _ in 0..MEMBERS {
+                world.publish(sender, topic, 1, "x");
+            }
+        }
+        let work = work_of(&mut world, sender, topic);
+        assert!((at_least..4 * MEMBERS).contains(&work), "{topic}: {work}");
+    }
 }
