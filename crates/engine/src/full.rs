@@ -17,6 +17,7 @@ use store::Level;
 
 use crate::keys::{KeyedState, SessionKey, ShardSet};
 use crate::limits::{Limits, OverflowPolicy};
+use crate::publish::may_receive;
 use crate::routing::ShardItem;
 use crate::sessions::Session;
 use crate::subscriptions::{Matches, Subscriptions};
@@ -238,6 +239,9 @@ impl Engine {
             let mut looks = 0;
             for (key, granted) in self.shared.members(*group) {
                 looks += 1;
+                if !may_receive(&self.rights, &self.sessions, key, publish.topic) {
+                    continue;
+                }
                 let qos = publish.qos.min(granted);
                 // QoS 0 promises nothing.
                 let room = self.room_of(key, (level, qos, bytes), now);

@@ -23,7 +23,7 @@ use crate::keys::{SessionKey, ShardSet};
 use crate::pending::Wait;
 use crate::retained::Stamp;
 use crate::rights::Rights;
-use crate::routing::{RoutedPublish, ShardItem, Taking};
+use crate::routing::{RoutedPublish, ShardItem, Taking, Trail};
 use crate::sessions::Sessions;
 use crate::shared_delivery::Chosen;
 use crate::storage_low::STORAGE_LOW;
@@ -436,7 +436,7 @@ impl Engine {
                 groups: chosen.groups_in(shard),
                 publisher_hash: chosen.publisher_hash,
                 provisional,
-                hops: 0,
+                trail: Trail::default(),
                 pass: None,
             };
             wait = wait.and(self.routing.send(shard, ShardItem::Publish(publish)));

@@ -79,10 +79,19 @@ pub(crate) struct RoutedPublish {
     pub(crate) publisher_hash: u64,
     /// Set if it does not count yet.
     pub(crate) provisional: Option<Provisional>,
-    /// How many shards have failed to find a member before.
-    pub(crate) hops: u16,
+    /// Where it was before.
+    pub(crate) trail: Trail,
     /// Set if a shard that failed passes it on: the number it wants the answer under.
     pub(crate) pass: Option<u64>,
+}
+
+/// Where a message for a Shared Subscription was before.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Trail {
+    /// Shards in which no member could take it.
+    pub(crate) tried: ShardSet,
+    /// The first of them in which one may have it, but has no room.
+    pub(crate) full_in: Option<ShardIndex>,
 }
 
 impl ShardMessage {

@@ -101,8 +101,8 @@ impl Engine {
         chosen
     }
 
-    /// Another shard chose a member here. If the members have left meanwhile, it goes on to a shard that
-    /// still has some, under the returned number.
+    /// Another shard chose a member here. If none can take it, because they have left meanwhile, may not have it or have no
+    /// room, it goes on to a shard that still has some, under the returned number.
     pub(crate) fn deliver_routed_group(
         &mut self,
         name: &Arc<str>,
@@ -110,25 +110,30 @@ impl Engine {
         now: Instant,
     ) -> Option<u64> {
         let group = self.shared.find(name)?;
+        let here = self.config.shard;
         let input = self.choose_input(&routed.message, routed.publisher_hash);
         let (rights, sessions, full) = (&self.rights, &self.sessions, &self.full);
-        let looks = Looks::default();
+        let (looks, has_full) = (Looks::default(), Cell::new(false));
         let may = |key| may_receive(rights, sessions, key, routed.message.topic());
-        let is_one = |key| looks.count() && !Self::is_full(full, key) && may(key);
-        let is_any = |key| looks.count() && may(key);
+        let is_one = |key| {
+            let is_full = Self::is_full(full, key);
+            has_full.set(has_full.get() || is_full && may(key));
+            looks.count() && !is_full && may(key)
+        };
         let in_flight = |key| in_flight(sessions, key);
+        let mut trail = routed.trail;
+        let is_new = trail.tried.insert(here);
         let mut member = self.shared.choose_local(group, input, in_flight, is_one);
-        let is_tried = routed.hops + 1 >= self.config.shard_count;
-        let next = if member.is_some() || is_tried {
+        trail.full_in = trail.full_in.or_else(|| has_full.get().then_some(here));
+        let next = if member.is_some() {
             None
         } else {
-            match self.shared.choose(group, input, |_| 0, |_| false) {
-                Some(Choice::Remote(shard)) => Some(shard),
-                _ => None,
-            }
+            // What nobody was told of goes to one that is full in the end.
+            let next = self.shared.choose_next(group, input, trail.tried);
+            next.or_else(|| trail.full_in.filter(|shard| is_new && *shard != here))
         };
         if member.is_none() && next.is_none() {
-            // All are full: what nobody was told of goes to one of them.
+            let is_any = |key| looks.count() && may(key);
             member = self.shared.choose_local(group, input, |_| 0, is_any);
         }
         self.work += looks.all();
@@ -140,7 +145,7 @@ impl Engine {
                 groups: vec![Arc::clone(name)],
                 publisher_hash: routed.publisher_hash,
                 provisional: routed.provisional,
-                hops: routed.hops + 1,
+                trail,
                 pass: None,
             };
             return Some(self.routing.pass_on(shard, again));

@@ -13,7 +13,7 @@ use hashbrown::HashMap;
 use proto::Qos;
 use slab::Slab;
 
-use crate::keys::{KeyedState, SessionKey, ShardIndex};
+use crate::keys::{KeyedState, SessionKey, ShardIndex, ShardSet};
 use crate::sessions::map_bytes;
 use crate::subscriptions::Subscription;
 
@@ -188,11 +188,26 @@ impl SharedSubscriptions {
         }
         match group.choose_member(strategy, input, in_flight, is_one) {
             Some((session, subscription)) => Some(Choice::Local(session, subscription)),
-            // The next one, so that a message that goes on and on comes to all of them.
             None => {
-                let mut after = group.remote.range(here..).chain(group.remote.range(..here));
-                after.next().map(|(shard, _)| Choice::Remote(*shard))
+                let next = group.shard_after(here, ShardSet::EMPTY);
+                next.map(Choice::Remote)
             }
+        }
+    }
+
+    /// The shard that is asked for a member after those that were `tried`, and after this one, which has none either. So
+    /// a message that goes on and on comes to all that have members, to those with online ones first. `None` if it has.
+    pub(crate) fn choose_next(
+        &mut self,
+        group: GroupKey,
+        input: ChooseInput,
+        tried: ShardSet,
+    ) -> Option<ShardIndex> {
+        let here = self.shard;
+        // Where members have left a moment ago: whom the strategy would have chosen without them.
+        match self.choose(group, input, |_| 0, |_| false)? {
+            Choice::Remote(shard) if !tried.contains(shard) => Some(shard),
+            _ => self.groups.get(slot_of(group))?.shard_after(here, tried),
         }
     }
 
@@ -420,6 +435,14 @@ impl Group {
             }
         }
         None
+    }
+
+    /// The next other shard that was not `tried`, in a circle: one with online members if there is one.
+    fn shard_after(&self, here: ShardIndex, tried: ShardSet) -> Option<ShardIndex> {
+        let after = self.remote.range(here..).chain(self.remote.range(..here));
+        let mut after = after.filter(|(shard, _)| !tried.contains(**shard));
+        let online = after.clone().find(|(_, counts)| counts.online > 0);
+        online.or_else(|| after.next()).map(|(shard, _)| *shard)
     }
 
     /// Members on every shard that may have some, ascending.

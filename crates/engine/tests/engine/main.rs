@@ -27,6 +27,7 @@ mod retained_property;
 mod rights;
 mod sessions;
 mod shards;
+mod shared_away;
 mod shared_property;
 mod slices;
 mod spilled;
