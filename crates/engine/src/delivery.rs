@@ -523,6 +523,6 @@ fn is_too_large(link: &Link, delivery: &Delivery, now: Instant) -> bool {
 
 /// One Session is sent no more than this, and a message, from its queue before the server takes the
 /// outputs. Well below the mark for congestion, so that what is unsent stays near the mark.
-const BURST_BYTES_MAX: usize = 256 * 1024;
+pub(crate) const BURST_BYTES_MAX: usize = 256 * 1024;
 /// Packets that wait on one connection before QoS 0 is dropped.
-const HELD_MAX: usize = 4096;
+pub(crate) const HELD_MAX: usize = 4096;

@@ -228,6 +228,12 @@ impl Engine {
     }
 
     fn release_session(&mut self, key: SessionKey) {
+        self.release_held(key);
+        // Its replays stand still while much waits.
+        self.resume_replays(key);
+    }
+
+    fn release_held(&mut self, key: SessionKey) {
         loop {
             let Some(link) = self.sessions.link_mut(key) else {
                 return;

@@ -15,8 +15,9 @@ use proto::Message;
 use store::{Level, Record};
 
 use crate::Engine;
-use crate::delivery::Terms;
+use crate::delivery::{BURST_BYTES_MAX, HELD_MAX, Terms};
 use crate::keys::SessionKey;
+use crate::limits::Limits;
 use crate::pending::Wait;
 use crate::publish::is_server_topic;
 use crate::retained::{Applied, Replay, Stamp};
@@ -31,9 +32,26 @@ pub(crate) struct Waiting {
 
 impl Session {
     /// Whether its replays need not stand still.
-    fn can_take_replay(&self) -> bool {
-        self.link.as_ref().is_none_or(|link| !link.is_congested)
-            && self.outbound.waiting_len() < WAITING_MAX
+    fn can_take_replay(&self, limits: &Limits) -> bool {
+        self.replay_room(limits) > 0
+    }
+
+    /// How many retained messages it can take now. They fill half of its queue at most: the other half is for what is
+    /// published, and what is retained can wait where it is. Nor do they fill what may wait for the store.
+    fn replay_room(&self, limits: &Limits) -> usize {
+        let is_in_half = |bytes: usize, bytes_max: usize| bytes <= bytes_max / 2;
+        if !is_in_half(self.queued_bytes_all(), limits.queued_bytes_max)
+            || !is_in_half(self.queued_bytes, limits.queued_bytes_memory_max)
+        {
+            return 0;
+        }
+        let waiting_max = WAITING_MAX.min(limits.queued_messages_max / 2).max(1);
+        let queue = waiting_max.saturating_sub(self.outbound.waiting_len());
+        let held_max = HELD_MAX / 2;
+        self.link.as_ref().map_or(queue, |link| {
+            let room = queue.min(held_max.saturating_sub(link.held.len()));
+            if link.is_congested { 0 } else { room }
+        })
     }
 }
 
@@ -186,7 +204,7 @@ impl Engine {
     pub(crate) fn resume_replays(&mut self, key: SessionKey) {
         if let Some(session) = self.sessions.get_mut(key)
             && !session.replays.is_empty()
-            && session.can_take_replay()
+            && session.can_take_replay(&self.limits)
             && !std::mem::replace(&mut session.is_replaying, true)
         {
             self.replaying.push_back(key);
@@ -199,9 +217,9 @@ impl Engine {
 
     /// Whether the Session has a replay to go on with, and can take more.
     fn is_runnable(&self, key: SessionKey) -> bool {
-        self.sessions
-            .get(key)
-            .is_some_and(|session| session.can_take_replay() && !session.replays.is_empty())
+        self.sessions.get(key).is_some_and(|session| {
+            session.can_take_replay(&self.limits) && !session.replays.is_empty()
+        })
     }
 
     /// Does one turn's share of the replays, in turn. A Session that can take no more leaves the list
@@ -222,7 +240,7 @@ impl Engine {
             let Some(session) = self.sessions.get_mut(key).filter(|one| one.is_replaying) else {
                 continue;
             };
-            if session.can_take_replay() && !session.replays.is_empty() {
+            if session.can_take_replay(&self.limits) && !session.replays.is_empty() {
                 self.replaying.push_back(key);
             } else {
                 session.is_replaying = false;
@@ -263,20 +281,33 @@ impl Engine {
         let identifiers: Option<Arc<[u32]>> = subscription
             .subscription_identifier
             .map(|identifier| Arc::from([identifier]));
-        for message in replay.next_batch(&self.retained, now, share) {
-            let terms = Terms {
-                qos: message.qos().min(subscription.qos),
-                // [MQTT-3.3.1-8] [v3.1.1 MQTT-3.3.1-8]
-                retain: true,
-                subscription_identifiers: identifiers.clone(),
-                gate: None,
-            };
-            if !self.check_receive(key, &message, now) {
-                continue;
+        let mut bytes = 0;
+        while *share > 0 && !replay.is_done() && bytes < BURST_BYTES_MAX {
+            let session = self.sessions.get(key);
+            let room = session.map_or(0, |session| session.replay_room(&self.limits));
+            let looks = room.min(*share).min(LOOKS_AT_ONCE);
+            if looks == 0 {
+                break;
             }
-            self.begin_routing(&message);
-            self.deliver(key, &message, terms, now);
-            self.record_enqueued(&message, None);
+            *share -= looks;
+            let mut left = looks;
+            for message in replay.next_batch(&self.retained, now, &mut left) {
+                let terms = Terms {
+                    qos: message.qos().min(subscription.qos),
+                    // [MQTT-3.3.1-8] [v3.1.1 MQTT-3.3.1-8]
+                    retain: true,
+                    subscription_identifiers: identifiers.clone(),
+                    gate: None,
+                };
+                if !self.check_receive(key, &message, now) {
+                    continue;
+                }
+                bytes += message.memory_bytes();
+                self.begin_routing(&message);
+                self.deliver(key, &message, terms, now);
+                self.record_enqueued(&message, None);
+            }
+            *share += left;
         }
         !replay.is_done()
     }
@@ -290,6 +321,9 @@ const SHARE_MIN: usize = 64;
 
 /// A Session with this many messages waiting gets no more retained ones until some have left.
 const WAITING_MAX: usize = 1024;
+
+/// After so many topics it is looked at again whether the Session can take more.
+const LOOKS_AT_ONCE: usize = 8;
 
 /// Expired retained messages that one write may remove.
 const EXPIRED_PER_WRITE_MAX: usize = 8;

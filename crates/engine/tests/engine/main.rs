@@ -20,6 +20,7 @@ mod publish;
 mod recovery;
 mod regressions;
 mod relimited;
+mod replays;
 mod restarts;
 mod retained;
 mod retained_crash;
