@@ -158,8 +158,7 @@ impl Engine {
         let provisional = will
             .provisional
             .or_else(|| self.provisional(Publisher::InOrder(key), false));
-        self.unmark_full(key);
-        self.full.forget(key);
+        self.forget_full(key);
         self.drop_subscriptions(key);
         // [MQTT-4.8.2-5] What it held for a Shared Subscription goes with it, to nobody else.
         let Some(session) = self.sessions.remove(key) else {

@@ -41,6 +41,8 @@ pub(crate) struct Full {
     was_memory_tight: bool,
     /// Sessions so near to a limit that each message is weighed.
     near: BTreeSet<SessionKey>,
+    /// Sessions that have room again, and have not taken half of their queue yet.
+    emptying: BTreeSet<SessionKey>,
     /// Their Topic Filters, and Shared Subscriptions.
     filters: BTreeMap<Arc<str>, FullFilter>,
     /// Topic Filters of full Sessions of other shards.
@@ -109,6 +111,7 @@ impl Full {
             sessions: BTreeSet::new(),
             was_memory_tight: false,
             near: BTreeSet::new(),
+            emptying: BTreeSet::new(),
             filters: BTreeMap::new(),
             elsewhere: Subscriptions::new(hasher),
             elsewhere_count: 0,
@@ -120,6 +123,7 @@ impl Full {
     /// A Session ends.
     pub(crate) fn forget(&mut self, key: SessionKey) {
         self.near.remove(&key);
+        self.emptying.remove(&key);
     }
 
     /// What was looked at so far of what other shards have said, in units of [`Engine::work`].
@@ -391,7 +395,8 @@ impl Engine {
 
     /// Whether a Session has room again.
     pub(crate) fn judge_room(&mut self, key: SessionKey) {
-        if self.full.sessions.is_empty() && self.full.near.is_empty() {
+        let full = &self.full;
+        if full.sessions.is_empty() && full.near.is_empty() && full.emptying.is_empty() {
             return;
         }
         let limits = Arc::clone(self.limits_of(key));
@@ -404,6 +409,7 @@ impl Engine {
         let is_modest = !is_memory_tight || session.queued_bytes <= LITTLE_BYTES;
         if is_modest && session.is_below(&limits, WAITED_FOR_AGAIN) {
             session.full_since = None;
+            self.full.emptying.remove(&key);
         }
         if !session.is_near_limit(&limits, packet) {
             self.full.near.remove(&key);
@@ -421,9 +427,21 @@ impl Engine {
         let Some(session) = self.sessions.get(key) else {
             return;
         };
+        if session.full_since.is_some() {
+            self.full.emptying.insert(key);
+        }
         let filters: Vec<_> = session.filters.iter().collect();
         for filter in filters {
             self.change_full_filter(&filter, false, self.started_at);
+        }
+    }
+
+    /// Publishers do not wait for what is full any more: whoever is full later is so for the first time.
+    pub(crate) fn forget_full(&mut self, key: SessionKey) {
+        self.unmark_full(key);
+        self.full.forget(key);
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.full_since = None;
         }
     }
 

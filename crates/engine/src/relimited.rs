@@ -38,7 +38,7 @@ impl Engine {
                 self.judge_room(key);
                 self.judge_full(key, now);
             } else {
-                self.unmark_full(key);
+                self.forget_full(key);
             }
         }
     }

@@ -1,11 +1,12 @@
 //! Subscribers that have no room: what their publishers hear, and who loses what.
 
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use proto::Version;
 use proto::connection::Outgoing;
 use proto::packet::ReasonCode;
-use vencejo_engine::{Hold, Limits};
+use vencejo_engine::{Hold, Limits, OverflowPolicy};
 
 use crate::world::{Client, World, durable, id, payload, publish};
 
@@ -237,4 +238,67 @@ fn session_without_memory_stays_full_for_other_shards_however_long_it_takes() {
         .iter()
         .map(|one| one.counters().dropped_queue_full);
     assert_eq!(lost.sum::<u64>(), 0);
+}
+
+/// How many of these are taken before the first that is refused, and whether it is.
+fn taken(answers: &[ReasonCode]) -> (usize, Option<ReasonCode>) {
+    let refused = answers.iter().position(|one| one.is_error());
+    let count = refused.unwrap_or(answers.len());
+    (count, answers.get(count).copied())
+}
+
+/// Eight messages have a place in the queue of `reader`, which is away, and somebody else takes them at once.
+fn world_of_eight() -> (World, Client) {
+    let mut world = World::with(1, eight(OverflowPolicy::Refuse));
+    away(&mut world, "reader");
+    let healthy = world.connect_clean("healthy");
+    world.subscribe(healthy, "a", 1);
+    let sender = world.connect("sender");
+    (world, sender)
+}
+
+fn eight(overflow_policy: OverflowPolicy) -> Limits {
+    Limits {
+        queued_messages_max: 8,
+        overflow_policy,
+        ..limits()
+    }
+}
+
+const TEN: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+const NINTH_IS_REFUSED: (usize, Option<ReasonCode>) = (8, Some(ReasonCode::QuotaExceeded));
+
+/// Promise P5: who was full, has taken everything and is full again later is waited for again.
+#[test]
+fn session_that_has_emptied_its_queue_is_waited_for_as_if_it_were_the_first_time() {
+    let (mut world, sender) = world_of_eight();
+    assert_eq!(
+        taken(&answers(&mut world, sender, 1, &TEN)),
+        NINTH_IS_REFUSED
+    );
+    let mut connect = durable("reader");
+    connect.properties.receive_maximum = NonZeroU16::new(1);
+    let reader = world.connect_with(connect);
+    assert_eq!(world.drain(reader).len(), 8);
+    world.lose(reader);
+    world.advance(3600);
+    assert_eq!(
+        taken(&answers(&mut world, sender, 1, &TEN)),
+        NINTH_IS_REFUSED
+    );
+}
+
+/// The same of who was full when the policy was another one for a while.
+#[test]
+fn session_is_waited_for_anew_after_another_policy_was_in_force() {
+    let (mut world, sender) = world_of_eight();
+    assert_eq!(
+        taken(&answers(&mut world, sender, 1, &TEN)),
+        NINTH_IS_REFUSED
+    );
+    world.set_limits(eight(OverflowPolicy::DropNewest));
+    world.advance(3600);
+    world.set_limits(eight(OverflowPolicy::Refuse));
+    let refused = (0, Some(ReasonCode::QuotaExceeded));
+    assert_eq!(taken(&answers(&mut world, sender, 1, &TEN)), refused);
 }
