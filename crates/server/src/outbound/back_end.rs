@@ -299,14 +299,21 @@ impl<T: Clone> Attempt<'_, T> {
         self.is_over = true;
         let Asker { name, figures, .. } = self.asker;
         figures.failed.fetch_add(1, Ordering::Relaxed);
-        tracing::debug!(reason = name, %error, "another machine has not answered");
         let changed = self
             .asker
             .breaker()
             .on_failure(self.admitted, Instant::now());
-        if changed == Some(Change::Opened) {
-            self.asker.silence.set(true);
-            tracing::error!(reason = name, %error, "another machine does not answer: it is not asked for a while");
+        match changed {
+            Some(Change::Opened) => {
+                self.asker.silence.set(true);
+                tracing::error!(reason = name, %error, "another machine does not answer: it is not asked for a while");
+            }
+            Some(Change::Failing) => {
+                tracing::warn!(reason = name, %error, "another machine has not answered");
+            }
+            Some(Change::Closed) | None => {
+                tracing::debug!(reason = name, %error, "another machine has not answered");
+            }
         }
     }
 }

@@ -12,6 +12,8 @@ pub(super) struct Breaker {
     failures_max: u32,
     pause: Duration,
     state: State,
+    /// When a failure was worth telling.
+    told: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -38,6 +40,8 @@ pub(super) enum Admitted {
 /// What has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
+    /// A question has failed, and nothing was said of failures for as long as a pause.
+    Failing,
     /// Nothing is asked from now on.
     Opened,
     /// Everything is asked again.
@@ -51,6 +55,7 @@ impl Breaker {
             failures_max,
             pause,
             state: State::Closed { failures: 0 },
+            told: None,
         }
     }
 
@@ -85,11 +90,15 @@ impl Breaker {
         match &mut self.state {
             State::Closed { failures } => {
                 *failures = failures.saturating_add(1);
-                if self.failures_max == 0 || *failures < self.failures_max {
-                    return None;
+                if self.failures_max > 0 && *failures >= self.failures_max {
+                    self.state = State::Open { until };
+                    return Some(Change::Opened);
                 }
-                self.state = State::Open { until };
-                Some(Change::Opened)
+                let is_news = self.told.is_none_or(|told| told + self.pause <= now);
+                is_news.then(|| {
+                    self.told = Some(now);
+                    Change::Failing
+                })
             }
             State::HalfOpen if admitted == Admitted::Probe => {
                 self.state = State::Open { until };
@@ -116,9 +125,9 @@ mod tests {
 
     fn opened(now: Instant) -> Breaker {
         let mut breaker = Breaker::new(3, PAUSE);
-        for _ in 0..2 {
+        for change in [Some(Change::Failing), None] {
             assert_eq!(breaker.admit(now), Admitted::Ask);
-            assert_eq!(breaker.on_failure(Admitted::Ask, now), None);
+            assert_eq!(breaker.on_failure(Admitted::Ask, now), change);
         }
         assert_eq!(breaker.on_failure(Admitted::Ask, now), Some(Change::Opened));
         breaker
@@ -128,17 +137,33 @@ mod tests {
     fn failures_in_a_row_open_it_and_an_answer_between_starts_the_count_again() {
         let now = Instant::now();
         let mut breaker = Breaker::new(2, PAUSE);
-        for _ in 0..5 {
-            assert_eq!(breaker.on_failure(Admitted::Ask, now), None);
+        for number in 0..5 {
+            let change = breaker.on_failure(Admitted::Ask, now);
+            assert_eq!(change, (number == 0).then_some(Change::Failing));
             assert_eq!(breaker.on_answer(), None);
         }
         assert_eq!(breaker.on_failure(Admitted::Ask, now), None);
         assert_eq!(breaker.on_failure(Admitted::Ask, now), Some(Change::Opened));
         let mut never = Breaker::new(0, PAUSE);
-        for _ in 0..100 {
-            assert_eq!(never.on_failure(Admitted::Ask, now), None);
+        for number in 0..100 {
+            let change = never.on_failure(Admitted::Ask, now);
+            assert_eq!(change, (number == 0).then_some(Change::Failing));
         }
         assert_eq!(never.admit(now), Admitted::Ask);
+    }
+
+    #[test]
+    fn first_failure_is_worth_telling_and_then_one_in_a_pause() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(0, PAUSE);
+        let mut at = |after| breaker.on_failure(Admitted::Ask, now + after);
+        assert_eq!(at(Duration::ZERO), Some(Change::Failing));
+        assert_eq!(at(PAUSE / 2), None);
+        assert_eq!(at(PAUSE), Some(Change::Failing));
+        assert_eq!(at(PAUSE * 3 / 2), None);
+        // Where the first one opens it, that is what is told.
+        let mut strict = Breaker::new(1, PAUSE);
+        assert_eq!(strict.on_failure(Admitted::Ask, now), Some(Change::Opened));
     }
 
     #[test]
