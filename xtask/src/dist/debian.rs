@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::guides::Guides;
 use super::plan::Plan;
 use super::{done, put, write};
 
@@ -59,7 +60,10 @@ pub(super) fn package(
     let doc = folder.join("usr/share/doc/vencejo");
     put(&ours.join("copyright"), &doc.join("copyright"), 0o644)?;
     put(&root.join("LICENSE-MIT"), &doc.join("LICENSE-MIT"), 0o644)?;
-    put(&root.join("README.md"), &doc.join("README.md"), 0o644)?;
+    let first = ["README.md", "README.es.md"];
+    for (path, text) in Guides::read(root, &first, &["LICENSE-MIT"])?.0 {
+        write(&doc.join(path), text.as_bytes(), 0o644)?;
+    }
     put(&root.join("CHANGELOG.md"), &doc.join("changelog"), 0o644)?;
     compress(&folder)?;
 

@@ -5,12 +5,14 @@
 //! Start reading at [`run`]. Invariant: the same commit and the same binary make the same bytes.
 
 mod debian;
+mod guides;
 mod plan;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use guides::Guides;
 use plan::{Options, Plan};
 
 /// Builds the program unless `words` name one, and writes `vencejo-VERSION-TRIPLE.tar.gz` and the packages for Debian.
@@ -50,7 +52,7 @@ pub(crate) fn run(root: &Path, words: &[&str]) -> Result<bool, String> {
     Ok(true)
 }
 
-/// The archive: program, licences, README, and what the program says of itself as pages and completions.
+/// The archive: program, licences, README and guides, and what the program says of itself as pages and completions.
 fn archive(
     root: &Path,
     plan: &Plan,
@@ -62,8 +64,13 @@ fn archive(
     let name = format!("vencejo-{}-{}", plan.version, plan.triple);
     let folder = work.join(&name);
     put(binary, &folder.join("bin/vencejo"), 0o755)?;
-    for file in ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT"] {
+    let licences = ["LICENSE-APACHE", "LICENSE-MIT"];
+    for file in licences {
         put(&root.join(file), &folder.join(file), 0o644)?;
+    }
+    let first = ["README.md", "README.es.md", "CHANGELOG.md"];
+    for (path, text) in Guides::read(root, &first, &licences)?.0 {
+        write(&folder.join(path), text.as_bytes(), 0o644)?;
     }
     for unit in ["vencejo.service", "vencejo.socket"] {
         let to = folder.join("systemd").join(unit);
