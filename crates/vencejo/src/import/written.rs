@@ -100,6 +100,9 @@ fn print(args: &OutputArgs, taken: &Taken, path: &Path, problems: &[String]) {
     // Writing to a text cannot fail.
     if args.dry_run {
         writeln!(text, "\n{}", taken.toml).ok();
+    } else if !problems.is_empty() {
+        let path = path.display();
+        writeln!(text, "{path} is written, and does not serve yet").ok();
     } else {
         let (program, path) = (serve::program(), path.display());
         writeln!(

@@ -254,12 +254,12 @@ fn door_option(work: &mut Work, door: &Door, line: &Line, table: &mut Table, sho
                 "proxy: from this machine only, until the address of the proxy is written there",
             );
         }
-        "certfile" | "keyfile" => work.kept(line, "tls"),
+        "certfile" | "keyfile" => work.kept_file(line, "tls"),
         "require_certificate" if judges => {
             work.kept(line, "tls.client_certificates = \"required\"");
         }
         "require_certificate" => work.kept(line, "certificates of clients are not asked for"),
-        "cafile" if judges => work.kept(line, "tls.client_ca"),
+        "cafile" if judges => work.kept_file(line, "tls.client_ca"),
         "crlfile" if judges => work.kept(line, "tls.crl"),
         "cafile" | "capath" | "crlfile" if is_secured => {
             work.ignored(

@@ -74,7 +74,7 @@ pub(super) fn take_over(work: &mut Work, doors: &[Door<'_>], folder: &Path) {
             // mosquitto before 2.1 cannot read what it would become.
             authentication.raw("password_file_rehash", false);
             for line in asking.iter().filter_map(|door| door.file) {
-                work.kept(line, "authentication.password_file");
+                work.kept_file(line, "authentication.password_file");
             }
         }
         _ => join(work, &asking, &folder.join("mosquitto.passwords")),

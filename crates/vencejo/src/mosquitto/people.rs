@@ -74,7 +74,7 @@ pub(super) fn let_in(work: &mut Work, broker: &[Line], opened: &[Opened], folder
         });
         if let Some(line) = said.acl {
             work.target.authorization.text("acl_file", &line.value);
-            work.kept(line, "authorization.acl_file");
+            work.kept_file(line, "authorization.acl_file");
         }
     }
     passwords::take_over(work, &doors, folder);

@@ -4,6 +4,7 @@
 //! (see `people`), the lines (see `lines`). Start reading at [`translate`]. Invariants: no line goes without a row; what
 //! cannot be kept never opens more than it did.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::doors::{self, Door};
@@ -41,6 +42,20 @@ impl Work {
 
     pub(super) fn kept(&mut self, line: &Line, why: impl Into<String>) {
         self.row(line, Outcome::Kept, why);
+    }
+
+    /// The same of a line that names a file, which has to be there.
+    pub(super) fn kept_file(&mut self, line: &Line, why: &str) {
+        match File::open(&line.value) {
+            Ok(_) => self.kept(line, why),
+            Err(error) => {
+                let file = &line.value;
+                self.kept(
+                    line,
+                    format!("{why}; {file}: {error}: no server starts without it"),
+                );
+            }
+        }
     }
 
     pub(super) fn changed(&mut self, line: &Line, why: impl Into<String>) {

@@ -650,4 +650,16 @@ fn what_the_file_names_and_is_not_there_is_said() {
         "{}",
         text(&output.stderr)
     );
+    // The table says so, too, and nobody is told to serve with it.
+    let said = text(&output.stdout);
+    let row = said.lines().find(|line| line.contains("password_file"));
+    assert!(
+        row.is_some_and(|row| row.contains("No such file") && row.contains("no server starts")),
+        "{said}"
+    );
+    assert!(!said.contains("serves with it"), "{said}");
+    assert!(
+        said.contains("is written, and does not serve yet"),
+        "{said}"
+    );
 }
