@@ -188,11 +188,15 @@ fn greet(args: &ServeArgs, config: &Config, server: &Server, elapsed: Duration) 
         Some(Door {
             address: address.network()?,
             has_tls: of.tls.is_some(),
-            wants_login: of.anonymous(&config.authentication) == AnonymousPolicy::Never,
+            wants_certificate: of.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()),
+            // Who shows a certificate is asked for no password.
+            wants_login: of.anonymous(&config.authentication) == AnonymousPolicy::Never
+                && of.links(&config.authentication) != [Link::Certificate],
         })
     });
     // The easiest one to come by.
-    if let Some(door) = ours.min_by_key(|door| (door.wants_login, door.has_tls)) {
+    let ease = |door: &Door| (door.wants_login, door.wants_certificate, door.has_tls);
+    if let Some(door) = ours.min_by_key(ease) {
         text.push_str(&what_next(&door));
     }
     print(&text);
@@ -284,6 +288,8 @@ fn who_gets_in(address: Option<IpAddr>, anonymous: AnonymousPolicy, links: &[Lin
 struct Door {
     address: SocketAddr,
     has_tls: bool,
+    /// It knows who signs certificates of Clients, and wants to see one, or may.
+    wants_certificate: bool,
     wants_login: bool,
 }
 
@@ -294,6 +300,9 @@ fn what_next(door: &Door) -> String {
         // Names of certificates are not looked for.
         let port = door.address.port();
         flags = format!(" -h NAME -p {port} --cafile CA.PEM");
+    }
+    if door.wants_certificate {
+        flags.push_str(" --cert CERTIFICATE.PEM --key KEY.PEM");
     }
     if door.wants_login {
         flags.push_str(" -u USER --ask-password");
@@ -495,16 +504,21 @@ mod tests {
 
     #[test]
     fn the_way_in_that_is_shown_is_one_that_works() {
-        let shown = |has_tls, wants_login| {
+        let shown = |has_tls, wants_certificate, wants_login| {
             what_next(&Door {
                 address: "0.0.0.0:8883".parse().unwrap(),
                 has_tls,
+                wants_certificate,
                 wants_login,
             })
         };
-        assert!(shown(false, false).contains(" sub -p 8883 -t 'hello/#' -v"));
-        assert!(shown(true, false).contains(" pub -h NAME -p 8883 --cafile CA.PEM -t hello"));
-        assert!(shown(false, true).contains(" sub -p 8883 -u USER --ask-password -t"));
+        assert!(shown(false, false, false).contains(" sub -p 8883 -t 'hello/#' -v"));
+        let tls = shown(true, false, false);
+        assert!(tls.contains(" pub -h NAME -p 8883 --cafile CA.PEM -t hello"));
+        assert!(shown(false, false, true).contains(" sub -p 8883 -u USER --ask-password -t"));
+        let certificate = shown(true, true, false);
+        let flags = " --cafile CA.PEM --cert CERTIFICATE.PEM --key KEY.PEM -t hello/world";
+        assert!(certificate.contains(flags), "{certificate}");
     }
 
     #[test]
