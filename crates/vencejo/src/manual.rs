@@ -89,7 +89,10 @@ fn all(root: Command) -> Vec<Command> {
 fn page(command: Command) -> Result<Vec<u8>, Failure> {
     let name = name_of(&command);
     let mut page = Vec::new();
-    let made = clap_mangen::Man::new(command).title(name).render(&mut page);
+    // Of itself it names the last word of a command, as if that were a program.
+    let source = format!("{NAME} {}", env!("CARGO_PKG_VERSION"));
+    let man = clap_mangen::Man::new(command).title(name).source(source);
+    let made = man.render(&mut page);
     made.map_err(|error| Failure::new(format!("error: {error}")))?;
     Ok(page)
 }
