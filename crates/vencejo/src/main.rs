@@ -23,10 +23,11 @@ mod tls;
 mod tools;
 mod users;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use bans::BanArgs;
 use config::ConfigArgs;
@@ -95,18 +96,18 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let mut arguments = tools::called::arguments();
-    if tools::called::tool().is_none() {
-        arguments = tools::spelled::arguments(arguments, &Cli::command());
-    }
-    let cli = match Cli::try_parse_from(arguments) {
-        Ok(cli) => cli,
-        Err(error) => return on_parse_error(&error),
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let tool = tools::called::tool();
+    let parsed = match tool {
+        Some(tool) => of_mosquittos(tool, &words),
+        None => Cli::try_parse_from(tools::spelled::arguments(words.clone(), &Cli::command()))
+            .map(|cli| cli.command),
     };
-    match cli
-        .command
-        .unwrap_or_else(|| Command::Serve(ServeArgs::default()))
-    {
+    let command = match parsed {
+        Ok(command) => command,
+        Err(error) => return on_parse_error(&error, &words, tool),
+    };
+    match command.unwrap_or_else(|| Command::Serve(ServeArgs::default())) {
         Command::Serve(args) => report(serve::run(&args), false),
         Command::Config(args) => report(config::run(&args), false),
         Command::Import(args) => report(import::run(&args), false),
@@ -135,6 +136,28 @@ fn main() -> ExitCode {
     }
 }
 
+/// The command line of a program that is called as one of mosquitto's: the flags of `tool`, without its name before them.
+fn of_mosquittos(tool: &str, words: &[OsString]) -> Result<Option<Command>, clap::Error> {
+    let version = clap::Arg::new("version")
+        .long("version")
+        .action(clap::ArgAction::Version)
+        .help("Print version");
+    let root = clap::Command::new(tools::called::theirs(tool).unwrap_or("vencejo"))
+        .version(concat!("of vencejo ", env!("CARGO_PKG_VERSION")))
+        .disable_version_flag(true)
+        .arg(version);
+    Ok(Some(match tool {
+        "pub" => Command::Pub(Box::new(flags(root, words)?)),
+        "sub" => Command::Sub(Box::new(flags(root, words)?)),
+        _ => Command::Rr(Box::new(flags(root, words)?)),
+    }))
+}
+
+fn flags<T: Args>(root: clap::Command, words: &[OsString]) -> Result<T, clap::Error> {
+    let command = T::augment_args(root);
+    T::from_arg_matches(&command.try_get_matches_from(words)?)
+}
+
 /// Runs what waits for something on one thread.
 fn run(future: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -160,15 +183,18 @@ fn report(result: Result<(), Failure>, quiet: bool) -> ExitCode {
 }
 
 /// mosquitto's tools leave with 1 where a flag is wrong; everything else with 2.
-fn on_parse_error(error: &clap::Error) -> ExitCode {
+fn on_parse_error(error: &clap::Error, words: &[OsString], tool: Option<&str>) -> ExitCode {
     // Nothing can be said where standard error is closed.
     error.print().ok();
-    if let Some(hint) = hint(error) {
+    let tool = tool.or_else(|| words.get(1)?.to_str());
+    let is_tool = tool.is_some_and(|name| ["pub", "sub", "rr"].contains(&name));
+    let hint = match hint(error) {
+        None if is_tool => stray(error, words),
+        hint => hint.map(str::to_owned),
+    };
+    if let Some(hint) = hint {
         complain(&format!("\nNote: {hint}"));
     }
-    let arguments = tools::called::arguments();
-    let name = arguments.get(1).and_then(|name| name.to_str());
-    let is_tool = name.is_some_and(|name| ["pub", "sub", "rr"].contains(&name));
     match error.exit_code() {
         0 => ExitCode::SUCCESS,
         _ if is_tool => ExitCode::FAILURE,
@@ -192,6 +218,22 @@ fn hint(error: &clap::Error) -> Option<&'static str> {
         ),
         _ => None,
     }
+}
+
+/// What a word comes to that is neither a flag nor the value of one.
+fn stray(error: &clap::Error, words: &[OsString]) -> Option<String> {
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else {
+        return None;
+    };
+    if error.kind() != ErrorKind::UnknownArgument || word.starts_with('-') {
+        return None;
+    }
+    let at = words.iter().position(|other| other == word.as_str());
+    let before = at.and_then(|at| words.get(at.checked_sub(1)?)?.to_str());
+    Some(match before.filter(|before| before.starts_with('-')) {
+        Some(flag) => format!("{flag} takes no value."),
+        None => format!("{word:?} belongs to no flag: a topic is -t, a message -m."),
+    })
 }
 
 #[cfg(test)]

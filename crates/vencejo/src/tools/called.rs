@@ -3,7 +3,7 @@
 //! Owns: [`tool`], how a tool is named to whoever called it. Does not own: flags. Start reading at [`tool`].
 //! Invariant: called as a tool of mosquitto's it behaves as that one where ours differ by default.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::path::Path;
 
 /// The tools of mosquitto's that this program is, as a link with such a name.
@@ -18,22 +18,18 @@ pub(crate) fn tool() -> Option<&'static str> {
     named(&std::env::args_os().next()?)
 }
 
-/// What a person types to get to `tool`.
-pub(crate) fn shown(tool: &str) -> String {
+/// The name that mosquitto has for a tool.
+pub(crate) fn theirs(tool: &str) -> Option<&'static str> {
     let known = TOOLS.iter().find(|(_, command)| *command == tool);
-    match known.filter(|_| self::tool() == Some(tool)) {
-        Some((name, _)) => (*name).to_owned(),
-        None => format!("vencejo {tool}"),
-    }
+    known.map(|(name, _)| *name)
 }
 
-/// The command line, with the command in it that the name of the program stands for.
-pub(crate) fn arguments() -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = std::env::args_os().collect();
-    if let Some(tool) = tool() {
-        arguments.insert(1, tool.into());
+/// What a person types to get to `tool`.
+pub(crate) fn shown(tool: &str) -> String {
+    match theirs(tool).filter(|_| self::tool() == Some(tool)) {
+        Some(name) => name.to_owned(),
+        None => format!("vencejo {tool}"),
     }
-    arguments
 }
 
 fn named(program: &OsStr) -> Option<&'static str> {

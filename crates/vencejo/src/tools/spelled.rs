@@ -5,6 +5,7 @@
 //! its command line as it stands.
 
 use std::ffi::{OsStr, OsString};
+use std::iter::Peekable;
 
 use clap::Command;
 
@@ -17,7 +18,7 @@ enum Meaning {
     Flag(&'static str),
     /// A property of a packet, with the value that follows.
     Property(&'static str, &'static str),
-    /// One that is set.
+    /// One that is set; a `0` or `1` that follows says whether it is.
     IsSet(&'static str, &'static str, &'static str),
     /// User Properties of a packet: `name: value` follows.
     Pair(&'static str),
@@ -35,7 +36,7 @@ pub(crate) fn arguments(words: Vec<OsString>, root: &Command) -> Vec<OsString> {
     };
     let tool = tool.to_owned();
     let mut ours = Vec::with_capacity(words.len());
-    let mut rest = words.into_iter();
+    let mut rest = words.into_iter().peekable();
     ours.extend(rest.next());
     ours.extend(rest.next());
     while let Some(word) = rest.next() {
@@ -63,10 +64,7 @@ pub(crate) fn arguments(words: Vec<OsString>, root: &Command) -> Vec<OsString> {
             _ => (text, None),
         };
         match meaning(&tool, name) {
-            Some(meaning) => {
-                let value = || joined.or_else(|| rest.next());
-                push(&mut ours, meaning, &word, value);
-            }
+            Some(meaning) => push(&mut ours, meaning, &word, joined, &mut rest),
             None => ours.push(word),
         }
     }
@@ -96,19 +94,26 @@ fn push(
     ours: &mut Vec<OsString>,
     meaning: Meaning,
     word: &OsStr,
-    value: impl FnOnce() -> Option<OsString>,
+    joined: Option<OsString>,
+    rest: &mut Peekable<impl Iterator<Item = OsString>>,
 ) {
     let words =
         |ours: &mut Vec<OsString>, all: &[&str]| ours.extend(all.iter().map(OsString::from));
     match meaning {
         Meaning::Words(all) => words(ours, all),
-        Meaning::IsSet(packet, name, set) => words(ours, &["-D", packet, name, set]),
+        Meaning::IsSet(packet, name, set) => {
+            let said = joined.or_else(|| rest.next_if(|next| next == "0" || next == "1"));
+            // Before the property, which would take it for a value of its own.
+            ours.extend(rest.next_if(|next| !next.to_string_lossy().starts_with('-')));
+            words(ours, &["-D", packet, name]);
+            ours.push(said.unwrap_or_else(|| set.into()));
+        }
         Meaning::Flag(flag) => {
             ours.push(flag.into());
-            ours.extend(value());
+            ours.extend(joined.or_else(|| rest.next()));
         }
         // Without its value it is told in the user's own words.
-        Meaning::Property(packet, name) => match value() {
+        Meaning::Property(packet, name) => match joined.or_else(|| rest.next()) {
             Some(value) => {
                 words(ours, &["-D", packet, name]);
                 ours.push(value);
@@ -116,7 +121,7 @@ fn push(
             None => ours.push(word.to_owned()),
         },
         Meaning::Pair(packet) => {
-            let pair = value();
+            let pair = joined.or_else(|| rest.next());
             let pair = pair.as_ref().and_then(|pair| pair.to_str());
             match pair.and_then(|pair| pair.split_once([':', '='])) {
                 Some((name, value)) => {
@@ -129,7 +134,8 @@ fn push(
             }
         }
         Meaning::OutputMode => {
-            if value().is_some_and(|mode| mode == "clean") {
+            let mode = joined.or_else(|| rest.next());
+            if mode.is_some_and(|mode| mode == "clean") {
                 words(ours, &["-F", "json"]);
             }
         }
@@ -349,6 +355,23 @@ mod tests {
             (
                 "vencejo sub -t a -si 7 -rh 2 --output-mode clean",
                 "vencejo sub -t a -D subscribe subscription-identifier 7 --retain-handling 2 -F json",
+            ),
+            // One that is set, and whether; a word that is not the property's.
+            (
+                "vencejo pub -pf -t a -m x",
+                "vencejo pub -D publish payload-format-indicator 1 -t a -m x",
+            ),
+            (
+                "vencejo pub -pf 0 -t a -m x",
+                "vencejo pub -D publish payload-format-indicator 0 -t a -m x",
+            ),
+            (
+                "vencejo pub -t a -m x -pf 1",
+                "vencejo pub -t a -m x -D publish payload-format-indicator 1",
+            ),
+            (
+                "vencejo pub -pf yes -m x",
+                "vencejo pub yes -D publish payload-format-indicator 1 -m x",
             ),
             // Values, other commands, what stands behind --, and what lacks its value.
             ("vencejo pub -m -up -t -J", "vencejo pub -m -up -t -J"),

@@ -490,6 +490,57 @@ fn called_as_mosquittos_tools_it_is_one_of_them() {
     assert_eq!(output.status.code(), Some(1));
 }
 
+/// The command that the name stands for is no word of the line that was typed.
+#[test]
+fn called_as_mosquittos_tools_it_helps_by_their_names() {
+    for (tool, flag) in [
+        ("pub", "--stdin-line"),
+        ("sub", "--random-filter"),
+        ("rr", "--response-topic"),
+    ] {
+        let help = succeeded(&as_mosquittos(tool, &["--help"]));
+        let usage = format!("Usage: mosquitto_{tool} [OPTIONS]\n");
+        assert!(help.contains(&usage) && help.contains(flag), "{help}");
+        let version = succeeded(&as_mosquittos(tool, &["--version"]));
+        assert!(
+            version.starts_with(&format!("mosquitto_{tool} of vencejo ")),
+            "{version}"
+        );
+        let wrong = as_mosquittos(tool, &["--nonsense"]);
+        assert!(
+            text(&wrong.stderr).contains(&usage),
+            "{}",
+            text(&wrong.stderr)
+        );
+    }
+}
+
+#[test]
+fn a_word_that_no_flag_takes_is_pointed_at() {
+    let cases: [(&[&str], &str); 4] = [
+        (
+            &["pub", "-t", "a", "-m", "b", "-pf", "yes"],
+            "-pf takes no value.",
+        ),
+        (
+            &["pub", "-t", "a", "-m", "b", "-r", "1"],
+            "-r takes no value.",
+        ),
+        (&["sub", "-t", "a", "-nl", "true"], "-nl takes no value."),
+        (
+            &["pub", "-t", "a", "b"],
+            "\"b\" belongs to no flag: a topic is -t, a message -m.",
+        ),
+    ];
+    for (args, words) in cases {
+        assert_refused(args, 1, words);
+    }
+    let served = Served::in_memory();
+    let mut subscriber = served.subscriber(&["-t", "p", "-F", "%F %p", "-V", "5"]);
+    served.publish(&["-t", "p", "-m", "x", "-pf", "1"]);
+    assert_eq!(message(&mut subscriber), "1 x");
+}
+
 #[test]
 fn a_request_gets_its_response_and_times_out_without_one() {
     let served = Served::in_memory();
@@ -709,6 +760,11 @@ fn completions_and_pages_of_the_manual_know_the_commands() {
     }
     let page = text(&run(&["man", "sub"]).stdout);
     assert!(page.contains(".TH") && page.contains("random"), "{page}");
+    // At the foot of each page stands the program, and not the last word of the command.
+    let page = text(&run(&["man", "user", "add"]).stdout);
+    let head = page.lines().find(|line| line.starts_with(".TH"));
+    let foot = concat!("\"vencejo ", env!("CARGO_PKG_VERSION"), "\"");
+    assert!(head.is_some_and(|head| head.contains(foot)), "{head:?}");
     let folder = TempFolder::new();
     succeeded(&run(&["man", "-o", &folder.path("pages")]));
     for file in [
