@@ -9,7 +9,10 @@ mod configuration;
 mod data_folder;
 mod doors;
 mod explore;
+mod inspection;
 mod json;
+mod messages;
+mod mistakes;
 mod mosquitto;
 mod open_files;
 mod profiles;
@@ -17,5 +20,7 @@ mod program;
 mod proofs;
 #[cfg(feature = "quic")]
 mod quic;
+mod retained;
 mod secrets;
 mod watched_files;
+mod ways;

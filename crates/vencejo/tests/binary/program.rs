@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long anything may take.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -146,17 +146,11 @@ impl Running {
             .spawn()
             .expect("the program starts");
         let out = BufReader::new(child.stdout.take().expect("standard output is a pipe"));
-        let (watchdog, ended) = mpsc::channel::<()>();
-        let pid = child.id().to_string();
-        std::thread::spawn(move || {
-            if ended.recv_timeout(DEADLINE) == Err(mpsc::RecvTimeoutError::Timeout) {
-                kill("KILL", &[&pid]);
-            }
-        });
+        let watchdog = Some(killed_at_the_deadline(child.id()));
         Self {
             child,
             out,
-            watchdog: Some(watchdog),
+            watchdog,
         }
     }
 
@@ -219,6 +213,38 @@ impl Drop for Running {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// Has a process killed at the deadline, unless what this returns is dropped before.
+pub(crate) fn killed_at_the_deadline(pid: u32) -> mpsc::Sender<()> {
+    let (watchdog, ended) = mpsc::channel();
+    std::thread::spawn(move || {
+        if ended.recv_timeout(DEADLINE) == Err(mpsc::RecvTimeoutError::Timeout) {
+            kill("KILL", &[&pid.to_string()]);
+        }
+    });
+    watchdog
+}
+
+/// The next line of a `-d` subscriber that is not about packets.
+pub(crate) fn message(subscriber: &mut Running) -> String {
+    loop {
+        let line = subscriber.line();
+        if !line.starts_with("Client ") {
+            return line;
+        }
+    }
+}
+
+/// Asks again until `is_right`, for as long as anything may take. What is asked sets the pace.
+pub(crate) fn until(is_right: impl Fn() -> bool) -> bool {
+    let started = Instant::now();
+    while started.elapsed() < DEADLINE {
+        if is_right() {
+            return true;
+        }
+    }
+    false
 }
 
 /// A folder for one test; gone with it.
@@ -306,6 +332,21 @@ pub(crate) fn undisturbed(program: impl AsRef<OsStr>) -> Command {
     }
     command.env("TZ", "UTC").stdin(Stdio::null());
     command
+}
+
+/// Our program under the name of one of mosquitto's tools. The link is below `links/` in the folder, in which its
+/// configuration is looked for.
+#[track_caller]
+pub(crate) fn as_mosquittos(folder: &TempFolder, tool: &str, args: &[&str]) -> Output {
+    let links = folder.join("links");
+    fs::create_dir_all(&links).expect("a folder");
+    let link = links.join(format!("mosquitto_{tool}"));
+    // It may have been called so before.
+    fs::remove_file(&link).ok();
+    std::os::unix::fs::symlink(VENCEJO, &link).expect("a link");
+    let mut command = undisturbed(link);
+    command.args(args).env("XDG_CONFIG_HOME", &folder.0);
+    output(command)
 }
 
 #[track_caller]
