@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::fs::OFlags;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -18,7 +18,7 @@ use vencejo_test::Broker;
 use vencejo_test::client::blocking::Client;
 use vencejo_test::client::{Publication, Qos};
 
-use crate::program::{DEADLINE, run, text, vencejo};
+use crate::program::{DEADLINE, killed_at_the_deadline, run, text, vencejo};
 
 const OTHER_SCREEN: &str = "\x1b[?1049h";
 const OWN_SCREEN: &str = "\x1b[?1049l";
@@ -114,14 +114,9 @@ impl Explored {
     /// Waits for its end; it has to leave the terminal as it was.
     fn end(mut self, code: i32) {
         self.wait_for(OWN_SCREEN);
-        let started = Instant::now();
-        let status = loop {
-            if let Some(status) = self.child.try_wait().expect("a child") {
-                break status;
-            }
-            assert!(started.elapsed() < DEADLINE, "it does not end");
-            std::thread::sleep(Duration::from_millis(5));
-        };
+        let watchdog = killed_at_the_deadline(self.child.id());
+        let status = self.child.wait().expect("a child");
+        drop(watchdog);
         assert_eq!(status.code(), Some(code), "{:?}", self.seen);
         let after = tcgetattr(&self.terminal).expect("has settings");
         let modes = |of: &Termios| (of.local_modes, of.input_modes, of.output_modes);
