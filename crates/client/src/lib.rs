@@ -63,6 +63,7 @@ mod core;
 mod driver;
 mod error;
 mod fuzzed;
+mod key_log;
 mod message;
 mod messages;
 mod options;

@@ -22,6 +22,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::key_log::KeyLogFile;
+
 /// How a connection is secured. TLS 1.2 and 1.3.
 #[derive(Clone, Debug, Default)]
 pub struct Tls {
@@ -31,6 +33,7 @@ pub struct Tls {
     version: Option<TlsVersion>,
     server_name: Option<String>,
     alpn: Vec<Vec<u8>>,
+    key_log: Option<Arc<KeyLogFile>>,
 }
 
 /// One version of TLS.
@@ -182,6 +185,20 @@ impl Tls {
         self
     }
 
+    /// Writes the secrets of each connection behind what is in this file, in the format of `SSLKEYLOGFILE`, for a program
+    /// like Wireshark: whoever has both can read what was sent. The file is made where there is none.
+    /// # Errors
+    /// [`TlsError::File`]
+    pub fn key_log_file(mut self, path: impl AsRef<Path>) -> Result<Self, TlsError> {
+        let path = path.as_ref();
+        let opened = KeyLogFile::open(path).map_err(|source| TlsError::File {
+            path: path.to_owned(),
+            source,
+        })?;
+        self.key_log = Some(Arc::new(opened));
+        Ok(self)
+    }
+
     /// The handshake.
     pub(crate) async fn secure<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
@@ -241,6 +258,9 @@ impl Tls {
                 .map_err(TlsError::Options)?,
         };
         config.alpn_protocols.clone_from(&self.alpn);
+        if let Some(key_log) = &self.key_log {
+            config.key_log = Arc::<KeyLogFile>::clone(key_log);
+        }
         Ok(config)
     }
 
