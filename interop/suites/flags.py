@@ -122,6 +122,7 @@ SUB = [
     "-t {room}/a -C 1 --will-topic {room}/will --will-payload gone --will-qos 1 --will-retain",
     "-t {room}/a -C 1 -u user -P password",
     "-t {room}/a -q 0 -q 1 -C 9 -C 1 -F %q -F %t",
+    "-t {room}/a -t {room}/b -q 0 -q 1 -C 2 -F %q",
     "-L mqtt://{host}:{port}/{room}/a -C 1",
     "-L mqtt://user:word@{host}:{port}/{room}/a -C 1 -v",
 ]

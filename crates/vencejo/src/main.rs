@@ -24,6 +24,7 @@ mod tools;
 mod users;
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -96,13 +97,23 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let words: Vec<OsString> = std::env::args_os().collect();
     let tool = tools::called::tool();
-    let parsed = match tool {
-        Some(tool) => of_mosquittos(tool, &words),
-        None => Cli::try_parse_from(tools::spelled::arguments(words.clone(), &Cli::command()))
-            .map(|cli| cli.command),
+    let mut words: Vec<OsString> = std::env::args_os().collect();
+    let mut parsed = parse(tool, &words);
+    let file = parsed
+        .as_ref()
+        .ok()
+        .and_then(|command| options_file(command.as_ref()?));
+    let options = match tools::options_file::options(file, tool) {
+        Ok(options) => options,
+        Err(failure) => return report(Err(failure), false),
     };
+    if !options.is_empty() {
+        // Behind the name of the program and that of the command.
+        let first = if tool.is_some() { 1 } else { 2 };
+        words.splice(first..first, options);
+        parsed = parse(tool, &words);
+    }
     let command = match parsed {
         Ok(command) => command,
         Err(error) => return on_parse_error(&error, &words, tool),
@@ -136,8 +147,28 @@ fn main() -> ExitCode {
     }
 }
 
+/// What a command line means to this program, or to the `tool` of mosquitto's that it is called by.
+fn parse(tool: Option<&str>, words: &[OsString]) -> Result<Option<Command>, clap::Error> {
+    match tool {
+        Some(tool) => of_mosquittos(tool, words).map(Some),
+        None => Cli::try_parse_from(tools::spelled::arguments(words.to_vec(), &Cli::command()))
+            .map(|cli| cli.command),
+    }
+}
+
+/// The file with more options that a command line names.
+fn options_file(command: &Command) -> Option<&Path> {
+    let file = match command {
+        Command::Pub(args) => &args.options,
+        Command::Sub(args) => &args.options,
+        Command::Rr(args) => &args.options,
+        _ => return None,
+    };
+    file.options_file.as_deref()
+}
+
 /// The command line of a program that is called as one of mosquitto's: the flags of `tool`, without its name before them.
-fn of_mosquittos(tool: &str, words: &[OsString]) -> Result<Option<Command>, clap::Error> {
+fn of_mosquittos(tool: &str, words: &[OsString]) -> Result<Command, clap::Error> {
     let version = clap::Arg::new("version")
         .long("version")
         .action(clap::ArgAction::Version)
@@ -146,11 +177,11 @@ fn of_mosquittos(tool: &str, words: &[OsString]) -> Result<Option<Command>, clap
         .version(concat!("of vencejo ", env!("CARGO_PKG_VERSION")))
         .disable_version_flag(true)
         .arg(version);
-    Ok(Some(match tool {
+    Ok(match tool {
         "pub" => Command::Pub(Box::new(flags(root, words)?)),
         "sub" => Command::Sub(Box::new(flags(root, words)?)),
         _ => Command::Rr(Box::new(flags(root, words)?)),
-    }))
+    })
 }
 
 fn flags<T: Args>(root: clap::Command, words: &[OsString]) -> Result<T, clap::Error> {

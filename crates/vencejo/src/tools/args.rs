@@ -17,6 +17,7 @@ use proto::{Qos, Secret, Version, topic};
 use super::Failure;
 use super::called;
 use super::login::LoginArgs;
+use super::options_file::OptionsFileArgs;
 use super::packet_log;
 use super::profiles::Profile;
 use super::properties::Properties;
@@ -29,6 +30,8 @@ use super::url::{Scheme, Url, parse_proxy, parse_url};
 pub(crate) struct PubArgs {
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
+    #[command(flatten)]
+    pub(crate) options: OptionsFileArgs,
     /// Topic to publish to
     #[arg(short = 't', long, allow_hyphen_values = true)]
     pub(crate) topic: Option<String>,
@@ -60,6 +63,8 @@ pub(crate) struct PubArgs {
 pub(crate) struct SubArgs {
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
+    #[command(flatten)]
+    pub(crate) options: OptionsFileArgs,
     /// Topic filter to subscribe to; may be repeated
     #[arg(short = 't', long, allow_hyphen_values = true)]
     pub(crate) topic: Vec<String>,
@@ -69,15 +74,22 @@ pub(crate) struct SubArgs {
     /// Do not print messages that match this filter; may be repeated
     #[arg(short = 'T', long, allow_hyphen_values = true)]
     pub(crate) filter_out: Vec<String>,
-    /// Maximum Quality of Service: 0, 1 or 2
-    #[arg(short = 'q', long, default_value = "0", allow_hyphen_values = true)]
-    pub(crate) qos: String,
+    /// Maximum Quality of Service: 0, 1 or 2, one for all topics or one for each -t [default: 0]
+    #[arg(short = 'q', long, allow_hyphen_values = true)]
+    pub(crate) qos: Vec<String>,
     /// Print the topic before the payload
     #[arg(short = 'v', long)]
     pub(crate) verbose: bool,
-    /// Print each message in this format, for example '%I %t %p' or '%j'
+    /// Print each message in this format, for example '%I %t %p' or '%j'; or json, or its payload as hex, base64, cbor,
+    /// msgpack, sparkplug or auto
     #[arg(short = 'F', allow_hyphen_values = true)]
     pub(crate) format: Option<String>,
+    /// Print the last message of each topic in a line of its own, over the one before; with -v or -F to see the topic
+    #[arg(short = 'w', long)]
+    pub(crate) watch: bool,
+    /// Print how many messages come in each second, instead of the messages
+    #[arg(long)]
+    pub(crate) message_rate: bool,
     /// Print JSON (-F %j, %J) over several lines
     #[arg(long)]
     pub(crate) pretty: bool,

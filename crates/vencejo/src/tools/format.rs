@@ -11,6 +11,7 @@ use proto::PacketIdentifier;
 use proto::packet::Property;
 
 use super::complain;
+use super::payload::Form;
 
 /// How a message is printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub(crate) enum Piece {
     Pretty(char),
     /// The payload in base64.
     Base64,
+    /// The payload in a form of its own, over several lines or not.
+    Decoded(Form, bool),
 }
 
 /// The flags between `%` and its letter.
@@ -47,13 +50,32 @@ pub(crate) struct Width {
 }
 
 impl Format {
-    /// Reads a `-F` format; some have names.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        match text {
-            "json" => return Self::parse("%j"),
-            "hex" => return Self::parse("%x"),
-            "base64" => return Ok(Self::Pieces(vec![Piece::Base64])),
-            _ => {}
+    /// What `-F`, `-v` and `--pretty` say.
+    pub(crate) fn of_flags(
+        format: Option<&str>,
+        is_verbose: bool,
+        is_pretty: bool,
+    ) -> Result<Self, String> {
+        let format = match format {
+            None if is_verbose => Self::Verbose,
+            None => Self::Payload,
+            Some(text) => match payload_named(text) {
+                // Ours, and not mosquitto's, whose -F prints no topic but where it says so.
+                Some(piece) if is_verbose => {
+                    let topic = Piece::Field('t', Width::default());
+                    Self::Pieces(vec![topic, Piece::Text(" ".to_owned()), piece])
+                }
+                Some(piece) => Self::Pieces(vec![piece]),
+                None => Self::parse(text)?,
+            },
+        };
+        Ok(if is_pretty { format.pretty() } else { format })
+    }
+
+    /// Reads a `-F` format of letters, or `json`.
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == "json" {
+            return Self::parse("%j");
         }
         let incomplete = || "Incomplete format specifier.".to_owned();
         let mut pieces = Vec::new();
@@ -97,12 +119,13 @@ impl Format {
     }
 
     /// The same, with JSON over several lines.
-    pub(crate) fn pretty(self) -> Self {
+    fn pretty(self) -> Self {
         let Self::Pieces(pieces) = self else {
             return self;
         };
         let pretty = |piece| match piece {
             Piece::Field(letter @ ('j' | 'J'), _) => Piece::Pretty(letter),
+            Piece::Decoded(form, _) => Piece::Decoded(form, true),
             other => other,
         };
         Self::Pieces(pieces.into_iter().map(pretty).collect())
@@ -131,6 +154,15 @@ impl Format {
             }
         }
         out.write_all(end.as_bytes())
+    }
+}
+
+/// A format of payloads by its name.
+fn payload_named(name: &str) -> Option<Piece> {
+    match name {
+        "hex" => Some(Piece::Field('x', Width::default())),
+        "base64" => Some(Piece::Base64),
+        name => Form::named(name).map(|form| Piece::Decoded(form, false)),
     }
 }
 
@@ -184,6 +216,16 @@ fn print_piece(
             out.write_all(over_lines(&json).as_bytes())
         }
         Piece::Base64 => out.write_all(data_encoding::BASE64.encode(&message.payload).as_bytes()),
+        Piece::Decoded(form, is_pretty) => match form.shown(message) {
+            Ok(text) if *is_pretty && text.starts_with(['{', '[']) && is_json(&text) => {
+                out.write_all(over_lines(&without_blanks(&text)).as_bytes())
+            }
+            Ok(text) => out.write_all(text.as_bytes()),
+            Err(why) => {
+                complain(&format!("Error: {why} on topic {}.", message.topic));
+                Ok(())
+            }
+        },
         Piece::Field(letter, width) => print_field(*letter, *width, message, at, out),
     }
 }
@@ -198,6 +240,7 @@ fn print_field(
     let text = match letter {
         'j' | 'J' => return out.write_all(json(message, at, letter == 'J').as_bytes()),
         'p' => return print_padded(&message.payload, width, out),
+        'f' | 'd' => return print_float(letter, &message.payload, width, out),
         'D' => {
             let data = message.properties().find_map(|property| match property {
                 Property::CorrelationData(data) => Some(data.to_vec()),
@@ -249,6 +292,37 @@ fn print_field(
     )
 }
 
+/// The payload as a number, its lowest byte first as most machines have it: `f` of four, `d` of eight.
+fn print_float(letter: char, payload: &[u8], width: Width, out: &mut impl Write) -> io::Result<()> {
+    let (name, number) = match letter {
+        'f' => {
+            let bytes = payload.try_into().ok();
+            (
+                "float",
+                bytes.map(|bytes| f64::from(f32::from_le_bytes(bytes))),
+            )
+        }
+        _ => ("double", payload.try_into().ok().map(f64::from_le_bytes)),
+    };
+    let Some(number) = number else {
+        complain(&format!(
+            "requested {name} printing, but non-{name} data received"
+        ));
+        return Ok(());
+    };
+    let (min, digits) = (width.min, width.max.unwrap_or(6));
+    if width.is_zero_padded && !width.is_left_aligned && number.is_finite() {
+        // The zeros stand behind the sign.
+        return write!(out, "{number:0min$.digits$}");
+    }
+    let text = format!("{number:.digits$}").to_lowercase();
+    let width = Width {
+        is_zero_padded: false,
+        ..width
+    };
+    print_padded(text.as_bytes(), width, out)
+}
+
 fn print_padded(bytes: &[u8], width: Width, out: &mut impl Write) -> io::Result<()> {
     let shown = String::from_utf8_lossy(bytes).chars().count();
     let missing = width.min.saturating_sub(shown);
@@ -289,8 +363,8 @@ fn json(message: &ReceivedMessage, at: &ZonedDateTime, is_raw: bool) -> String {
     let payload = if message.payload.is_empty() {
         "null".to_owned()
     } else if is_raw {
-        let parsed: Result<serde_json::Value, _> = serde_json::from_slice(&message.payload);
-        if parsed.is_err() {
+        let text = std::str::from_utf8(&message.payload);
+        if !text.is_ok_and(is_json) {
             complain(&format!(
                 "Error: Message payload is not valid JSON on topic {}.",
                 message.topic
@@ -363,6 +437,10 @@ fn json_properties(message: &ReceivedMessage) -> String {
         members.insert(at, format!("\"user-properties\":{{{}}}", users.join(",")));
     }
     members.join(",")
+}
+
+fn is_json(text: &str) -> bool {
+    serde_json::from_str::<serde_json::Value>(text).is_ok()
 }
 
 /// Valid JSON without the blanks outside its strings; members keep their order.
@@ -444,7 +522,7 @@ fn strftime(format: &str, at: &ZonedDateTime) -> String {
 }
 
 /// Letters after `%`.
-const FIELDS: &str = "ACDEFIJjlmPpqRrStUxX";
+const FIELDS: &str = "ACDEFIJjdflmPpqRrStUxX";
 /// Letters after `@`.
 const TIMES: &str = "aAbBcCdDeFgGhHIjklmMnNpPrRsStTuUVwWxXyYzZ";
 

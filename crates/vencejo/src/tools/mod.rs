@@ -11,7 +11,9 @@ pub(crate) mod explore;
 pub(crate) mod format;
 mod lines;
 pub(crate) mod login;
+pub(crate) mod options_file;
 pub(crate) mod packet_log;
+mod payload;
 mod precedence;
 pub(crate) mod probe;
 pub(crate) mod profile;
@@ -24,6 +26,7 @@ pub(crate) mod spelled;
 pub(crate) mod subscribe;
 pub(crate) mod tls;
 mod url;
+mod watch;
 
 use std::io::{ErrorKind, Write};
 use std::path::Path;

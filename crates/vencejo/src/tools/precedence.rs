@@ -131,6 +131,8 @@ impl ConnectionArgs {
             (self.will_qos.is_some(), "--will-qos"),
             (self.will_retain, "--will-retain"),
             (self.bind_address.is_some(), "-A"),
+            (self.tls.tls_keylog.is_some(), "--tls-keylog"),
+            (self.tls.no_tls, "--no-tls"),
             (self.debug, "-d"),
             (self.quiet, "--quiet"),
         ];

@@ -5,16 +5,17 @@
 //! subscribed to, not before.
 
 use std::io::{self, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
-use client::{Connection, Event, Events, Publication, Subscription};
+use client::{Connection, Event, Events, Publication, ReceivedMessage, Subscription};
 use jiff::ZonedDateTime;
 use proto::packet::{Property, PublishProperties};
 use proto::{Version, topic};
 
 use super::args::{ConnectionArgs, PayloadArgs, parse_qos};
 use super::format::Format;
+use super::options_file::OptionsFileArgs;
 use super::properties::Properties;
 use super::publish::{Source, add, source};
 use super::subscribe::{TIMED_OUT, output_failure};
@@ -28,6 +29,8 @@ const TOOL: &str = "rr";
 pub(crate) struct RrArgs {
     #[command(flatten)]
     pub(crate) connection: ConnectionArgs,
+    #[command(flatten)]
+    pub(crate) options: OptionsFileArgs,
     /// Topic to publish the request to
     #[arg(short = 't', long, allow_hyphen_values = true)]
     topic: Option<String>,
@@ -54,6 +57,9 @@ pub(crate) struct RrArgs {
     /// Do not take a retained message for the response
     #[arg(short = 'R')]
     no_retained: bool,
+    /// Print how long the response took, from the request on
+    #[arg(long)]
+    latency: bool,
     /// Leave after this many seconds, with exit code 27
     #[arg(short = 'W', value_name = "SECONDS")]
     timeout: Option<u32>,
@@ -63,7 +69,11 @@ pub(crate) struct RrArgs {
 pub(crate) async fn run(args: &RrArgs) -> Result<(), Failure> {
     let properties =
         Properties::parse(&args.connection.property).map_err(|text| Failure::usage(TOOL, text))?;
-    let connection = args.connection.connection(TOOL, properties)?;
+    let mut connection = args.connection.connection(TOOL, properties)?;
+    if args.latency {
+        // What is measured is not Nagle's algorithm.
+        connection.options = connection.options.nodelay(true);
+    }
     let request = Request::new(
         args,
         connection.url_topic.as_deref(),
@@ -102,6 +112,7 @@ struct Request {
     format: Format,
     end: &'static str,
     no_retained: bool,
+    says_latency: bool,
 }
 
 impl Request {
@@ -137,18 +148,16 @@ impl Request {
         for property in section.iter().flat_map(PublishProperties::iter) {
             publication = add(publication, &property, TOOL)?;
         }
-        let format = match &args.format {
-            Some(format) => Format::parse(format).map_err(usage)?,
-            None if args.verbose => Format::Verbose,
-            None => Format::Payload,
-        };
+        let format = args.format.as_deref();
+        let format = Format::of_flags(format, args.verbose, args.pretty).map_err(usage)?;
         Ok(Self {
             publication,
             subscription: Subscription::new(response_topic.clone(), qos),
             response_topic,
-            format: if args.pretty { format.pretty() } else { format },
+            format,
             end: if args.no_newline { "" } else { "\n" },
             no_retained: args.no_retained,
+            says_latency: args.latency,
         })
     }
 
@@ -177,6 +186,7 @@ impl Request {
                 TOOL,
             )?;
         }
+        let asked = Instant::now();
         let published = client.publish(publication).await;
         let published = published.map_err(|error| Failure::new(format!("Error: {error}.")))?;
         if published.reason.is_error() && !quiet {
@@ -189,11 +199,9 @@ impl Request {
             match event {
                 Event::Message(message) if self.no_retained && message.retain => {}
                 Event::Message(message) => {
-                    let mut out = io::stdout().lock();
+                    let took = asked.elapsed();
                     return self
-                        .format
-                        .print(&message, &ZonedDateTime::now(), self.end, &mut out)
-                        .and_then(|()| out.flush())
+                        .print(&message, took)
                         .map_err(|error| output_failure(&error));
                 }
                 Event::Disconnected(lost) => {
@@ -202,5 +210,43 @@ impl Request {
             }
         }
         Err(Failure::new("Error: The connection was lost."))
+    }
+
+    fn print(&self, message: &ReceivedMessage, took: Duration) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        self.format
+            .print(message, &ZonedDateTime::now(), self.end, &mut out)?;
+        if self.says_latency {
+            writeln!(out, "Latency: {}", latency(took))?;
+        }
+        out.flush()
+    }
+}
+
+/// A time as mosquitto_rr writes it.
+fn latency(took: Duration) -> String {
+    let nanoseconds = took.subsec_nanos();
+    match (took.as_secs(), nanoseconds) {
+        (0, 0..1_000) => format!("{nanoseconds}ns"),
+        (0, 1_000..1_000_000) => format!("{:.6}µs", f64::from(nanoseconds) / 1e3),
+        (0, _) => format!("{:.6}ms", f64::from(nanoseconds) / 1e6),
+        (seconds, _) => format!("{seconds}.{nanoseconds:09}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_latency_has_the_unit_that_fits() {
+        for (nanoseconds, shown) in [
+            (999, "999ns"),
+            (1_500, "1.500000µs"),
+            (2_345_678, "2.345678ms"),
+            (1_000_000_007, "1.000000007"),
+        ] {
+            assert_eq!(latency(Duration::from_nanos(nanoseconds)), shown);
+        }
     }
 }

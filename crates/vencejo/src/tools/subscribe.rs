@@ -16,12 +16,14 @@ use proto::connection::ClientSession;
 use proto::packet::{ReasonCode, RetainHandling, SubscriptionOptions};
 use proto::{Qos, topic};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, Interval, interval_at, sleep, sleep_until};
 
 use super::args::{self, SubArgs, parse_qos};
+use super::called;
 use super::format::Format;
 use super::packet_log::{granted, say};
 use super::properties::Properties;
+use super::watch::{Size, Watch};
 use super::{Failure, complain};
 
 const TOOL: &str = "sub";
@@ -45,10 +47,10 @@ pub(crate) async fn run(args: &SubArgs) -> Result<(), Failure> {
     // The version that was agreed on, which may not be the one that was tried first.
     let mut options = connection.options.clone().version(client.version());
     let mut subscriber = Subscriber {
+        output: Output::begin(args, &options)?,
         plan,
         client,
         events,
-        printed: 0,
     };
     loop {
         match subscriber.serve(&mut stop).await? {
@@ -99,10 +101,9 @@ struct Plan {
 impl Plan {
     fn new(args: &SubArgs, connection: &args::Connection) -> Result<Self, Failure> {
         let usage = |text: String| Failure::usage(TOOL, text);
-        let qos = parse_qos(&args.qos)
-            .ok_or_else(|| usage(format!("Invalid QoS given: {}", args.qos)))?;
         let mut filters = args.topic.clone();
         filters.extend(connection.url_topic.clone());
+        let qualities = qualities(&args.qos, filters.len()).map_err(usage)?;
         if filters.is_empty() && args.unsubscribe.is_empty() {
             return Err(usage("You must specify a topic to subscribe to.".into()));
         }
@@ -128,21 +129,16 @@ impl Plan {
             },
             None => None,
         };
-        let format = match &args.format {
-            Some(format) => Format::parse(format).map_err(usage)?,
-            None if args.verbose => Format::Verbose,
-            None => Format::Payload,
-        };
-        let format = if args.pretty { format.pretty() } else { format };
+        let format = args.format.as_deref();
+        let format = Format::of_flags(format, args.verbose, args.pretty).map_err(usage)?;
         let chance = args.random_filter.as_deref().map(parse_chance).transpose();
         let chance = chance.map_err(usage)?;
-        let options = subscription_options(args, qos);
-        let subscriptions = filters
-            .into_iter()
-            .map(|filter| Subscription { filter, options })
-            .collect();
+        let subscriptions = filters.into_iter().zip(qualities).map(|(filter, qos)| {
+            let options = subscription_options(args, qos);
+            Subscription { filter, options }
+        });
         Ok(Self {
-            subscriptions,
+            subscriptions: subscriptions.collect(),
             unsubscribe: args.unsubscribe.clone(),
             properties: connection.properties.clone(),
             format,
@@ -163,6 +159,27 @@ impl Plan {
                 .iter()
                 .any(|filter| topic::matches(filter, &message.topic))
     }
+}
+
+/// The QoS of each of `topics`: what is said of them in their order, or one for all.
+fn qualities(said: &[String], topics: usize) -> Result<Vec<Qos>, String> {
+    let parsed = said
+        .iter()
+        .map(|text| parse_qos(text).ok_or_else(|| format!("Invalid QoS given: {text}")));
+    let parsed: Vec<Qos> = parsed.collect::<Result<_, _>>()?;
+    // To mosquitto's tools the last one counts, for all.
+    let is_one_for_all = topics < 2 || parsed.len() < 2 || called::tool().is_some();
+    if is_one_for_all {
+        let last = parsed.last().copied().unwrap_or(Qos::AtMostOnce);
+        return Ok(vec![last; topics]);
+    }
+    if parsed.len() != topics {
+        let given = parsed.len();
+        return Err(format!(
+            "-q is given {given} times for {topics} topics: once is for all, else each needs one."
+        ));
+    }
+    Ok(parsed)
 }
 
 /// `0.1` to `100`, in thousandths.
@@ -213,7 +230,70 @@ struct Subscriber {
     plan: Plan,
     client: Connection,
     events: Events,
+    output: Output,
+}
+
+/// What has been printed, and how.
+struct Output {
     printed: u64,
+    watch: Option<Watch>,
+    rate: Option<Rate>,
+}
+
+/// Messages since the last second that was told.
+struct Rate {
+    count: u64,
+    seconds: Interval,
+}
+
+impl Output {
+    fn begin(args: &SubArgs, options: &Options) -> Result<Self, Failure> {
+        let second = Duration::from_secs(1);
+        let rate = args.message_rate.then(|| Rate {
+            count: 0,
+            seconds: interval_at(Instant::now() + second, second),
+        });
+        let is_watched = args.watch && rate.is_none();
+        let watch = is_watched.then(|| {
+            let (host, _) = options.address();
+            let place = options
+                .unix_path()
+                .map_or_else(|| host.to_owned(), |path| path.display().to_string());
+            Watch::begin(&place, Size::of_output(), &mut io::stdout().lock())
+        });
+        let watch = watch.transpose().map_err(|error| output_failure(&error))?;
+        Ok(Self {
+            printed: 0,
+            watch,
+            rate,
+        })
+    }
+
+    /// Prints a message as `plan` has it.
+    fn print(&mut self, plan: &Plan, message: &ReceivedMessage) -> io::Result<()> {
+        self.printed += 1;
+        let now = ZonedDateTime::now();
+        let mut out = io::stdout().lock();
+        let Some(watch) = &mut self.watch else {
+            plan.format.print(message, &now, plan.end, &mut out)?;
+            return out.flush();
+        };
+        let mut line = Vec::new();
+        plan.format.print(message, &now, "", &mut line)?;
+        watch.show(&message.topic, &line, Size::of_output(), &mut out)
+    }
+
+    /// Tells how many there were in a second, whenever one is over.
+    async fn tell_rate(&mut self) -> Result<(), Failure> {
+        let Some(rate) = &mut self.rate else {
+            return std::future::pending().await;
+        };
+        rate.seconds.tick().await;
+        let mut out = io::stdout().lock();
+        writeln!(out, "{} msgs/s", std::mem::take(&mut rate.count))
+            .and_then(|()| out.flush())
+            .map_err(|error| output_failure(&error))
+    }
 }
 
 impl Subscriber {
@@ -237,11 +317,15 @@ impl Subscriber {
                         SetUp::Complete | SetUp::Denied => return Ok(Outcome::Done),
                     }
                 }
+                told = self.output.tell_rate() => {
+                    told?;
+                    continue;
+                }
                 event = self.events.recv() => event,
             };
             match event {
                 Some(Event::Message(message)) => {
-                    if on_message(plan, &client, &mut self.printed, &message).await? {
+                    if on_message(plan, &client, &mut self.output, &message).await? {
                         return Ok(Outcome::Done);
                     }
                 }
@@ -364,9 +448,13 @@ async fn set_up(client: &Connection, plan: &Plan) -> Result<SetUp, Failure> {
 async fn on_message(
     plan: &Plan,
     client: &Connection,
-    printed: &mut u64,
+    output: &mut Output,
     message: &ReceivedMessage,
 ) -> Result<bool, Failure> {
+    if let Some(rate) = &mut output.rate {
+        rate.count += 1;
+        return Ok(false);
+    }
     if plan.args.retained_only && !message.retain {
         return Ok(true);
     }
@@ -378,13 +466,10 @@ async fn on_message(
         // A lost connection is reported by the next event.
         client.publish(empty.retain(true)).await.ok();
     }
-    let mut out = io::stdout().lock();
-    plan.format
-        .print(message, &ZonedDateTime::now(), plan.end, &mut out)
-        .and_then(|()| out.flush())
+    output
+        .print(plan, message)
         .map_err(|error| output_failure(&error))?;
-    *printed += 1;
-    Ok(plan.count == Some(*printed))
+    Ok(plan.count == Some(output.printed))
 }
 
 pub(super) fn output_failure(error: &io::Error) -> Failure {
@@ -425,5 +510,28 @@ impl Stop {
                 Err(Failure { text: "Timed out".to_owned(), code: TIMED_OUT })
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_topic_has_its_quality_or_all_have_one() {
+        use Qos::{AtLeastOnce, AtMostOnce, ExactlyOnce};
+        let of = |said: &[&str], topics| {
+            let said: Vec<String> = said.iter().map(|text| (*text).to_owned()).collect();
+            qualities(&said, topics)
+        };
+        assert_eq!(of(&[], 2), Ok(vec![AtMostOnce; 2]));
+        assert_eq!(of(&["1"], 3), Ok(vec![AtLeastOnce; 3]));
+        assert_eq!(of(&["0", "2"], 2), Ok(vec![AtMostOnce, ExactlyOnce]));
+        assert_eq!(of(&["0", "2"], 1), Ok(vec![ExactlyOnce]), "the last one");
+        assert_eq!(of(&["1"], 0), Ok(vec![]));
+        for wrong in [of(&["0", "1"], 3), of(&["0", "1", "2"], 2)] {
+            assert!(wrong.unwrap_err().contains("each needs one"));
+        }
+        assert_eq!(of(&["0", "3"], 2), Err("Invalid QoS given: 3".to_owned()));
     }
 }

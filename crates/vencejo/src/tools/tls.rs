@@ -39,6 +39,12 @@ pub(crate) struct TlsArgs {
     /// Offer this protocol (ALPN)
     #[arg(long, alias = "alpn", value_name = "PROTOCOL")]
     pub(crate) tls_alpn: Option<String>,
+    /// Write the secrets of the connection into this file, for a program that is to read what is sent (as SSLKEYLOGFILE)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_keylog: Option<PathBuf>,
+    /// No TLS, whatever a profile says
+    #[arg(long)]
+    pub(crate) no_tls: bool,
 }
 
 impl TlsArgs {
@@ -50,6 +56,9 @@ impl TlsArgs {
     /// These flags, and where they say nothing the profile: whom to believe as a whole, who we are as a whole.
     pub(crate) fn over(&self, profile: &Profile) -> Self {
         let mut all = self.clone();
+        if all.no_tls {
+            return all;
+        }
         if !all.is_asked() {
             all.cafile.clone_from(&profile.cafile);
             all.capath.clone_from(&profile.capath);
@@ -67,6 +76,10 @@ impl TlsArgs {
 
     /// What the flags come to; `None` for a connection without TLS. `is_asked`: the URL has asked for it.
     pub(crate) fn tls(&self, tool: &str, is_asked: bool) -> Result<Option<Tls>, Failure> {
+        if self.no_tls && (self.is_asked() || is_asked || self.unused().is_some()) {
+            let text = "--no-tls, and a flag or a URL that asks for TLS, contradict one another.";
+            return Err(Failure::usage(tool, text));
+        }
         if !self.is_asked() && !is_asked {
             return match self.unused() {
                 None => Ok(None),
@@ -109,6 +122,9 @@ impl TlsArgs {
         if let Some(protocol) = &self.tls_alpn {
             tls = tls.alpn(protocol.as_bytes());
         }
+        if let Some(path) = &self.tls_keylog {
+            tls = tls.key_log_file(path).map_err(failed)?;
+        }
         Ok(Some(tls))
     }
 
@@ -120,6 +136,7 @@ impl TlsArgs {
             (self.insecure, "--insecure"),
             (self.tls_version.is_some(), "--tls-version"),
             (self.tls_alpn.is_some(), "--tls-alpn"),
+            (self.tls_keylog.is_some(), "--tls-keylog"),
         ];
         flags
             .iter()
@@ -144,6 +161,36 @@ mod tests {
         );
         assert!(args.tls("pub", true).expect("mqtts").is_some());
         assert!(TlsArgs::default().tls("pub", false).expect("TCP").is_none());
+    }
+
+    #[test]
+    fn no_tls_wins_over_a_profile_and_over_nothing_else() {
+        let profile = Profile {
+            cafile: Some("/nowhere/ca.crt".into()),
+            ..Profile::default()
+        };
+        let none = TlsArgs {
+            no_tls: true,
+            ..TlsArgs::default()
+        };
+        assert!(none.over(&profile).tls("sub", false).unwrap().is_none());
+        assert!(TlsArgs::default().over(&profile).tls("sub", false).is_err());
+        let roots = TlsArgs {
+            tls_use_os_certs: true,
+            ..none.clone()
+        };
+        let insecure = TlsArgs {
+            insecure: true,
+            ..none.clone()
+        };
+        for failure in [
+            none.tls("sub", true),
+            roots.tls("sub", false),
+            insecure.tls("sub", false),
+        ] {
+            let failure = failure.expect_err("it contradicts itself");
+            assert!(failure.text.contains("contradict"), "{failure:?}");
+        }
     }
 
     #[test]

@@ -22,5 +22,6 @@ mod proofs;
 mod quic;
 mod retained;
 mod secrets;
+mod tool_flags;
 mod watched_files;
 mod ways;

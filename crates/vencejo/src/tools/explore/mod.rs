@@ -8,7 +8,7 @@ mod diff;
 mod draw;
 mod input;
 mod rate;
-mod shown;
+pub(super) mod shown;
 mod terminal;
 mod tree;
 mod view;

@@ -87,7 +87,7 @@ pub(super) fn summary(payload: &[u8]) -> String {
 }
 
 /// `text` with nothing in it that a terminal would obey.
-pub(super) fn escaped(text: &str) -> String {
+pub(in crate::tools) fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     push_escaped(&mut safe, text);
     safe

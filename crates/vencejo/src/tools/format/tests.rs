@@ -154,14 +154,46 @@ fn pretty_json_is_that_of_mosquitto() {
 #[test]
 fn formats_have_names() {
     let at = ZonedDateTime::now();
-    let print = |format: &str| {
-        let format = Format::parse(format).unwrap();
+    let print_flags = |format: &str, is_verbose, is_pretty| {
+        let format = Format::of_flags(Some(format), is_verbose, is_pretty).unwrap();
         let mut out = Vec::new();
         format.print(&message(b"hi"), &at, "", &mut out).unwrap();
         String::from_utf8(out).unwrap()
     };
+    let print = |format: &str| print_flags(format, false, false);
     assert_eq!(print("hex"), "6869");
     assert_eq!(print("base64"), "aGk=");
     assert_eq!(print("json"), print("%j"));
     assert_eq!(print("%5q|%-5r|"), "1|1|");
+    assert_eq!(print("auto"), "hi");
+    assert_eq!(print_flags("hex", true, false), "p 6869");
+    assert_eq!(print_flags("auto", true, true), "p hi");
+    // Letters say themselves whether the topic is printed.
+    assert_eq!(print_flags("%p", true, false), "hi");
+    assert_eq!(print_flags("json", true, false), print("json"));
+    assert_eq!(Format::of_flags(None, true, true), Ok(Format::Verbose));
+    assert_eq!(Format::of_flags(None, false, false), Ok(Format::Payload));
+}
+
+/// Since 2.1.
+#[test]
+fn a_payload_of_four_or_eight_bytes_is_a_number() {
+    let float = (-1.5_f32).to_le_bytes();
+    let double = 2.25_f64.to_le_bytes();
+    for (format, payload, shown) in [
+        ("%f", &float[..], "-1.500000"),
+        ("%.1f", &float, "-1.5"),
+        ("%8.2f|", &float, "   -1.50|"),
+        ("%-8.2f|", &float, "-1.50   |"),
+        ("%08.2f|", &float, "-0001.50|"),
+        ("%d", &double, "2.250000"),
+        ("%.0d", &double, "2"),
+        ("%d", &f64::INFINITY.to_le_bytes(), "inf"),
+        ("%f", &f32::NAN.to_le_bytes(), "nan"),
+        // Neither is one, which is said on standard error.
+        ("[%f]", &double, "[]"),
+        ("[%d]", b"2.25", "[]"),
+    ] {
+        assert_eq!(printed(format, payload), shown, "{format}");
+    }
 }
