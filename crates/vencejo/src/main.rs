@@ -17,6 +17,7 @@ mod manual;
 mod mosquitto;
 mod password_file;
 mod port_owner;
+mod printing;
 mod serve;
 mod storage;
 mod tls;

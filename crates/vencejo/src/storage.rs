@@ -12,6 +12,7 @@ use server::persist::{
 };
 
 use crate::inspect;
+use crate::printing::OneObject;
 use crate::serve::{self, EX_IOERR, EX_UNAVAILABLE};
 use crate::tools::Failure;
 
@@ -25,12 +26,8 @@ pub(crate) struct BackupArgs {
     /// The data folder
     #[arg(long, value_name = "DIR", default_value = DATA)]
     data: PathBuf,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-    /// Print help
-    #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help)]
-    help: Option<bool>,
+    #[command(flatten)]
+    printing: OneObject,
 }
 
 /// Make a data folder of a backup
@@ -43,12 +40,8 @@ pub(crate) struct RestoreArgs {
     /// The data folder to make; if it is there, it has to be empty
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-    /// Print help
-    #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help)]
-    help: Option<bool>,
+    #[command(flatten)]
+    printing: OneObject,
 }
 
 /// Look at a data folder, mend it, acknowledge its alarms
@@ -80,12 +73,8 @@ struct FolderArgs {
     /// The data folder
     #[arg(value_name = "DIR", default_value = DATA)]
     data: PathBuf,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-    /// Print help
-    #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help)]
-    help: Option<bool>,
+    #[command(flatten)]
+    printing: OneObject,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -97,12 +86,8 @@ struct SalvageArgs {
     /// The folder to make; if it is there, it has to be empty
     #[arg(value_name = "NEW")]
     target: PathBuf,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-    /// Print help
-    #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help)]
-    help: Option<bool>,
+    #[command(flatten)]
+    printing: OneObject,
 }
 
 /// `vencejo backup`: through the server that uses the folder, or from the folder itself.
@@ -119,7 +104,7 @@ pub(crate) fn back_up(args: &BackupArgs) -> Result<(), Failure> {
             persist::copy_folder(&folder, &target).map_err(|error| failed(&error))?
         }
     };
-    serve::print(&match args.json {
+    serve::print(&match args.printing.json {
         true => object(&target, &args.data, done),
         false => line(&target, done, "is a backup of", &args.data),
     });
@@ -132,7 +117,7 @@ pub(crate) fn restore(args: &RestoreArgs) -> Result<(), Failure> {
         BackupError::Folder(error) => in_use(&error),
         error => failed(&error),
     })?;
-    serve::print(&match args.json {
+    serve::print(&match args.printing.json {
         true => object(&args.backup, &args.data, done),
         false => line(&args.data, done, "is made of", &args.backup),
     });
@@ -142,10 +127,12 @@ pub(crate) fn restore(args: &RestoreArgs) -> Result<(), Failure> {
 /// `vencejo store ...`.
 pub(crate) fn run(args: &StoreArgs) -> Result<(), Failure> {
     match &args.command {
-        StoreCommand::Check(folder) => inspect::check(&folder.data, folder.json),
-        StoreCommand::Stat(folder) => inspect::stat(&folder.data, folder.json),
-        StoreCommand::Salvage(args) => inspect::salvage(&args.data, &args.target, args.json),
-        StoreCommand::Acknowledge(folder) => acknowledge(&folder.data, folder.json),
+        StoreCommand::Check(folder) => inspect::check(&folder.data, folder.printing.json),
+        StoreCommand::Stat(folder) => inspect::stat(&folder.data, folder.printing.json),
+        StoreCommand::Salvage(args) => {
+            inspect::salvage(&args.data, &args.target, args.printing.json)
+        }
+        StoreCommand::Acknowledge(folder) => acknowledge(&folder.data, folder.printing.json),
     }
 }
 

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::Failure;
 use super::args::ConnectionArgs;
 use super::profiles::{Profile, Profiles};
+use crate::printing::{ManyObjects, OneObject};
 use crate::serve;
 
 const TOOL: &str = "profile";
@@ -29,9 +30,9 @@ pub(crate) struct ProfileArgs {
 #[derive(Subcommand, Clone, Debug)]
 enum ProfileCommand {
     /// The names of all profiles, and where each leads
-    Ls(ListArgs),
+    Ls(ManyObjects),
     /// What a profile says, without its password
-    Show(ShowArgs),
+    Show(NameArgs),
     /// Make one of the flags that follow its name
     Add(Box<AddArgs>),
     /// Remove one
@@ -40,39 +41,11 @@ enum ProfileCommand {
 
 #[derive(Args, Clone, Debug)]
 #[command(disable_help_flag = true)]
-struct ListArgs {
-    /// Print JSON, an object in each line
-    #[arg(long)]
-    json: bool,
-    /// Print help
-    #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help)]
-    help: Option<bool>,
-}
-
-#[derive(Args, Clone, Debug)]
-#[command(disable_help_flag = true)]
-struct ShowArgs {
-    /// Its name
-    name: String,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-    /// Print help
-    #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help)]
-    help: Option<bool>,
-}
-
-#[derive(Args, Clone, Debug)]
-#[command(disable_help_flag = true)]
 struct NameArgs {
     /// Its name
     name: String,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-    /// Print help
-    #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help)]
-    help: Option<bool>,
+    #[command(flatten)]
+    printing: OneObject,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -98,7 +71,9 @@ pub(crate) fn run(args: &ProfileArgs) -> Result<(), Failure> {
     let mut profiles = Profiles::open()?;
     match &args.command {
         ProfileCommand::Ls(args) => list(&profiles, args.json),
-        ProfileCommand::Show(args) => show(&args.name, profiles.named(&args.name)?, args.json)?,
+        ProfileCommand::Show(args) => {
+            show(&args.name, profiles.named(&args.name)?, args.printing.json)?;
+        }
         ProfileCommand::Add(args) => {
             let profile = profile_of(args)?;
             profiles.add(&args.name, &profile, args.force)?;
@@ -106,7 +81,7 @@ pub(crate) fn run(args: &ProfileArgs) -> Result<(), Failure> {
         }
         ProfileCommand::Rm(args) => {
             profiles.remove(&args.name)?;
-            say(&args.name, "removed", args.json);
+            say(&args.name, "removed", args.printing.json);
         }
     }
     Ok(())

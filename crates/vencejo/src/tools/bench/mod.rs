@@ -35,6 +35,7 @@ use serde_json::{Value, json};
 use super::args::{ConnectionArgs, parse_qos};
 use super::properties::Properties;
 use super::{Failure, connect};
+use crate::printing::ManyObjects;
 use crate::serve;
 use compare::CompareArgs;
 use figures::Outcome;
@@ -128,18 +129,7 @@ struct LoadArgs {
 enum What {
     Compare(CompareArgs),
     /// Show the scenarios
-    List(ListArgs),
-}
-
-#[derive(Args, Clone, Debug)]
-#[command(disable_help_flag = true)]
-struct ListArgs {
-    /// Print JSON, an object in each line
-    #[arg(long)]
-    json: bool,
-    /// Print help
-    #[arg(long, short = 'h', short_alias = '?', action = clap::ArgAction::Help)]
-    help: Option<bool>,
+    List(ManyObjects),
 }
 
 /// How long, and with what messages.
