@@ -86,6 +86,8 @@ pub(crate) struct Shard<S> {
     dirty: Vec<ConnectionKey>,
     /// Connections that may have more to read without another event.
     ready: Vec<ConnectionKey>,
+    /// Connections that have said something after silence, and were not read in that turn: they are in the next one.
+    unheard: Vec<ConnectionKey>,
     /// Publishers not read while a ring is full, or the store has too much to write.
     paused: Vec<ConnectionKey>,
     /// A CONNECT just taken whose connection is to move.
@@ -103,6 +105,8 @@ pub(crate) struct Shard<S> {
     connects_left: u32,
     /// The engine's work at which nothing more is read in this turn.
     turn_ends_at: u64,
+    /// Work that the packets of one connection may make in this turn.
+    connection_work_max: u64,
     /// Connections that were not written in the turns before, because so many were.
     unwritten: VecDeque<ConnectionKey>,
     starting: Starting,
@@ -182,6 +186,7 @@ impl<S: Store> Shard<S> {
             now,
             dirty: Vec::new(),
             ready: Vec::new(),
+            unheard: Vec::new(),
             paused: Vec::new(),
             moving: None,
             is_pressed: false,
@@ -191,6 +196,7 @@ impl<S: Store> Shard<S> {
             handshakes_since: Instant::now(),
             connects_left: 0,
             turn_ends_at: u64::MAX,
+            connection_work_max: CONNECTION_WORK_MAX,
             unwritten: VecDeque::new(),
             starting: Starting::new(started),
             stopping: Stopping::No,
@@ -270,6 +276,7 @@ impl<S: Store> Shard<S> {
     fn sleep_max(&self) -> Option<Duration> {
         if self.has_news
             || !self.ready.is_empty()
+            || !self.unheard.is_empty()
             || !self.unwritten.is_empty()
             || self.acceptor.has_more
             || self.engine.has_work()
@@ -319,11 +326,16 @@ impl<S: Store> Shard<S> {
             self.mark_dirty(key);
         }
         if event.is_readable() || event.is_read_closed() || event.is_error() {
+            let is_over = self.is_turn_over();
             if let Some(connection) = self.connection_mut(key) {
                 connection.flags.is_peer_done |= event.is_read_closed() || event.is_error();
                 // It has its turn after those that have not waited for one.
                 if connection.flags.is_ready {
                     return;
+                }
+                if is_over {
+                    connection.flags.is_ready = true;
+                    return self.unheard.push(key);
                 }
             }
             self.read(key);
@@ -331,16 +343,24 @@ impl<S: Store> Shard<S> {
     }
 
     /// Reads from those that have something to say. Who has said nothing lately goes before those that were not done in
-    /// the turn before, or a few words would wait behind all that a crowd has to say; for half of a turn at most.
+    /// the turn before, or a few words would wait behind all that a crowd has to say; for three quarters of a turn at most.
     fn read_all(&mut self, events: &Events) {
         let begins_at = self.engine.work();
         let again = std::mem::take(&mut self.ready);
-        let (share, is_first) = if again.is_empty() { (1, 1) } else { (2, 0) };
-        self.turn_ends_at = begins_at + TURN_WORK_MAX / share;
+        let unheard = std::mem::take(&mut self.unheard);
+        let (end, is_first) = if again.is_empty() {
+            (TURN_WORK_MAX, 1)
+        } else {
+            (TURN_WORK_MAX / 4 * 3, 0)
+        };
+        self.turn_ends_at = begins_at + end;
+        let crowd = events.iter().count() + unheard.len() + again.len();
+        self.connection_work_max = connection_work_max(crowd);
         // Logins go in the order in which they came.
         self.handshake_steps = HANDSHAKE_STEPS_MAX * is_first;
         self.handshakes_since = Instant::now();
         self.connects_left = CONNECTS_MAX * is_first;
+        self.unheard = self.read_some(unheard);
         for event in events {
             self.on_event(event);
         }
@@ -352,15 +372,22 @@ impl<S: Store> Shard<S> {
         self.handshakes_since = Instant::now();
         self.connects_left = CONNECTS_MAX;
         let late = std::mem::take(&mut self.ready);
-        let mut again = again.into_iter();
+        let mut again = self.read_some(again);
+        // Whose turn it was not goes first the next time.
+        again.append(&mut self.ready);
+        again.extend(late);
+        self.ready = again;
+    }
+
+    /// Reads from these, as long as it is not over; returns the rest.
+    fn read_some(&mut self, keys: Vec<ConnectionKey>) -> Vec<ConnectionKey> {
+        let mut keys = keys.into_iter();
         while !self.is_turn_over()
-            && let Some(key) = again.next()
+            && let Some(key) = keys.next()
         {
             self.read_again(key);
         }
-        // Whose turn it was not goes first the next time.
-        let not_done = std::mem::take(&mut self.ready);
-        self.ready.extend(again.chain(not_done).chain(late));
+        keys.collect()
     }
 
     fn read_again(&mut self, key: ConnectionKey) {
@@ -530,6 +557,12 @@ impl<S: Store> Shard<S> {
     }
 }
 
+/// Work that the packets of one of so many connections may make in one turn: they are done with a slice each in a few turns.
+fn connection_work_max(crowd: usize) -> u64 {
+    let share = 4 * TURN_WORK_MAX / u64::try_from(crowd).unwrap_or(u64::MAX).max(1);
+    share.clamp(CONNECTION_WORK_MIN, CONNECTION_WORK_MAX)
+}
+
 /// The token of other shards' wake-ups.
 pub(crate) const WAKER: Token = Token(usize::MAX);
 /// Steps of TLS handshakes in one turn, in which nobody else is served.
@@ -538,6 +571,10 @@ const HANDSHAKE_STEPS_MAX: u32 = 8;
 const HANDSHAKES_TIME_MAX: Duration = Duration::from_millis(2);
 /// Work that packets may make in one turn, in units of the engine: some ten milliseconds.
 const TURN_WORK_MAX: u64 = 65_536;
+/// Of these, those of one connection: some milliseconds.
+const CONNECTION_WORK_MAX: u64 = 16_384;
+/// The same in a crowd, where who comes last waits for a slice of each of the others.
+const CONNECTION_WORK_MIN: u64 = 256;
 /// Connections without a CONNECT that are read in one turn: each is a login, and a line in the log.
 const CONNECTS_MAX: u32 = 64;
 /// Tokens from here on are listeners; below are places in the slab.

@@ -300,7 +300,7 @@ impl<S: Store> Shard<S> {
         used: &mut usize,
     ) {
         let (now, is_asking_service) = (self.now, self.policy.asked.is_some());
-        let enough = self.engine.work() + CONNECTION_WORK_MAX;
+        let enough = self.engine.work() + self.connection_work_max;
         loop {
             let rest = input.get(*used..).unwrap_or_default();
             if !rest.is_empty() && self.is_turn_of_others(key, enough) {
@@ -540,8 +540,6 @@ fn complete_packet(partial: &mut Vec<u8>, input: &mut &[u8]) -> bool {
 
 /// So many outputs of the engine are taken before the next packet: a message is then still in the cache.
 const OUTPUTS_MAX: usize = 32;
-/// Work that the packets of one connection may make in one turn, in units of the engine: some milliseconds.
-const CONNECTION_WORK_MAX: u64 = 16_384;
 /// Why a CONNECT that grows too large while many others do is given up.
 const CROWDED: &str = "too much is held for connections that have not logged in";
 /// From this length on a payload that came with others is given a buffer of its own.
