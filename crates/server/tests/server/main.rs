@@ -7,6 +7,7 @@
     reason = "a test fails by a panic, also in what tests share"
 )]
 
+mod accounting;
 mod asking;
 mod authority;
 mod authorizing;

@@ -137,7 +137,7 @@ fn settled(watch: &mut Raw, before: Option<i64>) -> i64 {
 }
 
 /// Topic below `$SYS/broker/memory/` and value of a PUBLISH at QoS 0.
-fn said(packet: &[u8]) -> (&str, &str) {
+pub(crate) fn said(packet: &[u8]) -> (&str, &str) {
     let body = &packet[2..];
     let len = usize::from(body[0]) << 8 | usize::from(body[1]);
     let text = |bytes| std::str::from_utf8(bytes).expect("a text");
