@@ -296,7 +296,7 @@ const LOGIN_LIMITS: &[Limit] = &[
     ),
     row(
         "unauthenticated_bytes_max",
-        "bytes of all that have not logged in",
+        "bytes of all that have not logged in; at most 1/32 of `memory_max_bytes`",
         Bytes(|c| c.bounds.unauthenticated_bytes_max as u64),
         "itself, and 4 KiB for each",
         ("closed", "-"),

@@ -104,6 +104,8 @@ pub(crate) struct Governor {
     next_mark: AtomicU64,
     /// The program itself; 0 until it was measured.
     base: AtomicU64,
+    /// Of the budget, what may be held for those that have not logged in.
+    unproven_max: AtomicU64,
     step: AtomicU8,
     allowance: AtomicU64,
     /// Connections that may still come in.
@@ -124,6 +126,7 @@ impl Governor {
             sampled_at_ms: AtomicU64::new(0),
             next_mark: AtomicU64::new(Machine::new(budget.bytes).next_mark()),
             base: AtomicU64::new(0),
+            unproven_max: AtomicU64::new(budget.bytes / UNPROVEN_PART),
             step: AtomicU8::new(0),
             allowance: AtomicU64::new(u64::MAX),
             entries: AtomicU64::new(u64::MAX),
@@ -157,6 +160,8 @@ impl Governor {
         machine.set_budget(budget.bytes);
         self.next_mark.store(machine.next_mark(), Ordering::Relaxed);
         drop(machine);
+        let unproven_max = budget.bytes / UNPROVEN_PART;
+        self.unproven_max.store(unproven_max, Ordering::Relaxed);
         self.log();
     }
 
@@ -264,6 +269,11 @@ impl Governor {
         self.allowance.load(Ordering::Relaxed)
     }
 
+    /// How many bytes the budget has for those that have not logged in.
+    pub(crate) fn unproven_max(&self) -> u64 {
+        self.unproven_max.load(Ordering::Relaxed)
+    }
+
     /// The number of the window.
     pub(crate) fn window(&self) -> u32 {
         self.window.load(Ordering::Relaxed)
@@ -326,6 +336,8 @@ const TAKEN_TOPICS: [&str; Step::ALL.len()] = [
     "memory/steps/spill",
     "memory/steps/disconnect",
 ];
+/// So much of the budget is for those that have not logged in: 24 MiB, the default of the limit, of 768.
+const UNPROVEN_PART: u64 = 32;
 /// Between two samples.
 const WINDOW_MS: u64 = 50;
 /// The same.

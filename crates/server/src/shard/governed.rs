@@ -353,7 +353,8 @@ impl<S: Store> Shard<S> {
     /// Whether a connection that has shown nothing yet holds more than is left for all such.
     pub(super) fn is_unproven_too_large(&mut self, key: ConnectionKey) -> bool {
         let unproven = self.shared.unproven.bytes.load(Ordering::Relaxed);
-        let is_over = unproven > self.policy.bounds.unproven_bytes_max;
+        let is_over = unproven > self.policy.bounds.unproven_bytes_max
+            || unproven as u64 > self.shared.governor.unproven_max();
         is_over
             && self
                 .connection_mut(key)

@@ -66,7 +66,7 @@ const LIMITS: &[Row] = &[
         "unauthenticated_bytes_max",
         Size(65_536, BUFFER_MAX),
         "",
-        "Bytes held for all connections together that have not logged in.",
+        "Bytes held for all connections together that have not logged in; never more than 1/32 of memory_max_bytes.",
     ),
     row(
         "unauthenticated_max",
