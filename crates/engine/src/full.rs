@@ -8,19 +8,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use proto::packet::Publish;
 use proto::topic::split_shared;
 use proto::{Qos, Version};
 use store::Level;
 
-use crate::keys::{KeyedState, SessionKey, ShardSet};
+use crate::full_elsewhere::FullElsewhere;
+use crate::keys::{KeyedState, SessionKey};
 use crate::limits::{Limits, OverflowPolicy};
 use crate::publish::may_receive;
 use crate::routing::ShardItem;
 use crate::sessions::Session;
-use crate::subscriptions::{Matches, Subscriptions};
+use crate::subscriptions::Matches;
 use crate::{ConnectionKey, Engine, ShardIndex};
 
 /// What a PUBLISH has to wait for.
@@ -35,8 +36,8 @@ pub enum Hold {
 /// Which Sessions are full, here and elsewhere.
 #[derive(Debug)]
 pub(crate) struct Full {
-    /// Sessions of this shard.
-    sessions: BTreeSet<SessionKey>,
+    /// Sessions of this shard, and since when they are.
+    sessions: BTreeMap<SessionKey, Instant>,
     /// Whether memory was tight when the last turn ended.
     was_memory_tight: bool,
     /// Sessions so near to a limit that each message is weighed.
@@ -45,28 +46,22 @@ pub(crate) struct Full {
     emptying: BTreeSet<SessionKey>,
     /// Their Topic Filters, and Shared Subscriptions.
     filters: BTreeMap<Arc<str>, FullFilter>,
-    /// Topic Filters of full Sessions of other shards.
-    elsewhere: Subscriptions,
-    /// How many there are.
-    elsewhere_count: usize,
-    /// Shared Subscriptions of which other shards have full members only.
-    groups_elsewhere: BTreeSet<(ShardIndex, Arc<str>)>,
-    /// When the last of them became full, by shard.
-    since: BTreeMap<ShardIndex, Instant>,
+    /// Sessions of other shards.
+    elsewhere: FullElsewhere,
 }
 
 /// Full Sessions of one Topic Filter.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 struct FullFilter {
-    count: usize,
-    /// What the other shards know.
-    announced: FullThere,
+    /// In the order in which they became so.
+    sessions: BTreeSet<(Instant, SessionKey)>,
+    /// What the other shards know, and since when the last of them is full.
+    announced: Option<(FullThere, Instant)>,
 }
 
 /// Whether Sessions of a shard that want a Topic Filter are full.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FullThere {
-    #[default]
     None,
     Some,
     All,
@@ -108,15 +103,12 @@ impl Rooms {
 impl Full {
     pub(crate) fn new(hasher: KeyedState) -> Self {
         Self {
-            sessions: BTreeSet::new(),
+            sessions: BTreeMap::new(),
             was_memory_tight: false,
             near: BTreeSet::new(),
             emptying: BTreeSet::new(),
             filters: BTreeMap::new(),
-            elsewhere: Subscriptions::new(hasher),
-            elsewhere_count: 0,
-            groups_elsewhere: BTreeSet::new(),
-            since: BTreeMap::new(),
+            elsewhere: FullElsewhere::new(hasher),
         }
     }
 
@@ -132,10 +124,7 @@ impl Full {
     }
 
     fn is_empty(&self) -> bool {
-        self.sessions.is_empty()
-            && self.near.is_empty()
-            && self.elsewhere_count == 0
-            && self.groups_elsewhere.is_empty()
+        self.sessions.is_empty() && self.near.is_empty() && self.elsewhere.is_empty()
     }
 }
 
@@ -162,15 +151,6 @@ impl Session {
         self.outbound.waiting_len() >= limits.queued_messages_max
             || after(self.queued_bytes_all()) >= limits.queued_bytes_max
             || after(self.queued_bytes) >= limits.queued_bytes_memory_max
-    }
-
-    fn room_at(&self, patience: Duration, now: Instant) -> Room {
-        let is_over = |since| now.saturating_duration_since(since) >= patience;
-        if self.full_since.is_some_and(is_over) {
-            Room::GivenUp
-        } else {
-            Room::Full
-        }
     }
 }
 
@@ -259,12 +239,8 @@ impl Engine {
             if !of_group.has_free {
                 let name = self.shared.key_of(*group).unwrap_or_default();
                 for shard in self.shared.others(*group) {
-                    let is_full = self.full.groups_elsewhere.contains(&(shard, name.into()));
-                    of_group.add(if is_full {
-                        self.room_in(shard, now)
-                    } else {
-                        Room::Free
-                    });
+                    let since = self.full.elsewhere.of_group(shard, name);
+                    of_group.add(since.map_or(Room::Free, |since| self.room_since(since, now)));
                 }
             }
             if of_group.has_free {
@@ -287,24 +263,19 @@ impl Engine {
         if matches.remote.is_empty() {
             return rooms;
         }
-        let full = match self.full.elsewhere_count {
-            0 => ShardSet::EMPTY,
-            _ => {
-                let all = |_, _: &str| true;
-                self.full.elsewhere.matches_for(matches.topic(), all).remote
-            }
-        };
         rooms.has_free = !matches.remote_free.is_empty();
-        for shard in matches.remote.iter().filter(|shard| full.contains(*shard)) {
-            rooms.add(self.room_in(shard, now));
+        let full = self.full.elsewhere.of_topic(matches.topic());
+        self.work += full.len() as u64 / LOOKS_PER_UNIT;
+        for (shard, since) in full {
+            if matches.remote.contains(shard) {
+                rooms.add(self.room_since(since, now));
+            }
         }
         rooms
     }
 
-    fn room_in(&self, shard: ShardIndex, now: Instant) -> Room {
-        let patience = self.limits.overflow_patience;
-        let is_over = |since: &Instant| now.saturating_duration_since(*since) >= patience;
-        if self.full.since.get(&shard).is_some_and(is_over) {
+    fn room_since(&self, since: Instant, now: Instant) -> Room {
+        if now.saturating_duration_since(since) >= self.limits.overflow_patience {
             Room::GivenUp
         } else {
             Room::Full
@@ -322,8 +293,8 @@ impl Engine {
         if qos == Qos::AtMostOnce || session.link.is_none() && !session.is_durable() {
             return None;
         }
-        if self.full.sessions.contains(&key) {
-            return Some(session.room_at(self.limits.overflow_patience, now));
+        if let Some(since) = self.full.sessions.get(&key) {
+            return Some(self.room_since(*since, now));
         }
         Some(
             match self.place_for(key, bytes, session.stores(level, qos)) {
@@ -370,12 +341,13 @@ impl Engine {
             return;
         };
         let since = *session.full_since.get_or_insert(now);
-        if !self.full.sessions.insert(key) {
+        if self.full.sessions.contains_key(&key) {
             return;
         }
+        self.full.sessions.insert(key, since);
         let filters: Vec<_> = session.filters.iter().collect();
         for filter in filters {
-            self.change_full_filter(&filter, true, since);
+            self.change_full_filter(&filter, (since, key), true);
         }
     }
 
@@ -386,7 +358,7 @@ impl Engine {
         }
         let is_tight = self.is_memory_tight();
         if std::mem::replace(&mut self.full.was_memory_tight, is_tight) && !is_tight {
-            let keys: Vec<_> = self.full.sessions.iter().copied().collect();
+            let keys: Vec<_> = self.full.sessions.keys().copied().collect();
             for key in keys {
                 self.judge_room(key);
             }
@@ -421,9 +393,9 @@ impl Engine {
 
     /// It has room, or ends.
     pub(crate) fn unmark_full(&mut self, key: SessionKey) {
-        if !self.full.sessions.remove(&key) {
+        let Some(since) = self.full.sessions.remove(&key) else {
             return;
-        }
+        };
         let Some(session) = self.sessions.get(key) else {
             return;
         };
@@ -432,7 +404,7 @@ impl Engine {
         }
         let filters: Vec<_> = session.filters.iter().collect();
         for filter in filters {
-            self.change_full_filter(&filter, false, self.started_at);
+            self.change_full_filter(&filter, (since, key), false);
         }
     }
 
@@ -450,52 +422,55 @@ impl Engine {
         if self.full.filters.is_empty() && self.full.sessions.is_empty() {
             return;
         }
-        if self.full.sessions.contains(&key) {
-            let since = self
-                .sessions
-                .get(key)
-                .and_then(|session| session.full_since);
-            self.change_full_filter(filter, is_there, since.unwrap_or(self.started_at));
+        if let Some(since) = self.full.sessions.get(&key) {
+            self.change_full_filter(filter, (*since, key), is_there);
         } else {
             // All may be some now, or the other way round.
-            self.announce_full(filter, self.started_at);
+            self.announce_full(filter);
         }
     }
 
-    fn change_full_filter(&mut self, filter: &str, is_full: bool, since: Instant) {
+    fn change_full_filter(&mut self, filter: &str, full: (Instant, SessionKey), is_full: bool) {
         let entry = self.full.filters.entry(filter.into()).or_default();
-        entry.count = if is_full {
-            entry.count + 1
+        if is_full {
+            entry.sessions.insert(full);
         } else {
-            entry.count.saturating_sub(1)
-        };
-        self.announce_full(filter, since);
+            entry.sessions.remove(&full);
+        }
+        self.announce_full(filter);
     }
 
     /// Tells the other shards what has changed of this Topic Filter, if anything.
-    fn announce_full(&mut self, filter: &str, since: Instant) {
-        let Some((name, entry)) = self.full.filters.get_key_value(filter) else {
-            return;
-        };
-        let (name, mut entry) = (Arc::clone(name), *entry);
+    fn announce_full(&mut self, filter: &str) {
         let count = if split_shared(filter).is_some() {
             let group = self.shared.find(filter);
             group.map_or(0, |group| self.shared.member_count(group))
         } else {
             self.subscriptions.session_count(filter)
         };
-        let is_full = match entry.count {
-            0 => FullThere::None,
-            full if full < count => FullThere::Some,
-            _ => FullThere::All,
+        let Some(entry) = self.full.filters.get_mut(filter) else {
+            return;
         };
-        let before = std::mem::replace(&mut entry.announced, is_full);
-        if entry.count == 0 {
+        // Who is full for longest may be given up already, and is not the one that is waited for.
+        let now = entry.sessions.last().map(|(since, _)| {
+            let is_some = entry.sessions.len() < count;
+            let is_full = if is_some {
+                FullThere::Some
+            } else {
+                FullThere::All
+            };
+            (is_full, *since)
+        });
+        let before = std::mem::replace(&mut entry.announced, now);
+        let Some((name, _)) = self.full.filters.get_key_value(filter) else {
+            return;
+        };
+        let name = Arc::clone(name);
+        if now.is_none() {
             self.full.filters.remove(filter);
-        } else {
-            self.full.filters.insert(Arc::clone(&name), entry);
         }
-        if before != is_full {
+        if before != now {
+            let (is_full, since) = now.unwrap_or((FullThere::None, self.started_at));
             self.routing.announce(|| ShardItem::Full {
                 filter: Arc::clone(&name),
                 is_full,
@@ -511,35 +486,20 @@ impl Engine {
         filter: &Arc<str>,
         (is_full, since): (FullThere, Instant),
     ) {
-        if is_full != FullThere::None {
-            let last = self.full.since.entry(from).or_insert(since);
-            *last = since.max(*last);
-        }
+        let is_all = is_full == FullThere::All;
         if split_shared(filter).is_some() {
-            let entry = (from, Arc::clone(filter));
-            if is_full == FullThere::All {
-                self.full.groups_elsewhere.insert(entry);
-            } else {
-                self.full.groups_elsewhere.remove(&entry);
-            }
+            let since = is_all.then_some(since);
+            self.full.elsewhere.hear_of_group(from, filter, since);
             return;
         }
-        let is_all = is_full == FullThere::All;
         self.subscriptions.set_remote_full(filter, from, is_all);
-        let is_some = is_full != FullThere::None;
-        if self.full.elsewhere.set_remote(filter, from, is_some) {
-            let count = &mut self.full.elsewhere_count;
-            *count = if is_some {
-                *count + 1
-            } else {
-                count.saturating_sub(1)
-            };
-        }
+        let since = (is_full != FullThere::None).then_some(since);
+        self.full.elsewhere.hear(from, filter, since);
     }
 
     /// Whether this Session is full, for a choice among members.
     pub(crate) fn is_full(full: &Full, key: SessionKey) -> bool {
-        full.sessions.contains(&key)
+        full.sessions.contains_key(&key)
     }
 }
 

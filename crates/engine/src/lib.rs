@@ -17,6 +17,7 @@ mod delivery;
 mod disconnect;
 mod filters;
 mod full;
+mod full_elsewhere;
 mod keys;
 mod limits;
 mod loads;

@@ -8,7 +8,7 @@ use proto::connection::Outgoing;
 use proto::packet::ReasonCode;
 use vencejo_engine::{Hold, Limits, OverflowPolicy};
 
-use crate::world::{Client, World, durable, id, payload, publish};
+use crate::world::{Client, World, durable, id, name_in, payload, publish};
 
 /// Two messages have a place in each queue.
 fn limits() -> Limits {
@@ -301,4 +301,60 @@ fn session_is_waited_for_anew_after_another_policy_was_in_force() {
     world.set_limits(eight(OverflowPolicy::Refuse));
     let refused = (0, Some(ReasonCode::QuotaExceeded));
     assert_eq!(taken(&answers(&mut world, sender, 1, &TEN)), refused);
+}
+
+/// A Session of shard 1 that is away.
+fn away_in_other(world: &mut World, what: &str, filter: &str) -> String {
+    let name = name_in(1, 2, what);
+    let client = world.connect_with(durable(&name));
+    world.subscribe(client, filter, 1);
+    world.lose(client);
+    name
+}
+
+/// Publishes to `topic` until somebody has no room.
+fn fill(world: &mut World, sender: Client, topic: &str) {
+    for _ in 0..10 {
+        world.publish(sender, topic, 1, "x");
+        let refused = world.take(sender, |packet| match packet {
+            Outgoing::PubAck(ack) => Some(ack.reason.is_error()),
+            _ => None,
+        });
+        if refused.expect("a PUBACK") {
+            return;
+        }
+    }
+    panic!("{topic}: there is always room");
+}
+
+/// Promises P2, P5: publishers in another shard do not wait for who was given up because somebody else has become full there.
+#[test]
+fn session_that_is_given_up_stays_so_whoever_else_is_full_in_its_shard() {
+    // A Topic Filter of its own, the same one, and Shared Subscriptions.
+    for (dead, late, late_topic) in [
+        ("a", "b", "b"),
+        ("a", "a", "a"),
+        ("$share/one/a", "$share/two/b", "b"),
+    ] {
+        let mut world = World::with(2, limits());
+        let sender = world.connect(&name_in(0, 2, "sender"));
+        away_in_other(&mut world, "dead", dead);
+        fill(&mut world, sender, "a");
+        let healthy = world.connect_clean(&name_in(0, 2, "healthy"));
+        world.subscribe(healthy, "a", 1);
+        for _ in 0..3 {
+            world.advance(PATIENCE.as_secs());
+            let name = away_in_other(&mut world, "late", late);
+            fill(&mut world, sender, late_topic);
+            if late_topic == "a" {
+                // This one is waited for, and comes and takes all.
+                let late = world.resume(&name).0;
+                world.drain(late);
+            }
+            let answers = answers(&mut world, sender, 1, &["1"]);
+            assert_eq!(answers, [ReasonCode::Success], "{dead} {late}");
+            let late = world.resume(&name).0;
+            world.drain(late);
+        }
+    }
 }

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use proto::connection::Outgoing;
-use vencejo_engine::{Actions, Limits, Rule, Rules, SharedStrategy, Who, home_shard};
+use vencejo_engine::{Actions, Limits, Rule, Rules, SharedStrategy, Who};
 
-use crate::world::{Client, LIMITED, World, durable, payload};
+use crate::world::{Client, LIMITED, World, durable, name_in, payload};
 
 const STRATEGIES: [SharedStrategy; 5] = [
     SharedStrategy::RoundRobin,
@@ -34,13 +34,6 @@ fn world(shards: u16, strategy: SharedStrategy, limits: Limits) -> World {
         Rule::allow("everyone may"),
     ]));
     world
-}
-
-/// A Client Identifier that lives in this shard.
-fn name_in(shard: usize, shards: u16, what: &str) -> String {
-    let mut names = (0..).map(|number| format!("{what}-{number}"));
-    let is_there = |name: &String| usize::from(home_shard(name, 7, shards).0) == shard;
-    names.find(is_there).expect("some name")
 }
 
 /// A member in each shard, of which only the one in shard `open` may have messages.

@@ -772,6 +772,13 @@ pub(crate) fn options(qos: u8) -> SubscriptionOptions {
     }
 }
 
+/// A Client Identifier that lives in this shard, of so many.
+pub(crate) fn name_in(shard: usize, shards: u16, what: &str) -> String {
+    let mut names = (0..).map(|number| format!("{what}-{number}"));
+    let is_there = |name: &String| usize::from(home_shard(name, SEED, shards).0) == shard;
+    names.find(is_there).expect("some name")
+}
+
 pub(crate) fn id(number: u16) -> PacketIdentifier {
     PacketIdentifier::new(number).expect("not zero")
 }
