@@ -82,6 +82,7 @@ impl Engine {
                 retain: terms.retain,
                 subscription_identifiers: terms.subscription_identifiers,
             });
+            self.copies += 1;
         }
         self.pump(key, now);
     }

@@ -152,6 +152,8 @@ pub struct Engine {
     persisted: Seq,
     /// Durable Sessions that took the message being routed.
     targets: Vec<Target>,
+    /// How often the Session that is looked at may be among them, at most.
+    copies: u64,
     /// How safe that message is to be.
     level: Level,
     /// Nothing is accepted that makes the log grow.
@@ -216,6 +218,7 @@ impl Engine {
             written: Seq(0),
             persisted: Seq(0),
             targets: Vec::new(),
+            copies: 0,
             level: Level::default(),
             is_storage_low: false,
             is_memory_short: false,

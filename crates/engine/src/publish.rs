@@ -452,6 +452,7 @@ impl Engine {
     /// What follows is recorded as `message` asks for.
     pub(crate) fn begin_routing(&mut self, message: &Message) {
         self.targets.clear();
+        self.copies = 0;
         self.level = self.config.levels.of_message(message);
     }
 
@@ -500,8 +501,11 @@ impl Engine {
                 subscription_identifiers: grant.subscription_identifiers.cloned(),
                 gate,
             };
+            self.copies = 0;
             self.deliver(row.session, message, terms, now);
         }
+        // From here on a Session may be among the targets already.
+        self.copies = 1;
     }
 
     /// The other shards that get the message.

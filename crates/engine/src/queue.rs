@@ -85,8 +85,8 @@ impl Engine {
         self.counters.queued_bytes = self.counters.queued_bytes.saturating_sub(charge as u64);
         self.counters.queued_messages = self.counters.queued_messages.saturating_sub(1);
         if queued.is_stored {
-            let session = session.id;
-            self.forget(session, queued.seq);
+            let (id, last_seq) = (session.id, session.outbound.last_seq());
+            self.forget((id, queued.seq), last_seq);
         }
     }
 
@@ -110,14 +110,20 @@ impl Engine {
         }
     }
 
-    fn forget(&mut self, session: SessionId, seq: u64) {
-        // Of a message that is still being routed the store does not know yet, and need not.
-        let is_queued = |target: &Target| target.seq == seq && target.session == session;
-        if let Some(index) = self.targets.iter().rposition(is_queued) {
-            self.targets.remove(index);
-        } else {
-            self.record_dequeued(session, seq);
+    /// An entry of a Session's queue, whose last one is `last_seq`, need not be kept.
+    fn forget(&mut self, (session, seq): (SessionId, u64), last_seq: u64) {
+        // Of a message that is still being routed the store does not know yet, and need not. It is among the last of the
+        // queue then: for older ones nobody looks through all who get the message.
+        if seq.saturating_add(self.copies) > last_seq {
+            let is_queued = |target: &Target| target.seq == seq && target.session == session;
+            let found = self.targets.iter().rposition(is_queued);
+            self.work += (self.targets.len() - found.unwrap_or(0)) as u64 / TARGETS_PER_UNIT;
+            if let Some(index) = found {
+                self.targets.remove(index);
+                return;
+            }
         }
+        self.record_dequeued(session, seq);
     }
 
     /// The entry `seq` of a Session's queue is finished; consecutive ones share a record.
@@ -339,8 +345,9 @@ impl Engine {
         if let Some(oldest) = session.outbound.discard_next() {
             self.on_dropped(key, &oldest);
         } else {
+            let last_seq = session.outbound.last_seq();
             let dropped = self.change_spilled(key, Outbound::drop_spilled);
-            self.forget(id, dropped.flatten()?);
+            self.forget((id, dropped.flatten()?), last_seq);
             self.hold_followers(key);
         }
         self.lose(key, Loss::QueueFull);
@@ -354,6 +361,9 @@ fn spilled_of(queue: &Outbound) -> (u64, u64) {
         .spilled()
         .map_or((0, 0), |spilled| (spilled.count, spilled.bytes))
 }
+
+/// So many Sessions that get a message are looked through in the time that a delivery takes.
+const TARGETS_PER_UNIT: u64 = 8;
 
 /// Messages beyond twice the limit of a queue: with a limit of few, what is on its way has to fit.
 const BEYOND_MESSAGES: usize = 1024;

@@ -6,7 +6,7 @@ use proto::connection::Outgoing;
 use proto::packet::{
     Disconnect, FILTERS_MAX, ReasonCode, Subscribe, SubscriptionRequest, Unsubscribe,
 };
-use vencejo_engine::{Actions, Limits, Rule, Rules};
+use vencejo_engine::{Actions, Limits, OverflowPolicy, Rule, Rules};
 
 use crate::world::{Client, World, at, durable, options};
 
@@ -291,5 +291,32 @@ fn members_that_are_looked_at_in_vain_are_work() {
         }
         let work = work_of(&mut world, sender, topic);
         assert!((at_least..4 * MEMBERS).contains(&work), "{topic}: {work}");
+    }
+}
+
+/// Class U: to drop the oldest message of each of many full Sessions takes as long for each, however many they are.
+#[test]
+fn work_of_a_message_for_full_sessions_grows_with_their_number_and_no_faster() {
+    for can_load in [true, false] {
+        let work = [100, 1000].map(|sessions| {
+            let limits = Limits {
+                queued_messages_max: 1,
+                overflow_policy: OverflowPolicy::DropOldest,
+                ..Limits::default()
+            };
+            let mut world = World::with_config(1, limits, |config| {
+                config.sys_interval = Duration::ZERO;
+                config.can_load = can_load;
+            });
+            let sender = world.connect("sender");
+            for number in 0..sessions {
+                let client = world.connect(&number.to_string());
+                world.subscribe(client, "a", 1);
+                world.lose(client);
+            }
+            world.publish(sender, "a", 1, "first");
+            work_of(&mut world, sender, "a")
+        });
+        assert!(work[1] <= work[0] * 11, "{can_load}: {work:?}");
     }
 }
