@@ -6,6 +6,7 @@
 use std::io::{self, Write};
 
 use client::ReceivedMessage;
+use data_encoding::{HEXLOWER, HEXUPPER};
 use jiff::ZonedDateTime;
 use proto::PacketIdentifier;
 use proto::packet::Property;
@@ -47,6 +48,8 @@ pub(crate) struct Width {
     is_zero_padded: bool,
     min: usize,
     max: Option<usize>,
+    /// What stands between groups of `max` hexadecimal digits.
+    separator: Option<char>,
 }
 
 impl Format {
@@ -179,6 +182,12 @@ fn parse_field(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<(
     if chars.next_if_eq(&'.').is_some() {
         width.max = Some(parse_number(chars));
     }
+    let mut ahead = chars.clone();
+    let separator = ahead.next().filter(|next| SEPARATORS.contains(*next));
+    if separator.is_some() && matches!(ahead.next(), Some('x' | 'X')) {
+        width.separator = separator;
+        chars.next();
+    }
     Some((width, chars.next()?))
 }
 
@@ -248,16 +257,8 @@ fn print_field(
             });
             return out.write_all(&data.unwrap_or_default());
         }
-        'x' => message
-            .payload
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect(),
-        'X' => message
-            .payload
-            .iter()
-            .map(|byte| format!("{byte:02X}"))
-            .collect(),
+        'x' => grouped(&HEXLOWER.encode(&message.payload), width),
+        'X' => grouped(&HEXUPPER.encode(&message.payload), width),
         'I' => strftime("%Y-%m-%dT%H:%M:%S%z", at),
         'U' => format!(
             "{}.{:09}",
@@ -290,6 +291,21 @@ fn print_field(
         },
         out,
     )
+}
+
+/// Digits in groups of a width.
+fn grouped(digits: &str, width: Width) -> String {
+    let (Some(separator), Some(size @ 1..)) = (width.separator, width.max) else {
+        return digits.to_owned();
+    };
+    let mut grouped = String::with_capacity(digits.len() * 2);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && at % size == 0 {
+            grouped.push(separator);
+        }
+        grouped.push(digit);
+    }
+    grouped
 }
 
 /// The payload as a number, its lowest byte first as most machines have it: `f` of four, `d` of eight.
@@ -523,6 +539,8 @@ fn strftime(format: &str, at: &ZonedDateTime) -> String {
 
 /// Letters after `%`.
 const FIELDS: &str = "ACDEFIJjdflmPpqRrStUxX";
+/// What may stand before `x` and `X`.
+const SEPARATORS: &str = "!\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~ ";
 /// Letters after `@`.
 const TIMES: &str = "aAbBcCdDeFgGhHIjklmMnNpPrRsStTuUVwWxXyYzZ";
 

@@ -177,6 +177,24 @@ fn formats_have_names() {
 
 /// Since 2.1.
 #[test]
+fn hexadecimal_digits_stand_in_groups() {
+    for (format, shown) in [
+        ("%.2:x", "68:69:6a"),
+        ("%.4 X", "6869 6A"),
+        ("%.1-x", "6-8-6-9-6-a"),
+        ("%12.2.x|", "    68.69.6a|"),
+        // Without a size, or without a separator, there are none.
+        ("%:x", "68696a"),
+        ("%.0:x", "68696a"),
+        ("%.2x", "68696a"),
+    ] {
+        assert_eq!(printed(format, b"hij"), shown, "{format}");
+    }
+    assert_eq!(printed("%.2:x", b""), "");
+}
+
+/// Since 2.1.
+#[test]
 fn a_payload_of_four_or_eight_bytes_is_a_number() {
     let float = (-1.5_f32).to_le_bytes();
     let double = 2.25_f64.to_le_bytes();
