@@ -164,6 +164,8 @@ pub struct Engine {
     sessions_holding: Vec<SessionKey>,
     /// Those that have got room for such packets since the last look at who needs it no more.
     roomy: Vec<SessionKey>,
+    /// Nobody has more packets that wait.
+    most_held: usize,
     /// Connections to be closed when the turn ends.
     closing: Vec<(ConnectionKey, ReasonCode)>,
     /// Sessions to be counted when the turn ends.
@@ -224,6 +226,7 @@ impl Engine {
             is_memory_short: false,
             sessions_holding: Vec::new(),
             roomy: Vec::new(),
+            most_held: 0,
             closing: Vec::new(),
             touched: Vec::new(),
             last_loss: None,

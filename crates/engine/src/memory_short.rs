@@ -9,6 +9,7 @@ use std::time::Instant;
 use proto::Message;
 
 use crate::keys::SessionKey;
+use crate::pending::HeldQueue;
 use crate::sessions::Session;
 use crate::{ConnectionKey, Engine};
 
@@ -40,13 +41,14 @@ impl Engine {
     }
 
     /// Bytes in memory that wait or are in flight for the Session of a connection, and that its end would free: what is
-    /// kept for a Client that comes back is not.
+    /// kept for a Client that comes back is not. Packets that wait for the store or other shards go with the connection.
     #[must_use]
     pub fn bytes_freed_without(&self, connection: ConnectionKey) -> usize {
         let session = self.connections.get(connection).map(|found| found.session);
         let session = session.and_then(|key| self.sessions.get(key));
         let ends = session.filter(|session| !session.is_durable());
-        ends.map_or(0, |session| session.queued_bytes)
+        let held = self.held_of(connection).map_or(0, HeldQueue::table_bytes);
+        held + ends.map_or(0, |session| session.queued_bytes)
     }
 
     /// What is kept for the Client of this name while it is away.

@@ -181,6 +181,7 @@ impl Engine {
             self.roomy.push(session);
         }
         link.held.push_back(Held { packet, wait });
+        self.most_held = self.most_held.max(link.held.len());
         self.touch(session);
     }
 
@@ -210,16 +211,31 @@ impl Engine {
     /// Whether packets to this Client still wait for durability or other shards.
     #[must_use]
     pub fn is_holding(&self, connection: ConnectionKey) -> bool {
-        self.connections
-            .get(connection)
-            .and_then(|connection| self.sessions.link(connection.session))
-            .is_some_and(|link| !link.held.is_empty())
+        self.held_of(connection)
+            .is_some_and(|held| !held.is_empty())
+    }
+
+    /// Whether so many packets to this Client wait that nothing more should be taken from it that leads to others: once
+    /// some of them leave, it may be.
+    #[must_use]
+    pub fn is_laden(&self, connection: ConnectionKey) -> bool {
+        // Nearly always that is nobody.
+        self.most_held >= HELD_ENOUGH
+            && self
+                .held_of(connection)
+                .is_some_and(|held| held.len() >= HELD_ENOUGH)
+    }
+
+    pub(crate) fn held_of(&self, connection: ConnectionKey) -> Option<&HeldQueue> {
+        let session = self.connections.get(connection)?.session;
+        Some(&self.sessions.link(session)?.held)
     }
 
     /// Lets go what no longer has to wait.
     pub(crate) fn release(&mut self) {
         self.advance_commits();
         let holding = std::mem::take(&mut self.sessions_holding);
+        self.most_held = 0;
         for session in holding {
             self.release_session(session);
         }
@@ -244,6 +260,9 @@ impl Engine {
             let wait = held.wait;
             if !self.is_over(&wait) {
                 self.sessions_holding.push(key);
+                if let Some(link) = self.sessions.link(key) {
+                    self.most_held = self.most_held.max(link.held.len());
+                }
                 return;
             }
             let Some(link) = self.sessions.link_mut(key) else {
@@ -259,3 +278,7 @@ impl Engine {
         }
     }
 }
+
+/// So many packets to one Client may wait before nothing more is taken from it: as many as the PUBLISH packets that may be
+/// open at once where nothing else is configured.
+const HELD_ENOUGH: usize = 1024;

@@ -216,6 +216,8 @@ pub(super) struct Flags {
     pub(super) is_ahead: bool,
     /// What it has said before is not all looked at: others come first.
     pub(super) is_unfinished: bool,
+    /// Not read until some of what waits for the store or other shards was sent to it.
+    pub(super) is_laden: bool,
     /// Not read until it is known whether it may do what waits in `partial`.
     pub(super) is_asking: bool,
     /// It has sent a PUBLISH.

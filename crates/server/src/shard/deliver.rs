@@ -85,7 +85,8 @@ impl<S: Store> Shard<S> {
         if matches!(connection.stage, Stage::Lingering { .. }) {
             return;
         }
-        if connection.flags.is_leaving && !std::mem::replace(&mut connection.flags.is_ready, true) {
+        let has_waited = connection.flags.is_leaving || connection.flags.is_laden;
+        if has_waited && !std::mem::replace(&mut connection.flags.is_ready, true) {
             ready.push(key);
         }
         connection.unsent.borrow_from(pool);

@@ -88,7 +88,7 @@ pub(crate) struct Shard<S> {
     ready: Vec<ConnectionKey>,
     /// Connections that have said something after silence, and were not read in that turn: they are in the next one.
     unheard: Vec<ConnectionKey>,
-    /// Publishers not read while a ring is full, or the store has too much to write.
+    /// Publishers, and those whose packets wait, not read while a ring is full, or the store has too much to write.
     paused: Vec<ConnectionKey>,
     /// A CONNECT just taken whose connection is to move.
     moving: Option<(ShardIndex, Box<connection::Moving>)>,
@@ -490,6 +490,7 @@ impl<S: Store> Shard<S> {
         if connection.is_open() && connection.expires_at().is_some_and(|at| at <= now) {
             let text = "what the Client has shown has expired";
             let error = ConnectionError::refused(ReasonCode::MaximumConnectTime, text);
+            || connection.flags.is_laden
             return self.refuse(key, &error);
         }
         let is_heard = connection.is_open() && !is_ours;

@@ -36,6 +36,9 @@ impl<S: Store> Shard<S> {
             return self.mark_ready(key);
         }
         let is_pressed = self.is_pressed || self.stored.is_pressed;
+        // What it says next could be held as well, or recorded: it need not publish for that.
+        let is_holding = is_pressed && self.engine.is_holding(key);
+        let is_laden = self.engine.is_laden(key);
         let choking_bytes = self.congested_bytes();
         let read_bytes_max = self.read_bytes_max();
         let Some(connection) = self.connection_mut(key) else {
@@ -57,8 +60,13 @@ impl<S: Store> Shard<S> {
         let Some(connection) = self.connection_mut(key) else {
             return;
         };
-        if connection.flags.is_paused || (is_pressed && connection.flags.is_publisher) {
+        let makes_more = connection.flags.is_publisher || is_holding;
+        if connection.flags.is_paused || (is_pressed && makes_more) {
             return self.pause(key);
+        }
+        connection.flags.is_laden = is_laden;
+        if is_laden {
+            return;
         }
         // A peer that does not take its answers is not asked for more, so that they stay bounded.
         if connection.unsent.len() > choking_bytes && !connection.flags.is_peer_done {
@@ -390,6 +398,13 @@ impl<S: Store> Shard<S> {
 
     /// Whether others come first, or what the connection has said before: it goes on later.
     fn is_turn_of_others(&mut self, key: ConnectionKey, enough: u64) -> bool {
+        if self.engine.is_laden(key) {
+            if let Some(connection) = self.connection_mut(key) {
+                connection.flags.is_unfinished = true;
+                connection.flags.is_laden = true;
+            }
+            return true;
+        }
         let is_later = self.engine.work() >= enough || self.engine.is_slicing(key);
         if is_later {
             if let Some(connection) = self.connection_mut(key) {

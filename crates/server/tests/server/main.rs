@@ -60,6 +60,7 @@ mod unix;
 mod vulnerabilities;
 mod watching;
 mod websocket;
+mod withheld;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
