@@ -474,6 +474,11 @@ impl<S: Store> Shard<S> {
             self.remove(key);
             return;
         }
+        if connection.is_open() && connection.expires_at().is_some_and(|at| at <= now) {
+            let text = "what the Client has shown has expired";
+            let error = ConnectionError::refused(ReasonCode::MaximumConnectTime, text);
+            return self.refuse(key, &error);
+        }
         if connection.flags.is_ahead {
             if connection.is_open() && connection.resumes_at().is_some_and(|at| at <= now) {
                 connection.flags.is_ahead = false;
@@ -485,14 +490,9 @@ impl<S: Store> Shard<S> {
         let is_ours = connection.flags.is_paused
             || connection.flags.is_stalled
             || connection.flags.is_asking
+            || connection.flags.is_laden
             || connection.flags.is_choked
                 && now.saturating_duration_since(connection.took_at) < TAKING_PAUSE_MAX;
-        if connection.is_open() && connection.expires_at().is_some_and(|at| at <= now) {
-            let text = "what the Client has shown has expired";
-            let error = ConnectionError::refused(ReasonCode::MaximumConnectTime, text);
-            || connection.flags.is_laden
-            return self.refuse(key, &error);
-        }
         let is_heard = connection.is_open() && !is_ours;
         match connection.protocol.on_timeout(now).filter(|_| is_heard) {
             Some(error) => self.refuse(key, &error),

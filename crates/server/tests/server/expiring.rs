@@ -7,6 +7,7 @@ use vencejo_server::Server;
 use vencejo_server::authentication::{
     Attempt, Authentication, Authenticator, Decision, Exchange, Identity,
 };
+use vencejo_server::config::Config;
 
 use crate::client::{Raw, connect_v5, connect_v311, packet, string};
 use crate::config;
@@ -45,10 +46,14 @@ fn text_of(secret: &proto::Secret) -> String {
 }
 
 fn start() -> Server {
+    start_with(config(2))
+}
+
+fn start_with(config: Config) -> Server {
     let both =
         [None, Some("AGAIN")].map(|method| -> Arc<dyn Authenticator> { Arc::new(Brief(method)) });
     let authentication = Authentication::new(both.into());
-    Server::start_with(config(2), authentication, |_| store::MemoryStore::new())
+    Server::start_with(config, authentication, |_| store::MemoryStore::new())
         .expect("the Server starts")
 }
 
@@ -87,6 +92,27 @@ fn a_connection_ends_with_what_its_client_has_shown() {
     older.say(&connect_v311("v311"));
     assert_eq!(older.hear(), [0x20, 2, 0, 0]);
     assert!(older.is_at_end());
+}
+
+/// It is not read meanwhile, for what it has said takes half a minute at its rate.
+#[test]
+fn a_connection_that_is_ahead_of_its_rate_ends_in_time_too() {
+    let mut config = config(2);
+    config.bounds.subscribe_rate_max = 1;
+    let server = start_with(config);
+    let began = Instant::now();
+    let mut client = Raw::v5(server.listeners()[0], "ahead", 0);
+    let filters = [&string("a")[..], &[0]].concat().repeat(30);
+    client.say(&packet(0x82, &[&[0, 1, 0][..], &filters].concat()));
+    assert_eq!(client.hear()[0], 0x90);
+    let disconnect = client.hear();
+    assert_eq!(
+        (disconnect[0], disconnect[2]),
+        (0xE0, 0xA0),
+        "{disconnect:?}"
+    );
+    let took = began.elapsed();
+    assert!(took < BRIEF * 10, "{took:?}");
 }
 
 #[test]
