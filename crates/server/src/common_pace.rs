@@ -1,13 +1,15 @@
 //! Rates that many connections share: those of one user, and all there are.
 //!
-//! Owns: [`CommonPaces`], what each of these rates has used up. Does not own: the limits (see `config`), who waits for how
-//! long (see `shard::pace`). Start reading at [`CommonPaces::of_user`]. Invariant: what a user has used up is known for as
+//! Owns: [`CommonPaces`], what each of these rates has used up, what that costs by another rate. Does not own: the limits
+//! (see `config`), who waits for how long (see `shard::pace`). Start reading at [`CommonPaces::of_user`]. Invariant: what a user has used up is known for as
 //! long as it is ahead, also between two connections; users that are neither connected nor ahead are forgotten.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
+
+use crate::shard::PaceLimits;
 
 /// All of them, for all shards.
 #[derive(Debug)]
@@ -58,6 +60,25 @@ impl CommonPaces {
     }
 }
 
+impl CommonPaces {
+    /// What has used up a rate before is paid for by the one that is there now, of users and of all. O(users).
+    pub(crate) fn reprice(
+        &self,
+        of_user: [&PaceLimits; 2],
+        of_all: [&PaceLimits; 2],
+        now: Instant,
+    ) {
+        let at = nanos_since(self.began, now);
+        self.of_all.reprice(of_all, at);
+        if of_user[0] != of_user[1] {
+            let users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+            for pace in users.paces.values() {
+                pace.reprice(of_user, at);
+            }
+        }
+    }
+}
+
 impl Users {
     fn sweep(&mut self, at: u64) {
         let mut kept = 0;
@@ -93,6 +114,16 @@ impl CommonPace {
         }
     }
 
+    fn reprice(&self, [before, after]: [&PaceLimits; 2], at: u64) {
+        let rates = before.rates().into_iter().zip(after.rates());
+        for (paid_at, rates) in self.paid_at.iter().zip(rates) {
+            let sooner = |paid_at: u64| Some(repriced(paid_at, rates, at));
+            paid_at
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, sooner)
+                .ok();
+        }
+    }
+
     /// When all of it is paid for.
     pub(crate) fn paid_at(&self) -> u64 {
         let all = self.paid_at.iter();
@@ -100,6 +131,16 @@ impl CommonPace {
             .max()
             .unwrap_or(0)
     }
+}
+
+/// When something is paid for that would be at `paid_at` by the first of these rates, and is by the second, if that is
+/// sooner: nobody waits for longer because of a rate that was not there when it was said. A rate of 0 is none. All in
+/// nanoseconds since the same moment; `at` is now.
+pub(crate) fn repriced(paid_at: u64, (before, after): (u64, u64), at: u64) -> u64 {
+    let owed = u128::from(paid_at.saturating_sub(at)) * u128::from(before);
+    let owed = owed.checked_div(u128::from(after)).unwrap_or(0);
+    let owed = u64::try_from(owed).unwrap_or(u64::MAX);
+    paid_at.min(at.saturating_add(owed))
 }
 
 /// Nanoseconds from `began` to `now`.
@@ -139,6 +180,22 @@ mod tests {
         assert_eq!(ahead.paid_at(), 10 * second);
         let known = |paces: &CommonPaces| paces.users.lock().expect("not poisoned").paces.len();
         assert!(known(&paces) <= SWEPT_FROM + 2, "{}", known(&paces));
+    }
+
+    #[test]
+    fn what_is_owed_is_paid_for_at_the_new_rate_if_that_is_sooner() {
+        for (rates, paid_at) in [
+            ((1, 10), 1_100),
+            // A rate that was never there, and one that is there no more.
+            ((0, 10), 1_000),
+            ((10, 0), 1_000),
+            // Nobody waits for longer.
+            ((10, 1), 2_000),
+            ((1, 1), 2_000),
+        ] {
+            assert_eq!(repriced(2_000, rates, 1_000), paid_at, "{rates:?}");
+            assert_eq!(repriced(900, rates, 1_000), 900, "nothing is owed");
+        }
     }
 
     /// Class M: whatever users come, what is kept of them stays bounded.

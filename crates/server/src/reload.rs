@@ -297,7 +297,7 @@ impl Reloader {
             &self.shared.outbound,
         );
         let policy = Arc::new(policy.map_err(|error| self.refused(error))?);
-        self.shared.take_over(&config.bounds);
+        self.shared.take_over(&running.bounds, &config.bounds);
         self.tell_all(|done| Command::Reload {
             policy: Arc::clone(&policy),
             done,

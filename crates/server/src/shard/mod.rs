@@ -62,7 +62,7 @@ pub(crate) use commands::{Command, resident_bytes};
 #[cfg(feature = "quic")]
 pub(crate) use connection::Accepted;
 pub(crate) use links::{Links, Mailbox};
-pub(crate) use pace::PacesLimits;
+pub(crate) use pace::{PaceLimits, PacesLimits};
 pub(crate) use shared::{Settings, Shared};
 
 use crate::reload::Policy;

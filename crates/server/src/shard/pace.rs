@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use proto::connection::Event;
 
-use crate::common_pace::{CommonPace, nanos_since};
+use crate::common_pace::{CommonPace, nanos_since, repriced};
 use crate::config::{Rates, ServerBounds};
 
 /// Limits a second; 0 is none.
@@ -59,19 +59,24 @@ impl PaceLimits {
         filters: 0,
     };
 
+    /// In this order: packets, bytes, filters.
+    pub(crate) const fn rates(&self) -> [u64; 3] {
+        let Self {
+            publishes,
+            bytes,
+            filters,
+        } = *self;
+        [publishes, bytes, filters]
+    }
+
     pub(super) fn is_none(&self) -> bool {
         *self == Self::NONE
     }
 
     /// How long it takes to pay for so many of each, in nanoseconds.
     fn nanos(&self, counts: [u64; 3]) -> [u64; 3] {
-        let Self {
-            publishes,
-            bytes,
-            filters,
-        } = *self;
         let mut nanos = counts;
-        for (count, max) in nanos.iter_mut().zip([publishes, bytes, filters]) {
+        for (count, max) in nanos.iter_mut().zip(self.rates()) {
             let each = u128::from(*count) * NANOS;
             let all = each.checked_div(u128::from(max)).unwrap_or(0);
             *count = u64::try_from(all).unwrap_or(u64::MAX).min(AHEAD_MAX);
@@ -161,9 +166,17 @@ impl Pace {
         self.began.checked_add(Duration::from_nanos(until))
     }
 
-    /// The same with what the connection has used up `before`, by other limits.
-    pub(super) fn after(mut self, before: Option<Self>) -> Self {
-        self.paid_at = before.map_or(self.paid_at, |before| before.paid_at);
+    /// The same with what the connection has used up `before`, by other limits. It is paid for by these, if that is sooner.
+    pub(super) fn after(mut self, before: Option<Self>, now: Instant) -> Self {
+        let Some(before) = before else {
+            return self;
+        };
+        let at = nanos_since(self.began, now);
+        let rates = before.limits.rates().into_iter().zip(self.limits.rates());
+        let used = before.paid_at.into_iter().zip(rates);
+        for (paid_at, (before, rates)) in self.paid_at.iter_mut().zip(used) {
+            *paid_at = repriced(before, rates, at);
+        }
         self
     }
 

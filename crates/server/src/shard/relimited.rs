@@ -64,7 +64,7 @@ impl<S: Store> Shard<S> {
         if pace.is_some() || connection.seldom.is_some() {
             let seldom = connection.seldom();
             let before = seldom.pace.take();
-            seldom.pace = pace.map(|pace| pace.after(before));
+            seldom.pace = pace.map(|pace| pace.after(before, now));
         }
         if connection.flags.is_ahead {
             // By which limits it waited is not asked: it has a turn, and waits by the new ones then.

@@ -13,6 +13,7 @@ use super::commands::Command;
 use super::connection::Accepted;
 use super::governed::Unproven;
 use super::links::Mailbox;
+use super::pace::PacesLimits;
 use super::stopping::Barriers;
 use crate::authentication::{Accounts, Ban, Bans, Known, Users, Verifiers};
 use crate::common_pace::CommonPaces;
@@ -174,8 +175,12 @@ impl Shared {
         self.connections_max.load(Ordering::Relaxed)
     }
 
-    /// What all shards share of these bounds counts from now on. Who is there stays, though there be more than that.
-    pub(crate) fn take_over(&self, bounds: &ServerBounds) {
+    /// What all shards share of these bounds counts from now on, in place of those `before`. Who is there stays, though
+    /// there be more than that.
+    pub(crate) fn take_over(&self, before: &ServerBounds, bounds: &ServerBounds) {
+        let (old, new) = (PacesLimits::from(before), PacesLimits::from(bounds));
+        let (of_user, of_all) = ([&old.of_user, &new.of_user], [&old.of_all, &new.of_all]);
+        self.common_paces.reprice(of_user, of_all, Instant::now());
         let connections_max = bounds.connections_max.min(self.settings.connections_room);
         self.connections_max
             .store(connections_max, Ordering::Relaxed);

@@ -97,6 +97,45 @@ fn a_rate_counts_at_once_and_who_waits_for_an_old_one_goes_on() {
     canary.sing();
 }
 
+/// What was said before is paid for at the rate that is there now.
+#[test]
+fn who_is_far_ahead_of_a_rate_goes_on_at_once_by_a_higher_one() {
+    for (low, high) in [
+        ("subscribe_rate_max = 1", "subscribe_rate_max = 1000"),
+        (
+            "subscribe_rate_max = 1",
+            "subscribe_rate_total_max = 100000",
+        ),
+        (
+            "subscribe_rate_total_max = 1",
+            "subscribe_rate_total_max = 1000",
+        ),
+        (
+            "subscribe_rate_per_user_max = 1",
+            "subscribe_rate_per_user_max = 1000",
+        ),
+    ] {
+        let (server, address, canary) = named(2, low);
+        let (_, mut anna) = client_of(address, "anna", "anna");
+        let filters = [&string("a")[..], &[0]].concat().repeat(60);
+        anna.say(&packet(0x82, &[&[0, 1, 0][..], &filters].concat()));
+        assert_eq!(anna.hear()[0], 0x90);
+        relimit(&server, 2, high);
+        let began = Instant::now();
+        for _ in 0..2 {
+            anna.say(&subscribe_v5("a", 0));
+            assert_eq!(anna.hear()[0], 0x90, "{low}, then {high}");
+        }
+        anna.ping();
+        let took = began.elapsed();
+        assert!(
+            took < Duration::from_secs(2),
+            "{low}, then {high}: {took:?}"
+        );
+        canary.sing();
+    }
+}
+
 #[test]
 fn connections_that_came_before_their_limit_count_and_stay() {
     let (server, address, canary) = named(2, "");
