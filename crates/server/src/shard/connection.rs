@@ -161,6 +161,8 @@ pub(super) struct Seldom {
     pub(super) behind: usize,
     /// Since when a PUBLISH waits for room in a queue.
     pub(super) held_since: Option<Instant>,
+    /// Bytes that may be unsent by limits that were there before, while more is than may be by those that are there now.
+    pub(super) unsent_bytes_max: Option<usize>,
 }
 
 impl Seldom {
@@ -175,6 +177,7 @@ impl Seldom {
             stall,
             behind: _,
             held_since,
+            unsent_bytes_max,
         } = self;
         ticket.is_some()
             || claimed_client_id.is_some()
@@ -184,6 +187,7 @@ impl Seldom {
             || resumes_at.is_some()
             || stall.is_some()
             || held_since.is_some()
+            || unsent_bytes_max.is_some()
     }
 }
 
@@ -212,12 +216,12 @@ pub(super) struct Flags {
     pub(super) is_stalled: bool,
     /// It waits for its turn to connect, since `took_at`.
     pub(super) is_queued: bool,
+    /// Not read until some of what waits for the store or other shards was sent to it.
+    pub(super) is_laden: bool,
     /// Not read because it is ahead of its rate.
     pub(super) is_ahead: bool,
     /// What it has said before is not all looked at: others come first.
     pub(super) is_unfinished: bool,
-    /// Not read until some of what waits for the store or other shards was sent to it.
-    pub(super) is_laden: bool,
     /// Not read until it is known whether it may do what waits in `partial`.
     pub(super) is_asking: bool,
     /// It has sent a PUBLISH.
@@ -277,6 +281,23 @@ impl Connection {
             .is_some_and(|seldom| !seldom.is_needed())
         {
             self.seldom = None;
+        }
+    }
+
+    /// How many bytes may be unsent because as many could be before the limits changed.
+    pub(super) fn unsent_bytes_kept(&self) -> usize {
+        let seldom = self.seldom.as_ref();
+        seldom
+            .and_then(|seldom| seldom.unsent_bytes_max)
+            .unwrap_or(0)
+    }
+
+    /// As many are not, any more.
+    pub(super) fn leave_unsent_bytes_kept(&mut self) {
+        if let Some(seldom) = &mut self.seldom
+            && seldom.unsent_bytes_max.take().is_some()
+        {
+            self.leave_seldom();
         }
     }
 

@@ -208,12 +208,31 @@ impl<S: Store> Shard<S> {
 
     /// Tells the engine when a reader falls behind or has caught up; gives up on one that never will.
     pub(super) fn judge_congestion(&mut self, key: ConnectionKey) {
-        let (mark, max) = (self.congested_bytes(), self.policy.bounds.unsent_bytes_max);
+        self.tell_congestion(key);
+        let max = self.policy.bounds.unsent_bytes_max;
+        let Some(connection) = self.connection_mut(key) else {
+            return;
+        };
+        let peer = connection.peer;
+        let own_len = connection.unsent.own_len();
+        if own_len > max && own_len > connection.unsent_bytes_kept() {
+            let client_id = self.client_id(key);
+            let reason = ReasonCode::QuotaExceeded;
+            tracing::warn!(%peer, client_id, %reason, bytes = own_len, "reader too slow, closed");
+            self.forget(key);
+            self.remove(key);
+        } else if own_len <= max {
+            connection.leave_unsent_bytes_kept();
+        }
+    }
+
+    /// Tells the engine when a reader falls behind or has caught up.
+    pub(super) fn tell_congestion(&mut self, key: ConnectionKey) {
+        let mark = self.congested_bytes();
         let Some(connection) = self.connection_mut(key) else {
             return;
         };
         let len = connection.unsent.len();
-        let own_len = connection.unsent.own_len();
         let was_congested = connection.flags.is_congested;
         let is_congested = if was_congested {
             len > mark / 2
@@ -228,18 +247,9 @@ impl<S: Store> Shard<S> {
         let Some(connection) = self.connection_mut(key) else {
             return;
         };
-        let is_served = connection.is_served();
-        let peer = connection.peer;
-        if is_congested != was_congested && is_served {
+        if is_congested != was_congested && connection.is_served() {
             self.has_news = true;
             self.engine.on_congested(key, is_congested, self.now);
-        }
-        if own_len > max {
-            let client_id = self.client_id(key);
-            let reason = ReasonCode::QuotaExceeded;
-            tracing::warn!(%peer, client_id, %reason, bytes = own_len, "reader too slow, closed");
-            self.forget(key);
-            self.remove(key);
         }
     }
 

@@ -33,7 +33,20 @@ impl<S: Store> Shard<S> {
         let mut kept = Kept::default();
         for key in keys {
             self.relimit(key, &mut kept);
-            self.judge_congestion(key);
+            self.keep_unsent(key, before.bounds.unsent_bytes_max);
+            self.tell_congestion(key);
+        }
+    }
+
+    /// A connection that has more unsent than it may have now may have as much as `before`, until it has less.
+    fn keep_unsent(&mut self, key: ConnectionKey, before: usize) {
+        let max = self.policy.bounds.unsent_bytes_max;
+        if let Some(connection) = self.connection_mut(key)
+            && connection.unsent.own_len() > max
+        {
+            let seldom = connection.seldom();
+            let kept = seldom.unsent_bytes_max.unwrap_or(0).max(before);
+            seldom.unsent_bytes_max = Some(kept);
         }
     }
 

@@ -136,6 +136,41 @@ fn who_is_far_ahead_of_a_rate_goes_on_at_once_by_a_higher_one() {
     }
 }
 
+/// Promise P14: who has more unsent than may be now goes on, and gets it.
+#[test]
+fn fewer_unsent_bytes_than_there_are_drop_nobody() {
+    const MESSAGES: u32 = 16_000;
+    let (server, address) = start(in_memory(1));
+    relimit(
+        &server,
+        1,
+        "congested_bytes = \"32MiB\"\nunsent_bytes_max = \"64MiB\"",
+    );
+    let mut reader = Raw::v311(address, "reader");
+    reader.subscribe("much", 0);
+    let mut publisher = Raw::v311(address, "publisher");
+    for number in 0..MESSAGES {
+        let payload = [&number.to_be_bytes()[..], &[b'x'; 1000]].concat();
+        publisher.say(&publish("much", 0, &payload));
+    }
+    publisher.ping();
+    let lower = "congested_bytes = \"64KiB\"\nunsent_bytes_max = \"128KiB\"";
+    relimit(&server, 1, lower);
+    // Whoever is written to is looked at, too.
+    relimit(&server, 1, &format!("{lower}\nclient_id_length_max = 20"));
+    reader.say(&[0xC0, 0]);
+    for number in 0..MESSAGES {
+        let heard = reader.hear();
+        assert_eq!(
+            heard.get(9..13),
+            Some(&number.to_be_bytes()[..]),
+            "{number}"
+        );
+    }
+    assert_eq!(reader.hear(), [0xD0, 0]);
+    reader.ping();
+}
+
 #[test]
 fn connections_that_came_before_their_limit_count_and_stay() {
     let (server, address, canary) = named(2, "");
