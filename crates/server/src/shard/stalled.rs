@@ -43,13 +43,23 @@ impl Connection {
         self.partial.len().saturating_sub(publish_bytes) >= BEHIND_BYTES_MAX
     }
 
+    /// Whether a DISCONNECT waits with the PUBLISH: nothing is read behind it, not even the end.
+    fn is_leaving_behind(&self) -> bool {
+        let behind = self.seldom.as_ref().map_or(0, |seldom| seldom.behind);
+        self.partial.get(behind).copied().is_some_and(is_disconnect)
+    }
+
     /// The packet behind those that wait, if it need not wait with them: a Client that also subscribes must
     /// be able to acknowledge, or it would never get more, and make no room.
     fn next_behind(&mut self) -> Option<Vec<u8>> {
-        let behind = &mut self.seldom.get_or_insert_default().behind;
+        let seldom = self.seldom.get_or_insert_default();
+        let is_brief = matches!(seldom.stall, Some(Stall::Window(_)));
+        let behind = &mut seldom.behind;
         loop {
             let rest = self.partial.get(*behind..)?;
             let (is_first, len) = match fixed_header(rest, u32::MAX) {
+                // What waits for a window only is taken, and at QoS 0 nobody would hear that it was not.
+                Ok(Some((first_byte, ..))) if is_brief && is_disconnect(first_byte) => return None,
                 Ok(Some((first_byte, _, len))) => (goes_first(first_byte), len),
                 Ok(None) => return None,
                 // Whatever is wrong with it is found now.
@@ -76,7 +86,9 @@ impl<S: Store> Shard<S> {
             Stall::Disk => (!self.stored.is_low, true),
             // Soon over: what makes no room waits in the socket.
             Stall::Window(window) | Stall::Room(window) => {
-                (!self.is_window(window), self.engine.is_awaiting(key))
+                let is_leaving = connection.is_leaving_behind();
+                let is_read = !is_leaving && self.engine.is_awaiting(key);
+                (!self.is_window(window), is_read)
             }
         };
         if is_over {
@@ -143,6 +155,10 @@ impl<S: Store> Shard<S> {
             connection.partial.drain(behind..behind + used);
         }
     }
+}
+
+const fn is_disconnect(first_byte: u8) -> bool {
+    first_byte == PacketType::Disconnect.first_byte()
 }
 
 /// Whether such a packet is taken before a PUBLISH that came earlier. No order is promised between them

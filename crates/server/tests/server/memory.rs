@@ -292,6 +292,31 @@ fn memory_that_stays_full_locks_nobody_out() {
     canary.sing();
 }
 
+/// Promise P6: what a publisher is made to wait with does not vanish when it says goodbye behind it.
+#[test]
+fn publisher_that_is_slowed_down_and_leaves_has_said_all_it_said() {
+    let (_server, address) = start(little(1));
+    let mut leaving = Raw::v311(address, "leaving");
+    let mut reader = Raw::v311(address, "reader");
+    reader.subscribe("short", 0);
+    let mut publisher = Polite(Raw::v5(address, "publisher", 0));
+    let mut taken = 0;
+    while publisher.publish(0x33, &format!("r/{taken}"), &[b'x'; 100_000]) < 0x80 {
+        taken += 1;
+    }
+    // Less than is read at once, and more than may be said at once now.
+    let payload = |number: u8| [number; 100];
+    let mut last_words: Vec<u8> = (0..30)
+        .flat_map(|number| publish("short", 0, &payload(number)))
+        .collect();
+    last_words.extend([0xE0, 0]);
+    leaving.say(&last_words);
+    for number in 0..30 {
+        assert_eq!(reader.hear(), publish("short", 0, &payload(number)));
+    }
+    assert!(leaving.is_at_end());
+}
+
 /// Promise P5.
 #[test]
 fn flood_for_a_session_that_is_away_is_refused_and_nothing_acknowledged_is_lost() {
