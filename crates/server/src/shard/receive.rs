@@ -416,9 +416,10 @@ impl<S: Store> Shard<S> {
     }
 
     /// Sends what earlier packets are owed, for nothing is sent once a DISCONNECT is taken. Returns whether
-    /// some of it has still to wait, and so has the DISCONNECT.
+    /// some of it has still to wait, if only for the end of the turn, and so has the DISCONNECT: what is done once in a
+    /// turn is not done for each that leaves in it.
     fn is_owed(&mut self, key: ConnectionKey) -> bool {
-        self.settle();
+        self.deliver();
         let is_owed = self.engine.is_holding(key);
         if let Some(connection) = self.connection_mut(key) {
             connection.flags.is_leaving = is_owed;

@@ -184,3 +184,34 @@ fn who_waits_for_a_store_that_has_enough_is_not_read() {
         assert_eq!(keeper.hear(), [0x90, 3, 0, 1, 1]);
     }
 }
+
+/// Promise P2: what is done once in a turn is not done again for each that leaves.
+#[test]
+fn clients_that_leave_in_one_turn_leave_the_store_one_batch() {
+    let (_server, address, gate) = start();
+    let mut leaving: Vec<Raw> = (0..20)
+        .map(|number| Raw::v311(address, &format!("leaving-{number}")))
+        .collect();
+    let mut other = Raw::v311(address, "other");
+    let retained = |first_byte: u8| {
+        let mut packet = publish("a", 1, b"kept");
+        packet[0] = first_byte;
+        packet
+    };
+    gate.set(|state| state.blocks = true);
+    other.say(&retained(0x33));
+    gate.until(|state| state.is_waited_for);
+    for client in &mut leaving {
+        client.say(&[&retained(0x33)[..], &[0xE0, 0]].concat());
+    }
+    let before = gate.state().batches;
+    gate.set(|state| state.blocks = false);
+    assert_eq!(other.hear(), [0x40, 2, 0, 1]);
+    for client in &mut leaving {
+        // What it is owed it gets all the same.
+        assert_eq!(client.hear(), [0x40, 2, 0, 1]);
+        assert!(client.is_at_end());
+    }
+    let batches = gate.state().batches - before;
+    assert!(batches <= 3, "{batches} batches");
+}
