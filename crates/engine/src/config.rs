@@ -1,7 +1,7 @@
 //! What one shard's engine is told once, at its start.
 //!
 //! Owns: [`Config`], [`Levels`]. Does not own: the file it may come from. Start reading at [`Config`].
-//! Invariant: every shard of a process gets the same values but for `shard`.
+//! Invariant: every shard of a process gets the same values but for `shard`: a copy of one [`Config`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use proto::Message;
 use store::{Level, SessionId, UnixMillis};
 
-use crate::{Limits, LimitsByListener, Rules, ShardIndex, SharedStrategy};
+use crate::{Limits, LimitsByListener, Rules, ShardIndex, SharedStrategy, UserTotals};
 
 /// How this shard runs.
 #[derive(Clone, Debug)]
@@ -24,6 +24,8 @@ pub struct Config {
     pub limits: Arc<Limits>,
     /// What some listeners have in place of them.
     pub limits_by_listener: LimitsByListener,
+    /// What users have in all shards; the same in all shards of a process.
+    pub user_totals: Arc<UserTotals>,
     /// How the member of a Shared Subscription that gets a message is chosen.
     pub shared_strategy: SharedStrategy,
     /// How often `$SYS` topics are published; zero turns them off. Default 10 s.
@@ -54,6 +56,7 @@ impl Config {
             hash_seed,
             limits: Arc::new(Limits::default()),
             limits_by_listener: LimitsByListener::default(),
+            user_totals: Arc::default(),
             shared_strategy: SharedStrategy::default(),
             sys_interval: Duration::from_secs(10),
             version_text: concat!("vencejo version ", env!("CARGO_PKG_VERSION")).to_owned(),

@@ -42,13 +42,18 @@ pub struct ConnectRequest {
 impl Engine {
     /// A Client has connected and been authenticated; answers with CONNACK.
     pub fn on_connect(&mut self, request: ConnectRequest, now: Instant) {
-        if let Err(reason) = self.check_connect(&request) {
-            self.counters.refused_sessions += u64::from(reason == ReasonCode::QuotaExceeded);
-            self.refuse(request.connection, reason);
-            return;
-        }
+        let checked = self.check_connect(&request);
+        let reserved = match checked.and_then(|()| self.reserve_session(&request)) {
+            Ok(reserved) => reserved,
+            Err(reason) => {
+                self.counters.refused_sessions += u64::from(reason == ReasonCode::QuotaExceeded);
+                self.refuse(request.connection, reason);
+                return;
+            }
+        };
         let expiry_seconds = self.granted_expiry(&request);
         let (key, session_present, ended) = self.session_for(&request, expiry_seconds, now);
+        self.settle_reserved(&request, reserved, !session_present);
         let wait = self.attach(key, &request, expiry_seconds).and(ended);
         self.judge_by_listener(key, now);
         let connack = self.connack(&request, session_present, expiry_seconds);

@@ -40,9 +40,9 @@ pub struct Counters {
     pub dropped_retained_full: u64,
     /// Of those, messages that would have been stored while the disk was low.
     pub dropped_storage_low: u64,
-    /// Clients refused because there are as many Sessions as there may be.
+    /// Clients refused because there are, or their user has, as many Sessions as there may be.
     pub refused_sessions: u64,
-    /// Subscriptions refused because their Session, or the Server, has as many as there may be.
+    /// Subscriptions refused because their Session, its user, or the Server has as many as there may be.
     pub refused_subscriptions: u64,
     /// Topic Names and Topic Filters refused because they are too long or too deep.
     pub refused_topics: u64,

@@ -164,6 +164,7 @@ impl Engine {
         let Some(session) = self.sessions.remove(key) else {
             return Wait::default();
         };
+        self.discount_session(&session);
         if let Some(deadline) = session.expiry_deadline {
             self.timers.clear(Due::SessionExpiry(key), deadline);
         }

@@ -49,6 +49,7 @@ mod sys_topics;
 #[cfg(test)]
 mod testing;
 mod timers;
+mod users;
 mod will;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -79,6 +80,7 @@ pub use rules::{
     Subject, TopicPattern, Topics, Who,
 };
 pub use shared_subscriptions::SharedStrategy;
+pub use users::UserTotals;
 
 use commits::Commits;
 use connections::Connections;
@@ -94,6 +96,7 @@ use slices::Sliced;
 use subscriptions::Subscriptions;
 use sys_topics::Sys;
 use timers::{Due, Timers};
+use users::Users;
 
 /// One shard of the Server. Feed it events, then call [`Engine::end_turn`], then take its outputs.
 #[derive(Debug)]
@@ -122,6 +125,7 @@ pub struct Engine {
     loads: Loads,
     full: Full,
     rights: Rights,
+    users: Users,
     routing: Routing,
     commits: Commits,
     timers: Timers,
@@ -201,6 +205,7 @@ impl Engine {
             loads: Loads::new(hasher.clone()),
             full: Full::new(hasher.clone()),
             rights: Rights::new(Arc::clone(&config.rules), now),
+            users: Users::new(Arc::clone(&config.user_totals), &limits, hasher.clone()),
             routing: Routing::new(&config),
             commits: Commits::new(&config),
             timers,

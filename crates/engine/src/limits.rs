@@ -73,6 +73,11 @@ pub struct Limits {
     /// Sessions of the process, connected or not; a new one beyond that is refused with 0x97.
     /// Default 1,000,000.
     pub sessions_max: usize,
+    /// Sessions of one user in all shards, connected or not; one more is refused with 0x97. Who has proven no user is
+    /// counted nowhere. Default: any number.
+    pub sessions_per_user_max: Option<usize>,
+    /// Subscriptions of all of these; one more is refused with 0x97. Default: any number.
+    pub subscriptions_per_user_max: Option<usize>,
     /// Longest Session Expiry Interval granted, in seconds. Default unlimited.
     pub session_expiry_max_seconds: u32,
     /// Session Expiry Interval of a 3.x Session without Clean Session, in seconds. Default 7 days.
@@ -106,6 +111,11 @@ impl Limits {
     /// What one of so many shards may keep in memory of what waits.
     pub(crate) fn queued_bytes_of_shard(&self, shard_count: u16) -> usize {
         self.queued_bytes_total_max / usize::from(shard_count.max(1))
+    }
+
+    /// Whether it has to be known how much a user has.
+    pub(crate) const fn count_users(&self) -> bool {
+        self.sessions_per_user_max.is_some() || self.subscriptions_per_user_max.is_some()
     }
 
     /// Whether a Topic Name or Topic Filter is longer or deeper than is taken.
@@ -174,6 +184,8 @@ impl Default for Limits {
             subscriptions_per_session_max: 10_000,
             subscriptions_max: 10_000_000,
             sessions_max: 1_000_000,
+            sessions_per_user_max: None,
+            subscriptions_per_user_max: None,
             session_expiry_max_seconds: u32::MAX,
             session_expiry_3x_seconds: 7 * 24 * 3600,
             retained_messages_max: 1_000_000,

@@ -121,7 +121,10 @@ impl Engine {
         let bytes = |bytes: usize| bytes as u64;
         Memory {
             sessions: bytes(
-                self.sessions.table_bytes() + self.connections.table_bytes() + of_sessions.record,
+                self.sessions.table_bytes()
+                    + self.connections.table_bytes()
+                    + self.users.table_bytes()
+                    + of_sessions.record,
             ),
             wills: bytes(of_sessions.will),
             subscriptions: bytes(

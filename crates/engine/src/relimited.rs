@@ -32,6 +32,7 @@ impl Engine {
         self.queued_bytes_shard_max = limits.queued_bytes_of_shard(self.config.shard_count);
         let is_refusing = limits.overflow_policy == OverflowPolicy::Refuse;
         self.limits = limits;
+        self.count_users();
         self.connections.forget_grants();
         for key in self.sessions.keys() {
             if is_refusing {

@@ -146,6 +146,7 @@ impl Engine {
             session.will_in_store = WillInStore::Current;
         }
         let key = self.sessions.insert(session);
+        self.count_session(key);
         if let Some(older) = older {
             self.end_at_start(older, now);
         }
@@ -178,6 +179,7 @@ impl Engine {
         self.hang_in(key, filter, subscription, false);
         self.counters.subscriptions += 1;
         self.counters.shared_subscriptions += u64::from(is_shared);
+        self.take_subscription(key, None);
         if let Some(session) = self.sessions.get_mut(key) {
             session.filters.insert(filter);
             self.touch(key);

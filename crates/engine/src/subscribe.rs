@@ -126,15 +126,12 @@ impl Engine {
             .subscriptions_max
             .div_ceil(usize::from(self.config.shard_count));
         let is_shard_full = self.counters.subscriptions >= shard_max as u64;
-        let is_full = self.sessions.get(key).is_none_or(|session| {
-            (is_shard_full || session.filters.len() >= limits.subscriptions_per_session_max)
-                && !session.filters.contains(filter)
-        });
-        let is_new = || {
-            let session = self.sessions.get(key);
-            session.is_none_or(|session| !session.filters.contains(filter))
-        };
-        if is_full || self.is_memory_short && is_new() {
+        let is_new = !session.filters.contains(filter);
+        let is_full = is_shard_full
+            || session.filters.len() >= limits.subscriptions_per_session_max
+            || self.is_memory_short;
+        let of_user_max = self.limits.subscriptions_per_user_max;
+        if is_new && (is_full || !self.take_subscription(key, of_user_max)) {
             self.counters.refused_subscriptions += 1;
             return Err(ReasonCode::QuotaExceeded);
         }
@@ -274,6 +271,7 @@ impl Engine {
             asked.forget_subscription(filter);
         }
         self.touch(key);
+        self.give_subscription(key);
         self.counters.subscriptions = self.counters.subscriptions.saturating_sub(1);
         if split_shared(filter).is_some() {
             self.counters.shared_subscriptions =

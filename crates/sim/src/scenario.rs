@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::{Config, Levels, Limits, ShardIndex};
+use engine::{Config, Levels, Limits, Principal, ShardIndex};
 use proto::Version;
 use store::{Level, LogOptions};
 
@@ -57,6 +57,8 @@ pub(crate) struct Scenario {
     pub(crate) shards: u16,
     pub(crate) level: Level,
     pub(crate) limits: Arc<Limits>,
+    /// Who all Clients are: nobody, or one user that may have just as much as they need together.
+    pub(crate) principal: Arc<Principal>,
     pub(crate) log: LogOptions,
     pub(crate) roles: Vec<Role>,
     pub(crate) faults: Faults,
@@ -77,6 +79,10 @@ impl Scenario {
         let is_memory_needed = roles
             .iter()
             .any(|role| role.life == Life::Clean && !role.filters.is_empty());
+        // Of one seed in seven; to draw it would make others of the seeds that once found something. One Session and one
+        // filter more are those of the Client that comes at the end.
+        let filters_of_all: usize = roles.iter().map(|role| role.filters.len()).sum();
+        let has_user = seed % 7 == 2;
         Self {
             seed,
             shards: shard_count(chance),
@@ -85,7 +91,15 @@ impl Scenario {
             } else {
                 Level::Synced
             },
-            limits: Arc::new(limits(chance, is_memory_needed)),
+            limits: Arc::new(Limits {
+                sessions_per_user_max: has_user.then_some(roles.len() + 1),
+                subscriptions_per_user_max: has_user.then_some(filters_of_all + 1),
+                ..limits(chance, is_memory_needed)
+            }),
+            principal: Arc::new(Principal {
+                user: has_user.then(|| "ann".into()),
+                ..Principal::default()
+            }),
             log: log_options(chance),
             roles,
             faults: faults(chance, is_kill_only),

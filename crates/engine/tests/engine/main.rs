@@ -35,5 +35,6 @@ mod spilled;
 mod spilled_property;
 mod storage_low;
 mod subscriptions;
+mod users;
 mod wills;
 mod world;

@@ -58,7 +58,7 @@ pub(crate) struct World {
     inboxes: BTreeMap<ConnectionKey, Inbox>,
     rings: BTreeMap<(usize, usize), VecDeque<ShardMessage>>,
     /// What the engines are made with, whatever their shard.
-    config: Config,
+    pub(crate) config: Config,
     /// An instant, and what the calendar said at it.
     calendar: (Instant, UnixMillis),
     /// What earlier processes have left in the log.

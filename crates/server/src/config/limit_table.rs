@@ -444,6 +444,13 @@ const SESSION_LIMITS: &[Limit] = &[
         ("0x97, 3.x: 3", "-"),
     ),
     row(
+        "sessions_per_user_max",
+        "Sessions of one user, connected or not",
+        OrNone(|c| c.limits.sessions_per_user_max.unwrap_or(0) as u64),
+        "a count for each user",
+        ("0x97, 3.x: 3", "-"),
+    ),
+    row(
         "client_id_length_max",
         "bytes",
         Number(|c| c.limits.client_id_length_max as u64),

@@ -352,6 +352,9 @@ fn set_unranged(limits: &mut Limits, raw: &RawLimits) {
     set(&mut limits.retained_messages_max, raw.retained_messages_max);
     set(&mut limits.retained_bytes_max, size(raw.retained_bytes_max));
     set(&mut limits.sessions_max, raw.sessions_max);
+    let or_none = |max: Option<usize>| max.filter(|max| *max > 0);
+    limits.sessions_per_user_max = or_none(raw.sessions_per_user_max);
+    limits.subscriptions_per_user_max = or_none(raw.subscriptions_per_user_max);
     set(&mut limits.client_id_length_max, raw.client_id_length_max);
     set(&mut limits.retain_available, raw.retain_available);
     set(

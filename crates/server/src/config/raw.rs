@@ -431,6 +431,8 @@ pub(super) struct RawLimits {
     pub(super) retained_age_max: Option<Spanned<RawDuration>>,
     pub(super) retained_replay_per_turn: Option<Spanned<usize>>,
     pub(super) sessions_max: Option<usize>,
+    pub(super) sessions_per_user_max: Option<usize>,
+    pub(super) subscriptions_per_user_max: Option<usize>,
     pub(super) client_id_length_max: Option<usize>,
     pub(super) maximum_qos: Option<Spanned<u8>>,
     pub(super) retain_available: Option<bool>,

@@ -13,7 +13,8 @@ use vencejo_server::{Origin, Server};
 
 use crate::canary::Canary;
 use crate::client::{
-    Raw, connect_flags_v5, connect_v5, connect_v311, packet, publish, string, subscribe_v311,
+    Raw, connect_flags_v5, connect_v5, connect_v311, packet, publish, string, subscribe_v5,
+    subscribe_v311,
 };
 use crate::durable::TempFolder;
 use crate::rates::named;
@@ -109,6 +110,113 @@ fn connections_of_one_user_are_bounded() {
     let again = answer(address, &connect("one", "anna"));
     assert_eq!(again.0, 0, "it takes over");
     drop(canary);
+}
+
+/// A CONNECT of `user` whose Session never expires.
+fn of_user(user: &str, client_id: &str) -> Vec<u8> {
+    let for_ever = b"\x11\xFF\xFF\xFF\xFF";
+    connect_flags_v5(0x80, client_id, 0, for_ever, &string(user))
+}
+
+/// Verifies [MQTT-3.2.2-7]: Client Identifiers are free to invent, so a user may leave so many Sessions, in whatever shards,
+/// and nobody else notices. Promise P14, class M.
+#[test]
+fn sessions_of_one_user_are_bounded() {
+    let (_server, address, canary) = named(2, "sessions_per_user_max = 4");
+    let mut kept = 0;
+    for number in 0..40 {
+        let (reason, _, mut client) = answer(address, &of_user("anna", &format!("a-{number}")));
+        if reason == 0 {
+            kept += 1;
+            client.say(&[0xE0, 0]);
+        } else {
+            assert_eq!(reason, 0x97);
+        }
+        assert!(client.is_at_end());
+    }
+    assert_eq!(kept, 4);
+    assert_eq!(answer(address, &of_user("anna", "a-0")).0, 0, "is hers");
+    assert_eq!(answer(address, &of_user("otto", "o-0")).0, 0);
+    for number in 0..8 {
+        assert_eq!(answer(address, &durable(&format!("nobody-{number}"))).0, 0);
+    }
+    // A Session that ends with its connection makes room.
+    let (reason, _, mut last) = answer(
+        address,
+        &connect_flags_v5(0x82, "a-1", 0, &[], &string("anna")),
+    );
+    assert_eq!(reason, 0, "in place of one of hers");
+    last.say(&[0xE0, 0]);
+    assert!(last.is_at_end());
+    let patience = Instant::now() + Duration::from_secs(10);
+    while answer(address, &of_user("anna", "a-40")).0 != 0 {
+        assert!(Instant::now() < patience, "no room was made");
+    }
+    assert_eq!(answer(address, &of_user("anna", "a-41")).0, 0x97);
+    canary.sing();
+}
+
+/// However many come at once, in however many shards. Promise P14, class M.
+#[test]
+fn a_storm_of_one_user_leaves_no_more_sessions_than_it_may_have() {
+    let (_server, address, canary) = named(2, "sessions_per_user_max = 5");
+    let storm = (0..8).map(|thread| {
+        std::thread::spawn(move || {
+            let taken = (0..20).filter(|number| {
+                let client_id = format!("a-{thread}-{number}");
+                answer(address, &of_user("anna", &client_id)).0 == 0
+            });
+            taken.count()
+        })
+    });
+    let storm: Vec<_> = storm.collect();
+    let taken = storm
+        .into_iter()
+        .map(|thread| thread.join().expect("no panic"));
+    assert_eq!(taken.sum::<usize>(), 5);
+    assert_eq!(answer(address, &of_user("otto", "otto")).0, 0);
+    canary.sing();
+}
+
+/// Verifies [MQTT-3.8.4-6], [v3.1.1 MQTT-3.8.4-5]: the filters of a user are bounded over all of its Sessions; what is beyond
+/// that is refused in SUBACK, and nobody else's is. Promise P14.
+#[test]
+fn subscriptions_of_one_user_are_bounded() {
+    let (_server, address, canary) = named(2, "subscriptions_per_user_max = 6");
+    let mut annas: Vec<Raw> = (0..4)
+        .map(|number| answer(address, &of_user("anna", &format!("a-{number}"))).2)
+        .collect();
+    let mut granted = 0;
+    for (number, anna) in annas.iter_mut().enumerate() {
+        for filter in 0..4 {
+            anna.say(&subscribe_v5(&format!("{number}/{filter}"), 1));
+            match anna.hear()[..] {
+                [0x90, 4, 0, 1, 0, 1] => granted += 1,
+                ref suback => assert_eq!(suback, [0x90, 4, 0, 1, 0, 0x97]),
+            }
+        }
+    }
+    assert_eq!(granted, 6);
+    let (_, _, mut otto) = answer(address, &of_user("otto", "otto"));
+    let mut nobody = Raw::v311(address, "nobody");
+    for filter in 0..8 {
+        otto.say(&subscribe_v5(&filter.to_string(), 1));
+        let granted = if filter < 6 { 1 } else { 0x97 };
+        assert_eq!(otto.hear(), [0x90, 4, 0, 1, 0, granted]);
+        nobody.subscribe(&filter.to_string(), 1);
+    }
+    // A CONNECT of 3.1.1 with a user name: flags, then who it is.
+    let mut old = Raw::open(address);
+    let connect = [
+        &b"\x00\x04MQTT\x04\x82\x00\x00"[..],
+        &string("old"),
+        &string("anna"),
+    ];
+    old.say(&packet(0x10, &connect.concat()));
+    assert_eq!(old.hear(), [0x20, 2, 0, 0]);
+    old.say(&subscribe_v311("old", 1));
+    assert_eq!(old.hear(), [0x90, 3, 0, 1, 0x80]);
+    canary.sing();
 }
 
 /// Promises P14 and P20: whose Session is there goes first, and all others hear when to come again.

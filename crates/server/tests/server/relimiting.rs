@@ -189,6 +189,27 @@ fn connections_that_came_before_their_limit_count_and_stay() {
     canary.sing();
 }
 
+#[test]
+fn what_users_have_counts_from_a_reload_on_and_stays() {
+    let (server, address, canary) = named(2, "");
+    let mut clients = ["one", "two", "three"].map(|name| client_of(address, "anna", name).1);
+    for client in &mut clients {
+        client.say(&subscribe_v5("a", 1));
+        assert_eq!(client.hear()[5], 1);
+    }
+    let limits = "sessions_per_user_max = 2\nsubscriptions_per_user_max = 4";
+    assert_eq!(relimit(&server, 2, limits), [""; 0]);
+    assert_eq!(client_of(address, "anna", "four").0, 0x97);
+    assert_eq!(client_of(address, "otto", "otto").0, 0);
+    for (client, granted) in clients.iter_mut().zip([1, 0x97, 0x97]) {
+        client.say(&subscribe_v5("b", 1));
+        assert_eq!(client.hear()[5], granted);
+    }
+    relimit(&server, 2, "");
+    assert_eq!(client_of(address, "anna", "four").0, 0);
+    canary.sing();
+}
+
 /// Promise P14.
 #[test]
 fn fewer_connections_than_there_are_drop_nobody() {

@@ -4,7 +4,9 @@
 //! `store::disk::fault`), cut connections (see `links`). Start reading at [`World::fault`].
 //! Invariant: whatever the disk is left with, the Server starts, and has no damage to report.
 
-use engine::{Engine, home_shard};
+use std::sync::Arc;
+
+use engine::{Engine, UserTotals, home_shard};
 use store::disk::fault::FaultPlan;
 use store::{Level, Log, LogError, LogOptions, OpenError, Recovered};
 
@@ -273,8 +275,10 @@ impl World {
         let now = self.agenda.instant();
         let seed = self.scenario.seed;
         let mut engines = Vec::new();
+        let user_totals = Arc::<UserTotals>::default();
         for shard in 0..count {
             let mut config = self.scenario.engine(shard, count);
+            config.user_totals = Arc::clone(&user_totals);
             config.started_at = self.agenda.calendar();
             config.first_session = Bug::next_session(self.bug, found.next_session);
             let mut engine = Engine::new(config, now);

@@ -371,6 +371,7 @@ impl World {
             server,
             links,
             checker,
+            scenario,
             ..
         } = self;
         let Some(found) = links.get_mut(&link) else {
@@ -389,7 +390,7 @@ impl World {
                     connect: connect.clone(),
                     assigned_client_id: false,
                     authentication_data: None,
-                    principal: Arc::default(),
+                    principal: Arc::clone(&scenario.principal),
                 };
                 engine.on_connect(request, now);
             }

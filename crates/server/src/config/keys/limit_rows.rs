@@ -237,6 +237,12 @@ const LIMITS: &[Row] = &[
         "Sessions, connected or not.",
     ),
     row(
+        "sessions_per_user_max",
+        Whole(0, MAX),
+        "",
+        "Sessions of one user, connected or not; 0 is no limit.",
+    ),
+    row(
         "client_id_length_max",
         Whole(0, MAX),
         "",
@@ -313,6 +319,12 @@ const LIMITS: &[Row] = &[
         Whole(0, MAX),
         "",
         "Subscriptions of all sessions.",
+    ),
+    row(
+        "subscriptions_per_user_max",
+        Whole(0, MAX),
+        "",
+        "Subscriptions of all sessions of one user; 0 is no limit.",
     ),
     row(
         "topic_levels_max",

@@ -3,7 +3,7 @@
 //! Owns: these rows. Does not own: the others, and what a row means (see `super`). Start reading at [`TOPIC_LIMITS`].
 //! Invariant: that of the table.
 
-use super::Default::{Bytes, Number, Text};
+use super::Default::{Bytes, Number, OrNone, Text};
 use super::{Limit, row};
 
 pub(super) const TOPIC_LIMITS: &[Limit] = &[
@@ -19,6 +19,13 @@ pub(super) const TOPIC_LIMITS: &[Limit] = &[
         "Subscriptions of all Sessions",
         Number(|c| c.limits.subscriptions_max as u64),
         "3 KiB each with two levels of its own (`interop/idle --subscribe`)",
+        ("0x97, 3.x: 0x80 in SUBACK", "-"),
+    ),
+    row(
+        "subscriptions_per_user_max",
+        "Subscriptions of all Sessions of one user",
+        OrNone(|c| c.limits.subscriptions_per_user_max.unwrap_or(0) as u64),
+        "a count for each user",
         ("0x97, 3.x: 0x80 in SUBACK", "-"),
     ),
     row(
