@@ -183,7 +183,7 @@ const CONNECTION_LIMITS: &[Limit] = &[
         "connections_max",
         "sockets",
         Number(|c| c.bounds.connections_max as u64),
-        "5 KiB each while idle, with a Session (`interop/idle`); never more than the limit on open files has room for",
+        "2.7 KiB each while idle, with a Session (`interop/idle`); never more than the limit on open files has room for",
         ("0x97, 3.x: 3", "-"),
     ),
     row(

@@ -11,7 +11,7 @@ pub(super) const LISTENER_LIMITS: &[Limit] = &[
         "listeners.connections_max",
         "sockets, beside those of all",
         Text("none"),
-        "5 KiB each while idle, with a Session (`interop/idle`)",
+        "2.7 KiB each while idle, with a Session (`interop/idle`)",
         ("0x97, 3.x: 3", "-"),
     ),
     row(
@@ -130,7 +130,7 @@ pub(super) const LISTENER_LIMITS: &[Limit] = &[
         "listeners.subscriptions_per_session_max",
         "Subscriptions of one Session that is here",
         Text("as for all"),
-        "3 KiB each with two levels of its own (`interop/idle --subscribe`)",
+        "1.2 KiB each with two levels of its own (`interop/idle --subscribe`)",
         ("0x97, 3.x: 0x80 in SUBACK", "-"),
     ),
     row(

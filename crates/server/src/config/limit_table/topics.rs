@@ -11,14 +11,14 @@ pub(super) const TOPIC_LIMITS: &[Limit] = &[
         "subscriptions_per_session_max",
         "Subscriptions",
         Number(|c| c.limits.subscriptions_per_session_max as u64),
-        "3 KiB each with two levels of its own (`interop/idle --subscribe`)",
+        "1.2 KiB each with two levels of its own (`interop/idle --subscribe`)",
         ("0x97, 3.x: 0x80 in SUBACK", "-"),
     ),
     row(
         "subscriptions_max",
         "Subscriptions of all Sessions",
         Number(|c| c.limits.subscriptions_max as u64),
-        "3 KiB each with two levels of its own (`interop/idle --subscribe`)",
+        "1.2 KiB each with two levels of its own (`interop/idle --subscribe`)",
         ("0x97, 3.x: 0x80 in SUBACK", "-"),
     ),
     row(
