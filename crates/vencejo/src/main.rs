@@ -8,6 +8,7 @@ mod config;
 mod conform;
 mod demo;
 mod doctor;
+mod emqx;
 mod explain;
 mod file_watch;
 mod import;

@@ -1,14 +1,17 @@
 //! `vencejo import`: what another server had, taken over.
 //!
-//! Owns: which thing is imported. Does not own: how (see `mosquitto`, `tools::retained`). Start reading at [`run`].
+//! Owns: which thing is imported. Does not own: how (see `mosquitto`, `emqx`, `tools::retained`). Start reading at [`run`].
 //! Invariant: what was there before stays as it is.
 
+pub(crate) mod grants;
+pub(crate) mod hocon;
 pub(crate) mod rows;
 pub(crate) mod target;
 pub(crate) mod written;
 
 use clap::{Args, Subcommand};
 
+use crate::emqx::{self, EmqxArgs};
 use crate::mosquitto::{self, MosquittoArgs};
 use crate::tools::Failure;
 use crate::tools::retained::{self, CopyArgs};
@@ -27,6 +30,7 @@ pub(crate) struct ImportArgs {
 #[derive(Subcommand, Clone, Debug)]
 enum What {
     Mosquitto(MosquittoArgs),
+    Emqx(EmqxArgs),
     Retained(Box<CopyArgs>),
 }
 
@@ -34,6 +38,7 @@ enum What {
 pub(crate) fn run(args: &ImportArgs) -> Result<(), Failure> {
     match &args.what {
         What::Mosquitto(args) => mosquitto::run(args),
+        What::Emqx(args) => emqx::run(args),
         What::Retained(args) => crate::run(retained::copy(args)),
     }
 }

@@ -34,6 +34,11 @@ impl Table {
         }
     }
 
+    /// Says nothing of `key` any more.
+    pub(crate) fn forget(&mut self, key: &str) {
+        self.0.retain(|(known, _)| *known != key);
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -75,6 +80,22 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// What is wrong with it, in words, apart from files that it names.
+    pub(crate) fn fault(&self) -> Option<String> {
+        let fault = server::config::parse(&self.toml("x", "x"), "x".as_ref()).err()?;
+        let fault = fault.to_string();
+        let first = fault.lines().next().unwrap_or_default();
+        // Behind file, line and column.
+        Some(
+            first
+                .splitn(4, ':')
+                .last()
+                .unwrap_or(first)
+                .trim()
+                .to_owned(),
+        )
+    }
+
     /// The text of the file; `what` was imported, `from` is where it comes from.
     pub(crate) fn toml(&self, what: &str, from: &str) -> String {
         let mut text = format!(

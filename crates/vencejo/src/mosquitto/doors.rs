@@ -217,7 +217,7 @@ fn addresses_of(door: &Door, is_local_only: bool) -> Result<Vec<String>, String>
 }
 
 /// Whether this machine has IPv6; a listener for it would keep the server from starting where it has not.
-fn has_ipv6(address: IpAddr) -> bool {
+pub(crate) fn has_ipv6(address: IpAddr) -> bool {
     TcpListener::bind(SocketAddr::new(address, 0)).is_ok()
 }
 

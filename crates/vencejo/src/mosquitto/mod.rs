@@ -11,6 +11,8 @@ mod passwords;
 mod people;
 pub(crate) mod translate;
 
+pub(crate) use doors::has_ipv6;
+
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;

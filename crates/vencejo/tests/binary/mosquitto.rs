@@ -1,119 +1,32 @@
 //! Configurations of mosquitto, imported and served: what they meant is what happens.
 //!
 //! Owns: one file for each group of options that people use, and what a client sees of it. Does not own: every option
-//! (unit tests). Start reading at [`Imported`]. Invariant: every process and folder ends with its test.
+//! (unit tests), what runs (see `imported`). Start reading at any test. Invariant: every process and folder ends with its test.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 
-use crate::program::{Served, TempFolder, output, run, succeeded, text};
-
-/// Writes a file for mosquitto, in which `DIR` is the folder.
-fn write(folder: &TempFolder, name: &str, text: &str) {
-    let path = folder.path("");
-    folder.write(name, text.replace("DIR", path.trim_end_matches('/')));
-}
-
-/// Writes a password file with these users, in the form of mosquitto_passwd.
-fn write_passwords(folder: &TempFolder, name: &str, users: &[(&str, &str)]) {
-    let path = folder.write(name, "");
-    for (user, password) in users {
-        succeeded(&run(&["passwd", "-b", &path, user, password]));
-    }
-}
-
-/// A mosquitto.conf that was imported, and the server that runs with what it became.
-struct Imported {
-    table: String,
-    toml: String,
-    /// The ports of its listeners over TCP, in their order.
-    ports: Vec<String>,
-    served: Option<Served>,
-    folder: TempFolder,
-}
+use crate::imported::{Imported, certificates, free_port, write, write_passwords};
+use crate::program::{TempFolder, run, succeeded, text};
 
 impl Imported {
     /// Imports `conf`, in which `DIR` is the folder.
     fn import(folder: TempFolder, conf: &str) -> Self {
-        write(&folder, "mosquitto.conf", conf);
-        let (file, out) = (folder.path("mosquitto.conf"), folder.path("out"));
-        let table = succeeded(&run(&["import", "mosquitto", &file, "-o", &out]));
-        let toml = folder.read("out/vencejo.toml");
-        Self {
-            table,
-            toml,
-            ports: Vec::new(),
-            served: None,
-            folder,
-        }
+        Self::of("mosquitto", folder, conf)
     }
 
     /// The same, and serves.
     fn serve(folder: TempFolder, conf: &str) -> Self {
-        let mut imported = Self::import(folder, conf);
-        let config = imported.folder.path("out/vencejo.toml");
-        imported.start(&["-c", &config]);
-        imported
+        Self::serving("mosquitto", folder, conf)
     }
 
     /// Serves a mosquitto.conf as it is.
     fn serve_directly(folder: TempFolder, conf: &str) -> Self {
         write(&folder, "mosquitto.conf", conf);
-        let mut imported = Self {
-            table: String::new(),
-            toml: String::new(),
-            ports: Vec::new(),
-            served: None,
-            folder,
-        };
+        let mut imported = Self::not_yet(folder);
         let conf = imported.folder.path("mosquitto.conf");
         imported.start(&["--mosquitto-conf", &conf]);
         imported
-    }
-
-    fn start(&mut self, args: &[&str]) {
-        let served = Served::start(&self.folder, &[args, &["--shards", "1"]].concat());
-        self.ports = served.ports();
-        assert!(
-            !self.ports.is_empty() || self.toml.contains("unix:"),
-            "{}",
-            served.log()
-        );
-        self.served = Some(served);
-    }
-
-    fn log(&self) -> String {
-        self.served.as_ref().map(Served::log).unwrap_or_default()
-    }
-
-    /// Publishes at a listener; returns the exit code and what is said.
-    fn publish(&self, listener: usize, args: &str) -> (i32, String) {
-        let mut line = vec!["pub", "-p", &self.ports[listener], "-q", "1", "-m", "x"];
-        line.extend(args.split(' ').filter(|word| !word.is_empty()));
-        let output = run(&line);
-        (output.status.code().unwrap_or(-1), text(&output.stderr))
-    }
-
-    /// Whether a publish is taken, and not refused.
-    fn takes(&self, listener: usize, args: &str) -> bool {
-        let (code, said) = self.publish(listener, args);
-        code == 0 && said.is_empty()
-    }
-
-    /// What the line with `option` has become, in the table.
-    fn row(&self, option: &str) -> &str {
-        let found = self.table.lines().find(|line| line.contains(option));
-        assert!(found.is_some(), "{option}: {}", self.table);
-        found.unwrap_or_default()
-    }
-
-    #[track_caller]
-    fn assert_row(&self, option: &str, outcome: &str, why: &str) {
-        let row = self.row(option);
-        assert!(
-            row.contains(&format!("  {outcome}")) && row.contains(why),
-            "{row}"
-        );
     }
 }
 
@@ -266,26 +179,6 @@ fn a_unix_socket_is_one() {
     ]));
 }
 
-/// An authority, a certificate for the server, and one for a client that it has signed.
-fn certificates(folder: &TempFolder) {
-    let init = folder.vencejo(&["tls", "init", "--name", "localhost"]);
-    succeeded(&output(init));
-    let read = |name: &str| folder.read(&format!("tls/{name}"));
-    let key = rcgen::KeyPair::from_pem(&read("ca.key")).expect("a key");
-    let issuer = rcgen::Issuer::from_ca_cert_pem(&read("ca.pem"), key).expect("an authority");
-    let own = rcgen::KeyPair::generate().expect("a key");
-    let mut params = rcgen::CertificateParams::new(Vec::new()).expect("is valid");
-    params
-        .distinguished_name
-        .push(rcgen::DnType::CommonName, "device");
-    params
-        .extended_key_usages
-        .push(rcgen::ExtendedKeyUsagePurpose::ClientAuth);
-    let signed = params.signed_by(&own, &issuer).expect("is signed");
-    folder.write("tls/client.pem", signed.pem());
-    folder.write("tls/client.key", own.serialize_pem());
-}
-
 const SECURED: &str = "certfile DIR/tls/server.pem\nkeyfile DIR/tls/server.key\n";
 
 #[test]
@@ -371,16 +264,6 @@ fn a_listener_without_users_of_its_own_lets_in_none_of_another() {
     // What cannot be read allows nothing.
     assert!(!served.takes(2, "-t a -i dev-1"));
     served.assert_row("acl_file", "ignored", "nothing is allowed");
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener
-        .local_addr()
-        .expect("an address")
-        .port()
-        .to_string()
 }
 
 const DYNAMIC: &str = r##"{
