@@ -16,6 +16,7 @@ mod inspect;
 mod losses;
 mod manual;
 mod mosquitto;
+mod nanomq;
 mod password_file;
 mod port_owner;
 mod printing;

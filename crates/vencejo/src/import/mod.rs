@@ -1,6 +1,6 @@
 //! `vencejo import`: what another server had, taken over.
 //!
-//! Owns: which thing is imported. Does not own: how (see `mosquitto`, `emqx`, `tools::retained`). Start reading at [`run`].
+//! Owns: which thing is imported. Does not own: how (see `mosquitto`, `emqx`, `nanomq`, `tools::retained`). Start reading at [`run`].
 //! Invariant: what was there before stays as it is.
 
 pub(crate) mod grants;
@@ -13,6 +13,7 @@ use clap::{Args, Subcommand};
 
 use crate::emqx::{self, EmqxArgs};
 use crate::mosquitto::{self, MosquittoArgs};
+use crate::nanomq::{self, NanomqArgs};
 use crate::tools::Failure;
 use crate::tools::retained::{self, CopyArgs};
 
@@ -31,6 +32,7 @@ pub(crate) struct ImportArgs {
 enum What {
     Mosquitto(MosquittoArgs),
     Emqx(EmqxArgs),
+    Nanomq(NanomqArgs),
     Retained(Box<CopyArgs>),
 }
 
@@ -39,6 +41,7 @@ pub(crate) fn run(args: &ImportArgs) -> Result<(), Failure> {
     match &args.what {
         What::Mosquitto(args) => mosquitto::run(args),
         What::Emqx(args) => emqx::run(args),
+        What::Nanomq(args) => nanomq::run(args),
         What::Retained(args) => crate::run(retained::copy(args)),
     }
 }

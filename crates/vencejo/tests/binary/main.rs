@@ -16,6 +16,7 @@ mod json;
 mod messages;
 mod mistakes;
 mod mosquitto;
+mod nanomq;
 mod open_files;
 mod profiles;
 mod program;
