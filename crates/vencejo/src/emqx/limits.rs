@@ -385,7 +385,7 @@ const NOT_HERE: [(&str, &str); 7] = [
     ("mqueue_default_priority", "messages wait in their order"),
     (
         "retry_interval",
-        "nothing is sent again while a client is connected [MQTT-4.4.0-1]",
+        "nothing is sent again while a client is connected, as the standard has it",
     ),
     (
         "await_rel_timeout",

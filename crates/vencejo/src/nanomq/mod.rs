@@ -131,11 +131,11 @@ fn limits(work: &mut Work) {
             ),
             (
                 "retry_interval",
-                "nothing is sent again while a client is connected [MQTT-4.4.0-1]",
+                "nothing is sent again while a client is connected, as the standard has it",
             ),
             (
                 "qos_duration",
-                "nothing is sent again while a client is connected [MQTT-4.4.0-1]",
+                "nothing is sent again while a client is connected, as the standard has it",
             ),
             (
                 "max_awaiting_rel",
