@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Failure;
+use super::url::without_password;
 
 /// What is kept of a connection; a key is the long flag of `sub` with `_` for `-`.
 #[derive(Clone, Default, Deserialize, Serialize)]
@@ -67,10 +68,20 @@ pub(crate) struct Profile {
 impl Profile {
     /// The same without what nobody is to see.
     pub(crate) fn without_password(&self) -> Self {
+        let hidden = |url: &Option<String>| url.as_deref().map(without_password);
         Self {
             password: None,
+            url: hidden(&self.url),
+            proxy: hidden(&self.proxy),
             ..self.clone()
         }
+    }
+
+    /// Whether there is something in it that nobody is to see.
+    fn is_secret(&self) -> bool {
+        let urls = [&self.url, &self.proxy];
+        let mut urls = urls.into_iter().filter_map(Option::as_deref);
+        self.password.is_some() || urls.any(|url| without_password(url) != url)
     }
 }
 
@@ -105,7 +116,7 @@ impl Profiles {
             Err(error) => return Err(failed(&error)),
         };
         let by_name = parse(&text).map_err(|why| failed(&why))?;
-        let is_secret = by_name.values().any(|of| of.password.is_some());
+        let is_secret = by_name.values().any(Profile::is_secret);
         let mode = fs::metadata(&path).map_or(0, |file| file.permissions().mode());
         if is_secret && mode & 0o077 != 0 {
             let shown = path.display();
@@ -337,7 +348,16 @@ mod tests {
         fs::set_permissions(folder.file(), fs::Permissions::from_mode(0o644)).unwrap();
         let text = refusal(Profiles::at(folder.file()));
         assert!(text.contains("chmod 600"), "{text}");
+        for key in ["proxy", "url"] {
+            let text = format!("[profiles.a]\n{key} = \"socks5h://me:hidden@b\"\n");
+            fs::write(folder.file(), text).unwrap();
+            let text = refusal(Profiles::at(folder.file()));
+            assert!(text.contains("chmod 600"), "{key}: {text}");
+        }
         // Without one there is nothing to hide.
+        let text = "[profiles.a]\nproxy = \"socks5h://me@b\"\nurl = \"mqtt://me@b\"\n";
+        fs::write(folder.file(), text).unwrap();
+        assert_eq!(folder.open().all().count(), 1);
         fs::write(folder.file(), "[profiles.a]\nhost = \"b\"\n").unwrap();
         assert_eq!(folder.open().all().count(), 1);
     }

@@ -144,6 +144,25 @@ fn percent_decode(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// A URL, without the password in it; anything else as it is.
+pub(super) fn without_password(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return text.to_owned();
+    };
+    let end = rest.find('/').unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let Some((credentials, host)) = authority.rsplit_once('@') else {
+        return text.to_owned();
+    };
+    match credentials.split_once(':') {
+        Some((user, _)) => format!("{scheme}://{user}:{HIDDEN}@{host}{path}"),
+        None => text.to_owned(),
+    }
+}
+
+/// What stands in place of a password.
+pub(super) const HIDDEN: &str = "***";
+
 #[cfg(test)]
 mod tests {
     use super::*;

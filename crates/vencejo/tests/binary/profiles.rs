@@ -94,6 +94,29 @@ fn profiles_are_made_listed_shown_and_removed_without_their_password() {
     );
 }
 
+/// Class X: the password of a proxy is one, too.
+#[test]
+fn a_proxy_of_a_profile_is_shown_without_its_password() {
+    let desk = Desk::new();
+    let proxy = "socks5h://me:hidden@proxy.example:1081";
+    desk.said(&["profile", "add", "home", "broker.example", "--proxy", proxy]);
+    for args in [
+        &["profile", "show", "home"][..],
+        &["profile", "show", "home", "--json"],
+    ] {
+        let said = desk.said(args);
+        assert!(
+            said.contains("socks5h://me:***@proxy.example:1081"),
+            "{said}"
+        );
+    }
+    for args in [&["profile", "ls"][..], &["profile", "ls", "--json"]] {
+        assert!(!desk.said(args).contains("hidden"));
+    }
+    let kept = std::fs::read_to_string(desk.0.join("vencejo/cli.toml"));
+    assert!(kept.is_ok_and(|kept| kept.contains(proxy)));
+}
+
 #[test]
 fn the_tools_connect_as_a_profile_says_and_flags_win() {
     let desk = Desk::new();

@@ -8,6 +8,8 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+use crate::tools::url::{HIDDEN, without_password};
+
 /// This machine, as far as it says.
 pub(super) fn machine() -> Value {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
@@ -52,23 +54,6 @@ pub(super) fn command(arguments: impl Iterator<Item = OsString>) -> Vec<String> 
     command
 }
 
-/// A URL, without the password in it; anything else as it is.
-fn without_password(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else {
-        return text.to_owned();
-    };
-    let end = rest.find('/').unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(end);
-    let Some((credentials, host)) = authority.rsplit_once('@') else {
-        return text.to_owned();
-    };
-    match credentials.split_once(':') {
-        Some((user, _)) => format!("{scheme}://{user}:{HIDDEN}@{host}{path}"),
-        None => text.to_owned(),
-    }
-}
-
-const HIDDEN: &str = "***";
 const PASSWORD_FLAGS: [&str; 3] = ["-P", "--pw", "--password"];
 
 #[cfg(test)]
