@@ -34,7 +34,7 @@ pub(super) fn machine() -> Value {
 /// The command line, without passwords.
 pub(super) fn command(arguments: impl Iterator<Item = OsString>) -> Vec<String> {
     let mut command = Vec::new();
-    let mut is_password = false;
+    let (mut is_password, mut is_name) = (false, false);
     for argument in arguments {
         let argument = argument.to_string_lossy();
         if is_password {
@@ -42,7 +42,9 @@ pub(super) fn command(arguments: impl Iterator<Item = OsString>) -> Vec<String> 
             is_password = false;
             continue;
         }
-        is_password = PASSWORD_FLAGS.contains(&&*argument);
+        let is_data = argument.eq_ignore_ascii_case(DATA) && !is_name;
+        is_password = is_data || PASSWORD_FLAGS.contains(&&*argument);
+        is_name = argument.eq_ignore_ascii_case("user-property");
         let hidden = PASSWORD_FLAGS.iter().find_map(|flag| {
             let value = argument.strip_prefix(flag)?;
             let is_joined = !flag.starts_with("--") || value.starts_with('=');
@@ -55,6 +57,8 @@ pub(super) fn command(arguments: impl Iterator<Item = OsString>) -> Vec<String> 
 }
 
 const PASSWORD_FLAGS: [&str; 3] = ["-P", "--pw", "--password"];
+/// The property behind which Authentication Data stands.
+const DATA: &str = "authentication-data";
 
 #[cfg(test)]
 mod tests {
@@ -63,12 +67,18 @@ mod tests {
     #[test]
     fn no_password_is_in_a_command() {
         let line = "vencejo bench -P secret --pw secret --pw=secret -Psecret --password secret \
-                    mqtt://me:secret@host/a --proxy socks5h://me:secret@proxy -L mqtt://me@host pairs";
+                    mqtt://me:secret@host/a --proxy socks5h://me:secret@proxy -L mqtt://me@host \
+                    -D connect authentication-data secret \
+                    --property=CONNECT authentication-data secret \
+                    -D connect user-property authentication-data shown pairs";
         let command = command(line.split_whitespace().map(OsString::from));
         let text = command.join(" ");
         assert!(!text.contains("secret"), "{text}");
         let shown = "vencejo bench -P *** --pw *** --pw=*** -P*** --password *** \
-                     mqtt://me:***@host/a --proxy socks5h://me:***@proxy -L mqtt://me@host pairs";
+                     mqtt://me:***@host/a --proxy socks5h://me:***@proxy -L mqtt://me@host \
+                     -D connect authentication-data *** \
+                     --property=CONNECT authentication-data *** \
+                     -D connect user-property authentication-data shown pairs";
         assert_eq!(text, shown);
     }
 
