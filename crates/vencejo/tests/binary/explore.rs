@@ -17,6 +17,7 @@ use rustix::termios::{Termios, Winsize, tcgetattr, tcsetwinsize};
 use vencejo_test::Broker;
 use vencejo_test::client::blocking::Client;
 use vencejo_test::client::{Publication, Qos};
+use vencejo_test::server::config;
 
 use crate::program::{DEADLINE, killed_at_the_deadline, run, text, vencejo};
 
@@ -185,6 +186,29 @@ fn what_is_published_and_cleared_there_reaches_the_server() {
     explored.wait_for("Clear the retained message of house/light? y/n");
     explored.keys("y");
     explored.wait_for("1 retained messages cleared");
+    explored.keys("\x03");
+    explored.end(0);
+}
+
+/// At QoS 0 nobody would hear that it may not.
+#[test]
+fn what_it_may_not_clear_is_said() {
+    let broker = Broker::start_with(|config| {
+        let text = "[[authorization.rules]]\neffect = \"deny\"\nactions = [\"publish\"]\n\
+            topics = [\"#\"]\nclient_ids = [\"explorer\"]\n\
+            [[authorization.rules]]\neffect = \"allow\"\ntopics = [\"#\"]";
+        let parsed = config::parse(text, "test.toml".as_ref()).expect("a configuration");
+        config.authorization = parsed.authorization;
+    });
+    let client = Client::connect(broker.options()).expect("connects");
+    publish(&client, "house/light", "on");
+    let url = format!("mqtt://{}", broker.addr());
+    let mut explored = Explored::start(&[&url, "-t", "house/#", "-i", "explorer"]);
+    explored.wait_for("(1)");
+    explored.keys("\rjx");
+    explored.wait_for("Clear the retained message of house/light? y/n");
+    explored.keys("y");
+    explored.wait_for("0 retained messages cleared, not all: Not authorized");
     explored.keys("\x03");
     explored.end(0);
 }

@@ -241,7 +241,8 @@ impl Explorer {
             return;
         };
         let announced = &client.connack().properties;
-        let qos = announced.maximum_qos.unwrap_or_default();
+        // Where nothing is announced it is QoS 2; at QoS 0 nobody would hear that it is refused.
+        let qos = announced.maximum_qos.unwrap_or(Qos::ExactlyOnce);
         let qos = qos.min(Qos::AtLeastOnce);
         let reporter = self.reporter.clone();
         drop(tokio::spawn(async move {
