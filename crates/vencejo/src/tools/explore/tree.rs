@@ -72,6 +72,8 @@ pub(super) struct Tree {
     caps: Caps,
     began: Instant,
     bytes: usize,
+    /// Those of them that nodes take without their values.
+    node_bytes: usize,
     /// How many values there are.
     values: usize,
     /// Values by age, with some that are gone.
@@ -99,6 +101,7 @@ impl Tree {
             caps,
             began,
             bytes: 0,
+            node_bytes: 0,
             values: 0,
             older: VecDeque::new(),
             last_ones: VecDeque::new(),
@@ -269,6 +272,7 @@ impl Tree {
             return None;
         }
         self.bytes += needed;
+        self.node_bytes += needed;
         for level in missing {
             let made = NodeId(self.nodes.len());
             self.nodes.push(Node {
@@ -296,8 +300,17 @@ impl Tree {
         self.make_room(cost(&bare)).then_some(bare)
     }
 
-    /// Forgets the oldest values, but of each topic the last one at the end only, until there is room for `needed`.
+    /// What would stay if everything were forgotten: the nodes, and of each topic that it had a value.
+    fn fixed_bytes(&self) -> usize {
+        self.node_bytes + self.topics() * VALUE_BYTES
+    }
+
+    /// Forgets the oldest values, but of each topic the last one at the end only, until there is room for `needed`; none
+    /// where that would not do.
     fn make_room(&mut self, needed: usize) -> bool {
+        if self.fixed_bytes().saturating_add(needed) > self.caps.bytes_max {
+            return false;
+        }
         while self.bytes.saturating_add(needed) > self.caps.bytes_max {
             if let Some((id, seq)) = self.older.pop_front() {
                 let Some(topic) = self.nodes[id.0].topic.as_ref() else {
@@ -548,6 +561,33 @@ mod tests {
         let large = tree.node(find(&tree, "large")).topic.as_ref().unwrap();
         let last = large.last().unwrap();
         assert_eq!((last.len, last.payload.is_none()), (200_000, true));
+    }
+
+    #[test]
+    fn a_value_for_which_there_is_never_room_takes_no_other_away() {
+        let now = Instant::now();
+        let caps = Caps {
+            topics_max: 100,
+            bytes_max: 10_000,
+            history_max: 10,
+        };
+        let nodes = 4 * (NODE_BYTES + 2);
+        // One byte more than there is once nothing is left of the others but their places.
+        let just_too_long = caps.bytes_max - nodes - 4 * VALUE_BYTES + 1;
+        for len in [caps.bytes_max + 1, just_too_long] {
+            let mut tree = Tree::new(caps, now);
+            for name in ["a", "b", "c"] {
+                tree.take(name, value("kept"), true, now);
+            }
+            tree.take("d", value(&"x".repeat(len)), true, now);
+            for name in ["a", "b", "c"] {
+                let topic = tree.node(find(&tree, name)).topic.as_ref().unwrap();
+                let last = topic.last().unwrap().payload.as_deref();
+                assert_eq!(last, Some(b"kept".as_slice()), "{len}");
+            }
+            let large = tree.node(find(&tree, "d")).topic.as_ref().unwrap();
+            assert_eq!(large.last().map(|value| value.len), Some(len));
+        }
     }
 
     fn weight(node: &Node) -> usize {
