@@ -151,6 +151,27 @@ fn retained_messages_are_replayed_and_taken_away() {
     );
 }
 
+/// More than can be put there before it is stopped.
+#[test]
+fn what_may_be_left_on_a_server_that_goes_away_is_named() {
+    let broker = Broker::start();
+    let client = Client::connect(broker.options()).expect("connects");
+    let mut messages = client
+        .subscribe("vencejo-bench/#", Qos::AtMostOnce)
+        .expect("subscribes");
+    let mut command = bench(&broker, "retained --clients 1 --retained 1000000 --json");
+    let tool = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let tool = tool.spawn().expect("the tool runs");
+    let first = messages.next().expect("it has begun");
+    let room = first.topic.rsplit_once('/').expect("a number").0.to_owned();
+    drop((messages, client, broker));
+    let output = tool.wait_with_output().expect("it ends");
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let left = format!("Retained messages below {room} may be left.");
+    assert!(said.contains(&left), "{said}");
+}
+
 #[test]
 fn a_result_says_how_to_do_it_again() {
     let broker = Broker::start();

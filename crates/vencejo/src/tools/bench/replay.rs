@@ -83,14 +83,18 @@ pub(super) async fn run(
     })
     .await;
     ground.leave_all(vec![publisher]).await;
-    let outcome = outcome?;
-    taken.map_err(|failure| {
-        let text = format!(
-            "{} Retained messages below {room} may be left.",
-            failure.text
-        );
-        Failure::new(text)
-    })?;
+    let outcome = match (outcome, taken) {
+        (Ok(outcome), Ok(())) => outcome,
+        (Err(failure), Ok(())) => return Err(failure),
+        // Why it has ended says more than that there is nobody to take anything away.
+        (Err(failure), Err(_)) | (Ok(_), Err(failure)) => {
+            let text = format!(
+                "{} Retained messages below {room} may be left.",
+                failure.text
+            );
+            return Err(Failure { text, ..failure });
+        }
+    };
     ground.go_on()?;
     Ok(outcome)
 }
