@@ -32,7 +32,7 @@ pub(super) const TOPIC_LIMITS: &[Limit] = &[
         "topic_levels_max",
         "levels of a name or filter",
         Number(|c| c.limits.topic_levels_max as u64),
-        "a node of the index for each level of each filter",
+        "a node of the index for each level of each filter, and one message may walk all of them",
         ("0x90, 0x8F in SUBACK; 3.x: closed, 0x80 in SUBACK", "-"),
     ),
     row(
