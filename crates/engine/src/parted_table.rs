@@ -49,6 +49,12 @@ impl<T> PartedTable<T> {
         part.find(hash, is_it)
     }
 
+    /// The same, to be changed in what its hash does not depend on. O(1).
+    pub(crate) fn find_mut(&mut self, hash: u64, is_it: impl FnMut(&T) -> bool) -> Option<&mut T> {
+        let place = place_of(hash, self.parts.len());
+        self.parts.get_mut(place)?.find_mut(hash, is_it)
+    }
+
     /// Takes an entry that is not there yet; `hash_of` says the hash of one that is. O(1), and now and then O(entries of a
     /// part).
     pub(crate) fn insert_unique(&mut self, hash: u64, entry: T, hash_of: impl Fn(&T) -> u64) {

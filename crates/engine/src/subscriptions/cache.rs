@@ -9,7 +9,9 @@
 use std::hash::BuildHasher;
 use std::rc::{Rc, Weak};
 
+use super::index::has_wildcard;
 use super::matches::Matches;
+use super::plain::text_hash;
 use crate::keys::KeyedState;
 use crate::parted_table::{Cursor, PartedTable};
 
@@ -85,10 +87,10 @@ impl Cache {
         }
     }
 
-    /// The answer for `topic`, if it is known and still the truth. O(topic length).
-    pub(super) fn find(&self, topic: &str) -> Option<&Rc<Matches>> {
+    /// The answer for `topic`, whose hash is `hash`, if it is known and still the truth. O(topic length).
+    pub(super) fn find(&self, hash: u64, topic: &str) -> Option<&Rc<Matches>> {
         let is_it = |matches: &Rc<Matches>| matches.topic() == topic;
-        let found = self.by_topic.find(self.hash.hash_one(topic), is_it)?;
+        let found = self.by_topic.find(hash, is_it)?;
         self.is_current(found).then_some(found)
     }
 
@@ -107,10 +109,10 @@ impl Cache {
         }
     }
 
-    /// Keeps an answer that is not found. When there are many, of a topic that was asked for lately, too: others go by too
-    /// fast to be found again, would take memory for nothing, and push out those that are.
-    pub(super) fn insert(&mut self, matches: &Rc<Matches>) {
-        let hash = self.hash.hash_one(matches.topic());
+    /// Whether an answer that is not found is to be kept, and makes room for it then. When there are many, of a topic that
+    /// was asked for lately, too: others go by too fast to be found again, would take memory for nothing, and push out those
+    /// that are.
+    pub(super) fn make_room(&mut self, hash: u64, matches: &Matches) -> bool {
         // An old answer.
         self.remove(hash, matches.topic());
         for _ in 0..OLD_LOOKED_FOR {
@@ -119,14 +121,19 @@ impl Cache {
         let bytes = matches.memory_bytes();
         let is_crowded = self.by_topic.len() >= CROWD || self.is_over(bytes);
         if is_crowded && !self.was_asked_for(hash) {
-            return;
+            return false;
         }
         while self.is_over(bytes) {
             self.drop_next_if(|_, _| true);
         }
-        self.bytes += bytes;
+        true
+    }
+
+    /// Keeps an answer for which there is room.
+    pub(super) fn insert(&mut self, hash: u64, matches: &Rc<Matches>) {
+        self.bytes += matches.memory_bytes();
         matches.keep(true);
-        let hash_of = |matches: &Rc<Matches>| self.hash.hash_one(matches.topic());
+        let hash_of = |matches: &Rc<Matches>| text_hash(&self.hash, matches.topic());
         self.by_topic
             .insert_unique(hash, Rc::clone(matches), hash_of);
     }
@@ -134,8 +141,8 @@ impl Cache {
     /// Makes old what a change to the Subscriptions of `filter` could change: without a wildcard, its own topic; with a
     /// named first level, the topics under that; else all. O(levels).
     pub(super) fn invalidate(&mut self, filter: &str) {
-        if !filter.contains(['+', '#']) {
-            return self.remove(self.hash.hash_one(filter), filter);
+        if !has_wildcard(filter) {
+            return self.remove(text_hash(&self.hash, filter), filter);
         }
         if filter.starts_with(['+', '#']) {
             return self.clear();
@@ -205,13 +212,13 @@ impl Cache {
         };
         if is_to_go(self, next) {
             let next = Rc::clone(next);
-            self.remove(self.hash.hash_one(next.topic()), next.topic());
+            self.remove(text_hash(&self.hash, next.topic()), next.topic());
         }
     }
 
     fn remove(&mut self, hash: u64, topic: &str) {
         let is_it = |matches: &Rc<Matches>| matches.topic() == topic;
-        let hash_of = |matches: &Rc<Matches>| self.hash.hash_one(matches.topic());
+        let hash_of = |matches: &Rc<Matches>| text_hash(&self.hash, matches.topic());
         if let Some(matches) = self.by_topic.remove(hash, is_it, hash_of) {
             self.bytes -= matches.memory_bytes();
             matches.keep(false);

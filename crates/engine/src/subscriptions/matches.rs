@@ -16,15 +16,15 @@ use crate::keys::{SessionKey, ShardSet};
 use crate::shared_subscriptions::GroupKey;
 
 /// Everyone who gets a message on one Topic Name.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Matches {
-    topic: Box<str>,
+    topic: String,
     stamp: Stamp,
     is_kept: Cell<bool>,
     /// Sessions of this shard, ascending, each at most once.
-    pub(crate) rows: Box<[MatchRow]>,
+    pub(crate) rows: Vec<MatchRow>,
     /// Shared Subscriptions, ascending; each gets the message for one of its members.
-    pub(crate) groups: Box<[GroupKey]>,
+    pub(crate) groups: Vec<GroupKey>,
     /// Other shards with at least one Non-shared Subscription that matches.
     pub(crate) remote: ShardSet,
     /// Of these, those of which some may have room.
@@ -55,6 +55,13 @@ impl Matches {
     /// Whether nobody at all gets the message.
     pub(crate) fn is_empty(&self) -> bool {
         self.rows.is_empty() && self.groups.is_empty() && self.remote.is_empty()
+    }
+
+    /// Gives back what it has room for beyond what it holds.
+    pub(super) fn shrink(&mut self) {
+        self.topic.shrink_to_fit();
+        self.rows.shrink_to_fit();
+        self.groups.shrink_to_fit();
     }
 
     /// Bytes it costs to keep, about.
@@ -172,13 +179,15 @@ impl Collector {
         }
     }
 
-    /// What was collected, of the sessions only those for which `may_receive` says so. Nothing is collected then.
+    /// Makes of `matches` what was collected, of the sessions only those for which `may_receive` says so. Nothing is
+    /// collected then.
     pub(super) fn finish(
         &mut self,
         topic: &str,
         stamp: Stamp,
         may_receive: impl Fn(SessionKey, &str) -> bool,
-    ) -> Matches {
+        matches: &mut Matches,
+    ) {
         // Each interest came in order: a stable sort merges those runs.
         self.subscriptions.sort_by_key(|&(session, _)| session);
         self.groups.sort_unstable();
@@ -188,23 +197,27 @@ impl Collector {
             .chunk_by(|(left, _), (right, _)| left == right)
             .filter_map(|of_one| Some((of_one.first()?.0, of_one)))
             .filter(|(session, _)| may_receive(*session, topic))
-            .map(|(session, of_one)| MatchRow::merge(session, of_one))
-            .collect();
+            .map(|(session, of_one)| MatchRow::merge(session, of_one));
+        refill(&mut matches.rows, rows);
+        refill(&mut matches.groups, self.groups.iter().copied());
         self.subscriptions.clear();
         // What a crowd has left behind.
         self.subscriptions.shrink_to(COLLECTED_KEPT);
-        let groups = self.groups.as_slice().into();
         self.groups.clear();
-        Matches {
-            topic: topic.into(),
-            stamp,
-            is_kept: Cell::new(false),
-            rows,
-            groups,
-            remote: std::mem::take(&mut self.remote),
-            remote_free: std::mem::take(&mut self.remote_free),
-        }
+        matches.topic.clear();
+        matches.topic.push_str(topic);
+        matches.stamp = stamp;
+        matches.is_kept.set(false);
+        matches.remote = std::mem::take(&mut self.remote);
+        matches.remote_free = std::mem::take(&mut self.remote_free);
     }
+}
+
+/// Puts others into the memory of what was there.
+fn refill<T>(all: &mut Vec<T>, others: impl Iterator<Item = T>) {
+    all.clear();
+    all.shrink_to(COLLECTED_KEPT);
+    all.extend(others);
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,8 +7,10 @@
 //! Start reading at [`Subscriptions::matches_for`]. Invariant: a cached answer equals a fresh one.
 
 mod cache;
+mod index;
 mod interest;
 mod matches;
+mod plain;
 mod session_set;
 mod trie;
 
@@ -18,12 +20,13 @@ use proto::Qos;
 
 pub(crate) use self::cache::PublisherMemo;
 use self::cache::{Cache, CacheLimits};
+use self::index::Index;
 use self::interest::Interest;
 use self::matches::Collector;
 #[cfg(test)]
 use self::matches::MatchRow;
 pub(crate) use self::matches::Matches;
-use self::trie::Trie;
+use self::plain::text_hash;
 use crate::keys::{KeyedState, SessionKey, ShardIndex};
 use crate::shared_subscriptions::GroupKey;
 
@@ -59,10 +62,13 @@ pub(crate) struct Removed {
 /// All Subscriptions this shard knows of.
 #[derive(Debug)]
 pub(crate) struct Subscriptions {
-    trie: Trie,
+    index: Index,
     cache: Cache,
     /// Kept from answer to answer for its memory only.
     collector: Collector,
+    /// The same: the last answer that found no place in the cache.
+    unkept: Option<Rc<Matches>>,
+    hash: KeyedState,
     count: usize,
     /// What was looked at for answers that were not known, in units of [`Self::visited`].
     visited: u64,
@@ -76,9 +82,11 @@ impl Subscriptions {
 
     fn with_cache(hash: KeyedState, limits: CacheLimits) -> Self {
         Self {
-            trie: Trie::new(hash.clone()),
-            cache: Cache::new(hash, limits),
+            index: Index::new(hash.clone()),
+            cache: Cache::new(hash.clone(), limits),
             collector: Collector::default(),
+            unkept: None,
+            hash,
             count: 0,
             visited: 0,
         }
@@ -93,16 +101,29 @@ impl Subscriptions {
         topic: &str,
         may_receive: impl Fn(SessionKey, &str) -> bool,
     ) -> Rc<Matches> {
-        if let Some(matches) = self.cache.find(topic) {
+        let hash = text_hash(&self.hash, topic);
+        if let Some(matches) = self.cache.find(hash, topic) {
             return Rc::clone(matches);
         }
         let collector = &mut self.collector;
-        let walked = self.trie.visit(topic, |held| collector.add(held));
+        let walked = self.index.visit(hash, topic, |held| collector.add(held));
         self.visited += collector.len() as u64 + walked / NODES_PER_UNIT;
         let stamp = self.cache.stamp(topic);
-        let matches = Rc::new(collector.finish(topic, stamp, may_receive));
-        self.cache.insert(&matches);
-        matches
+        let mut answer = self.unkept.take().unwrap_or_default();
+        // Its memory is used again, unless somebody still looks at it.
+        if Rc::get_mut(&mut answer).is_none() {
+            answer = Rc::default();
+        }
+        if let Some(matches) = Rc::get_mut(&mut answer) {
+            collector.finish(topic, stamp, may_receive, matches);
+            if self.cache.make_room(hash, matches) {
+                matches.shrink();
+                self.cache.insert(hash, &answer);
+            } else {
+                self.unkept = Some(Rc::clone(&answer));
+            }
+        }
+        answer
     }
 
     /// The same, asking `memo` first and leaving the answer there.
@@ -116,7 +137,9 @@ impl Subscriptions {
             return matches;
         }
         let matches = self.matches_for(topic, may_receive);
-        memo.remember(&matches);
+        if matches.is_kept() {
+            memo.remember(&matches);
+        }
         matches
     }
 
@@ -149,10 +172,9 @@ impl Subscriptions {
         filter: &str,
         subscription: Subscription,
     ) -> Placed {
-        let id = self.trie.find_or_insert(filter);
         // [MQTT-3.8.4-3] [v3.1.1 MQTT-3.8.4-3] The same Topic Filter again replaces; with no gap
         // in between nothing is lost, [MQTT-3.8.4-4].
-        let (is_new_interest, before) = self.trie.change(id, |interest| {
+        let (is_new_interest, before) = self.index.change(filter, |interest| {
             let sessions = &mut interest.sessions;
             (sessions.is_empty(), sessions.insert(session, subscription))
         });
@@ -170,13 +192,11 @@ impl Subscriptions {
     /// O(levels + log n).
     pub(crate) fn unsubscribe(&mut self, session: SessionKey, filter: &str) -> Option<Removed> {
         // [MQTT-3.10.4-1] [v3.1.1 MQTT-3.10.4-1] Compared character by character.
-        let id = self.trie.find(filter)?;
-        self.trie.interest(id).find(session)?;
-        let was_last_interest = self.trie.change(id, |interest| {
+        self.index.interest(filter).find(session)?;
+        let was_last_interest = self.index.change(filter, |interest| {
             interest.sessions.remove(session);
             interest.sessions.is_empty()
         });
-        self.trie.prune(id);
         self.cache.invalidate(filter);
         self.count -= 1;
         Some(Removed { was_last_interest })
@@ -184,25 +204,22 @@ impl Subscriptions {
 
     /// The Subscription of `session` to `filter`, if there is one.
     pub(crate) fn find(&self, session: SessionKey, filter: &str) -> Option<Subscription> {
-        self.trie.interest(self.trie.find(filter)?).find(session)
+        self.index.interest(filter).find(session)
     }
 
     /// Notes whether another shard wants what `filter` matches. O(levels).
     /// Returns whether that is news.
     pub(crate) fn set_remote(&mut self, filter: &str, shard: ShardIndex, is_wanted: bool) -> bool {
         let has_changed = if is_wanted {
-            let id = self.trie.find_or_insert(filter);
-            self.trie
-                .change(id, |interest| interest.remote.insert(shard))
-        } else if let Some(id) = self.trie.find(filter) {
-            let was_wanted = self.trie.change(id, |interest| {
+            self.index
+                .change(filter, |interest| interest.remote.insert(shard))
+        } else if self.index.interest(filter).is_nobody() {
+            false
+        } else {
+            self.index.change(filter, |interest| {
                 interest.set_full(shard, false);
                 interest.remote.remove(shard)
-            });
-            self.trie.prune(id);
-            was_wanted
-        } else {
-            false
+            })
         };
         if has_changed {
             self.cache.invalidate(filter);
@@ -212,48 +229,42 @@ impl Subscriptions {
 
     /// Notes whether all sessions of another shard that want this Topic Filter are full. O(levels).
     pub(crate) fn set_remote_full(&mut self, filter: &str, shard: ShardIndex, is_full: bool) {
-        let Some(id) = self.trie.find(filter) else {
-            return;
-        };
-        if self.trie.interest(id).is_nobody() {
+        if self.index.interest(filter).is_nobody() {
             return;
         }
         let change = |interest: &mut Interest| interest.set_full(shard, is_full);
-        if self.trie.change(id, change) {
+        if self.index.change(filter, change) {
             self.cache.invalidate(filter);
         }
     }
 
     /// How many sessions of this shard have a Non-shared Subscription to this Topic Filter. O(levels).
     pub(crate) fn session_count(&self, filter: &str) -> usize {
-        let id = self.trie.find(filter);
-        id.map_or(0, |id| self.trie.interest(id).session_count())
+        self.index.interest(filter).session_count()
     }
 
     /// Hangs a Shared Subscription at `filter` (without `$share/` and ShareName). O(levels).
     pub(crate) fn add_group(&mut self, filter: &str, group: GroupKey) {
-        let id = self.trie.find_or_insert(filter);
         let change = |interest: &mut Interest| interest.set_group(group, true);
-        if self.trie.change(id, change) {
+        if self.index.change(filter, change) {
             self.cache.invalidate(filter);
         }
     }
 
     /// Takes a Shared Subscription away from `filter`. O(levels).
     pub(crate) fn remove_group(&mut self, filter: &str, group: GroupKey) {
-        let Some(id) = self.trie.find(filter) else {
+        if self.index.interest(filter).is_nobody() {
             return;
-        };
+        }
         let change = |interest: &mut Interest| interest.set_group(group, false);
-        if self.trie.change(id, change) {
+        if self.index.change(filter, change) {
             self.cache.invalidate(filter);
         }
-        self.trie.prune(id);
     }
 
     /// Bytes of the index and of the answers that are kept. O(1).
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.trie.memory_bytes() + self.cache.memory_bytes()
+        self.index.memory_bytes() + self.cache.memory_bytes()
     }
 
     /// How many Non-shared Subscriptions this shard's sessions have.
@@ -288,6 +299,11 @@ mod tests {
             qos,
             ..Subscription::default()
         }
+    }
+
+    fn is_cached(subscriptions: &Subscriptions, topic: &str) -> bool {
+        let hash = text_hash(&subscriptions.hash, topic);
+        subscriptions.cache.find(hash, topic).is_some()
     }
 
     fn sessions(matches: &Matches) -> Vec<u32> {
@@ -502,7 +518,7 @@ mod tests {
             assert!(!is_kept(&mut subscriptions, &format!("t/{number}")));
         }
         for topic in ["a", "b", "c"] {
-            assert!(subscriptions.cache.find(topic).is_some());
+            assert!(is_cached(&subscriptions, topic));
         }
         assert!(!is_kept(&mut subscriptions, "again"));
         assert!(is_kept(&mut subscriptions, "again"));
@@ -545,8 +561,7 @@ mod tests {
             assert_eq!(sessions(&matches), [1]);
             assert!(subscriptions.unsubscribe(ONE, &filter(number)).is_some());
         }
-        assert_eq!(subscriptions.trie.node_count(), 1);
-        assert_eq!(subscriptions.trie.level_count(), 0);
+        assert_eq!(subscriptions.index.counts(), (1, 0, 0));
     }
 
     #[test]
@@ -558,7 +573,7 @@ mod tests {
         assert_eq!(sessions(&subscriptions.matches(&deep)), [1, 2]);
         subscriptions.unsubscribe(ONE, &deep);
         subscriptions.unsubscribe(TWO, &format!("{deep}#"));
-        assert_eq!(subscriptions.trie.node_count(), 1);
+        assert_eq!(subscriptions.index.counts(), (1, 0, 0));
     }
 
     #[derive(Clone, Debug)]
@@ -731,10 +746,12 @@ mod tests {
                 subscriptions.remove_group(&filter, GroupKey(group));
                 change(&mut model.groups, (filter, group), false);
             }
-            Step::Compact => subscriptions.trie.compact(),
+            Step::Compact => subscriptions.index.trie.compact(),
             Step::Match(topic, publisher) => {
                 let matches = subscriptions.matches_with(memo, &topic, |_, _| true);
-                let kept = subscriptions.cache.find(&topic);
+                let kept = subscriptions
+                    .cache
+                    .find(text_hash(&subscriptions.hash, &topic), &topic);
                 let is_kept = kept.is_some_and(|kept| Rc::ptr_eq(kept, &matches));
                 prop_assert_eq!(subscriptions.cache.is_current(&matches), is_kept);
                 prop_assert_eq!(
@@ -780,7 +797,7 @@ mod tests {
             for (filter, group) in std::mem::take(&mut model.groups) {
                 subscriptions.remove_group(&filter, GroupKey(group));
             }
-            prop_assert_eq!((subscriptions.trie.node_count(), subscriptions.trie.level_count()), (1, 0));
+            prop_assert_eq!(subscriptions.index.counts(), (1, 0, 0));
             prop_assert_eq!(subscriptions.len(), 0);
         }
     }

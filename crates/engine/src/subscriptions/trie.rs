@@ -1,12 +1,14 @@
-//! A tree of Topic Filters, one node per level, that finds everything interested in a Topic Name.
+//! A tree of the Topic Filters that have a wildcard, one node per level, that finds those that match a Topic Name.
 //!
-//! Owns: nodes, edges, interned level names. Does not own: what an interest means (see `interest`), caching.
+//! Owns: nodes, edges, interned level names. Does not own: what an interest means (see `interest`), Topic Filters without
+//! a wildcard (see `plain`), caching.
 //! Start reading at [`Trie::visit`]. Invariants: a node has an interest or a child, except the
 //! root; a level name is kept exactly as long as an edge bears it; no recursion, whatever the depth; no insertion moves
 //! more than a part of a table.
 
 use std::hash::{BuildHasher, Hasher};
 use std::num::NonZeroU32;
+use std::ops::Range;
 
 use super::interest::{Held, Holder, Interest, Interests};
 use crate::arena::Arena;
@@ -48,8 +50,17 @@ pub(super) struct Trie {
     interests: Interests,
     hash: KeyedState,
     /// Kept from walk to walk for their memory only.
-    topic_levels: Vec<Option<LevelId>>,
+    topic_levels: Vec<TopicLevel>,
     walk: Vec<(NodeId, usize)>,
+}
+
+/// One level of the Topic Name that is looked for.
+#[derive(Clone, Debug)]
+struct TopicLevel {
+    /// Where it stands in the Topic Name.
+    bytes: Range<usize>,
+    /// Its name, if any edge bears it; looked up when a node asks for it, for most that may be told apart are not.
+    id: Option<Option<LevelId>>,
 }
 
 impl Trie {
@@ -75,11 +86,12 @@ impl Trie {
     pub(super) fn visit(&mut self, topic: &str, mut found: impl FnMut(Held<'_>)) -> u64 {
         let mut topic_levels = std::mem::take(&mut self.topic_levels);
         let mut walk = std::mem::take(&mut self.walk);
-        topic_levels.extend(
-            topic
-                .split('/')
-                .map(|level| self.levels.find(level, &self.hash)),
-        );
+        let mut from = 0;
+        topic_levels.extend(topic.split('/').map(|level| {
+            let bytes = from..from + level.len();
+            from = bytes.end + 1;
+            TopicLevel { bytes, id: None }
+        }));
         // [MQTT-4.7.2-1] [v3.1.1 MQTT-4.7.2-1] A wildcard in front does not reach a `$` topic.
         let wildcards_from = usize::from(topic.starts_with('$'));
         walk.push((self.root, 0));
@@ -91,7 +103,7 @@ impl Trie {
                 // 4.7.1.2: `#` also stands for no level at all, so `a/#` matches `a`.
                 found(self.interests.of(node.rest));
             }
-            let Some(level) = topic_levels.get(depth) else {
+            let Some(level) = topic_levels.get_mut(depth) else {
                 if !node.own.is_nobody() {
                     found(self.interests.of(node.own));
                 }
@@ -101,7 +113,8 @@ impl Trie {
                 walk.push((any, depth + 1));
             }
             if node.named_children > 0
-                && let Some(named) = level.and_then(|level| self.named_child(id, level))
+                && let Some(level) = self.level_of(topic, level)
+                && let Some(named) = self.named_child(id, level)
             {
                 walk.push((named, depth + 1));
             }
@@ -252,6 +265,13 @@ impl Trie {
 
     fn insert_node(&mut self, parent: NodeId, step: Step) -> NodeId {
         NodeId::at(self.nodes.insert(Node::new(Some(parent), step)))
+    }
+
+    /// The name of a level of `topic`, looked up once.
+    fn level_of(&self, topic: &str, level: &mut TopicLevel) -> Option<LevelId> {
+        let bytes = level.bytes.clone();
+        let name = || self.levels.find(topic.get(bytes)?, &self.hash);
+        *level.id.get_or_insert_with(name)
     }
 
     fn named_child(&self, parent: NodeId, level: LevelId) -> Option<NodeId> {
