@@ -4,7 +4,8 @@
 //! Invariant: a turn reads everybody who has something, then writes each peer once.
 //!
 //! A hello is four bytes of [`MAGIC`], one that says who speaks, and three of the channel. Answers of subscribers go
-//! back where a channel has one publisher, and only those of its first subscriber.
+//! back where a channel has one publisher, and only those of its first subscriber. Whoever spreads says no channel but how
+//! long its messages are: each goes to one subscriber of the channel 0 and one of the channel 1, whichever.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::SocketAddr;
@@ -12,10 +13,18 @@ use std::net::SocketAddr;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 
+/// Who a peer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Publishes = 0,
+    Subscribes = 1,
+    Spreads = 2,
+}
+
 /// Appends the hello of a peer.
-pub(crate) fn hello(is_subscriber: bool, channel: usize, out: &mut Vec<u8>) {
+pub(crate) fn hello(role: Role, channel: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(MAGIC);
-    out.push(u8::from(is_subscriber));
+    out.push(role as u8);
     let channel = u32::try_from(channel).unwrap_or(0).to_be_bytes();
     out.extend_from_slice(channel.get(1..).unwrap_or_default());
 }
@@ -24,8 +33,10 @@ pub(crate) fn hello(is_subscriber: bool, channel: usize, out: &mut Vec<u8>) {
 struct Peer {
     stream: TcpStream,
     hello: Vec<u8>,
-    /// Whether it subscribes, and its channel, once it has said so.
-    known: Option<(bool, usize)>,
+    /// Who it is, and its channel, once it has said so.
+    known: Option<(Role, usize)>,
+    /// The beginning of a message to be spread.
+    begun: Vec<u8>,
     out: Vec<u8>,
     sent: usize,
     is_dirty: bool,
@@ -44,6 +55,8 @@ struct Relay {
     channels: Vec<Channel>,
     dirty: Vec<usize>,
     scratch: Vec<u8>,
+    /// Messages spread so far.
+    spread: usize,
 }
 
 /// A free port of this machine.
@@ -66,6 +79,7 @@ pub(crate) fn serve(mut listener: TcpListener) -> io::Result<()> {
         channels: Vec::new(),
         dirty: Vec::new(),
         scratch: vec![0; SCRATCH_BYTES],
+        spread: 0,
     };
     let mut events = Events::with_capacity(1024);
     loop {
@@ -108,6 +122,7 @@ impl Relay {
                 stream,
                 hello: Vec::new(),
                 known: None,
+                begun: Vec::new(),
                 out: Vec::new(),
                 sent: 0,
                 is_dirty: false,
@@ -153,16 +168,21 @@ impl Relay {
             return;
         }
         let known = self.peers.get(from).and_then(|peer| peer.as_ref()?.known);
-        let Some((is_subscriber, channel)) = known else {
+        let Some((role, channel)) = known else {
             return;
         };
+        if role == Role::Spreads {
+            return self.pass_around(from, channel, bytes);
+        }
         let Some(channel) = self.channels.get(channel) else {
             return;
         };
-        let to: &[usize] = match (is_subscriber, &*channel.publishers) {
-            (false, _) => &channel.subscribers,
-            (true, [_]) if channel.subscribers.first() == Some(&from) => &channel.publishers,
-            (true, _) => &[],
+        let to: &[usize] = match (role, &*channel.publishers) {
+            (Role::Subscribes, [_]) if channel.subscribers.first() == Some(&from) => {
+                &channel.publishers
+            }
+            (Role::Subscribes, _) => &[],
+            (Role::Publishes | Role::Spreads, _) => &channel.subscribers,
         };
         for at in to {
             if let Some(Some(peer)) = self.peers.get_mut(*at) {
@@ -171,6 +191,42 @@ impl Relay {
                     self.dirty.push(*at);
                 }
             }
+        }
+    }
+
+    /// Each message to one of the channel 0 and to one of the channel 1.
+    fn pass_around(&mut self, from: usize, message_bytes: usize, bytes: &[u8]) {
+        let Some(Some(peer)) = self.peers.get_mut(from) else {
+            return;
+        };
+        peer.begun.extend_from_slice(bytes);
+        let mut all = std::mem::take(&mut peer.begun);
+        let whole = all.len() - all.len() % message_bytes.max(1);
+        for message in all
+            .get(..whole)
+            .unwrap_or_default()
+            .chunks(message_bytes.max(1))
+        {
+            self.spread = self.spread.wrapping_add(1);
+            for channel in self.channels.get(..2).unwrap_or_default() {
+                let chosen = self.spread.wrapping_mul(SPREAD_BY) >> 16;
+                let Some(at) = channel
+                    .subscribers
+                    .get(chosen % channel.subscribers.len().max(1))
+                else {
+                    continue;
+                };
+                if let Some(Some(peer)) = self.peers.get_mut(*at) {
+                    peer.out.extend_from_slice(message);
+                    if !std::mem::replace(&mut peer.is_dirty, true) {
+                        self.dirty.push(*at);
+                    }
+                }
+            }
+        }
+        all.drain(..whole);
+        if let Some(Some(peer)) = self.peers.get_mut(from) {
+            peer.begun = all;
         }
     }
 
@@ -183,12 +239,20 @@ impl Relay {
             return;
         };
         let channel = u32::from_be_bytes([0, high, middle, low]) as usize;
-        peer.known = Some((role == 1, channel));
+        let role = match role {
+            0 => Role::Publishes,
+            1 => Role::Subscribes,
+            _ => Role::Spreads,
+        };
+        peer.known = Some((role, channel));
+        if role == Role::Spreads {
+            return;
+        }
         if self.channels.len() <= channel {
             self.channels.resize_with(channel + 1, Channel::default);
         }
         if let Some(channel) = self.channels.get_mut(channel) {
-            let members = if role == 1 {
+            let members = if role == Role::Subscribes {
                 &mut channel.subscribers
             } else {
                 &mut channel.publishers
@@ -243,5 +307,7 @@ impl Relay {
 
 const MAGIC: &[u8; 4] = b"HELO";
 const HELLO_BYTES: usize = 8;
+/// As if by chance.
+const SPREAD_BY: usize = 0x9E37_79B9_7F4A_7C15;
 const LISTENER: Token = Token(usize::MAX);
 const SCRATCH_BYTES: usize = 64 * 1024;

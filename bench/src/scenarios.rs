@@ -45,7 +45,8 @@ impl Scenario {
         let is_plain = self.setup == Setup::PLAIN;
         let is_flow_through = match &self.load {
             Load::Flow(plan) if is_plain && !plan.keeps => {
-                matches!(plan.shape, Shape::Pairs | Shape::All) && plan.version == Version::V311
+                plan.shape != Shape::Shared
+                    && plan.version == Version::V311
                     // Acknowledgements of many publishers to one subscriber cannot be told apart.
                     && (plan.publishers == 1 || plan.shape == Shape::Pairs || plan.qos == 0)
             }
@@ -232,6 +233,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "10 subscriptions in the table, 2 match",
         table(10),
     ),
+    // To as many connections as what follows: what follows costs more than this by matching alone.
+    flow("table-200", "200 subscriptions, 2 match", table(200)),
     flow("table-1k", "1,000 subscriptions, 2 match", table(1000)),
     flow(
         "table-100k",

@@ -94,6 +94,11 @@ impl Publishing {
         }
     }
 
+    /// Bytes of one.
+    pub(crate) const fn len(&self) -> usize {
+        self.packet.len()
+    }
+
     /// Appends the next message.
     pub(crate) fn put(&self, packet_id: u16, stamp: Stamp, out: &mut Vec<u8>) {
         let start = out.len();
