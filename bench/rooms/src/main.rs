@@ -22,6 +22,7 @@ const ROOMS: &[(&str, Room)] = &[
     ("decode", decode),
     ("decode-v5", decode_v5),
     ("match", find_subscribers),
+    ("match-named", find_subscribers_by_name),
     ("deliver", deliver),
     ("deliver-to-100", deliver_to_many),
     ("encode", encode),
@@ -117,6 +118,33 @@ fn find_subscribers(count: usize) {
             publisher,
             &publish(Version::V311, &topic, Qos::AtMostOnce, 1),
         );
+        for client in [one, other] {
+            assert!(!bed.sent(client).is_empty());
+            bed.sent(client).clear();
+        }
+    }
+}
+
+/// Any of 10,000 topics, each of which one subscriber wants by name and another by a wildcard: most have no answer that is
+/// kept.
+fn find_subscribers_by_name(count: usize) {
+    let mut bed = Bed::new(Level::Memory);
+    let publisher = bed.connect(Version::V311, false);
+    let (one, other) = (
+        bed.connect(Version::V311, false),
+        bed.connect(Version::V311, false),
+    );
+    let topic_of = |number: usize| format!("site/{}/device/{number}/state", number % 10);
+    for number in 0..SUBSCRIPTIONS {
+        bed.subscribe(one, &topic_of(number), Qos::AtMostOnce);
+    }
+    for number in 0..10 {
+        bed.subscribe(other, &format!("site/{number}/#"), Qos::AtMostOnce);
+    }
+    for number in 0..count {
+        let topic = topic_of((SUBSCRIPTIONS / 2 + number) % SUBSCRIPTIONS);
+        let bytes = publish(Version::V311, &topic, Qos::AtMostOnce, 1);
+        bed.take(publisher, &bytes);
         for client in [one, other] {
             assert!(!bed.sent(client).is_empty());
             bed.sent(client).clear();

@@ -206,7 +206,7 @@ impl Engine {
         let bytes = charge_of(publish);
         let mut newly_full = Vec::new();
         self.work += matches.rows.len() as u64 / LOOKS_PER_UNIT;
-        for row in &matches.rows {
+        for row in matches.rows.iter() {
             let Some(grant) = row.for_session(Some(publisher)) else {
                 continue;
             };

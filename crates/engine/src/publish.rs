@@ -489,7 +489,7 @@ impl Engine {
     ) {
         self.work += matches.rows.len() as u64;
         // [MQTT-4.5.0-1] [MQTT-3.3.2-3] [v3.1.1 MQTT-4.5.0-1] [v3.1.1 MQTT-3.3.2-3]
-        for row in &matches.rows {
+        for row in matches.rows.iter() {
             let Some(grant) = row.for_session(publisher) else {
                 continue;
             };

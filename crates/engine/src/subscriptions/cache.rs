@@ -6,12 +6,12 @@
 //! than that; what a change costs does not grow with what is kept, so an answer that is old may stay until its place is
 //! wanted, and is never given.
 
-use std::hash::BuildHasher;
 use std::rc::{Rc, Weak};
 
 use super::index::has_wildcard;
 use super::matches::Matches;
 use super::plain::text_hash;
+use super::trie::first_level_bytes;
 use crate::keys::KeyedState;
 use crate::parted_table::{Cursor, PartedTable};
 
@@ -48,6 +48,10 @@ pub(super) struct Cache {
     next_to_leave: Cursor,
     /// Marks of topics that found no place, by their hash; none before there was a crowd once.
     unplaced: Box<[u32]>,
+    /// Answers that were not found, round and round.
+    asked: u32,
+    /// Whether there are some that are old: there was a change, or the last look has found one.
+    is_aged: bool,
     bytes: usize,
     /// Changes that concern all topics.
     changes: u64,
@@ -79,6 +83,8 @@ impl Cache {
             by_topic: PartedTable::default(),
             next_to_leave: Cursor::default(),
             unplaced: Box::default(),
+            asked: 0,
+            is_aged: false,
             bytes: 0,
             changes: 0,
             changes_under: vec![0; FIRST_LEVELS].into_boxed_slice(),
@@ -115,8 +121,14 @@ impl Cache {
     pub(super) fn make_room(&mut self, hash: u64, matches: &Matches) -> bool {
         // An old answer.
         self.remove(hash, matches.topic());
-        for _ in 0..OLD_LOOKED_FOR {
-            self.drop_next_if(|cache, next| !cache.is_current(next));
+        self.asked = self.asked.wrapping_add(1);
+        // To look at one costs more than a small answer: it lies where nobody has been for long.
+        if self.is_aged || self.asked.is_multiple_of(ASKED_PER_LOOK) {
+            let before = self.by_topic.len();
+            for _ in 0..OLD_LOOKED_FOR {
+                self.drop_next_if(|cache, next| !cache.is_current(next));
+            }
+            self.is_aged = self.by_topic.len() < before;
         }
         let bytes = matches.memory_bytes();
         let is_crowded = self.by_topic.len() >= CROWD || self.is_over(bytes);
@@ -151,11 +163,13 @@ impl Cache {
         if let Some(changes) = self.changes_under.get_mut(bucket) {
             *changes += 1;
         }
+        self.is_aged = true;
     }
 
     /// Makes all of them old. O(1).
     pub(super) const fn clear(&mut self) {
         self.changes += 1;
+        self.is_aged = true;
     }
 
     /// Those that are old and still there included.
@@ -179,8 +193,9 @@ impl Cache {
 
     /// The place of the first level of a Topic Name or Filter.
     fn bucket_of(&self, topic: &str) -> usize {
-        let first = topic.split('/').next().unwrap_or_default();
-        let hash = self.hash.hash_one(first) % FIRST_LEVELS as u64;
+        let len = first_level_bytes(topic.as_bytes());
+        let first = topic.get(..len).unwrap_or_default();
+        let hash = text_hash(&self.hash, first) % FIRST_LEVELS as u64;
         usize::try_from(hash).unwrap_or(0)
     }
 
@@ -228,12 +243,15 @@ impl Cache {
 
 /// Places for the changes under one first level.
 const FIRST_LEVELS: usize = 1024;
-/// With each answer that comes so many are looked at, and go if they are old.
+/// With an answer that comes so many are looked at, and go if they are old.
 const OLD_LOOKED_FOR: usize = 2;
+/// That is done for one of so many answers, where the last look has found none that was old.
+const ASKED_PER_LOOK: u32 = 16;
 /// With so many topics another one finds a place when it is asked for again.
 const CROWD: usize = 4096;
-/// Topics that found no place and are remembered.
-const UNPLACED_MARKS: usize = 65_536;
+/// Topics that found no place and are remembered. Fewer than are kept: of more topics than these two together hardly one
+/// that comes would be met again before it has to leave.
+const UNPLACED_MARKS: usize = 16_384;
 
 /// The cache keeps at most this many Topic Names.
 pub(crate) const CACHED_TOPICS_MAX: usize = 65_536;

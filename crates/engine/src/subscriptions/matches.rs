@@ -5,6 +5,7 @@
 //! Invariant: rows ascend by [`SessionKey`], one per session.
 
 use std::cell::Cell;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use proto::Qos;
@@ -22,7 +23,7 @@ pub(crate) struct Matches {
     stamp: Stamp,
     is_kept: Cell<bool>,
     /// Sessions of this shard, ascending, each at most once.
-    pub(crate) rows: Vec<MatchRow>,
+    pub(crate) rows: Rows,
     /// Shared Subscriptions, ascending; each gets the message for one of its members.
     pub(crate) groups: Vec<GroupKey>,
     /// Other shards with at least one Non-shared Subscription that matches.
@@ -60,7 +61,7 @@ impl Matches {
     /// Gives back what it has room for beyond what it holds.
     pub(super) fn shrink(&mut self) {
         self.topic.shrink_to_fit();
-        self.rows.shrink_to_fit();
+        self.rows.shrink();
         self.groups.shrink_to_fit();
     }
 
@@ -70,9 +71,66 @@ impl Matches {
         size_of::<Self>()
             + COUNTS_BYTES
             + self.topic.len()
-            + self.rows.len() * size_of::<MatchRow>()
+            + self.rows.extra_bytes()
             + self.groups.len() * size_of::<GroupKey>()
             + identifiers
+    }
+}
+
+/// Rows. Two have their place in the answer, as most answers have no more: what lies elsewhere is one more thing that may
+/// have left the caches of the processor.
+#[derive(Debug, Default)]
+pub(crate) enum Rows {
+    #[default]
+    None,
+    One([MatchRow; 1]),
+    Two([MatchRow; 2]),
+    Many(Vec<MatchRow>),
+}
+
+impl Deref for Rows {
+    type Target = [MatchRow];
+
+    fn deref(&self) -> &[MatchRow] {
+        match self {
+            Self::None => &[],
+            Self::One(row) => row,
+            Self::Two(rows) => rows,
+            Self::Many(rows) => rows,
+        }
+    }
+}
+
+impl Rows {
+    /// Others in the place of those that were there.
+    fn refill(&mut self, mut rows: impl Iterator<Item = MatchRow>) {
+        *self = match (rows.next(), rows.next(), rows.next()) {
+            (None, ..) => Self::None,
+            (Some(one), None, _) => Self::One([one]),
+            (Some(one), Some(other), None) => Self::Two([one, other]),
+            (Some(one), Some(other), Some(third)) => {
+                let mut many = match std::mem::take(self) {
+                    Self::Many(many) => many,
+                    Self::None | Self::One(_) | Self::Two(_) => Vec::new(),
+                };
+                refill(&mut many, [one, other, third].into_iter().chain(rows));
+                Self::Many(many)
+            }
+        };
+    }
+
+    fn shrink(&mut self) {
+        if let Self::Many(rows) = self {
+            rows.shrink_to_fit();
+        }
+    }
+
+    /// Bytes beside its own place.
+    fn extra_bytes(&self) -> usize {
+        match self {
+            Self::None | Self::One(_) | Self::Two(_) => 0,
+            Self::Many(rows) => rows.len() * size_of::<MatchRow>(),
+        }
     }
 }
 
@@ -198,7 +256,7 @@ impl Collector {
             .filter_map(|of_one| Some((of_one.first()?.0, of_one)))
             .filter(|(session, _)| may_receive(*session, topic))
             .map(|(session, of_one)| MatchRow::merge(session, of_one));
-        refill(&mut matches.rows, rows);
+        matches.rows.refill(rows);
         refill(&mut matches.groups, self.groups.iter().copied());
         self.subscriptions.clear();
         // What a crowd has left behind.
@@ -259,3 +317,23 @@ impl OwnedGrant {
 const COUNTS_BYTES: usize = 16;
 /// So many places of collected Subscriptions are kept for the next time.
 const COLLECTED_KEPT: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_the_last_ones_given_however_many_there_were_before() {
+        let row = |session| MatchRow::merge(SessionKey(session), &[]);
+        let mut rows = Rows::default();
+        for count in [3, 0, 2, 5, 1, 4, 3] {
+            rows.refill((0..count).map(row));
+            let given: Vec<_> = (0..count).map(row).collect();
+            assert_eq!(*rows, *given);
+            let has_own_place = rows.extra_bytes() == 0;
+            assert_eq!(has_own_place, count <= 2);
+            rows.shrink();
+            assert_eq!(*rows, *given);
+        }
+    }
+}

@@ -59,7 +59,7 @@ pub(super) struct Trie {
 struct TopicLevel {
     /// Where it stands in the Topic Name.
     bytes: Range<usize>,
-    /// Its name, if any edge bears it; looked up when a node asks for it, for most that may be told apart are not.
+    /// Its name, if any edge bears it; looked up when a node asks for it, as most are not.
     id: Option<Option<LevelId>>,
 }
 
@@ -86,12 +86,6 @@ impl Trie {
     pub(super) fn visit(&mut self, topic: &str, mut found: impl FnMut(Held<'_>)) -> u64 {
         let mut topic_levels = std::mem::take(&mut self.topic_levels);
         let mut walk = std::mem::take(&mut self.walk);
-        let mut from = 0;
-        topic_levels.extend(topic.split('/').map(|level| {
-            let bytes = from..from + level.len();
-            from = bytes.end + 1;
-            TopicLevel { bytes, id: None }
-        }));
         // [MQTT-4.7.2-1] [v3.1.1 MQTT-4.7.2-1] A wildcard in front does not reach a `$` topic.
         let wildcards_from = usize::from(topic.starts_with('$'));
         walk.push((self.root, 0));
@@ -103,7 +97,7 @@ impl Trie {
                 // 4.7.1.2: `#` also stands for no level at all, so `a/#` matches `a`.
                 found(self.interests.of(node.rest));
             }
-            let Some(level) = topic_levels.get_mut(depth) else {
+            let Some(level) = level_at(&mut topic_levels, topic, depth) else {
                 if !node.own.is_nobody() {
                     found(self.interests.of(node.own));
                 }
@@ -503,6 +497,27 @@ impl Levels {
             self.names.remove(id.0);
         }
     }
+}
+
+/// The level of `topic` at `depth`, if it has so many. A node is visited after the one above it: all before are in `levels`.
+fn level_at<'a>(
+    levels: &'a mut Vec<TopicLevel>,
+    topic: &str,
+    depth: usize,
+) -> Option<&'a mut TopicLevel> {
+    if levels.len() <= depth {
+        let start = levels.last().map_or(0, |last| last.bytes.end + 1);
+        let len = first_level_bytes(topic.as_bytes().get(start..)?);
+        let bytes = start..start + len;
+        levels.push(TopicLevel { bytes, id: None });
+    }
+    levels.get_mut(depth)
+}
+
+/// Bytes before the first `/`. Levels are short: for them a search that is made for long texts costs more than it saves.
+pub(super) fn first_level_bytes(rest: &[u8]) -> usize {
+    let separator = rest.iter().position(|byte| *byte == b'/');
+    separator.unwrap_or(rest.len())
 }
 
 /// Where things are that have moved, by where they were.
