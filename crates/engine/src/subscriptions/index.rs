@@ -28,12 +28,7 @@ impl Index {
 
     /// Calls `found` with each interest whose Topic Filter matches `topic`, in no order a caller may lean on. `hash` is
     /// that of [`text_hash`]. Returns at how many nodes of the tree it has looked. O(that).
-    pub(super) fn visit(
-        &mut self,
-        hash: u64,
-        topic: &str,
-        mut found: impl FnMut(Held<'_>),
-    ) -> u64 {
+    pub(super) fn visit(&mut self, hash: u64, topic: &str, mut found: impl FnMut(Held<'_>)) -> u64 {
         let named = self.plain.interest(hash, topic);
         if !named.is_nobody() {
             found(named);
