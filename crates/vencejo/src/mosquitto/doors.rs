@@ -245,7 +245,7 @@ fn door_option(work: &mut Work, door: &Door, line: &Line, table: &mut Table, sho
             }
             _ => work.kept(line, "no limit but that of all"),
         },
-        "max_qos" | "max_topic_alias" | "max_topic_alias_broker" => shared_limit(work, line),
+        "max_qos" | "max_topic_alias" | "max_topic_alias_broker" => own_limit(work, line, table),
         "accept_protocol_versions" => versions(work, line, table),
         "enable_proxy_protocol" => {
             table.texts("proxy", &["127.0.0.1", "::1"]);
@@ -289,8 +289,8 @@ fn door_option(work: &mut Work, door: &Door, line: &Line, table: &mut Table, sho
     }
 }
 
-/// Limits that are those of all listeners here.
-fn shared_limit(work: &mut Work, line: &Line) {
+/// Limits that a listener has of its own, there and here.
+fn own_limit(work: &mut Work, line: &Line, table: &mut Table) {
     let key = match line.word.as_str() {
         "max_qos" => "maximum_qos",
         "max_topic_alias" => "topic_alias_maximum",
@@ -299,16 +299,8 @@ fn shared_limit(work: &mut Work, line: &Line) {
     let most = if key == "maximum_qos" { 2 } else { 65_535 };
     match line.value.parse::<u64>() {
         Ok(number) if number <= most => {
-            let known = work
-                .target
-                .limits
-                .value(key)
-                .and_then(|known| known.parse().ok());
-            // The lower one: a limit that somebody relies on stays one.
-            work.target
-                .limits
-                .raw(key, known.map_or(number, |known: u64| known.min(number)));
-            work.changed(line, format!("limits.{key}, for all listeners"));
+            table.raw(key, number);
+            work.kept(line, key);
         }
         _ => work.ignored(line, "it is no number that fits"),
     }

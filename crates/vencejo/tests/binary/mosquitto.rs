@@ -404,11 +404,16 @@ fn limits_are_limits() {
 
 #[test]
 fn qos_above_the_maximum_of_a_listener_is_refused() {
-    let conf = "listener 0 127.0.0.1\nallow_anonymous true\nmax_qos 0\n";
-    let served = Imported::serve(TempFolder::new(), conf);
+    let conf =
+        "listener PORT 127.0.0.1\nallow_anonymous true\nmax_qos 0\nlistener OTHER 127.0.0.1\n";
+    let conf = conf
+        .replace("PORT", &free_port())
+        .replace("OTHER", &free_port());
+    let served = Imported::serve(TempFolder::new(), &conf);
     assert!(served.takes(0, "-t a -q 0"));
     assert!(!served.takes(0, "-t a -q 1"));
-    served.assert_row("max_qos 0", "changed", "all listeners");
+    assert!(served.takes(1, "-t a -q 2"), "as ever at the other one");
+    served.assert_row("max_qos 0", "kept", "maximum_qos");
 }
 
 #[test]
