@@ -89,14 +89,7 @@ impl<S: Store> Shard<S> {
         let read = self
             .connection_mut(key)
             .map(|found| found.socket.read(room));
-        if let Some(connection) = self.connection_mut(key)
-            && let Some(client) = connection.socket.take_source()
-        {
-            let peer = client.address;
-            let proxy = std::mem::replace(&mut connection.peer, peer.into());
-            let host = client.host.unwrap_or_default();
-            tracing::debug!(%peer, reason = %format_args!("through {proxy} {host}"), "client comes through a proxy");
-        }
+        self.take_source(key);
         if let Some(read) = read {
             self.on_read(key, scratch.get(..most).unwrap_or_default(), read);
         }
@@ -110,6 +103,18 @@ impl<S: Store> Shard<S> {
             );
         }
         self.judge_pace(key);
+    }
+
+    /// From where the Client comes, once the proxy in front of it has said so.
+    fn take_source(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.connection_mut(key)
+            && let Some(client) = connection.socket.take_source()
+        {
+            let peer = client.address;
+            let proxy = std::mem::replace(&mut connection.peer, peer.into());
+            let host = client.host.unwrap_or_default();
+            tracing::debug!(%peer, reason = %format_args!("through {proxy} {host}"), "client comes through a proxy");
+        }
     }
 
     /// Whether it may go on in this turn. One without a CONNECT waits until others are served: a step of a handshake
