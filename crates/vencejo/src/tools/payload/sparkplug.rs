@@ -37,6 +37,10 @@ fn message(input: &mut Input<'_>, schema: &Schema, types: &[u64]) -> Result<Stri
     let types = if own.is_empty() { types } else { &own };
     let depth = input.depth;
     let shown = |field: &Field, raw: Raw<'_>, at: usize| shown(field, raw, types, at, depth);
+    // Before members are shown: whatever is within a message is shown once, or each level doubles the work.
+    if schema.shape == Shape::Pairs {
+        return pairs(schema, &found, |field, raw| shown(field, raw, 0));
+    }
     let mut members: Vec<(&str, String)> = Vec::new();
     for field in schema.fields {
         let mut of_it = found.iter().filter(|(other, _)| other.0 == field.0);
@@ -67,9 +71,6 @@ fn message(input: &mut Input<'_>, schema: &Schema, types: &[u64]) -> Result<Stri
         if count > 0 || schema.shape != Shape::Object {
             members.push((name, list.end()));
         }
-    }
-    if schema.shape == Shape::Pairs {
-        return pairs(schema, &found, |field, raw| shown(field, raw, 0));
     }
     Ok(match schema.shape {
         Shape::Object | Shape::Pairs => {

@@ -384,6 +384,23 @@ fn sparkplug_keeps_what_is_within_its_metrics() {
     assert_eq!(sparkplug::json(&wrong.0), Err(Mismatch::Meaningless));
 }
 
+/// A payload of some 200 bytes, which took two to the power of 30 steps.
+#[test]
+fn properties_within_properties_are_shown_once() {
+    let mut value = Proto::default().text(8, "x");
+    let mut expected = r#"{"value":"x"}"#.to_owned();
+    for _ in 0..30 {
+        let properties = Proto::default().text(1, "").message(2, &value);
+        value = Proto::default().message(9, &properties);
+        expected = format!(r#"{{"value":{{"":{expected}}}}}"#);
+    }
+    let properties = Proto::default().text(1, "").message(2, &value);
+    assert_eq!(
+        shown_metric(&Proto::default().message(9, &properties)),
+        format!(r#"{{"properties":{{"":{expected}}}}}"#)
+    );
+}
+
 #[test]
 fn what_is_not_sparkplug_says_why() {
     let mut nested = metric("x", 11);
