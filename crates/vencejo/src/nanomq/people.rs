@@ -28,8 +28,8 @@ pub(super) fn let_in(work: &mut Work) {
     let users = passwords(work);
     let asks = by_http(work) || foreign(work);
     anonymous(work, users, is_unclear || asks);
-    let has_rules = rules(work);
-    no_match(work, has_rules);
+    rules(work);
+    no_match(work);
     work.settings.note(
         "$SYS",
         Outcome::Changed,
@@ -232,8 +232,8 @@ fn anonymous(work: &mut Work, users: usize, is_closed: bool) {
     }
 }
 
-/// Rules; returns whether there are any.
-fn rules(work: &mut Work) -> bool {
+/// Rules, in their order.
+fn rules(work: &mut Work) {
     let acl = Key::of("auth.acl");
     let mut lists = vec![acl.then("rules")];
     if work.settings.truth(&acl.then("enable")) == Some(false) {
@@ -253,11 +253,9 @@ fn rules(work: &mut Work) -> bool {
             lists.push(source.then("rules"));
         }
     }
-    let mut has_rules = false;
     for list in lists {
         let mut found = Vec::new();
         for key in work.settings.elements(&list) {
-            has_rules = true;
             match grant(work, &key) {
                 Ok(grant) => {
                     found.push(grant);
@@ -276,14 +274,14 @@ fn rules(work: &mut Work) -> bool {
             Order::default(),
         );
     }
-    has_rules | included(work, &acl)
+    included(work, &acl);
 }
 
-/// Rules in a file that is no HOCON; returns whether there is one.
-fn included(work: &mut Work, acl: &Key) -> bool {
+/// Rules in a file that is no HOCON.
+fn included(work: &mut Work, acl: &Key) {
     let include = acl.then("include");
     let Some(Value::File(path, why)) = work.settings.value(&include).cloned() else {
-        return false;
+        return;
     };
     let name = path.file_name().unwrap_or_default().display().to_string();
     let read = hocon::text_of(&path).and_then(|text| match hocon::is_erlang(&text) {
@@ -309,7 +307,6 @@ fn included(work: &mut Work, acl: &Key) -> bool {
                 .push(grants::nothing("rules that cannot be read"));
         }
     }
-    true
 }
 
 /// One rule. Of several that it may be about NanoMQ looks at the first only, in this order.
@@ -398,7 +395,7 @@ fn shown(work: &Work, key: &Key) -> String {
 }
 
 /// What is allowed where no rule says anything.
-fn no_match(work: &mut Work, has_rules: bool) {
+fn no_match(work: &mut Work) {
     let places = ["auth.no_match", "authorization.no_match"];
     let at = places
         .into_iter()
@@ -413,7 +410,8 @@ fn no_match(work: &mut Work, has_rules: bool) {
             .is_none_or(|word| !word.eq_ignore_ascii_case("allow"));
     // With NanoMQ it is asked where there are rules only, or a word that says no.
     let why = if denies {
-        if !has_rules && work.target.rules.is_empty() {
+        // Of the rules that are written there may be none left, and where there is none everything is allowed.
+        if work.target.rules.is_empty() {
             work.target.rules.push(grants::nothing("no_match = deny"));
         }
         "what no rule allows is denied"

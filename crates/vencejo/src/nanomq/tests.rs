@@ -167,3 +167,18 @@ fn whatever_is_said_together_is_a_configuration() {
         }
     }
 }
+
+const NOTHING: &str = "effect = \"deny\"\ntopics = [\"#\", \"$SYS/#\"]";
+
+#[test]
+fn rules_of_which_none_is_left_allow_nothing_where_no_match_denies() {
+    for rules in [
+        "rules = [{permit = allow, username = a, topics = [\"${ip}/x\"]}]",
+        "rules = [{permit = alow, username = a}]",
+        "rules = [{permit = allow, action = read}]",
+    ] {
+        let taken = made(&format!("auth {{ no_match = deny, acl {{ {rules} }} }}"));
+        let is_closed = taken.toml.contains(NOTHING) && !taken.toml.contains("effect = \"allow\"");
+        assert!(is_closed, "{rules}: {}", taken.toml);
+    }
+}

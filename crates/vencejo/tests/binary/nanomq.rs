@@ -105,6 +105,18 @@ fn rules_in_erlang_are_kept_and_missing_ones_allow_nothing() {
 }
 
 #[test]
+fn an_included_file_without_rules_allows_nothing_where_no_match_denies() {
+    let folder = TempFolder::new();
+    folder.write("acl.conf", "%% nothing\n");
+    let empty = served(
+        folder,
+        "auth { no_match = deny, acl = {include \"acl.conf\"} }\n",
+    );
+    assert!(!empty.takes(0, "-t a"));
+    empty.assert_row("no_match = deny", "kept", "denied");
+}
+
+#[test]
 fn tls_is_shared_by_websockets() {
     let folder = TempFolder::new();
     certificates(&folder);
