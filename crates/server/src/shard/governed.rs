@@ -221,7 +221,7 @@ impl<S: Store> Shard<S> {
         Kind::ALL.map(|kind| match kind {
             Kind::Connections => signed((places + counted.transport) as u64),
             Kind::Input => signed(counted.input as u64),
-            Kind::Unsent => signed(counted.unsent as u64),
+            Kind::Unsent => signed((counted.unsent + self.pool.bytes()) as u64),
             Kind::Sessions => signed(of_engine.sessions),
             Kind::Wills => signed(of_engine.wills),
             Kind::Subscriptions => signed(of_engine.subscriptions),

@@ -204,19 +204,30 @@ impl Unsent {
 #[derive(Debug, Default)]
 pub(super) struct BufferPool {
     buffers: Vec<Vec<u8>>,
+    /// Their capacity.
+    bytes: usize,
 }
 
 impl BufferPool {
+    /// Bytes that it holds.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     fn take(&mut self) -> Vec<u8> {
-        self.buffers
-            .pop()
-            .unwrap_or_else(|| Vec::with_capacity(BUFFER_BYTES_NEW))
+        let Some(buffer) = self.buffers.pop() else {
+            return Vec::with_capacity(BUFFER_BYTES_NEW);
+        };
+        self.bytes -= buffer.capacity();
+        buffer
     }
 
     fn put(&mut self, mut buffer: Vec<u8>) {
-        let keeps = (1..=BUFFER_BYTES_KEPT).contains(&buffer.capacity());
-        if keeps && self.buffers.len() < BUFFERS_MAX {
+        let capacity = buffer.capacity();
+        let keeps = (1..=BUFFER_BYTES_KEPT).contains(&capacity);
+        if keeps && self.buffers.len() < BUFFERS_MAX && self.bytes + capacity <= POOL_BYTES_MAX {
             buffer.clear();
+            self.bytes += capacity;
             self.buffers.push(buffer);
         }
     }
@@ -232,6 +243,8 @@ const BUFFER_BYTES_NEW: usize = 512;
 const BUFFER_BYTES_KEPT: usize = 256 * 1024;
 /// Most buffers the pool keeps.
 const BUFFERS_MAX: usize = 256;
+/// Most bytes they have together: what a crowd was sent once is not kept for ever.
+const POOL_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -290,6 +303,24 @@ mod tests {
             );
             assert_eq!(unsent.len(), 0);
         }
+    }
+
+    #[test]
+    fn pool_keeps_a_few_megabytes_and_counts_them() {
+        let mut pool = BufferPool::default();
+        for capacity in [64 * 1024, BUFFER_BYTES_KEPT, 2 * BUFFER_BYTES_KEPT, 0] {
+            for _ in 0..100 {
+                pool.put(Vec::with_capacity(capacity));
+            }
+        }
+        let held = |pool: &BufferPool| pool.buffers.iter().map(Vec::capacity).sum::<usize>();
+        assert_eq!(pool.bytes(), held(&pool));
+        assert!((POOL_BYTES_MAX / 2..=POOL_BYTES_MAX).contains(&pool.bytes()));
+        while !pool.buffers.is_empty() {
+            pool.take();
+        }
+        assert_eq!(pool.bytes(), 0);
+        assert_eq!(pool.take().capacity(), BUFFER_BYTES_NEW);
     }
 
     #[test]
