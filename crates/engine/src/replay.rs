@@ -202,9 +202,8 @@ impl Engine {
 
     /// The Session may be able to take more: its replays, if it has some, are looked at again.
     pub(crate) fn resume_replays(&mut self, key: SessionKey) {
-        if let Some(session) = self.sessions.get_mut(key)
-            && !session.replays.is_empty()
-            && session.can_take_replay(&self.limits)
+        if self.is_runnable(key)
+            && let Some(session) = self.sessions.get_mut(key)
             && !std::mem::replace(&mut session.is_replaying, true)
         {
             self.replaying.push_back(key);
@@ -218,7 +217,8 @@ impl Engine {
     /// Whether the Session has a replay to go on with, and can take more.
     fn is_runnable(&self, key: SessionKey) -> bool {
         self.sessions.get(key).is_some_and(|session| {
-            session.can_take_replay(&self.limits) && !session.replays.is_empty()
+            !session.replays.is_empty()
+                && session.can_take_replay(self.limits_for(&session.principal))
         })
     }
 
@@ -236,11 +236,12 @@ impl Engine {
                 let share = budget.min(share_max);
                 budget -= self.advance_first(key, share, now).clamp(1, share);
             }
+            let is_runnable = self.is_runnable(key);
             // The key may stand for another Session by now.
             let Some(session) = self.sessions.get_mut(key).filter(|one| one.is_replaying) else {
                 continue;
             };
-            if session.can_take_replay(&self.limits) && !session.replays.is_empty() {
+            if is_runnable {
                 self.replaying.push_back(key);
             } else {
                 session.is_replaying = false;
@@ -284,7 +285,9 @@ impl Engine {
         let mut bytes = 0;
         while *share > 0 && !replay.is_done() && bytes < BURST_BYTES_MAX {
             let session = self.sessions.get(key);
-            let room = session.map_or(0, |session| session.replay_room(&self.limits));
+            let room = session.map_or(0, |session| {
+                session.replay_room(self.limits_for(&session.principal))
+            });
             let looks = room.min(*share).min(LOOKS_AT_ONCE);
             if looks == 0 {
                 break;

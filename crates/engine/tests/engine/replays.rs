@@ -1,6 +1,8 @@
 //! Replays of retained messages to who reads them, whatever stands between: none is lost on the way.
 
-use vencejo_engine::{Limits, OverflowPolicy};
+use std::sync::Arc;
+
+use vencejo_engine::{Limits, OverflowPolicy, Principal};
 
 use crate::world::{Client, World, durable};
 
@@ -46,14 +48,28 @@ const POLICIES: [OverflowPolicy; 4] = [
     OverflowPolicy::Disconnect,
 ];
 
-/// All that was retained comes to who has a window of ten messages and reads, and nobody is refused meanwhile.
-fn all_arrive(count: usize, payload: &str, limits: Limits) {
-    for overflow_policy in POLICIES {
+/// All that was retained comes to who has a window of ten messages and reads, and nobody is refused meanwhile; whether the
+/// limits are those of all or of the listener.
+fn all_arrive(count: usize, payload: &str, limits: &Limits) {
+    for (overflow_policy, is_of_listener) in POLICIES
+        .into_iter()
+        .flat_map(|one| [(one, false), (one, true)])
+    {
         let limits = Limits {
             overflow_policy,
             ..limits.clone()
         };
-        let mut world = with_retained(count, payload, limits);
+        let mut world = if is_of_listener {
+            let mut world = with_retained(count, payload, Limits::default());
+            world.set_limits_of(Limits::default(), [("narrow", limits)]);
+            world.principal = Arc::new(Principal {
+                listener: Some("narrow".into()),
+                ..Principal::default()
+            });
+            world
+        } else {
+            with_retained(count, payload, limits)
+        };
         let mut connect = durable("receiver");
         connect.properties.receive_maximum = std::num::NonZeroU16::new(10);
         let receiver = world.connect_with(connect);
@@ -73,7 +89,7 @@ fn a_replay_leaves_half_of_a_short_queue_free() {
         all_arrive(
             1000,
             "x",
-            Limits {
+            &Limits {
                 queued_messages_max,
                 ..Limits::default()
             },
@@ -86,7 +102,7 @@ fn a_replay_leaves_half_of_the_bytes_of_a_queue_free() {
     all_arrive(
         300,
         &"x".repeat(1000),
-        Limits {
+        &Limits {
             queued_bytes_max: 100_000,
             ..Limits::default()
         },
