@@ -547,7 +547,7 @@ const FOOT: &str = "
 | bytes of a WebSocket request | 8 KiB | more are refused with 431 |
 | failed logins, banned names and addresses | 65,536 | what is no ban goes first |
 | packets to one Client that wait for the disk or other shards | 1,024 | nothing more is read from it until some have left; nor from whoever has any while the log or a ring is full |
-| work of one connection in one turn of a shard | 16,384 units: messages, deliveries, Subscriptions looked at, and the way to them | the rest waits for the next turn |
+| work of one connection in one turn of a shard | 16,384 units, in a crowd four times its share and at least 256: messages, deliveries, Subscriptions looked at, and the way to them | the rest waits for the next turn |
 | work of all of them | 65,536 units | who has waited goes first in the next turn |
 | connections written in one turn | 2,048 | the others in the next, and who is new beside them |
 | Sessions and Wills that are due at one moment | 4,096 units a turn | the others in the next |
