@@ -352,6 +352,8 @@ impl Engine {
         let session = self.sessions.get(key);
         let is_idle = |of: &Session| of.outbound.has_nothing_to_send() && of.replays.is_empty();
         if !session.is_some_and(is_idle) {
+            // It is a delivery, of what was published long ago.
+            self.work += 1;
             self.pump(key, now);
         }
     }

@@ -320,3 +320,29 @@ fn work_of_a_message_for_full_sessions_grows_with_their_number_and_no_faster() {
         assert!(work[1] <= work[0] * 11, "{can_load}: {work:?}");
     }
 }
+
+/// Promise P6: what many Clients have waiting, and read at last, is not taken from all queues in one turn.
+#[test]
+fn what_an_acknowledgement_lets_go_is_work() {
+    for qos in 1..=2 {
+        let mut world = World::new();
+        let mut connect = durable("receiver");
+        connect.properties.receive_maximum = std::num::NonZeroU16::new(10);
+        let (sender, receiver) = (world.connect("sender"), world.connect_with(connect));
+        world.subscribe(receiver, "a", qos);
+        for _ in 0..100 {
+            world.publish(sender, "a", qos, "x");
+            let packets = world.received(sender);
+            if let [Outgoing::PubRec(ack)] = &packets[..] {
+                world.pubrel(sender, ack.packet_id.get());
+                world.received(sender);
+            }
+        }
+        let before = world.engines[0].work();
+        let got = world.drain(receiver).len();
+        let work = world.engines[0].work() - before;
+        // Those after the first ten.
+        assert!((90..400).contains(&work), "{work} for {got} at QoS {qos}");
+        assert_eq!(got, 100, "QoS {qos}");
+    }
+}
