@@ -12,6 +12,7 @@ use proto::PacketIdentifier;
 use proto::packet::Property;
 
 use super::complain;
+use super::explore::shown::escaped;
 use super::payload::Form;
 
 /// How a message is printed.
@@ -134,13 +135,41 @@ impl Format {
         Self::Pieces(pieces.into_iter().map(pretty).collect())
     }
 
-    /// Prints `message` as it came at `at`; `end` follows what is printed.
+    /// Prints `message` as it came at `at`; `end` follows what is printed. What cannot be printed is said on standard error.
     pub(crate) fn print(
         &self,
         message: &ReceivedMessage,
         at: &ZonedDateTime,
         end: &str,
         out: &mut impl Write,
+    ) -> io::Result<()> {
+        let mut faults = Vec::new();
+        let printed = self.print_pieces(message, at, end, out, &mut faults);
+        for fault in faults {
+            complain(&fault);
+        }
+        printed
+    }
+
+    /// The same without an end, and what cannot be printed is said there.
+    pub(crate) fn line(
+        &self,
+        message: &ReceivedMessage,
+        at: &ZonedDateTime,
+    ) -> io::Result<Vec<u8>> {
+        let (mut line, mut faults) = (Vec::new(), Vec::new());
+        self.print_pieces(message, at, "", &mut line, &mut faults)?;
+        line.extend(faults.join(" ").into_bytes());
+        Ok(line)
+    }
+
+    fn print_pieces(
+        &self,
+        message: &ReceivedMessage,
+        at: &ZonedDateTime,
+        end: &str,
+        out: &mut impl Write,
+        faults: &mut Vec<String>,
     ) -> io::Result<()> {
         match self {
             Self::Payload if message.payload.is_empty() => return Ok(()),
@@ -152,7 +181,7 @@ impl Format {
             }
             Self::Pieces(pieces) => {
                 for piece in pieces {
-                    print_piece(piece, message, at, out)?;
+                    print_piece(piece, message, at, out, faults)?;
                 }
             }
         }
@@ -210,18 +239,20 @@ fn push_text(pieces: &mut Vec<Piece>, text: char) {
     }
 }
 
+/// Sentences about what cannot be printed go to `faults`.
 fn print_piece(
     piece: &Piece,
     message: &ReceivedMessage,
     at: &ZonedDateTime,
     out: &mut impl Write,
+    faults: &mut Vec<String>,
 ) -> io::Result<()> {
     match piece {
         Piece::Text(text) => out.write_all(text.as_bytes()),
         Piece::Time('N') => write!(out, "{:09}", at.subsec_nanosecond()),
         Piece::Time(letter) => out.write_all(strftime(&format!("%{letter}"), at).as_bytes()),
         Piece::Pretty(letter) => {
-            let json = json(message, at, *letter == 'J');
+            let json = json(message, at, *letter == 'J', faults);
             out.write_all(over_lines(&json).as_bytes())
         }
         Piece::Base64 => out.write_all(data_encoding::BASE64.encode(&message.payload).as_bytes()),
@@ -231,11 +262,14 @@ fn print_piece(
             }
             Ok(text) => out.write_all(text.as_bytes()),
             Err(why) => {
-                complain(&format!("Error: {why} on topic {}.", message.topic));
+                faults.push(format!(
+                    "Error: {why} on topic {}.",
+                    escaped(&message.topic)
+                ));
                 Ok(())
             }
         },
-        Piece::Field(letter, width) => print_field(*letter, *width, message, at, out),
+        Piece::Field(letter, width) => print_field(*letter, *width, message, at, out, faults),
     }
 }
 
@@ -245,11 +279,12 @@ fn print_field(
     message: &ReceivedMessage,
     at: &ZonedDateTime,
     out: &mut impl Write,
+    faults: &mut Vec<String>,
 ) -> io::Result<()> {
     let text = match letter {
-        'j' | 'J' => return out.write_all(json(message, at, letter == 'J').as_bytes()),
+        'j' | 'J' => return out.write_all(json(message, at, letter == 'J', faults).as_bytes()),
         'p' => return print_padded(&message.payload, width, out),
-        'f' | 'd' => return print_float(letter, &message.payload, width, out),
+        'f' | 'd' => return print_float(letter, &message.payload, width, out, faults),
         'D' => {
             let data = message.properties().find_map(|property| match property {
                 Property::CorrelationData(data) => Some(data.to_vec()),
@@ -309,7 +344,13 @@ fn grouped(digits: &str, width: Width) -> String {
 }
 
 /// The payload as a number, its lowest byte first as most machines have it: `f` of four, `d` of eight.
-fn print_float(letter: char, payload: &[u8], width: Width, out: &mut impl Write) -> io::Result<()> {
+fn print_float(
+    letter: char,
+    payload: &[u8],
+    width: Width,
+    out: &mut impl Write,
+    faults: &mut Vec<String>,
+) -> io::Result<()> {
     let (name, number) = match letter {
         'f' => {
             let bytes = payload.try_into().ok();
@@ -321,7 +362,7 @@ fn print_float(letter: char, payload: &[u8], width: Width, out: &mut impl Write)
         _ => ("double", payload.try_into().ok().map(f64::from_le_bytes)),
     };
     let Some(number) = number else {
-        complain(&format!(
+        faults.push(format!(
             "requested {name} printing, but non-{name} data received"
         ));
         return Ok(());
@@ -373,17 +414,22 @@ fn property_text(letter: char, message: &ReceivedMessage) -> String {
     texts.join(" ")
 }
 
-/// mosquitto's JSON of a message; with `is_raw` the payload is JSON itself. Empty, with a line on
-/// standard error, if it is not.
-fn json(message: &ReceivedMessage, at: &ZonedDateTime, is_raw: bool) -> String {
+/// mosquitto's JSON of a message; with `is_raw` the payload is JSON itself. Empty, with a sentence in
+/// `faults`, if it is not.
+fn json(
+    message: &ReceivedMessage,
+    at: &ZonedDateTime,
+    is_raw: bool,
+    faults: &mut Vec<String>,
+) -> String {
     let payload = if message.payload.is_empty() {
         "null".to_owned()
     } else if is_raw {
         let text = std::str::from_utf8(&message.payload);
         if !text.is_ok_and(is_json) {
-            complain(&format!(
+            faults.push(format!(
                 "Error: Message payload is not valid JSON on topic {}.",
-                message.topic
+                escaped(&message.topic)
             ));
             return String::new();
         }

@@ -278,8 +278,7 @@ impl Output {
             plan.format.print(message, &now, plan.end, &mut out)?;
             return out.flush();
         };
-        let mut line = Vec::new();
-        plan.format.print(message, &now, "", &mut line)?;
+        let line = plan.format.line(message, &now)?;
         watch.show(&message.topic, &line, Size::of_output(), &mut out)
     }
 

@@ -215,3 +215,25 @@ fn a_payload_of_four_or_eight_bytes_is_a_number() {
         assert_eq!(printed(format, payload), shown, "{format}");
     }
 }
+
+#[test]
+fn what_cannot_be_printed_is_said_in_the_line_and_no_topic_leaves_it() {
+    let at = ZonedDateTime::default();
+    let mut message = message(b"\xFFx");
+    message.topic = "a\u{1b}[2J\n".to_owned();
+    for (format, start) in [
+        ("cbor", "Error: Message payload is not valid CBOR"),
+        ("msgpack", "Error: Message payload is not valid MessagePack"),
+        (
+            "sparkplug",
+            "Error: Message payload is not valid Sparkplug B",
+        ),
+        ("%J", "Error: Message payload is not valid JSON"),
+        ("%f", "requested float printing"),
+    ] {
+        let format = Format::of_flags(Some(format), false, false).unwrap();
+        let line = String::from_utf8(format.line(&message, &at).unwrap()).unwrap();
+        assert!(line.starts_with(start), "{line:?}");
+        assert!(!line.contains(char::is_control), "{line:?}");
+    }
+}
