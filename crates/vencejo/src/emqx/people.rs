@@ -45,7 +45,7 @@ pub(super) fn let_in(work: &mut Work) -> Chain {
 /// A list of authenticators, or one alone.
 fn chain(work: &mut Work, at: &Key) -> Chain {
     let mut made = Chain {
-        is_asking: work.settings.is_unclear(at),
+        is_asking: work.settings.is_unclear(at) || work.settings.is_hidden(at),
         ..Chain::default()
     };
     let elements = match work.settings.has(&at.then("mechanism")) {

@@ -17,7 +17,7 @@ pub(super) fn take_over(work: &mut Work, chain: &Chain) {
     superusers(work);
     let all = section.then("sources");
     let mut sources = Sources::default();
-    if work.settings.is_unclear(&section) {
+    if work.settings.is_unclear(&section) || work.settings.is_hidden(&section) {
         sources.is_cut = true;
     }
     let elements = work.settings.elements(&all);
@@ -198,7 +198,7 @@ fn file(work: &mut Work, path: &std::path::Path, sources: &Sources) {
             );
             work.target
                 .rules
-                .push(grants::nothing("an acl.conf that cannot be read"));
+                .push(grants::nothing("an acl.conf that cannot be read", false));
         }
     }
 }
@@ -233,7 +233,9 @@ fn no_match(work: &mut Work, section: &Key, sources: &Sources) {
         }
     };
     if work.target.rules.is_empty() && work.target.authorization.is_empty() {
-        work.target.rules.push(grants::nothing("no_match = deny"));
+        work.target
+            .rules
+            .push(grants::nothing("no_match = deny", false));
     }
     match (is_said, outcome) {
         (true, Outcome::Kept) => work.settings.kept(&at, why),

@@ -162,6 +162,29 @@ fn a_source_that_cannot_be_asked_lets_those_behind_it_allow_nothing() {
     );
 }
 
+#[test]
+fn a_file_that_cannot_be_read_lets_in_nobody_without_proof_and_allows_nothing() {
+    // A folder is nothing that anybody can read, be it root.
+    for text in ["", "authentication = []\n", "authorization.sources = []\n"] {
+        let taken = made(&format!("{text}include \"/\""));
+        assert!(
+            taken.toml.contains("anonymous = \"never\""),
+            "{text}: {}",
+            taken.toml
+        );
+        assert!(
+            !taken.toml.contains("effect = \"allow\""),
+            "{text}: {}",
+            taken.toml
+        );
+        assert!(
+            taken.toml.contains("effect = \"deny\""),
+            "{text}: {}",
+            taken.toml
+        );
+    }
+}
+
 /// The rules that an acl.conf with this one rule becomes, without their names.
 fn rules(text: &str) -> String {
     let text = text.replace('"', "\\\"");

@@ -185,12 +185,15 @@ pub(crate) fn take_over(
     }
 }
 
-/// A rule by which nobody may do anything; `why` is its name.
-pub(crate) fn nothing(why: &str) -> Table {
+/// A rule by which nobody may do anything; `why` is its name. `is_first`: it stands before the rights that a proof brings along.
+pub(crate) fn nothing(why: &str, is_first: bool) -> Table {
     let mut rule = Table::default();
     rule.text("name", plain(why));
     rule.text("effect", "deny");
     rule.texts("topics", &EVERYWHERE);
+    if is_first {
+        rule.raw("first", true);
+    }
     rule
 }
 
@@ -256,7 +259,7 @@ fn rules_of(grant: Grant, order: Order) -> (Vec<Table>, Outcome, String) {
             None => rules.push(rule),
             Some(fault) if is_deny => {
                 remarks.push(format!("denies everything: {fault}"));
-                rules.push(nothing(&grant.place));
+                rules.push(nothing(&grant.place, order.is_first));
             }
             Some(fault) => return left_out(format!("it allows nothing: {fault}")),
         }

@@ -23,7 +23,8 @@ pub(super) fn let_in(work: &mut Work) {
         .any(|section| {
             // Rules that cannot be read allow nothing: that is said there.
             let rules = Key::of("auth.acl");
-            work.settings.is_unclear_but(&Key::of(section), &rules)
+            let section = Key::of(section);
+            work.settings.is_hidden(&section) || work.settings.is_unclear_but(&section, &rules)
         });
     let users = passwords(work);
     let asks = by_http(work) || foreign(work);
@@ -235,46 +236,108 @@ fn anonymous(work: &mut Work, users: usize, is_closed: bool) {
 /// Rules, in their order.
 fn rules(work: &mut Work) {
     let acl = Key::of("auth.acl");
+    let sources = Key::of("authorization.sources");
+    hidden(work, &acl, &sources);
     let mut lists = vec![acl.then("rules")];
     if work.settings.truth(&acl.then("enable")) == Some(false) {
         work.settings.all_ignored(&acl, "it is not enabled");
         lists.clear();
-    } else {
+    } else if !work.settings.is_unclear_at(&acl.then("enable")) {
         work.settings
             .kept(&acl.then("enable"), "[[authorization.rules]]");
     }
-    for source in work.settings.elements(&Key::of("authorization.sources")) {
+    for source in work.settings.elements(&sources) {
         let is_file = work.settings.text(&source.then("type")) == Some("file");
         if is_file && work.settings.truth(&source.then("enable")) != Some(false) {
             work.settings
                 .kept(&source.then("type"), "[[authorization.rules]]");
-            work.settings
-                .kept(&source.then("enable"), "[[authorization.rules]]");
+            if !work.settings.is_unclear_at(&source.then("enable")) {
+                work.settings
+                    .kept(&source.then("enable"), "[[authorization.rules]]");
+            }
             lists.push(source.then("rules"));
         }
     }
     for list in lists {
-        let mut found = Vec::new();
         for key in work.settings.elements(&list) {
-            match grant(work, &key) {
-                Ok(grant) => {
-                    found.push(grant);
-                    work.settings.rest(&key, Outcome::Kept, "a rule, see below");
-                }
-                Err(why) => {
-                    let why = format!("{why}: NanoMQ takes it for no rule either");
-                    work.settings.all_ignored(&key, &why);
-                }
-            }
+            rule(work, &key);
         }
-        grants::take_over(
-            &mut work.settings,
-            &mut work.target,
-            found,
-            Order::default(),
-        );
     }
     included(work, &acl);
+}
+
+/// Where rules may be said that are not known here, nothing is allowed.
+fn hidden(work: &mut Work, acl: &Key, sources: &Key) {
+    let mut unclear: Vec<Key> = Vec::new();
+    for key in [acl, sources] {
+        if work.settings.is_hidden(key) {
+            unclear.push(key.clone());
+        }
+    }
+    let mut whole = vec![
+        acl.clone(),
+        acl.then("enable"),
+        acl.then("rules"),
+        acl.then("rules.include"),
+        sources.clone(),
+        sources.then("include"),
+    ];
+    for source in work.settings.elements(sources) {
+        // What is not known of a source of users only is said where users are.
+        if work.settings.text(&source.then("type")) != Some("simple") {
+            whole.extend(
+                ["type", "enable", "rules", "rules.include", "include"]
+                    .map(|name| source.then(name)),
+            );
+            whole.push(source);
+        }
+    }
+    unclear.extend(
+        whole
+            .into_iter()
+            .filter(|key| work.settings.is_unclear_at(key)),
+    );
+    for key in unclear {
+        let why = "of the rules that may be said there something is not known: nothing is allowed";
+        match work.settings.is_unclear_at(&key) {
+            true => work.settings.ignored(&key, why),
+            false => work
+                .settings
+                .note(format!("({key})"), Outcome::Ignored, why),
+        }
+        let why = "rules that are not known";
+        work.target.rules.push(grants::nothing(why, false));
+    }
+}
+
+/// Takes over the rule at `key`.
+fn rule(work: &mut Work, key: &Key) {
+    if work.settings.is_unclear(key) {
+        // Without one that allows, less is allowed; any other one may have denied.
+        if work.settings.text(&key.then("permit")) == Some("allow") {
+            let why = "of this rule something is not known: it allows nothing";
+            return work.settings.all_ignored(key, why);
+        }
+        let place = work.settings.place(key);
+        work.target.rules.push(grants::nothing(&place, false));
+        let why = "of this rule something is not known: from here on nothing is allowed";
+        return work.settings.all_ignored(key, why);
+    }
+    match grant(work, key) {
+        Ok(grant) => {
+            work.settings.rest(key, Outcome::Kept, "a rule, see below");
+            grants::take_over(
+                &mut work.settings,
+                &mut work.target,
+                vec![grant],
+                Order::default(),
+            );
+        }
+        Err(why) => {
+            let why = format!("{why}: NanoMQ takes it for no rule either");
+            work.settings.all_ignored(key, &why);
+        }
+    }
 }
 
 /// Rules in a file that is no HOCON.
@@ -304,7 +367,7 @@ fn included(work: &mut Work, acl: &Key) {
                 .ignored(&include, format!("{first}: nothing is allowed"));
             work.target
                 .rules
-                .push(grants::nothing("rules that cannot be read"));
+                .push(grants::nothing("rules that cannot be read", false));
         }
     }
 }
@@ -346,14 +409,14 @@ fn grant(work: &Work, key: &Key) -> Result<Grant, &'static str> {
 }
 
 fn who(work: &Work, key: &Key) -> Who {
-    one(work, key).unwrap_or_else(|| {
+    one(work, key, &ORDER).unwrap_or_else(|| {
         for (name, join) in [
             ("and", Who::all_of as fn(Vec<Who>) -> Who),
             ("or", Who::one_of),
         ] {
             let all = work.settings.elements(&key.then(name));
             if !all.is_empty() {
-                let all = all.iter().filter_map(|key| one(work, key));
+                let all = all.iter().filter_map(|key| one(work, key, &ORDER));
                 return join(all.collect());
             }
         }
@@ -361,23 +424,26 @@ fn who(work: &Work, key: &Key) -> Who {
     })
 }
 
-/// `ipaddr`, `ipaddrs`, `username` or `clientid`, of which `#` is everybody.
-fn one(work: &Work, key: &Key) -> Option<Who> {
+/// `ipaddr`, `ipaddrs`, `username` or `clientid`, of which `#` is everybody; the first of `order` that is there.
+fn one(work: &Work, key: &Key, order: &[&str]) -> Option<Who> {
     let all = |of: fn(&str) -> Who, name: &str| match name {
         "#" => Who::everyone(),
         name => of(name),
     };
-    let address = |name: &str| Who::addresses(&[name.to_owned()]);
-    let text = |name: &str| work.settings.text(&key.then(name));
-    let addresses = key.then("ipaddrs");
-    if let Some(name) = text("ipaddr") {
-        return Some(all(address, name));
-    }
-    if work.settings.has(&addresses) {
-        return Some(Who::addresses(&work.settings.texts(&addresses)));
-    }
-    let user = text("username").map(|name| all(Who::user, name));
-    user.or_else(|| text("clientid").map(|name| all(Who::client_id, name)))
+    let address: fn(&str) -> Who = |name| Who::addresses(&[name.to_owned()]);
+    order.iter().find_map(|name| {
+        let at = key.then(name);
+        if *name == "ipaddrs" {
+            let is_there = work.settings.has(&at);
+            return is_there.then(|| Who::addresses(&work.settings.texts(&at)));
+        }
+        let of = match *name {
+            "ipaddr" => address,
+            "username" => Who::user,
+            _ => Who::client_id,
+        };
+        work.settings.text(&at).map(|name| all(of, name))
+    })
 }
 
 /// A rule in one line.
@@ -412,7 +478,9 @@ fn no_match(work: &mut Work) {
     let why = if denies {
         // Of the rules that are written there may be none left, and where there is none everything is allowed.
         if work.target.rules.is_empty() {
-            work.target.rules.push(grants::nothing("no_match = deny"));
+            work.target
+                .rules
+                .push(grants::nothing("no_match = deny", false));
         }
         "what no rule allows is denied"
     } else {
@@ -442,3 +510,6 @@ fn no_match(work: &mut Work) {
             .rest(&section.then("cache"), Outcome::Ignored, why);
     }
 }
+
+/// In which NanoMQ looks for whom a rule is about.
+const ORDER: [&str; 4] = ["ipaddr", "ipaddrs", "username", "clientid"];

@@ -182,3 +182,89 @@ fn rules_of_which_none_is_left_allow_nothing_where_no_match_denies() {
         assert!(is_closed, "{rules}: {}", taken.toml);
     }
 }
+
+/// Those rules that allow, and whether one denies everything.
+fn allowed(text: &str) -> (usize, bool) {
+    let taken = made(text);
+    let allow = taken.toml.matches("effect = \"allow\"").count();
+    (allow, taken.toml.contains(NOTHING))
+}
+
+#[test]
+fn a_rule_of_which_something_is_not_known_allows_nothing() {
+    for (rules, expected) in [
+        // One that allows is no rule, and those behind it are.
+        (
+            "[{permit = allow, username = ${A}, topics = [\"#\"]}]",
+            (0, true),
+        ),
+        ("[{permit = allow, topics = [\"joe/a\", ${T}]}]", (0, true)),
+        (
+            "[{permit = allow, or = [{username = ${A}}, {username = b}]}]",
+            (0, true),
+        ),
+        (
+            "[{permit = allow, and = [{username = ${A}}, {clientid = b}]}]",
+            (0, true),
+        ),
+        (
+            "[{permit = allow, username = ${A}}, {permit = allow, username = b}]",
+            (1, false),
+        ),
+        // One that may deny denies everything.
+        (
+            "[{permit = ${X}, username = a}, {permit = allow, username = b}]",
+            (1, true),
+        ),
+        (
+            "[{permit = deny, action = ${X}}, {permit = allow, username = b}]",
+            (1, true),
+        ),
+        ("[${X}, {permit = allow, username = b}]", (1, true)),
+        ("${R}", (0, true)),
+    ] {
+        let text = format!("auth {{ no_match = deny, acl.rules = {rules} }}");
+        assert_eq!(allowed(&text), expected, "{rules}");
+        let taken = made(&text);
+        let denies = taken.toml.find(NOTHING);
+        let allows = taken.toml.find("effect = \"allow\"");
+        assert!(
+            denies.is_none() || allows.is_none_or(|at| Some(at) > denies),
+            "{rules}"
+        );
+        assert!(taken.toml.contains("anonymous"), "{rules}");
+    }
+    for text in [
+        "auth.acl.enable = ${X}",
+        "auth = ${X}",
+        "auth.acl = ${X}",
+        "authorization.sources = ${X}",
+        "authorization.sources = [{type = ${X}, rules = [{permit = deny}]}]",
+        "authorization.sources = [{type = file, rules = ${X}}]",
+        "auth { include \"/nowhere/x.conf\" }",
+        "include \"/nowhere/x.conf\"",
+    ] {
+        let taken = made(text);
+        let first = taken
+            .toml
+            .find("[[authorization.rules]]")
+            .map(|at| &taken.toml[at..]);
+        let is_closed =
+            first.is_some_and(|rules| rules.lines().nth(2) == Some("effect = \"deny\""));
+        assert!(is_closed && allowed(text).1, "{text}: {}", taken.toml);
+        let why = "nothing is allowed";
+        assert!(taken.rows.iter().any(|row| row.why.contains(why)), "{text}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_lets_in_nobody_without_proof() {
+    // A folder is nothing that anybody can read, be it root.
+    let taken = made("include \"/\"\nauth { allow_anonymous = true }");
+    assert!(
+        taken.toml.contains("anonymous = \"never\""),
+        "{}",
+        taken.toml
+    );
+    assert!(taken.toml.contains(NOTHING), "{}", taken.toml);
+}

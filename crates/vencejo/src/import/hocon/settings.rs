@@ -274,6 +274,20 @@ impl Settings {
         leaves.any(Leaf::is_unclear)
     }
 
+    /// Whether the value right here cannot be known.
+    pub(crate) fn is_unclear_at(&self, key: &Key) -> bool {
+        self.leaf(key).is_some_and(Leaf::is_unclear)
+    }
+
+    /// Whether more may be said of `key` that is not known: an object around it is a substitution, or includes a file that was
+    /// not read.
+    pub(crate) fn is_hidden(&self, key: &Key) -> bool {
+        (0..key.0.len()).any(|length| {
+            let above = Key(key.0.iter().take(length).cloned().collect());
+            self.is_unclear_at(&above) || self.is_unclear_at(&above.with("include"))
+        })
+    }
+
     pub(crate) fn kept(&mut self, key: &Key, why: impl Into<String>) {
         self.say(key, Outcome::Kept, why.into());
     }
@@ -468,6 +482,27 @@ mod tests {
                 ("a.b = 3", "as it is"),
             ]
         );
+    }
+
+    #[test]
+    fn what_is_not_known_hides_what_is_below_it_and_nothing_beside() {
+        let file = || Value::File(PathBuf::from("x"), "is not there".to_owned());
+        let reference = || Value::Reference("${x}".to_owned());
+        for (key, value, hidden) in [
+            ("include", file(), true),
+            ("a.include", file(), true),
+            ("a", reference(), true),
+            ("a.b", reference(), true),
+            ("a.b.include", file(), true),
+            ("a.b.c.include", file(), false),
+            ("a.d.include", file(), false),
+            ("a.d", reference(), false),
+            ("include", text("x"), false),
+        ] {
+            let mut settings = Settings::default();
+            settings.set(Key::of(key), "x:1".to_owned(), value);
+            assert_eq!(settings.is_hidden(&Key::of("a.b.c")), hidden, "{key}");
+        }
     }
 
     #[test]
