@@ -416,7 +416,7 @@ fn who(work: &Work, key: &Key) -> Who {
         ] {
             let all = work.settings.elements(&key.then(name));
             if !all.is_empty() {
-                let all = all.iter().filter_map(|key| one(work, key, &ORDER));
+                let all = all.iter().filter_map(|key| one(work, key, &ORDER_WITHIN));
                 return join(all.collect());
             }
         }
@@ -513,3 +513,5 @@ fn no_match(work: &mut Work) {
 
 /// In which NanoMQ looks for whom a rule is about.
 const ORDER: [&str; 4] = ["ipaddr", "ipaddrs", "username", "clientid"];
+/// The same within `and` and `or`.
+const ORDER_WITHIN: [&str; 4] = ["clientid", "username", "ipaddr", "ipaddrs"];

@@ -268,3 +268,23 @@ fn a_file_that_cannot_be_read_lets_in_nobody_without_proof() {
     );
     assert!(taken.toml.contains(NOTHING), "{}", taken.toml);
 }
+
+#[test]
+fn within_others_a_client_identifier_is_looked_at_first() {
+    let rule = |who: &str| made(&format!("auth.acl.rules = [{{permit = allow, {who}}}]")).toml;
+    let within = rule("or = [{username = a, clientid = b}]");
+    assert!(
+        within.contains("client_ids = [\"b\"]") && !within.contains("users = "),
+        "{within}"
+    );
+    let within = rule("and = [{ipaddr = \"10.0.0.1\", username = a}]");
+    assert!(
+        within.contains("users = [\"a\"]") && !within.contains("addresses = "),
+        "{within}"
+    );
+    let above = rule("username = a, clientid = b");
+    assert!(
+        above.contains("users = [\"a\"]") && !above.contains("client_ids = "),
+        "{above}"
+    );
+}
