@@ -129,6 +129,12 @@ fn tls(work: &mut Work, kind: &str, key: &Key) -> Result<Table, String> {
         let is_own = work.settings.has(&own) || kind != "wss";
         if is_own { own } else { shared.then(name) }
     };
+    let is_unclear = |at: &Key| work.settings.is_unclear(at);
+    let taken = TLS.map(|name| of(work, name));
+    let takes = taken.iter().any(|at| at.is_below(&shared));
+    if taken.iter().any(is_unclear) || takes && is_unclear(&shared.then("include")) {
+        return Err("of what it takes from listeners.ssl something is not known".to_owned());
+    }
     if work.settings.has(&of(work, "key_password")) {
         return Err("keys come from PEM files without a password".to_owned());
     }
@@ -171,6 +177,16 @@ fn tls(work: &mut Work, kind: &str, key: &Key) -> Result<Table, String> {
     }
     Ok(tls)
 }
+
+/// What is said of TLS.
+const TLS: [&str; 6] = [
+    "certfile",
+    "keyfile",
+    "key_password",
+    "cacertfile",
+    "verify_peer",
+    "fail_if_no_peer_cert",
+];
 
 impl Work {
     /// A path, from the folder of the nanomq.conf if it is not a whole one.

@@ -288,3 +288,28 @@ fn within_others_a_client_identifier_is_looked_at_first() {
         "{above}"
     );
 }
+
+#[test]
+fn a_websocket_does_not_open_with_what_is_not_known_of_the_tls_that_it_takes() {
+    let ssl = "bind = \"127.0.0.1:1\", certfile = c, keyfile = k";
+    for (more, own, opens) in [
+        ("", "", true),
+        (", verify_peer = ${V}", "", false),
+        (", fail_if_no_peer_cert = ${V}", "", false),
+        (", include \"/\"", "", false),
+        // It does not matter where nothing of it is taken.
+        (", verify_peer = ${V}", ", verify_peer = false", true),
+        (", handshake_timeout = ${V}", "", true),
+    ] {
+        let text = format!(
+            "listeners.ssl {{ {ssl}{more} }}\nlisteners.wss {{ bind = \"127.0.0.1:2\"{own} }}"
+        );
+        let taken = made(&text);
+        assert_eq!(
+            taken.toml.contains("name = \"wss\""),
+            opens,
+            "{text}: {}",
+            taken.toml
+        );
+    }
+}
