@@ -22,22 +22,7 @@ pub(super) fn take_over(work: &mut Work, chain: &Chain) {
     }
     let elements = work.settings.elements(&all);
     if elements.is_empty() && !work.settings.has(&all) {
-        let path = work.path("${EMQX_ETC_DIR}/acl.conf");
-        match path {
-            Ok(path) if path.exists() => {
-                work.settings.note(
-                    "(no authorization.sources)",
-                    Outcome::Kept,
-                    "acl.conf beside it is read, as EMQX does",
-                );
-                file(work, &path, &sources);
-            }
-            _ => work.settings.note(
-                "(no authorization.sources)",
-                Outcome::Kept,
-                "there is no acl.conf beside it",
-            ),
-        }
+        default_file(work, &mut sources);
     }
     // What is asked by SQL stands before rules here, but for those that are first.
     let last_of_sql = elements.iter().rposition(|key| {
@@ -68,6 +53,29 @@ pub(super) fn take_over(work: &mut Work, chain: &Chain) {
         Outcome::Changed,
         "$SYS and what else begins with $ is for those whom a rule names it to",
     );
+}
+
+/// Where no source is named, EMQX has one: the acl.conf beside its configuration.
+fn default_file(work: &mut Work, sources: &mut Sources) {
+    let (outcome, why) = match work.path("${EMQX_ETC_DIR}/acl.conf") {
+        Ok(path) if file(work, &path, sources) => (
+            Outcome::Kept,
+            "acl.conf beside it is read, as EMQX does".to_owned(),
+        ),
+        Ok(path) => (
+            Outcome::Changed,
+            format!(
+                "nothing is allowed: EMQX reads {} then; put it there, or say authorization.sources = [] if there was none",
+                path.display()
+            ),
+        ),
+        Err(why) => {
+            sources.is_cut = true;
+            (Outcome::Changed, format!("nothing is allowed: {why}"))
+        }
+    };
+    let option = "(no authorization.sources)";
+    work.settings.note(option, outcome, why);
 }
 
 /// How far sources have been gone through.
@@ -129,9 +137,11 @@ fn source(work: &mut Work, chain: &Chain, key: &Key, sources: &mut Sources) {
             Err("a source is asked about everybody: conditions are not there".to_owned())
         }
         "file" => rules(work, key, sources),
-        "http" if sources.is_cut => Err("what is asked before it is not there".to_owned()),
+        "http" | "postgresql" | "mysql" if sources.is_cut => {
+            Err("what is asked before it is not there".to_owned())
+        }
         "http" => services::rights_by_http(work, key).map(|()| sources.asks_http = true),
-        "postgresql" | "mysql" if !sources.is_cut => {
+        "postgresql" | "mysql" => {
             let name = if kind == "mysql" { "mysql" } else { "postgres" };
             match link(name).and_then(|place| chain.keys.get(place)) {
                 Some(of) => directories::rights(work, key, &of.clone(), name),
@@ -162,7 +172,7 @@ fn source(work: &mut Work, chain: &Chain, key: &Key, sources: &mut Sources) {
     }
 }
 
-fn rules(work: &mut Work, key: &Key, sources: &Sources) -> Result<(), String> {
+fn rules(work: &mut Work, key: &Key, sources: &mut Sources) -> Result<(), String> {
     let at = key.then("path");
     let inline = key.then("rules");
     if let Some(text) = work.settings.text(&inline).map(str::to_owned) {
@@ -182,23 +192,27 @@ fn rules(work: &mut Work, key: &Key, sources: &Sources) -> Result<(), String> {
     Ok(())
 }
 
-/// The rules of an acl.conf; one that cannot be read allows nothing.
-fn file(work: &mut Work, path: &std::path::Path, sources: &Sources) {
+/// The rules of an acl.conf; one that cannot be read allows nothing. Returns whether it can.
+fn file(work: &mut Work, path: &std::path::Path, sources: &mut Sources) -> bool {
     let name = path.file_name().unwrap_or_default().display().to_string();
     let read = hocon::text_of(path).map_err(|error| format!("{}: {error}", path.display()));
     let read = read.and_then(|text| acl::grants(&name, &text).map_err(|fault| fault.to_string()));
     match read {
-        Ok(grants) => take(work, grants, sources),
+        Ok(grants) => {
+            take(work, grants, sources);
+            true
+        }
         Err(why) => {
             let first = why.lines().next().unwrap_or_default().to_owned();
-            work.settings.note(
-                name,
-                Outcome::Ignored,
-                format!("{first}: nothing is allowed"),
-            );
+            let why = format!("{first}: nothing is allowed, nor by what is asked behind it");
+            work.settings.note(name, Outcome::Ignored, why);
+            let why = "an acl.conf that cannot be read";
+            // It may have denied what is allowed behind it.
             work.target
                 .rules
-                .push(grants::nothing("an acl.conf that cannot be read", false));
+                .push(grants::nothing(why, sources.is_first));
+            sources.is_cut = true;
+            false
         }
     }
 }

@@ -185,6 +185,37 @@ fn a_file_that_cannot_be_read_lets_in_nobody_without_proof_and_allows_nothing() 
     }
 }
 
+/// Users in a database, and rights by SQL there behind the source that is `first`.
+#[cfg(feature = "postgres")]
+fn rights_behind(first: &str) -> String {
+    let taken = made(&format!(
+        "authentication = [{{mechanism = password_based, backend = postgresql, server = \"127.0.0.1:5432\", database = d, username = u, password = p,\
+         query = \"SELECT password_hash FROM users WHERE name = ${{username}}\", password_hash_algorithm {{ name = plain, salt_position = disable }} }}]\n\
+         authorization {{ no_match = deny, sources = [{first}, {{type = postgresql, server = \"127.0.0.1:5432\", database = d, username = u, password = p,\
+         query = \"SELECT permission, action, topic FROM rights WHERE name = ${{username}}\"}}] }}"
+    ));
+    taken.toml
+}
+
+#[test]
+#[cfg(feature = "postgres")]
+fn what_denies_everything_stands_before_rights_by_sql() {
+    let allows = "{type = file, rules = \"{allow, all, publish, [\\\"a\\\"]}.\"}";
+    assert!(
+        rights_behind(allows).contains("rights_query"),
+        "{}",
+        rights_behind(allows)
+    );
+    for source in [
+        "{type = file, path = \"/nowhere/acl.conf\"}",
+        "{type = file, rules = \"{deny, {ipaddr, \\\"nowhere\\\"}, all, [\\\"a\\\"]}.\"}",
+    ] {
+        let toml = rights_behind(source);
+        let first = "effect = \"deny\"\ntopics = [\"#\", \"$SYS/#\"]\nfirst = true";
+        assert!(toml.contains(first), "{source}: {toml}");
+    }
+}
+
 /// The rules that an acl.conf with this one rule becomes, without their names.
 fn rules(text: &str) -> String {
     let text = text.replace('"', "\\\"");

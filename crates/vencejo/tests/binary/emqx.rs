@@ -10,8 +10,17 @@ use crate::program::{TempFolder, run, succeeded, text};
 const DOOR: &str =
     "listeners.tcp.default.bind = \"127.0.0.1:0\"\nlisteners.ws.default.enable = false\n";
 
+/// Where the test has no rules, there is an acl.conf that allows everything: without one nothing would be.
 fn served(folder: TempFolder, conf: &str) -> Imported {
-    Imported::serving("emqx", folder, &format!("{DOOR}{conf}"))
+    serving(folder, &format!("{DOOR}{conf}"))
+}
+
+/// The same with the listeners of the test.
+fn serving(folder: TempFolder, conf: &str) -> Imported {
+    if !folder.join("acl.conf").exists() {
+        folder.write("acl.conf", "{allow, all}.\n");
+    }
+    Imported::serving("emqx", folder, conf)
 }
 
 #[test]
@@ -40,6 +49,20 @@ fn without_authentication_everybody_gets_in_and_limits_are_limits() {
     );
     served.assert_row("no.such.key = 1", "ignored", "nothing like it");
     served.assert_row("(no authentication)", "kept", "always");
+}
+
+#[test]
+fn without_its_acl_conf_nothing_is_allowed() {
+    let alone = Imported::serving("emqx", TempFolder::new(), DOOR);
+    assert!(!alone.takes(0, "-t a"));
+    alone.assert_row(
+        "(no authorization.sources)",
+        "changed",
+        "nothing is allowed",
+    );
+    let none = format!("{DOOR}authorization.sources = []\n");
+    let none = Imported::serving("emqx", TempFolder::new(), &none);
+    assert!(none.takes(0, "-t a"));
 }
 
 #[test]
@@ -200,7 +223,7 @@ fn tls_asks_for_certificates_where_it_did() {
     let conf = "listeners.tcp.default.enable = false\nlisteners.ws.default.enable = false\nlisteners.ssl.default {\n  bind = \"127.0.0.1:0\"\n  ssl_options {\n\
                   certfile = \"etc/tls/server.pem\", keyfile = \"${EMQX_ETC_DIR}/tls/server.key\", cacertfile = \"tls/ca.pem\"\n\
                   verify = verify_peer, fail_if_no_peer_cert = true, versions = [\"tlsv1.3\", \"tlsv1.2\"], ciphers = []\n  }\n}\n";
-    let served = Imported::serving("emqx", folder, conf);
+    let served = serving(folder, conf);
     assert_eq!(served.ports.len(), 1);
     let path = |name: &str| served.folder.path(&format!("tls/{name}"));
     let ca = format!("-t a --cafile {}", path("ca.pem"));
@@ -274,7 +297,7 @@ fn quic_and_websocket_are_transports() {
     let conf = "listeners.ws.default { bind = \"127.0.0.1:0\", websocket.mqtt_path = \"/mqtt\" }\nlisteners.tcp.default.bind = \"127.0.0.1:0\"\n\
                 listeners.quic.fast { bind = \"127.0.0.1:0\", keep_alive_interval = 10s\n\
                   ssl_options { certfile = \"tls/server.pem\", keyfile = \"tls/server.key\" } }\n";
-    let served = Imported::serving("emqx", folder, conf);
+    let served = serving(folder, conf);
     assert!(served.takes(0, "-t a"));
     assert!(
         served.toml.contains("transport = \"quic\"")
