@@ -4,6 +4,7 @@
 //! Start reading at [`take_over`]. Invariant: a user of whom no password can be verified is named, and left out.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
 use serde_json::Value;
@@ -93,25 +94,21 @@ pub(super) fn take_over(work: &mut Work, key: &Key) -> Result<&'static str, Stri
     }
     work.settings.kept(&id, "passwords are those of users");
     let at = key.then("bootstrap_file");
-    let Some(written) = work
-        .settings
-        .text(&at)
-        .map(str::to_owned)
-        .filter(|text| !text.is_empty())
-    else {
+    let written = work.settings.text(&at).map(str::to_owned);
+    let written = written.filter(|text| !text.is_empty());
+    let has_file = work.target.authentication.value("password_file").is_some();
+    if has_file || work.has_passwords && written.is_some() {
+        return Err("there is one password file, and another authenticator has it".to_owned());
+    }
+    let Some(written) = written else {
+        work.has_passwords = true;
         let why = "link \"passwords\": the users are in EMQX's database, which is not read; vencejo user add NAME makes them anew";
         work.settings.rest(key, Outcome::Changed, why);
         return Ok("passwords");
     };
     let path = work.path(&written)?;
-    let text = hocon::text_of(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let is_json = path.extension().is_some_and(|end| end == "json");
-    let users = if is_json {
-        users_in_json(&text)
-    } else {
-        users_in_csv(&text)
-    };
-    let users = users.map_err(|why| format!("{}: {why}", path.display()))?;
+    let users = users_of(&path)?;
+    work.has_passwords = true;
     let hashing = Hashing::of(work, key);
     let mut lines = String::new();
     let mut count = 0;
@@ -130,7 +127,7 @@ pub(super) fn take_over(work: &mut Work, key: &Key) -> Result<&'static str, Stri
                 writeln!(lines, "{}:{}", user.name, stored.expose()).ok();
                 count += 1;
                 if user.is_superuser {
-                    work.superusers.push(user.name);
+                    superuser(work, key, user.name);
                 }
             }
             Err(why) => {
@@ -157,6 +154,27 @@ pub(super) fn take_over(work: &mut Work, key: &Key) -> Result<&'static str, Stri
     work.settings
         .kept(&key.then("bootstrap_type"), "password_file");
     Ok("passwords")
+}
+
+/// `name` may do everything, if the authenticator at `key` is one of all listeners.
+fn superuser(work: &mut Work, key: &Key, name: String) {
+    if key.is_below(&Key::of("authentication")) {
+        return work.superusers.push(name);
+    }
+    let why = "is_superuser is left out: a rule holds at all listeners, and this user is one of this listener's";
+    let option = format!("user {name:?}");
+    work.settings.note(option, Outcome::Changed, why);
+}
+
+fn users_of(path: &Path) -> Result<Vec<User>, String> {
+    let text = hocon::text_of(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let is_json = path.extension().is_some_and(|end| end == "json");
+    let users = if is_json {
+        users_in_json(&text)
+    } else {
+        users_in_csv(&text)
+    };
+    users.map_err(|why| format!("{}: {why}", path.display()))
 }
 
 pub(crate) fn is_name(name: &str) -> bool {

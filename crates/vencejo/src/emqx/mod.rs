@@ -65,6 +65,8 @@ struct Work {
     /// Secrets that have files of their own.
     files: Vec<(PathBuf, String)>,
     is_secret: bool,
+    /// Whether a chain has the link "passwords".
+    has_passwords: bool,
     /// Users that may do everything.
     superusers: Vec<String>,
     /// Whether somebody who is asked says who may do everything.
@@ -86,6 +88,7 @@ fn translate(settings: Settings, from: &[PathBuf], output: &Path) -> Taken {
         doors: Vec::new(),
         files: Vec::new(),
         is_secret: false,
+        has_passwords: false,
         superusers: Vec::new(),
         has_administrators: false,
         etc: etc.unwrap_or_else(|| Path::new("")).to_owned(),

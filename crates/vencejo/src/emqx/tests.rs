@@ -185,6 +185,61 @@ fn a_file_that_cannot_be_read_lets_in_nobody_without_proof_and_allows_nothing() 
     }
 }
 
+#[test]
+fn a_password_file_is_that_of_one_database_and_its_superusers_those_of_all_listeners() {
+    let folder = std::env::temp_dir().join(format!("vencejo-emqx-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    for name in ["one", "two"] {
+        let users = format!("user_id,password,is_superuser\n{name},secret,true\n");
+        std::fs::write(folder.join(name), users).expect("is written");
+    }
+    let database = |name: &str| {
+        let file = match name {
+            "" => String::new(),
+            name => format!(", bootstrap_file = {:?}", folder.join(name)),
+        };
+        format!("[{{mechanism = password_based, backend = built_in_database{file}}}]")
+    };
+    let of = |all: &str, own: &str| {
+        made(&format!(
+            "authentication = {}\nlisteners.tcp.default.authentication = {}",
+            database(all),
+            database(own)
+        ))
+    };
+    let files = |taken: &Taken| {
+        taken
+            .files
+            .iter()
+            .filter(|(path, _)| path.ends_with("emqx.passwords"))
+            .count()
+    };
+    let both = of("one", "two");
+    assert_eq!(files(&both), 1, "{:?}", both.files);
+    assert!(both.toml.contains("users = [\"one\"]"), "{}", both.toml);
+    let is_said = both
+        .rows
+        .iter()
+        .any(|row| row.why.contains("another authenticator has it"));
+    assert!(is_said, "{:#?}", both.rows);
+    // Users that are made anew would get in where those of the file do.
+    let is_refused = |taken: &Taken| {
+        taken
+            .rows
+            .iter()
+            .any(|row| row.why.contains("nobody gets in by it"))
+    };
+    assert!(is_refused(&of("one", "")) && is_refused(&of("", "two")) && !is_refused(&of("", "")));
+    // A rule holds at all listeners.
+    let own = made(&format!(
+        "listeners.tcp.default.authentication = {}",
+        database("two")
+    ));
+    assert_eq!(files(&own), 1);
+    assert!(!own.toml.contains("superusers of EMQX"), "{}", own.toml);
+    std::fs::remove_dir_all(&folder).expect("is there");
+}
+
 /// Users in a database, and rights by SQL there behind the source that is `first`.
 #[cfg(feature = "postgres")]
 fn rights_behind(first: &str) -> String {
