@@ -189,7 +189,9 @@ fn show(args: &ShowArgs) -> Result<(), Failure> {
 }
 
 fn explain(args: &ExplainArgs) -> Result<(), Failure> {
-    let found = key_at(&args.key)?;
+    let mut found = key_at(&args.key)?;
+    // What is said for all goes before what one listener may say.
+    found.sort_by_key(|key| key.path.starts_with("listeners."));
     let values = args.sources.layers()?.values().map_err(wrong)?;
     if args.json {
         print_json(
