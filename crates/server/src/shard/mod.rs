@@ -354,8 +354,9 @@ impl<S: Store> Shard<S> {
             (TURN_WORK_MAX / 4 * 3, 0)
         };
         self.turn_ends_at = begins_at + end;
-        let crowd = events.iter().count() + unheard.len() + again.len();
-        self.connection_work_max = connection_work_max(crowd);
+        // Who has just spoken up may be done soon: a thousand acknowledgements are no crowd, and where a publisher is stopped
+        // after each message, each subscriber is written for each message.
+        self.connection_work_max = connection_work_max(unheard.len() + again.len());
         // Logins go in the order in which they came.
         self.handshake_steps = HANDSHAKE_STEPS_MAX * is_first;
         self.handshakes_since = Instant::now();
@@ -558,7 +559,8 @@ impl<S: Store> Shard<S> {
     }
 }
 
-/// Work that the packets of one of so many connections may make in one turn: they are done with a slice each in a few turns.
+/// Work that the packets of one connection may make in a turn where so many wait from the turn before: all of them have a
+/// slice in a few turns.
 fn connection_work_max(crowd: usize) -> u64 {
     let share = 4 * TURN_WORK_MAX / u64::try_from(crowd).unwrap_or(u64::MAX).max(1);
     share.clamp(CONNECTION_WORK_MIN, CONNECTION_WORK_MAX)
