@@ -139,6 +139,7 @@ impl<S: Store> Shard<S> {
         let is_first_time = self.measured_at.replace(self.now).is_none();
         self.engine.on_calendar(unix_millis(), self.now);
         self.engine.shrink();
+        self.pool.trim();
         if self.connections.len() < self.connections.capacity() / SPARSE {
             self.connections.shrink_to_fit();
         }

@@ -84,10 +84,13 @@ impl Unsent {
         self.own.capacity() + of_shared
     }
 
-    /// Takes a buffer from `pool` if there is none.
+    /// Takes a buffer from `pool` if there is none, and a larger one if it is likely to need one.
     pub(super) fn borrow_from(&mut self, pool: &mut BufferPool) {
-        if self.own.capacity() == 0 {
+        let capacity = self.own.capacity();
+        if capacity == 0 {
             self.own = pool.take();
+        } else if capacity <= BUFFER_BYTES_SMALL && self.own.len() > capacity / 2 {
+            pool.exchange(&mut self.own);
         }
     }
 
@@ -203,9 +206,28 @@ impl Unsent {
 /// Empty buffers that wait for the next connection with something to say.
 #[derive(Debug, Default)]
 pub(super) struct BufferPool {
-    buffers: Vec<Vec<u8>>,
-    /// Their capacity.
+    /// Every connection begins with one of these: acknowledgements need no more.
+    small: Stack,
+    /// Those that have grown, for who has more to say: else theirs would have to grow, too.
+    large: Stack,
+    /// The capacity of all.
     bytes: usize,
+}
+
+/// Buffers of one kind.
+#[derive(Debug, Default)]
+struct Stack {
+    buffers: Vec<Vec<u8>>,
+    /// The fewest there were lately: so many were not needed.
+    fewest: usize,
+}
+
+impl Stack {
+    fn pop(&mut self) -> Option<Vec<u8>> {
+        let buffer = self.buffers.pop();
+        self.fewest = self.fewest.min(self.buffers.len());
+        buffer
+    }
 }
 
 impl BufferPool {
@@ -215,20 +237,44 @@ impl BufferPool {
     }
 
     fn take(&mut self) -> Vec<u8> {
-        let Some(buffer) = self.buffers.pop() else {
+        let Some(buffer) = self.small.pop() else {
             return Vec::with_capacity(BUFFER_BYTES_NEW);
         };
         self.bytes -= buffer.capacity();
         buffer
     }
 
+    /// Gives a larger buffer for a small one, with what is in it, if there is one.
+    fn exchange(&mut self, own: &mut Vec<u8>) {
+        if let Some(mut larger) = self.large.pop() {
+            self.bytes -= larger.capacity();
+            larger.extend_from_slice(own);
+            self.put(std::mem::replace(own, larger));
+        }
+    }
+
     fn put(&mut self, mut buffer: Vec<u8>) {
         let capacity = buffer.capacity();
         let keeps = (1..=BUFFER_BYTES_KEPT).contains(&capacity);
-        if keeps && self.buffers.len() < BUFFERS_MAX && self.bytes + capacity <= POOL_BYTES_MAX {
+        if keeps && self.bytes + capacity <= POOL_BYTES_MAX {
             buffer.clear();
             self.bytes += capacity;
-            self.buffers.push(buffer);
+            let stack = if capacity <= BUFFER_BYTES_SMALL {
+                &mut self.small
+            } else {
+                &mut self.large
+            };
+            stack.buffers.push(buffer);
+        }
+    }
+
+    /// Called now and then: gives back what nobody has wanted since the last time.
+    pub(super) fn trim(&mut self) {
+        for stack in [&mut self.small, &mut self.large] {
+            let unneeded = stack.buffers.drain(..stack.fewest);
+            self.bytes -= unneeded.map(|buffer| buffer.capacity()).sum::<usize>();
+            stack.buffers.shrink_to(stack.buffers.len() * 2);
+            stack.fewest = stack.buffers.len();
         }
     }
 }
@@ -241,10 +287,10 @@ const COMPACT_BYTES_MIN: usize = 64 * 1024;
 const BUFFER_BYTES_NEW: usize = 512;
 /// Largest capacity the pool keeps.
 const BUFFER_BYTES_KEPT: usize = 256 * 1024;
-/// Most buffers the pool keeps.
-const BUFFERS_MAX: usize = 256;
-/// Most bytes they have together: what a crowd was sent once is not kept for ever.
-const POOL_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Capacity above which a buffer is not lent to who has said nothing yet.
+const BUFFER_BYTES_SMALL: usize = 4 * 1024;
+/// Most bytes the buffers of the pool have together.
+const POOL_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -305,22 +351,67 @@ mod tests {
         }
     }
 
+    fn held(pool: &BufferPool) -> usize {
+        let all = pool.small.buffers.iter().chain(&pool.large.buffers);
+        all.map(Vec::capacity).sum()
+    }
+
     #[test]
-    fn pool_keeps_a_few_megabytes_and_counts_them() {
+    fn pool_keeps_some_megabytes_and_counts_them() {
         let mut pool = BufferPool::default();
         for capacity in [64 * 1024, BUFFER_BYTES_KEPT, 2 * BUFFER_BYTES_KEPT, 0] {
-            for _ in 0..100 {
+            for _ in 0..400 {
                 pool.put(Vec::with_capacity(capacity));
             }
         }
-        let held = |pool: &BufferPool| pool.buffers.iter().map(Vec::capacity).sum::<usize>();
         assert_eq!(pool.bytes(), held(&pool));
         assert!((POOL_BYTES_MAX / 2..=POOL_BYTES_MAX).contains(&pool.bytes()));
-        while !pool.buffers.is_empty() {
-            pool.take();
-        }
-        assert_eq!(pool.bytes(), 0);
+        let larger = std::iter::from_fn(|| pool.large.pop()).count();
+        assert!(larger > 100, "{larger}");
         assert_eq!(pool.take().capacity(), BUFFER_BYTES_NEW);
+    }
+
+    #[test]
+    fn large_buffer_is_lent_to_who_has_much_to_say_and_to_nobody_else() {
+        let mut pool = BufferPool::default();
+        pool.put(Vec::with_capacity(600));
+        pool.put(Vec::with_capacity(100_000));
+        let (mut one, mut other) = (Unsent::default(), Unsent::default());
+        one.borrow_from(&mut pool);
+        other.borrow_from(&mut pool);
+        assert_eq!((one.own.capacity(), other.own.capacity()), (600, 512));
+        one.tail().extend_from_slice(&[1; 300]);
+        one.borrow_from(&mut pool);
+        assert_eq!(one.own.capacity(), 600);
+        one.tail().push(2);
+        one.borrow_from(&mut pool);
+        assert_eq!(
+            (one.own.capacity(), one.own.len(), one.own.last()),
+            (100_000, 301, Some(&2))
+        );
+        assert_eq!((pool.bytes(), held(&pool)), (600, 600));
+        // There is no other.
+        other.tail().extend_from_slice(&[1; 500]);
+        other.borrow_from(&mut pool);
+        assert_eq!(other.own.capacity(), 512);
+    }
+
+    #[test]
+    fn what_nobody_has_wanted_for_a_while_is_given_back() {
+        let mut pool = BufferPool::default();
+        for _ in 0..10 {
+            pool.put(Vec::with_capacity(4000));
+        }
+        pool.trim();
+        assert_eq!(held(&pool), 40_000, "they have just come");
+        let taken: Vec<_> = (0..3).map(|_| pool.take()).collect();
+        for buffer in taken {
+            pool.put(buffer);
+        }
+        pool.trim();
+        assert_eq!((pool.bytes(), held(&pool)), (12_000, 12_000));
+        pool.trim();
+        assert_eq!((pool.bytes(), held(&pool)), (0, 0));
     }
 
     #[test]
