@@ -419,7 +419,39 @@ impl Engine {
             Level::Memory => Publisher::None,
             _ => publisher,
         };
-        let (retained, mut wait) = self.retain(message, now);
+        let (retained, wait) = self.retain(message, now);
+        let is_only_here =
+            retained.is_none() && matches.groups.is_empty() && matches.remote.is_empty();
+        let (provisional, wait) = if is_only_here {
+            let provisional = self.provisional(publisher, false);
+            let gate = provisional.map(|provisional| provisional.gate);
+            self.deliver_rows(matches, message, from, gate, now);
+            (provisional, wait)
+        } else {
+            self.route_beyond(matches, message, (from, publisher), (retained, wait), now)
+        };
+        let wait = if self.targets.is_empty() {
+            wait
+        } else {
+            wait.and(self.record_enqueued(message, provisional))
+        };
+        Routed {
+            wait,
+            has_subscribers: !matches.is_empty(),
+            provisional,
+        }
+    }
+
+    /// Delivers a message that others get beside the Non-shared Subscriptions of this shard, and gives it to the shards
+    /// where they are.
+    fn route_beyond(
+        &mut self,
+        matches: &Matches,
+        message: &Arc<Message>,
+        (from, publisher): (Option<SessionKey>, Publisher),
+        (retained, mut wait): (Option<Stamp>, Wait),
+        now: Instant,
+    ) -> (Option<Provisional>, Wait) {
         let chosen = self.choose_members(matches, message, from);
         let shards = self.shards_for(matches, retained, &chosen);
         let provisional = self.provisional(publisher, !shards.is_empty());
@@ -441,12 +473,7 @@ impl Engine {
             };
             wait = wait.and(self.routing.send(shard, ShardItem::Publish(publish)));
         }
-        wait = wait.and(self.record_enqueued(message, provisional));
-        Routed {
-            wait,
-            has_subscribers: !matches.is_empty(),
-            provisional,
-        }
+        (provisional, wait)
     }
 
     /// What follows is recorded as `message` asks for.
