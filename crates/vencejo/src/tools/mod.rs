@@ -36,6 +36,8 @@ use client::{ConnectError, Connection, Events, Options, TlsError};
 use proto::Version;
 use proto::packet::{ConnAck, ReasonCode};
 
+use explore::shown::escaped;
+
 /// Why a tool ends, and with which exit code. 27 is mosquitto's code for a `-W` timeout.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
@@ -62,9 +64,15 @@ impl Failure {
     }
 }
 
-/// A line on standard error; where that is closed there is nobody to tell.
-pub(crate) fn complain(line: &str) {
-    writeln!(std::io::stderr(), "{line}").ok();
+/// Lines on standard error; where that is closed there is nobody to tell. A topic or a reason in them may be anybody's: it
+/// does nothing to a terminal.
+pub(crate) fn complain(lines: &str) {
+    writeln!(std::io::stderr(), "{}", harmless(lines)).ok();
+}
+
+fn harmless(lines: &str) -> String {
+    let lines: Vec<_> = lines.split('\n').map(escaped).collect();
+    lines.join("\n")
 }
 
 /// Connects as `options` say; where the Server does not speak 5.0 and the version was not asked for, once
@@ -233,6 +241,14 @@ mod tests {
             let failure = refused(&ConnAck::refusal(reason), version);
             assert_eq!((failure.text.as_str(), failure.code), (text, code));
         }
+    }
+
+    #[test]
+    fn what_is_said_of_a_topic_does_nothing_to_a_terminal() {
+        let plain = "Error: \u{e4}/\u{3b2}: quota.\nmore";
+        assert_eq!(harmless(plain), plain);
+        let spelled = r"a\u{1b}[2Jb\u{7}\u{9b}c";
+        assert_eq!(harmless("a\u{1b}[2Jb\u{7}\u{9b}c"), spelled);
     }
 
     #[test]
