@@ -35,19 +35,7 @@ pub(super) fn take_over(work: &mut Work, chain: &Chain) {
         source(work, chain, key, &mut sources);
     }
     no_match(work, &section, &sources);
-    let at = section.then("deny_action");
-    match work.settings.text(&at) {
-        Some("disconnect") => work.settings.changed(
-            &at,
-            "what is denied is refused (0x87), and nobody is disconnected for it",
-        ),
-        _ => work
-            .settings
-            .kept(&at, "refused (0x87), and stays connected"),
-    }
-    let why = "rules are asked each time: that costs less than to remember";
-    work.settings
-        .rest(&section.then("cache"), Outcome::Ignored, why);
+    grants::denials(&mut work.settings, &section);
     work.settings.note(
         "$SYS",
         Outcome::Changed,

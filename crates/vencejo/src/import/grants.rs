@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::hocon::Settings;
+use super::hocon::{Key, Settings};
 use super::rows::Outcome;
 use super::target::{Table, Target};
 
@@ -31,6 +31,20 @@ pub(crate) struct Conditions {
     users: Option<BTreeSet<String>>,
     client_ids: Option<BTreeSet<String>>,
     addresses: Option<BTreeSet<String>>,
+}
+
+/// What becomes of who is denied, and of answers that are remembered, as `section` says it.
+pub(crate) fn denials(settings: &mut Settings, section: &Key) {
+    let at = section.then("deny_action");
+    match settings.text(&at) {
+        Some("disconnect") => settings.changed(
+            &at,
+            "what is denied is refused (0x87), and nobody is disconnected for it",
+        ),
+        _ => settings.kept(&at, "refused (0x87), and stays connected"),
+    }
+    let why = "rules are asked each time: that costs less than to remember";
+    settings.rest(&section.then("cache"), Outcome::Ignored, why);
 }
 
 impl Who {

@@ -494,20 +494,7 @@ fn no_match(work: &mut Work) {
         false => work.settings.note(format!("(no {at})"), Outcome::Kept, why),
     }
     for section in ["auth", "authorization"] {
-        let section = Key::of(section);
-        let at = section.then("deny_action");
-        match work.settings.text(&at) {
-            Some("disconnect") => work.settings.changed(
-                &at,
-                "what is denied is refused (0x87), and nobody is disconnected for it",
-            ),
-            _ => work
-                .settings
-                .kept(&at, "refused (0x87), and stays connected"),
-        }
-        let why = "rules are asked each time: that costs less than to remember";
-        work.settings
-            .rest(&section.then("cache"), Outcome::Ignored, why);
+        grants::denials(&mut work.settings, &Key::of(section));
     }
 }
 
