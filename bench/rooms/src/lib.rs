@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use engine::{
-    Config, ConnectRequest, ConnectionKey, Engine, Output, Principal, Rules, ShardIndex,
+    Config, ConnectRequest, ConnectionKey, Engine, Limits, Output, Principal, Rules, ShardIndex,
     SharedStrategy,
 };
 use proto::Version;
@@ -50,6 +50,11 @@ impl Bed {
         config.levels.default = level;
         config.rules = Arc::new(Rules::allow_all());
         config.shared_strategy = SharedStrategy::RoundRobin;
+        // Few, so that a few hundred are several turns.
+        config.limits = Arc::new(Limits {
+            retained_replay_per_turn: 100,
+            ..Limits::default()
+        });
         Self {
             engine: Engine::new(config, now),
             clients: Vec::new(),
@@ -89,8 +94,15 @@ impl Bed {
         number
     }
 
-    /// Subscribes a Client to `filter`.
+    /// Subscribes a Client to `filter`, and lets go of what it is sent in that turn.
     pub fn subscribe(&mut self, number: usize, filter: &str, qos: Qos) {
+        self.ask(number, filter, qos);
+        self.end_turn();
+        self.sent(number).clear();
+    }
+
+    /// The SUBSCRIBE alone.
+    pub fn ask(&mut self, number: usize, filter: &str, qos: Qos) {
         let options = SubscriptionOptions {
             qos,
             no_local: false,
@@ -105,8 +117,6 @@ impl Bed {
         };
         let version = self.version(number);
         self.take(number, &encoded(&Packet::Subscribe(subscribe), version));
-        self.end_turn();
-        self.sent(number).clear();
     }
 
     /// Takes what a Client says: whole packets.
@@ -213,15 +223,33 @@ pub fn encoded(packet: &Packet<'_>, version: Version) -> Vec<u8> {
 #[must_use]
 pub fn publish(version: Version, topic: &str, qos: Qos, packet_id: u16) -> Vec<u8> {
     let publish = packet::Publish {
+        packet_id: PacketIdentifier::new(packet_id).filter(|_| qos > Qos::AtMostOnce),
+        ..plain_publish(topic, qos)
+    };
+    encoded(&Packet::Publish(publish), version)
+}
+
+/// The same with RETAIN.
+#[must_use]
+pub fn retained(version: Version, topic: &str, qos: Qos) -> Vec<u8> {
+    let publish = packet::Publish {
+        retain: true,
+        packet_id: (qos > Qos::AtMostOnce).then_some(PacketIdentifier::FIRST),
+        ..plain_publish(topic, qos)
+    };
+    encoded(&Packet::Publish(publish), version)
+}
+
+fn plain_publish(topic: &str, qos: Qos) -> packet::Publish<'_> {
+    packet::Publish {
         dup: false,
         qos,
         retain: false,
         topic,
-        packet_id: PacketIdentifier::new(packet_id).filter(|_| qos > Qos::AtMostOnce),
+        packet_id: None,
         properties: packet::PublishProperties::default(),
         payload: &[b'.'; 64],
-    };
-    encoded(&Packet::Publish(publish), version)
+    }
 }
 
 /// What a Client answers to what it was sent: PUBACK, PUBREC and PUBCOMP, as it comes.

@@ -4,6 +4,7 @@
 //! Start reading at [`ROOMS`]. Invariant: of two runs that differ only in how often, the difference is the room.
 
 use std::hint::black_box;
+use std::ops::Range;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use proto::connection::{Delivery, Outgoing, ServerConnection};
 use proto::packet::{ConnAck, Connect, Packet};
 use proto::{Message, PacketIdentifier, Qos, Version};
-use rooms::{Bed, answers, encoded, limits, publish};
+use rooms::{Bed, answers, encoded, limits, publish, retained};
 use store::{Batch, EncodedGroup, Level, MessageRecord, Record, Seq, SessionId, Target};
 
 /// What is done so often.
@@ -25,6 +26,9 @@ const ROOMS: &[(&str, Room)] = &[
     ("match-named", find_subscribers_by_name),
     ("deliver", deliver),
     ("deliver-to-100", deliver_to_many),
+    ("retain", retain_more),
+    ("replay", |count| replay(count, Qos::AtMostOnce)),
+    ("replay-qos1", |count| replay(count, Qos::AtLeastOnce)),
     ("encode", encode),
     ("qos0", |count| {
         exchange(count, Qos::AtMostOnce, Version::V311);
@@ -184,6 +188,50 @@ fn deliver_to_many(count: usize) {
     }
 }
 
+/// One of many retained messages that a new Subscription is sent, its acknowledgement included.
+fn replay(count: usize, qos: Qos) {
+    let (mut bed, version) = (Bed::new(Level::Memory), Version::V311);
+    let publisher = bed.connect(version, false);
+    retain(&mut bed, publisher, 0..RETAINED, qos);
+    let subscriber = bed.connect(version, false);
+    let before = bed.engine.counters().publishes_sent;
+    bed.ask(subscriber, "retained/#", qos);
+    let mut answered = Vec::new();
+    // So many turns, of equally many messages each.
+    while bed.engine.counters().publishes_sent < before + count as u64 {
+        bed.end_turn();
+        answered.clear();
+        if qos > Qos::AtMostOnce {
+            answers(bed.sent(subscriber), version, &mut answered);
+        }
+        bed.sent(subscriber).clear();
+        bed.take(subscriber, &answered);
+    }
+    assert_eq!(
+        bed.engine.counters().publishes_sent,
+        before + count as u64,
+        "whole turns"
+    );
+}
+
+/// One message more that is retained, where there are many.
+fn retain_more(count: usize) {
+    let mut bed = Bed::new(Level::Memory);
+    let publisher = bed.connect(Version::V311, false);
+    let qos = Qos::AtMostOnce;
+    retain(&mut bed, publisher, 0..RETAINED, qos);
+    retain(&mut bed, publisher, RETAINED..RETAINED + count, qos);
+}
+
+fn retain(bed: &mut Bed, publisher: usize, numbers: Range<usize>, qos: Qos) {
+    for number in numbers {
+        // Neighbours in the order of topics have not come one after the other.
+        let topic = format!("retained/{}/{number:06}", number % 100);
+        bed.take(publisher, &retained(Version::V311, &topic, qos));
+        bed.sent(publisher).clear();
+    }
+}
+
 fn encode(count: usize) {
     let (mut connection, now) = connected(Version::V311);
     let payload = Bytes::from_static(&[b'.'; 64]);
@@ -291,3 +339,4 @@ fn append(count: usize) {
 
 const TOPIC: &str = "site/7/device/1234/temperature";
 const SUBSCRIPTIONS: usize = 10_000;
+const RETAINED: usize = 10_000;

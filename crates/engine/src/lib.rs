@@ -57,8 +57,8 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use proto::Version;
 use proto::packet::ReasonCode;
+use proto::{Message, Version};
 use store::{Batch, Level, Record, Seq, SessionId, Target, UnixMillis};
 
 pub use asked::{Answer, Question};
@@ -120,6 +120,8 @@ pub struct Engine {
     retained_before: BTreeSet<Box<str>>,
     /// Sessions whose replays can go on.
     replaying: VecDeque<SessionKey>,
+    /// Empty; its room is used again and again.
+    replay_batch: Vec<Arc<Message>>,
     /// Replays whose SUBACK is not due yet, by Session and Topic Filter.
     replays_waiting: BTreeMap<(SessionKey, Arc<str>), replay::Waiting>,
     loads: Loads,
@@ -201,6 +203,7 @@ impl Engine {
             retained: Retained::new(retained_limits, shard, shard_count, hasher.clone()),
             retained_before: BTreeSet::new(),
             replaying: VecDeque::new(),
+            replay_batch: Vec::new(),
             replays_waiting: BTreeMap::new(),
             loads: Loads::new(hasher.clone()),
             full: Full::new(hasher.clone()),

@@ -35,6 +35,7 @@ impl Engine {
                 self.spill_beyond_window(key);
             } else {
                 self.want_load(key);
+                self.resume_replays(key);
             }
         }
         self.run_paced(now);
@@ -116,4 +117,4 @@ const SHORT_WINDOW_MESSAGES: usize = 8;
 /// Their bytes.
 const SHORT_WINDOW_BYTES: usize = 16 * 1024;
 /// What may wait in memory only for a Client that is there, while memory is short.
-const SHORT_QUEUE_BYTES: usize = 16 * 1024;
+pub(crate) const SHORT_QUEUE_BYTES: usize = 16 * 1024;

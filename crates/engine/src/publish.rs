@@ -596,9 +596,10 @@ impl Engine {
 }
 
 /// `$SYS` is the Server's: no Client may publish there.
-pub(crate) fn is_server_topic(name: &str) -> bool {
-    name.strip_prefix("$SYS")
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+pub(crate) fn is_server_topic(name: impl AsRef<[u8]>) -> bool {
+    name.as_ref()
+        .strip_prefix(b"$SYS")
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
 }
 
 pub(crate) fn may_receive(

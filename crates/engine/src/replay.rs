@@ -11,16 +11,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use proto::Message;
+use proto::{Message, Qos};
 use store::{Level, Record};
 
 use crate::Engine;
 use crate::delivery::{BURST_BYTES_MAX, HELD_MAX, Terms};
 use crate::keys::SessionKey;
 use crate::limits::Limits;
+use crate::memory_short::SHORT_QUEUE_BYTES;
 use crate::pending::Wait;
 use crate::publish::is_server_topic;
-use crate::retained::{Applied, Replay, Stamp};
+use crate::retained::{Applied, Budget, Replay, Stamp};
 use crate::sessions::Session;
 
 /// A replay whose SUBACK is not due yet.
@@ -32,26 +33,29 @@ pub(crate) struct Waiting {
 
 impl Session {
     /// Whether its replays need not stand still.
-    fn can_take_replay(&self, limits: &Limits) -> bool {
-        self.replay_room(limits) > 0
+    fn can_take_replay(&self, limits: &Limits, is_memory_short: bool) -> bool {
+        !self.replay_room(limits, is_memory_short).is_none()
     }
 
-    /// How many retained messages it can take now. They fill half of its queue at most: the other half is for what is
-    /// published, and what is retained can wait where it is. Nor do they fill what may wait for the store.
-    fn replay_room(&self, limits: &Limits) -> usize {
-        let is_in_half = |bytes: usize, bytes_max: usize| bytes <= bytes_max / 2;
-        if !is_in_half(self.queued_bytes_all(), limits.queued_bytes_max)
-            || !is_in_half(self.queued_bytes, limits.queued_bytes_memory_max)
-        {
-            return 0;
+    /// What of the retained messages it can take now. They fill half of its queue at most: the other half is for what is
+    /// published, and what is retained can wait where it is. Nor do they fill what may wait for the store. While memory is
+    /// short, they fill half of what little may still wait, and of a Client that is away nothing.
+    fn replay_room(&self, limits: &Limits, is_memory_short: bool) -> Budget {
+        let half_left = |bytes: usize, bytes_max: usize| (bytes_max / 2 + 1).saturating_sub(bytes);
+        let mut bytes = half_left(self.queued_bytes_all(), limits.queued_bytes_max)
+            .min(half_left(self.queued_bytes, limits.queued_bytes_memory_max));
+        if is_memory_short {
+            bytes = bytes.min(half_left(self.queued_bytes, SHORT_QUEUE_BYTES));
         }
         let waiting_max = WAITING_MAX.min(limits.queued_messages_max / 2).max(1);
         let queue = waiting_max.saturating_sub(self.outbound.waiting_len());
-        let held_max = HELD_MAX / 2;
-        self.link.as_ref().map_or(queue, |link| {
-            let room = queue.min(held_max.saturating_sub(link.held.len()));
-            if link.is_congested { 0 } else { room }
-        })
+        let looks = match &self.link {
+            Some(link) if link.is_congested => 0,
+            Some(link) => queue.min((HELD_MAX / 2).saturating_sub(link.held.len())),
+            None if is_memory_short => 0,
+            None => queue,
+        };
+        Budget { looks, bytes }
     }
 }
 
@@ -218,7 +222,8 @@ impl Engine {
     fn is_runnable(&self, key: SessionKey) -> bool {
         self.sessions.get(key).is_some_and(|session| {
             !session.replays.is_empty()
-                && session.can_take_replay(self.limits_for(&session.principal))
+                && session
+                    .can_take_replay(self.limits_for(&session.principal), self.is_memory_short)
         })
     }
 
@@ -282,19 +287,33 @@ impl Engine {
         let identifiers: Option<Arc<[u32]>> = subscription
             .subscription_identifier
             .map(|identifier| Arc::from([identifier]));
-        let mut bytes = 0;
-        while *share > 0 && !replay.is_done() && bytes < BURST_BYTES_MAX {
+        let session = self.sessions.get(key);
+        let may_receive_all = session.is_some_and(|session| {
+            // Rules are looked at as often as topics, at most.
+            self.rights
+                .may_receive_all(session, replay.filter(), *share)
+        });
+        let mut bytes = BURST_BYTES_MAX;
+        let mut batch = std::mem::take(&mut self.replay_batch);
+        while !replay.is_done() {
             let session = self.sessions.get(key);
-            let room = session.map_or(0, |session| {
-                session.replay_room(self.limits_for(&session.principal))
-            });
-            let looks = room.min(*share).min(LOOKS_AT_ONCE);
-            if looks == 0 {
+            let Some(room) = session.map(|session| {
+                session.replay_room(self.limits_for(&session.principal), self.is_memory_short)
+            }) else {
+                break;
+            };
+            let budget = Budget {
+                looks: room.looks.min(*share).min(LOOKS_AT_ONCE),
+                bytes: room.bytes.min(bytes),
+            };
+            if budget.is_none() {
                 break;
             }
-            *share -= looks;
-            let mut left = looks;
-            for message in replay.next_batch(&self.retained, now, &mut left) {
+            let mut left = budget;
+            replay.next_batch(&self.retained, now, &mut left, &mut batch);
+            *share -= budget.looks - left.looks;
+            bytes -= budget.bytes - left.bytes;
+            for message in batch.drain(..) {
                 let terms = Terms {
                     qos: message.qos().min(subscription.qos),
                     // [MQTT-3.3.1-8] [v3.1.1 MQTT-3.3.1-8]
@@ -302,16 +321,19 @@ impl Engine {
                     subscription_identifiers: identifiers.clone(),
                     gate: None,
                 };
-                if !self.check_receive(key, &message, now) {
+                if !may_receive_all && !self.check_receive(key, &message, now) {
                     continue;
                 }
-                bytes += message.memory_bytes();
+                if terms.qos == Qos::AtMostOnce {
+                    self.deliver_qos0(key, message, terms, now);
+                    continue;
+                }
                 self.begin_routing(&message);
                 self.deliver(key, &message, terms, now);
                 self.record_enqueued(&message, None);
             }
-            *share += left;
         }
+        self.replay_batch = batch;
         !replay.is_done()
     }
 }
@@ -326,7 +348,7 @@ const SHARE_MIN: usize = 64;
 const WAITING_MAX: usize = 1024;
 
 /// After so many topics it is looked at again whether the Session can take more.
-const LOOKS_AT_ONCE: usize = 8;
+const LOOKS_AT_ONCE: usize = 64;
 
 /// Expired retained messages that one write may remove.
 const EXPIRED_PER_WRITE_MAX: usize = 8;

@@ -106,6 +106,22 @@ impl Rights {
         self.decide(session, Request::Receive { topic }).is_allowed
     }
 
+    /// Whether the Session may be sent all that `filter` matches; false where that is to be asked for each topic, as it is
+    /// where there are more than `rules_max` rules. O(rules).
+    pub(crate) fn may_receive_all(
+        &self,
+        session: &Session,
+        filter: &str,
+        rules_max: usize,
+    ) -> bool {
+        session.applying.epoch == self.epoch
+            && session.principal.mount_point.is_none()
+            && self.rules.len() <= rules_max
+            && self
+                .rules
+                .allows_all(&session.applying.numbers, session.subject(), filter)
+    }
+
     /// Whether `queued` is to be looked at again before it leaves, and may not.
     pub(crate) fn denies_queued(&self, session: &Session, queued: &Queued) -> bool {
         queued.seq <= session.recheck_through && !self.may_receive(session, queued.message.topic())

@@ -144,8 +144,13 @@ impl Message {
     /// Topic Name.
     #[must_use]
     pub fn topic(&self) -> &str {
-        let bytes = self.body.get(2..self.topic_end()).unwrap_or_default();
-        std::str::from_utf8(bytes).unwrap_or_default()
+        std::str::from_utf8(self.topic_bytes()).unwrap_or_default()
+    }
+
+    /// The same as bytes, which are in the same order and take no check that they are text.
+    #[must_use]
+    pub fn topic_bytes(&self) -> &[u8] {
+        self.body.get(2..self.topic_end()).unwrap_or_default()
     }
 
     /// Topic Name with its length, as on the wire.

@@ -14,6 +14,7 @@ mod tombstones;
 use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Place;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,8 +23,9 @@ use proto::Message;
 
 use crate::keys::{KeyedState, ShardIndex};
 use crate::limits::Limits;
+use crate::publish::is_server_topic;
 use entry::Entry;
-pub(crate) use replay::Replay;
+pub(crate) use replay::{Budget, Replay};
 use tombstones::{TOMBSTONES_MAX, Tombstones};
 
 /// When a retained PUBLISH happened, in the order all shards agree on (a Lamport clock).
@@ -85,6 +87,8 @@ pub(crate) struct Retained {
     expiries: BTreeMap<(Instant, Stamp), Arc<Message>>,
     tombstones: Tombstones,
     bytes: usize,
+    /// What the Server says of itself, which no limit counts: it has to be said, and takes no more than it takes.
+    of_server: Part,
     /// Bytes of the messages as all messages are counted.
     message_bytes: usize,
     counter: u64,
@@ -92,6 +96,13 @@ pub(crate) struct Retained {
     arrivals: u64,
     shard: ShardIndex,
     limits: RetainedLimits,
+}
+
+/// Some of the Retained Messages.
+#[derive(Debug, Default)]
+struct Part {
+    messages: usize,
+    bytes: usize,
 }
 
 impl Retained {
@@ -109,6 +120,7 @@ impl Retained {
             expiries: BTreeMap::new(),
             tombstones: Tombstones::new(tombstones_max, hash),
             bytes: 0,
+            of_server: Part::default(),
             message_bytes: 0,
             counter: 0,
             arrivals: 0,
@@ -158,43 +170,79 @@ impl Retained {
     pub(crate) fn apply(&mut self, message: &Arc<Message>, stamp: Stamp) -> Applied {
         self.counter = self.counter.max(stamp.counter);
         let topic = message.topic();
-        let last = self.stamp_of(topic).or_else(|| self.tombstones.find(topic));
-        if last.is_some_and(|last| last >= stamp) {
-            return Applied::Superseded;
-        }
-        let before = self.remove(topic);
+        let is_removal = message.payload().is_empty();
+        let before = match self.messages.entry(TopicKey(Arc::clone(message))) {
+            Place::Occupied(place) if place.get().stamp() >= stamp => return Applied::Superseded,
+            Place::Occupied(place) => Some(place.remove_entry()),
+            Place::Vacant(place) => {
+                if self
+                    .tombstones
+                    .find(topic)
+                    .is_some_and(|last| last >= stamp)
+                {
+                    return Applied::Superseded;
+                }
+                if !is_removal {
+                    place.insert(Entry::new(stamp, self.arrivals + 1));
+                }
+                None
+            }
+        };
+        let is_new = before.is_none();
+        let before = before.map(|(TopicKey(message), entry)| {
+            self.discount(&message, &entry);
+            message
+        });
         // [MQTT-3.3.1-6] [MQTT-3.3.1-7] [v3.1.1 MQTT-3.3.1-10] [v3.1.1 MQTT-3.3.1-11]
         // An empty payload removes, and is itself not retained.
-        if message.payload().is_empty() {
+        if is_removal {
             self.tombstones.insert(topic, stamp);
             return Applied::Removed(before);
         }
         // [MQTT-3.3.1-5] [v3.1.1 MQTT-3.3.1-5] Retained in place of the one before, whatever the
         // QoS of either, [v3.1.1 MQTT-3.3.1-7].
         self.tombstones.remove(topic);
+        self.arrivals += 1;
+        if !is_new {
+            let entry = Entry::new(stamp, self.arrivals);
+            self.messages.insert(TopicKey(Arc::clone(message)), entry);
+        }
+        self.count(message, stamp);
+        Applied::Stored(before)
+    }
+
+    /// One message more is in the index.
+    fn count(&mut self, message: &Arc<Message>, stamp: Stamp) {
         self.bytes += cost_bytes(message);
         self.message_bytes += message.live_bytes();
+        if is_server_topic(message.topic_bytes()) {
+            self.of_server.messages += 1;
+            self.of_server.bytes += cost_bytes(message);
+        }
         if let Some(at) = self.ends_at(message) {
             self.expiries.insert((at, stamp), Arc::clone(message));
         }
-        self.arrivals += 1;
-        let arrival = self.arrivals;
-        self.messages
-            .insert(TopicKey(Arc::clone(message)), Entry::new(stamp, arrival));
-        Applied::Stored(before)
+    }
+
+    /// It is there no more.
+    fn discount(&mut self, message: &Message, entry: &Entry) {
+        self.bytes -= cost_bytes(message);
+        self.message_bytes -= message.live_bytes();
+        if is_server_topic(message.topic_bytes()) {
+            self.of_server.messages -= 1;
+            self.of_server.bytes -= cost_bytes(message);
+        }
+        if let Some(at) = self.ends_at(message) {
+            self.expiries.remove(&(at, entry.stamp()));
+        }
     }
 
     /// The Retained Message of `topic`, unless it has expired. O(log n).
     #[cfg(test)]
     pub(crate) fn find(&self, topic: &str, now: Instant) -> Option<&Arc<Message>> {
-        let (key, _) = self.messages.get_key_value(topic)?;
+        let (key, _) = self.messages.get_key_value(topic.as_bytes())?;
         // [MQTT-3.3.2-5] An expired message goes to nobody.
         (!key.0.is_expired(now)).then_some(&key.0)
-    }
-
-    /// The stamp of the Retained Message of `topic`.
-    pub(crate) fn stamp_of(&self, topic: &str) -> Option<Stamp> {
-        self.messages.get(topic).map(Entry::stamp)
     }
 
     /// Removes at most `budget` messages that have expired, and returns them, soonest expired
@@ -206,7 +254,7 @@ impl Retained {
             && at <= now
         {
             let message = Arc::clone(message);
-            self.remove(message.topic());
+            self.remove(message.topic_bytes());
             // An older write may still be on its way here.
             self.tombstones.insert(message.topic(), stamp);
             expired.push(message);
@@ -251,53 +299,59 @@ impl Retained {
         if message.payload().is_empty() {
             return 0;
         }
-        let before = self.messages.get_key_value(message.topic());
+        let before = self.messages.get_key_value(message.topic_bytes());
         let before = before.map_or(0, |(key, _)| cost_bytes(&key.0));
         cost_bytes(message).saturating_sub(before)
     }
 
     /// Whether something is retained on `topic`.
     pub(crate) fn has(&self, topic: &str) -> bool {
-        self.messages.contains_key(topic)
+        self.messages.contains_key(topic.as_bytes())
     }
 
-    /// Whether a limit refuses a message of about `bytes` on `topic`.
+    /// Whether a limit refuses a message of about `bytes` on `topic`, which is a Client's.
     pub(crate) fn lacks_room(&self, topic: &str, bytes: usize) -> bool {
-        let before = self.messages.get_key_value(topic);
-        let before_bytes = before.map_or(0, |(key, _)| cost_bytes(&key.0));
-        before.is_none() && self.messages.len() >= self.limits.retained_messages_max
-            || self.bytes - before_bytes + bytes + ENTRY_BYTES > self.limits.retained_bytes_max
+        self.check_room(topic.as_bytes(), bytes + ENTRY_BYTES)
+            .is_err()
     }
 
     /// Whether there is room to retain `message`; what has expired takes some until
-    /// [`Retained::remove_expired`] removes it.
+    /// [`Retained::remove_expired`] removes it. What the Server says of itself takes none.
     /// # Errors
     /// A limit refuses it.
     pub(crate) fn check_limits(&self, message: &Message) -> Result<(), RetainedRefusal> {
-        if message.payload().is_empty() {
+        let topic = message.topic_bytes();
+        if message.payload().is_empty() || is_server_topic(topic) {
             return Ok(());
         }
-        let before = self
-            .messages
-            .get_key_value(message.topic())
-            .map(|(key, _)| cost_bytes(&key.0));
-        if before.is_none() && self.messages.len() >= self.limits.retained_messages_max {
+        self.check_room(topic, cost_bytes(message))
+    }
+
+    fn check_room(&self, topic: &[u8], cost: usize) -> Result<(), RetainedRefusal> {
+        let RetainedLimits {
+            retained_messages_max: messages_max,
+            retained_bytes_max: bytes_max,
+            age_max: _,
+        } = self.limits;
+        let messages = self.messages.len() - self.of_server.messages;
+        let bytes = self.bytes - self.of_server.bytes;
+        if messages < messages_max && bytes + cost <= bytes_max {
+            return Ok(());
+        }
+        let before = self.messages.get_key_value(topic);
+        let before_bytes = before.map_or(0, |(key, _)| cost_bytes(&key.0));
+        if before.is_none() && messages >= messages_max {
             return Err(RetainedRefusal::TooManyMessages);
         }
-        let bytes = self.bytes - before.unwrap_or(0) + cost_bytes(message);
-        if bytes > self.limits.retained_bytes_max {
+        if bytes - before_bytes + cost > bytes_max {
             return Err(RetainedRefusal::TooManyBytes);
         }
         Ok(())
     }
 
-    fn remove(&mut self, topic: &str) -> Option<Arc<Message>> {
+    fn remove(&mut self, topic: &[u8]) -> Option<Arc<Message>> {
         let (TopicKey(message), entry) = self.messages.remove_entry(topic)?;
-        self.bytes -= cost_bytes(&message);
-        self.message_bytes -= message.live_bytes();
-        if let Some(at) = self.ends_at(&message) {
-            self.expiries.remove(&(at, entry.stamp()));
-        }
+        self.discount(&message, &entry);
         Some(message)
     }
 
@@ -308,28 +362,31 @@ impl Retained {
         message.expires_at().into_iter().chain(aged).min()
     }
 
-    /// The first message whose topic is not below `from`.
-    fn first_from(&self, from: Bound<&str>) -> Option<(&Arc<Message>, u64)> {
+    /// Messages in the order of their topics, from the first one that is not below `from`, with their arrivals. O(log n),
+    /// and O(1) for one more.
+    fn onward<'a>(
+        &'a self,
+        from: Bound<&str>,
+    ) -> impl Iterator<Item = (&'a Arc<Message>, u64)> + use<'a> {
         self.messages
-            .range::<str, _>((from, Bound::Unbounded))
-            .next()
+            .range::<[u8], _>((from.map(str::as_bytes), Bound::Unbounded))
             .map(|(key, entry)| (&key.0, entry.arrival()))
     }
 }
 
-/// A message as a map key: its Topic Name, without a copy of it.
+/// A message as a map key: the bytes of its Topic Name, without a copy of them.
 #[derive(Debug)]
 struct TopicKey(Arc<Message>);
 
-impl Borrow<str> for TopicKey {
-    fn borrow(&self) -> &str {
-        self.0.topic()
+impl Borrow<[u8]> for TopicKey {
+    fn borrow(&self) -> &[u8] {
+        self.0.topic_bytes()
     }
 }
 
 impl Ord for TopicKey {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.0.topic().cmp(other.0.topic())
+        self.0.topic_bytes().cmp(other.0.topic_bytes())
     }
 }
 
@@ -341,7 +398,7 @@ impl PartialOrd for TopicKey {
 
 impl PartialEq for TopicKey {
     fn eq(&self, other: &Self) -> bool {
-        self.0.topic() == other.0.topic()
+        self.0.topic_bytes() == other.0.topic_bytes()
     }
 }
 

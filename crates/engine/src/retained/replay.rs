@@ -21,6 +21,20 @@ pub(crate) struct Replay {
     until: u64,
 }
 
+/// How much one call does: at most so many topics, and not much more than so many bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
+    pub(crate) looks: usize,
+    pub(crate) bytes: usize,
+}
+
+impl Budget {
+    /// Whether nothing can be done with it.
+    pub(crate) const fn is_none(self) -> bool {
+        self.looks == 0 || self.bytes == 0
+    }
+}
+
 impl Replay {
     /// A replay of everything that matches `filter` (well-formed, not shared).
     pub(crate) fn new(filter: &str) -> Self {
@@ -45,7 +59,7 @@ impl Replay {
             let Some(bound) = self.next.bound() else {
                 return;
             };
-            self.next = match retained.first_from(bound) {
+            self.next = match retained.onward(bound).next() {
                 None => Next::Done,
                 Some((message, _)) if proto::topic::matches(&self.filter, message.topic()) => {
                     return;
@@ -55,37 +69,51 @@ impl Replay {
         }
     }
 
-    /// The next messages in ascending order of topic, looking at no more than `budget` topics, which are taken off it; may
-    /// be empty though there is more, see [`Replay::is_done`]. Messages that come, go or change
-    /// between calls are seen as they then are, up to [`Replay::end_at`]. O(budget (log n + topic length)).
+    /// Appends the next messages in ascending order of topic to `batch`, within `budget`, of which what was used is taken
+    /// off; may append none though there are more, see [`Replay::is_done`]. Messages that come, go or change
+    /// between calls are seen as they then are, up to [`Replay::end_at`]. O(log n + looks * topic length), and O(log n)
+    /// for each topic that does not match.
     pub(crate) fn next_batch(
         &mut self,
         retained: &Retained,
         now: Instant,
-        budget: &mut usize,
-    ) -> Vec<Arc<Message>> {
-        let mut batch = Vec::new();
-        while *budget > 0 {
+        budget: &mut Budget,
+        batch: &mut Vec<Arc<Message>>,
+    ) {
+        let Some(bound) = self.next.bound() else {
+            return;
+        };
+        let matching = Matching::new(&self.filter);
+        let mut ahead = retained.onward(bound);
+        let mut last = None;
+        let mut found = Vec::with_capacity(budget.looks.min(FOUND_MAX));
+        while budget.looks > 0 && budget.bytes > 0 {
+            let Some((message, arrival)) = ahead.next() else {
+                (self.next, last) = (Next::Done, None);
+                break;
+            };
+            budget.looks -= 1;
+            if matching.is(message) {
+                // [MQTT-3.3.2-5] An expired message goes to nobody.
+                if arrival <= self.until && !message.is_expired(now) {
+                    budget.bytes = budget.bytes.saturating_sub(message.memory_bytes());
+                    found.push(message);
+                }
+                last = Some(message);
+                continue;
+            }
+            (self.next, last) = (next_possible(&self.filter, message.topic()), None);
             let Some(bound) = self.next.bound() else {
                 break;
             };
-            *budget -= 1;
-            let Some((message, arrival)) = retained.first_from(bound) else {
-                self.next = Next::Done;
-                break;
-            };
-            let topic = message.topic();
-            self.next = if proto::topic::matches(&self.filter, topic) {
-                // [MQTT-3.3.2-5] An expired message goes to nobody.
-                if !message.is_expired(now) && arrival <= self.until {
-                    batch.push(Arc::clone(message));
-                }
-                Next::After(topic.into())
-            } else {
-                next_possible(&self.filter, topic)
-            };
+            ahead = retained.onward(bound);
         }
-        batch
+        if let Some(message) = last {
+            self.next = Next::After(message.topic().into());
+        }
+        // Not one by one above: whoever takes a share of a message waits for all that was read before, and these come from
+        // all over the memory.
+        batch.extend(found.into_iter().cloned());
     }
 
     /// Whether everything has been seen.
@@ -113,6 +141,37 @@ impl Next {
             Self::From(topic) => Some(Bound::Included(topic)),
             Self::After(topic) => Some(Bound::Excluded(topic)),
             Self::Done => None,
+        }
+    }
+}
+
+/// Comparing many topics with one Topic Filter.
+enum Matching<'a> {
+    /// All that does not begin with `$`.
+    All,
+    /// All below a level without a wildcard before it, and the level itself.
+    Below(&'a [u8]),
+    Any(&'a str),
+}
+
+impl<'a> Matching<'a> {
+    fn new(filter: &'a str) -> Self {
+        match filter.strip_suffix("/#") {
+            None if filter == "#" => Self::All,
+            Some(level) if !level.contains('+') => Self::Below(level.as_bytes()),
+            _ => Self::Any(filter),
+        }
+    }
+
+    fn is(&self, message: &Message) -> bool {
+        match self {
+            // [MQTT-4.7.2-1] [v3.1.1 MQTT-4.7.2-1]
+            Self::All => !message.topic_bytes().starts_with(b"$"),
+            Self::Below(level) => {
+                let rest = message.topic_bytes().strip_prefix(*level);
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+            }
+            Self::Any(filter) => proto::topic::matches(filter, message.topic()),
         }
     }
 }
@@ -216,3 +275,6 @@ const AFTER_SEPARATOR: char = '0';
 
 /// The character after `$`.
 const AFTER_DOLLAR: &str = "%";
+
+/// Places for messages that are made at once.
+const FOUND_MAX: usize = 256;

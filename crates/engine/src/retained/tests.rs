@@ -66,11 +66,28 @@ fn payload_of(retained: &Retained, topic: &str, now: Instant) -> Option<Vec<u8>>
         .map(|message| message.payload().to_vec())
 }
 
+/// The next of a replay that looks at so many topics.
+fn next(
+    replay: &mut Replay,
+    retained: &Retained,
+    now: Instant,
+    looks: &mut usize,
+) -> Vec<Arc<Message>> {
+    let (mut batch, bytes) = (Vec::new(), usize::MAX);
+    let mut budget = Budget {
+        looks: *looks,
+        bytes,
+    };
+    replay.next_batch(retained, now, &mut budget, &mut batch);
+    *looks = budget.looks;
+    batch
+}
+
 fn replay_all(retained: &Retained, filter: &str, now: Instant, budget: usize) -> Vec<String> {
     let mut replay = Replay::new(filter);
     let mut topics = Vec::new();
     while !replay.is_done() {
-        let batch = replay.next_batch(retained, now, &mut { budget });
+        let batch = next(&mut replay, retained, now, &mut { budget });
         assert!(batch.len() <= budget);
         topics.extend(batch.iter().map(|message| message.topic().to_owned()));
     }
@@ -169,7 +186,7 @@ fn filter_that_nothing_retained_matches_is_done_after_two_looks_and_another_lose
         let mut replay = Replay::new(filter);
         replay.seek(&retained, 2);
         let mut budget = 20;
-        let found = replay.next_batch(&retained, now, &mut budget);
+        let found = next(&mut replay, &retained, now, &mut budget);
         assert_eq!(found.len(), count, "{filter}");
         assert!(replay.is_done() && budget > 0, "{filter}: {budget} left");
     }
@@ -260,10 +277,10 @@ fn replay_of_one_level_among_many_does_not_look_at_all_topics() {
     }
     retained.publish(&message("$SYS/v7", "x", now)).unwrap();
     let mut replay = Replay::new("+/v7");
-    let found = replay.next_batch(&retained, now, &mut { 50 * 3 + 2 });
+    let found = next(&mut replay, &retained, now, &mut { 50 * 3 + 2 });
     assert_eq!((found.len(), replay.is_done()), (50, true));
     let mut replay = Replay::new("d9/#");
-    assert_eq!(replay.next_batch(&retained, now, &mut { 51 }).len(), 50);
+    assert_eq!(next(&mut replay, &retained, now, &mut { 51 }).len(), 50);
 }
 
 #[test]
@@ -274,12 +291,12 @@ fn replay_goes_on_over_changes_in_between() {
     }
     let mut replay = Replay::new("a/+");
     assert_eq!(
-        replay.next_batch(&retained, now, &mut { 1 }),
+        next(&mut replay, &retained, now, &mut { 1 }),
         [message("a/1", "x", now)]
     );
     retained.publish(&message("a/1", "", now)).unwrap();
     retained.publish(&message("a/2", "new", now)).unwrap();
-    let rest = replay.next_batch(&retained, now, &mut { 9 });
+    let rest = next(&mut replay, &retained, now, &mut { 9 });
     assert_eq!(rest, [message("a/2", "new", now), message("a/3", "x", now)]);
     assert!(replay.is_done());
 }
@@ -316,4 +333,56 @@ proptest! {
             prop_assert_eq!(replay_all(&retained, filter, now, budget), naive, "{}", filter);
         }
     }
+}
+
+#[test]
+fn what_the_server_says_of_itself_takes_no_room_from_others() {
+    let now = now();
+    let one = cost_bytes(&message("a", "1", now));
+    let limits = RetainedLimits {
+        retained_messages_max: 2,
+        retained_bytes_max: 2 * one,
+        age_max: None,
+    };
+    let mut retained = Retained::new(limits, ShardIndex(0), 1, keyed_state(1));
+    let put = |retained: &mut Retained, topic: &str, payload| {
+        retained.publish(&message(topic, payload, now)).is_ok()
+    };
+    for number in 0..9 {
+        assert!(put(&mut retained, &format!("$SYS/{number}"), "1"));
+        assert!(put(&mut retained, &format!("$SYS/{number}"), "2"));
+    }
+    assert!(put(&mut retained, "a", "1") && put(&mut retained, "b", "1"));
+    assert!(!put(&mut retained, "c", "1") && !retained.lacks_room("b", 0));
+    assert!(retained.lacks_room("c", 0));
+    assert!(put(&mut retained, "$SYS", "full, and it is still said"));
+    // What is gone gives back what it took.
+    for number in 0..9 {
+        assert!(put(&mut retained, &format!("$SYS/{number}"), ""));
+    }
+    assert!(put(&mut retained, "a", "") && put(&mut retained, "c", "1"));
+    assert!(!put(&mut retained, "d", "1"));
+}
+
+#[test]
+fn replay_stops_where_its_bytes_are_used_up_and_goes_on_there() {
+    let (mut retained, now) = (retained_on(0), now());
+    let one = message("a/1", "x", now);
+    for number in 1..=7 {
+        retained
+            .publish(&message(&format!("a/{number}"), "x", now))
+            .unwrap();
+    }
+    let mut replay = Replay::new("a/#");
+    let mut batches = Vec::new();
+    while !replay.is_done() {
+        let mut batch = Vec::new();
+        let mut budget = Budget {
+            looks: 100,
+            bytes: 2 * one.memory_bytes() + 1,
+        };
+        replay.next_batch(&retained, now, &mut budget, &mut batch);
+        batches.push(batch.len());
+    }
+    assert_eq!(batches, [3, 3, 1]);
 }

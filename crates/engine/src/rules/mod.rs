@@ -246,6 +246,30 @@ impl Rules {
         decided(found.map(|(_, rule)| rule))
     }
 
+    /// Whether everything that `filter` (without `$share/`) matches may be received, as each of it would be decided; false
+    /// where that cannot be said of all at once. O(rules).
+    pub(crate) fn allows_all(&self, applying: &[u32], subject: Subject<'_>, filter: &str) -> bool {
+        if subject.principal.own_rules.is_some() {
+            return false;
+        }
+        for (number, rule) in (0..).zip(&self.rules) {
+            let is_asked = rule.fits(Request::Receive { topic: filter })
+                && (rule.who.is_everyone() || applying.binary_search(&number).is_ok());
+            match rule.effect {
+                _ if !is_asked => {}
+                Effect::Deny if rule.topics.may_meet(filter) => return false,
+                Effect::Allow if rule.topics.cover(filter, subject, Effect::Allow) => return true,
+                Effect::Deny | Effect::Allow => {}
+            }
+        }
+        false
+    }
+
+    /// How many there are.
+    pub(crate) const fn len(&self) -> usize {
+        self.rules.len()
+    }
+
     /// The first of them that says something to `request`.
     fn find(
         &self,

@@ -162,6 +162,31 @@ impl TopicPattern {
     }
 }
 
+impl TopicPattern {
+    /// Whether there may be a Topic Name that both this and `filter` match: false only where there is none. O(length).
+    pub(super) fn may_meet(&self, filter: &str) -> bool {
+        // [MQTT-4.7.2-1] A leading wildcard does not reach `$` topics.
+        if let Some(Level::Literal(first)) = self.levels.first()
+            && first.starts_with('$')
+            && filter.starts_with(['+', '#'])
+        {
+            return false;
+        }
+        let mut levels = filter.split('/');
+        for own in &self.levels {
+            match (own, levels.next()) {
+                (Level::Multi, _) | (_, Some("#")) => return true,
+                (_, None) => return false,
+                (Level::Literal(own), Some(level)) if level != "+" && **own != *level => {
+                    return false;
+                }
+                (Level::Literal(_) | Level::Single | Level::Template(_), Some(_)) => {}
+            }
+        }
+        matches!(levels.next(), None | Some("#"))
+    }
+}
+
 impl Level {
     fn parse(text: &str, notation: Notation) -> Result<Self, PatternError> {
         match text {

@@ -138,6 +138,14 @@ impl Topics {
                 .any(|pattern| pattern.covers(filter, subject, effect)),
         }
     }
+
+    /// Whether something that `filter` (without `$share/`) can match may be among them: false only where nothing is.
+    pub(super) fn may_meet(&self, filter: &str) -> bool {
+        match self {
+            Self::Every => true,
+            Self::Matching(patterns) => patterns.iter().any(|pattern| pattern.may_meet(filter)),
+        }
+    }
 }
 
 /// To whom a rule applies. What is empty or `None` is no condition.

@@ -515,6 +515,58 @@ proptest! {
             prop_assert!(is_there, "{} by {:?}", filter, one);
         }
     }
+
+    /// What is asked once for a Topic Filter is what is asked for each topic that it matches.
+    #[test]
+    fn filter_that_may_be_received_at_once_holds_no_topic_that_may_not(
+        all in prop::collection::vec(written(), 0..8),
+        filter in topic_and_filter().prop_map(|(_, filter)| filter),
+        topics in prop::collection::vec(topic_and_filter().prop_map(|(topic, _)| topic), 0..20),
+        name in select(vec!["ann", "a/b"]),
+    ) {
+        let who = user(name);
+        let rules = Rules::new(all.iter().enumerate().map(|(n, one)| rule(n, one)).collect());
+        let is_at_once = allows_all(&rules, &who, &filter);
+        for topic in topics.iter().chain([&filter.replace(['+', '#'], "$x")]) {
+            let is_allowed = may(&rules, &who, Request::Receive { topic });
+            let is_lost = topic::matches(&filter, topic) && !is_allowed;
+            prop_assert!(!(is_at_once && is_lost), "{} in {}", topic, filter);
+        }
+    }
+}
+
+fn allows_all(rules: &Rules, principal: &Principal, filter: &str) -> bool {
+    let subject = Subject {
+        principal,
+        client_id: "c1",
+    };
+    rules.allows_all(&rules.applying(subject), subject, filter)
+}
+
+#[test]
+fn rule_that_denies_elsewhere_leaves_a_filter_to_be_asked_at_once() {
+    let deny = |filter| Rule {
+        topics: at(filter),
+        ..Rule::deny("no")
+    };
+    let rules = Rules::new(vec![deny("$SYS/#"), deny("a/+/x"), Rule::allow("yes")]);
+    let nobody = Principal::default();
+    for (filter, is_at_once) in [
+        ("b/#", true),
+        ("a/b/y", true),
+        ("a", true),
+        ("a/b/c/#", true),
+        ("#", false),
+        ("+/b/x", false),
+        ("a/#", false),
+        ("a/b/#", false),
+        ("$SYS/#", false),
+    ] {
+        assert_eq!(allows_all(&rules, &nobody, filter), is_at_once, "{filter}");
+    }
+    let rules = Rules::new(vec![deny("$SYS/#"), Rule::allow("yes")]);
+    assert!(allows_all(&rules, &nobody, "#"));
+    assert!(!allows_all(&Rules::new(vec![]), &nobody, "b"));
 }
 
 /// A local rule of each kind, and one that is first.

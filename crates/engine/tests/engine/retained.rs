@@ -8,7 +8,7 @@ use proto::packet::{
 };
 use vencejo_engine::Limits;
 
-use crate::world::{Client, World, id, options, payload, publish};
+use crate::world::{Client, World, durable, id, options, payload, publish};
 
 const HANDLINGS: [RetainHandling; 3] = [
     RetainHandling::Send,
@@ -247,6 +247,49 @@ fn many_retained_messages_are_replayed_in_turns_and_all_arrive() {
     assert!((1..=8).contains(&early), "{early} in two turns");
     world.settle();
     assert_eq!(early + world.received(receiver).len(), 51);
+}
+
+/// What is retained can wait where it is: for a Client that is away nothing more of it is queued while there is no memory.
+#[test]
+fn replay_stands_still_while_memory_is_short_and_loses_nothing() {
+    let limits = Limits {
+        retained_replay_per_turn: 3,
+        ..Limits::default()
+    };
+    let mut world = World::without_loads(limits);
+    let sender = world.connect("sender");
+    for number in 0..30 {
+        let text = format!("{number:02}");
+        world.publish_retained(sender, &format!("a/{text}"), 1, &text);
+    }
+    let receiver = world.connect_with(durable("receiver"));
+    world.connack(receiver);
+    let subscribe = Subscribe {
+        packet_id: id(1),
+        subscription_identifier: None,
+        user_properties: Vec::new(),
+        requests: vec![SubscriptionRequest {
+            filter: "a/#",
+            options: options(1),
+        }],
+    };
+    let now = world.now;
+    let engine = world.engine(receiver);
+    engine.on_subscribe(receiver.key, &subscribe, now);
+    engine.on_memory_short(true, now);
+    world.turn();
+    world.lose(receiver);
+    world.settle();
+    world.engines[0].on_memory_short(false, now);
+    world.settle();
+    assert_eq!(world.engines[0].counters().dropped_queue_full, 0);
+    let again = world.connect_with(durable("receiver"));
+    world.connack(again);
+    let mut texts = world.payloads(again);
+    texts.sort_unstable();
+    texts.dedup();
+    let all: Vec<_> = (0..30).map(|number| format!("{number:02}")).collect();
+    assert_eq!(texts, all);
 }
 
 /// Section 4.8.2: a Shared Subscription is sent no retained messages.
