@@ -274,12 +274,15 @@ fn replay_stands_still_while_memory_is_short_and_loses_nothing() {
         }],
     };
     let now = world.now;
-    let engine = world.engine(receiver);
-    engine.on_subscribe(receiver.key, &subscribe, now);
-    engine.on_memory_short(true, now);
+    world
+        .engine(receiver)
+        .on_subscribe(receiver.key, &subscribe, now);
     world.turn();
-    world.lose(receiver);
+    world.engine(receiver).on_memory_short(true, now);
+    world.engine(receiver).on_closed(receiver.key, now);
     world.settle();
+    let queued = world.engines[0].counters().queued_messages;
+    assert!(queued <= 3, "{queued} of 30 while memory is short");
     world.engines[0].on_memory_short(false, now);
     world.settle();
     assert_eq!(world.engines[0].counters().dropped_queue_full, 0);
