@@ -16,6 +16,7 @@ use store::Store;
 
 use super::Shard;
 use super::connection::{Connection, Stage, find_mut};
+use super::giving_back::{GivingBack, give_back};
 use super::stalled::Stall;
 use crate::governor::{Kind, Step, Sums, WINDOW};
 
@@ -35,6 +36,7 @@ pub(super) struct Governed {
     throttled: Vec<ConnectionKey>,
     /// Connections that had shown nothing yet, oldest first.
     waiting_room: VecDeque<ConnectionKey>,
+    giving_back: GivingBack,
 }
 
 impl Default for Governed {
@@ -47,6 +49,7 @@ impl Default for Governed {
             loudest: 0,
             throttled: Vec::new(),
             waiting_room: VecDeque::new(),
+            giving_back: GivingBack::default(),
         }
     }
 }
@@ -204,6 +207,13 @@ impl<S: Store> Shard<S> {
             let before = std::mem::replace(&mut self.governed.step, step);
             self.begin_window(before, step);
         }
+        if self
+            .governed
+            .giving_back
+            .on_held(sums.iter().sum(), self.now)
+        {
+            give_back();
+        }
     }
 
     fn sums(&self) -> Sums {
@@ -310,7 +320,11 @@ impl<S: Store> Shard<S> {
     /// When the shard has to look again although nothing happens.
     pub(super) fn governs_at(&self) -> Option<Instant> {
         let is_waited_for = !self.governed.throttled.is_empty();
-        (self.governed.step > Step::Calm || is_waited_for).then(|| self.now + WINDOW)
+        let window = (self.governed.step > Step::Calm || is_waited_for).then(|| self.now + WINDOW);
+        window
+            .into_iter()
+            .chain(self.governed.giving_back.next())
+            .min()
     }
 
     /// Why a connection that has shown who it is gets in no more.

@@ -15,6 +15,7 @@ mod deadlines;
 mod deliver;
 mod denied;
 pub(crate) mod fuzzed;
+mod giving_back;
 mod governed;
 mod links;
 mod mounted;

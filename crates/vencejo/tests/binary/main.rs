@@ -10,6 +10,8 @@ mod data_folder;
 mod doors;
 mod emqx;
 mod explore;
+#[cfg(target_os = "linux")]
+mod given_back;
 mod imported;
 mod inspection;
 mod json;
