@@ -40,7 +40,7 @@ impl Identity {
     pub(crate) fn principal(
         self,
         address: Option<IpAddr>,
-        listener: &str,
+        listener: Option<Arc<str>>,
         mount_point: Option<Arc<str>>,
     ) -> Principal {
         Principal {
@@ -49,7 +49,7 @@ impl Identity {
             attributes: self.attributes,
             is_administrator: self.is_administrator,
             address,
-            listener: Some(listener.into()),
+            listener,
             mount_point,
             own_rules: self.own_rules,
             is_listed: self.is_listed,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use engine::{ConnectRequest, ConnectionKey, ShardIndex, home_shard};
+use engine::{ConnectRequest, ConnectionKey, Principal, ShardIndex, home_shard};
 use proto::Version;
 use proto::connection::{ConnectionError, Outgoing};
 use proto::packet::{Auth, Connect, ReasonCode};
@@ -153,7 +153,7 @@ impl<S: Store> Shard<S> {
                 let mount_point = pending.policy.mount_point(listener);
                 let of = pending.policy.listener(listener);
                 let is_called_by_user = of.is_some_and(|of| of.client_id_from_user);
-                let listener = pending.policy.listener_name(listener);
+                let listener = of.map(|of| Arc::clone(&of.name));
                 let expires_at = identity.expires_at;
                 let has_to_be_known = pending.has_to_be_known;
                 let mut connect = pending.connect;
@@ -164,7 +164,8 @@ impl<S: Store> Shard<S> {
                 }
                 // Where it comes from says nothing where it may speak for others.
                 let address = peer.ip().filter(|_| !pending.is_for_others);
-                let principal = Arc::new(identity.principal(address, listener, mount_point));
+                let principal = identity.principal(address, listener, mount_point);
+                let principal = shared_with_last(&mut self.last_principal, principal);
                 let user = principal.user.as_deref().filter(|_| is_called_by_user);
                 if is_called_by_user && user.is_none() {
                     return self.refuse(key, &nameless());
@@ -524,6 +525,14 @@ fn changed_since(user_changes: u64, shared: &Shared) -> Option<ConnectionError> 
     (user_changes != shared.user_changes()).then_some(error)
 }
 
+/// `principal`, or `last` if that is the same: Clients of one user, or of none, from one address are held as one.
+fn shared_with_last(last: &mut Arc<Principal>, principal: Principal) -> Arc<Principal> {
+    if **last != principal {
+        *last = Arc::new(principal);
+    }
+    Arc::clone(last)
+}
+
 /// When the calendar will say `at`; now, if it has.
 pub(super) fn instant_of(at: SystemTime, now: Instant) -> Instant {
     let after = at.duration_since(SystemTime::now()).unwrap_or_default();
@@ -535,6 +544,21 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::server::shared_for_tests;
+
+    #[test]
+    fn clients_that_are_the_same_to_all_rules_are_held_as_one() {
+        let of = |user: &str| Principal {
+            user: Some(user.into()),
+            ..Principal::default()
+        };
+        let mut last = Arc::default();
+        let first = shared_with_last(&mut last, of("ann"));
+        let second = shared_with_last(&mut last, of("ann"));
+        assert!(Arc::ptr_eq(&first, &second));
+        let other = shared_with_last(&mut last, of("bob"));
+        assert_eq!(*other, of("bob"));
+        assert_eq!(*first, of("ann"));
+    }
 
     /// A user that is removed while its connection is between two shards does not get in: neither of them had it when
     /// they were told.

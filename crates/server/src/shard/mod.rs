@@ -41,7 +41,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-use engine::{ConnectionKey, Engine, ShardIndex};
+use engine::{ConnectionKey, Engine, Principal, ShardIndex};
 use mio::{Events, Poll, Token};
 use proto::connection::ConnectionError;
 use proto::packet::ReasonCode;
@@ -98,6 +98,8 @@ pub(crate) struct Shard<S> {
     /// Whether the engine was told something since its last `end_turn`.
     has_news: bool,
     assigned_client_ids: u64,
+    /// Whom the last Client to be let in is known as: the next may be the same to all rules.
+    last_principal: Arc<Principal>,
     /// Steps of TLS handshakes that may still be made in this turn.
     handshake_steps: u32,
     /// Since when they are.
@@ -193,6 +195,7 @@ impl<S: Store> Shard<S> {
             is_pressed: false,
             has_news: true,
             assigned_client_ids: 0,
+            last_principal: Arc::default(),
             handshake_steps: 0,
             handshakes_since: Instant::now(),
             connects_left: 0,

@@ -107,7 +107,8 @@ impl<S: Store> Shard<S> {
         let address = peer.ip().filter(|_| !connection.socket.is_for_others());
         let mount_point = connection.mount_point().cloned();
         let expires_at = identity.expires_at.map(|at| instant_of(at, self.now));
-        let listener = self.policy.listener_name(listener);
+        let listener = self.policy.listener(listener);
+        let listener = listener.map(|listener| Arc::clone(&listener.name));
         let principal = Arc::new(identity.principal(address, listener, mount_point));
         if !self.engine.on_reauthenticated(key, &principal) {
             let text = "the Client has shown that it is another user";
