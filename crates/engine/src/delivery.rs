@@ -42,7 +42,7 @@ impl Engine {
         now: Instant,
     ) {
         if terms.qos == Qos::AtMostOnce {
-            self.deliver_qos0(key, Arc::clone(message), terms, now);
+            self.deliver_qos0(key, message, terms, now);
             return;
         }
         let Some(session) = self.sessions.get(key) else {
@@ -127,11 +127,10 @@ impl Engine {
         true
     }
 
-    /// The same at QoS 0: now or never.
-    pub(crate) fn deliver_qos0(
+    fn deliver_qos0(
         &mut self,
         key: SessionKey,
-        message: Arc<Message>,
+        message: &Arc<Message>,
         terms: Terms,
         now: Instant,
     ) {
@@ -145,7 +144,7 @@ impl Engine {
         }
         // [MQTT-4.3.1-1] [v3.1.1 MQTT-4.3.1-1]
         let delivery = Delivery {
-            message,
+            message: Arc::clone(message),
             dup: false,
             qos: Qos::AtMostOnce,
             retain: terms.retain,

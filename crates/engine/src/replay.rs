@@ -325,7 +325,7 @@ impl Engine {
                     continue;
                 }
                 if terms.qos == Qos::AtMostOnce {
-                    self.deliver_qos0(key, message, terms, now);
+                    self.deliver(key, &message, terms, now);
                     continue;
                 }
                 self.begin_routing(&message);
