@@ -289,9 +289,11 @@ impl Engine {
             .map(|identifier| Arc::from([identifier]));
         let session = self.sessions.get(key);
         let may_receive_all = session.is_some_and(|session| {
+            let limits = self.limits_for(&session.principal);
+            let room = session.replay_room(limits, self.is_memory_short);
             // Rules are looked at as often as topics, at most.
-            self.rights
-                .may_receive_all(session, replay.filter(), *share)
+            let looks = room.looks.min(*share);
+            self.rights.may_receive_all(session, replay.filter(), looks)
         });
         let mut bytes = BURST_BYTES_MAX;
         let mut batch = std::mem::take(&mut self.replay_batch);

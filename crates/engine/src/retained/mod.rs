@@ -309,10 +309,12 @@ impl Retained {
         self.messages.contains_key(topic.as_bytes())
     }
 
-    /// Whether a limit refuses a message of about `bytes` on `topic`, which is a Client's.
+    /// Whether a limit refuses a message of about `bytes` on `topic`. What is the Server's is refused by no limit.
     pub(crate) fn lacks_room(&self, topic: &str, bytes: usize) -> bool {
-        self.check_room(topic.as_bytes(), bytes + ENTRY_BYTES)
-            .is_err()
+        !is_server_topic(topic)
+            && self
+                .check_room(topic.as_bytes(), bytes + ENTRY_BYTES)
+                .is_err()
     }
 
     /// Whether there is room to retain `message`; what has expired takes some until
@@ -327,6 +329,7 @@ impl Retained {
         self.check_room(topic, cost_bytes(message))
     }
 
+    /// Of a topic that is not the Server's.
     fn check_room(&self, topic: &[u8], cost: usize) -> Result<(), RetainedRefusal> {
         let RetainedLimits {
             retained_messages_max: messages_max,

@@ -364,6 +364,21 @@ fn what_the_server_says_of_itself_takes_no_room_from_others() {
     assert!(!put(&mut retained, "d", "1"));
 }
 
+/// A Client may ask about such a topic before it hears that it may not publish there.
+#[test]
+fn topic_of_the_server_lacks_no_room_where_clients_have_none() {
+    let now = now();
+    let limits = RetainedLimits {
+        retained_messages_max: 0,
+        retained_bytes_max: 0,
+        age_max: None,
+    };
+    let mut retained = Retained::new(limits, ShardIndex(0), 1, keyed_state(1));
+    assert!(retained.publish(&message("$SYS/a", "1", now)).is_ok());
+    assert!(!retained.lacks_room("$SYS/a", 0) && !retained.lacks_room("$SYS/b", 9));
+    assert!(retained.lacks_room("a", 0));
+}
+
 #[test]
 fn replay_stops_where_its_bytes_are_used_up_and_goes_on_there() {
     let (mut retained, now) = (retained_on(0), now());

@@ -18,6 +18,7 @@ use super::Shard;
 use super::connection::{Connection, Stage, find_mut};
 use super::giving_back::{GivingBack, give_back};
 use super::stalled::Stall;
+use super::unsent::BufferPool;
 use crate::governor::{Kind, Step, Sums, WINDOW};
 
 /// What a shard knows of the governor's.
@@ -212,6 +213,8 @@ impl<S: Store> Shard<S> {
             .giving_back
             .on_held(sums.iter().sum(), self.now)
         {
+            // What the rush was sent from.
+            self.pool = BufferPool::default();
             give_back();
         }
     }
