@@ -288,7 +288,7 @@ const BUFFER_BYTES_NEW: usize = 512;
 /// Largest capacity the pool keeps.
 const BUFFER_BYTES_KEPT: usize = 256 * 1024;
 /// Capacity above which a buffer is not lent to who has said nothing yet.
-const BUFFER_BYTES_SMALL: usize = 4 * 1024;
+const BUFFER_BYTES_SMALL: usize = 16 * 1024;
 /// Most bytes the buffers of the pool have together.
 const POOL_BYTES_MAX: usize = 8 * 1024 * 1024;
 
