@@ -137,7 +137,9 @@ impl Scenario {
     }
 
     const fn beside(mut self, others: Beside) -> Self {
-        if let Load::Flow(plan) = self.load {
+        if let Load::Flow(mut plan) = self.load {
+            // Who looks at the clock all the time leaves the others nothing of the generator's core.
+            plan.is_exact = false;
             self.load = Load::Beside(others, plan);
         }
         self
