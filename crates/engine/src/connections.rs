@@ -76,6 +76,10 @@ impl Connections {
     pub(crate) fn insert(&mut self, connection: Connection) {
         let index = slot(connection.key);
         if self.slots.len() <= index {
+            if self.slots.capacity() <= index {
+                let wanted = index + 1 - self.slots.len();
+                self.slots.reserve_exact(wanted.max(more_places(index)));
+            }
             self.slots.resize_with(index + 1, || None);
         }
         if let Some(place) = self.slots.get_mut(index) {
@@ -121,11 +125,19 @@ const fn slot(key: ConnectionKey) -> usize {
     (key.0 & 0xFFFF_FFFF) as usize
 }
 
+/// By how many places a table grows that has `len`, all in use: by an eighth, for half of what it grew to would be free else.
+pub(crate) const fn more_places(len: usize) -> usize {
+    let part = len / 8;
+    if part < PLACES_MIN { PLACES_MIN } else { part }
+}
+
 /// Whether a table with so many places has few in use, and is worth it to give some back.
 pub(crate) const fn is_sparse(used: usize, capacity: usize) -> bool {
     capacity > KEPT_MAX && used < capacity / SPARSE
 }
 
+/// Fewer are not worth it.
+const PLACES_MIN: usize = 64;
 /// Places that a table keeps though they are free.
 const KEPT_MAX: usize = 1024;
 /// With more, at least one in so many is in use.

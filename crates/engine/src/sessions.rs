@@ -6,10 +6,10 @@
 //! Invariant: a Client Identifier has at most one Session, and a Session at most one connection.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::time::Instant;
 
-use hashbrown::HashMap;
 use proto::packet::Will;
 use proto::session::{Inbound, Outbound};
 use proto::{Message, PacketIdentifier, Version};
@@ -17,12 +17,13 @@ use slab::Slab;
 use store::{Level, Seq, SessionId, UnixMillis};
 
 use crate::asked::Asked;
-use crate::connections::is_sparse;
+use crate::connections::{is_sparse, more_places};
 use crate::filters::Filters;
 use crate::keys::{KeyedState, SessionKey};
 use crate::loads::Loading;
 use crate::losses::Lost;
 use crate::memory::{PackedBytes, SessionBytes};
+use crate::parted_table::PartedTable;
 use crate::pending::{HeldQueue, Wait};
 use crate::retained::Replay;
 use crate::rights::Applying;
@@ -207,7 +208,9 @@ const QUEUED_OVERHEAD_BYTES: usize = 64;
 pub(crate) struct Sessions {
     /// Each in a place of its own: a table of all would be copied when it grows, and leave behind what it was.
     slab: Slab<Box<Session>>,
-    by_client_id: HashMap<Arc<str>, SessionKey, KeyedState>,
+    /// By the Client Identifier, which is in the Session. Each of them is in `slab`.
+    by_client_id: PartedTable<SessionKey>,
+    hasher: KeyedState,
     /// All of them as they were last counted, see `memory`.
     pub(crate) counted: SessionBytes,
 }
@@ -216,13 +219,19 @@ impl Sessions {
     pub(crate) fn new(hasher: KeyedState) -> Self {
         Self {
             slab: Slab::new(),
-            by_client_id: HashMap::with_hasher(hasher),
+            by_client_id: PartedTable::default(),
+            hasher,
             counted: SessionBytes::default(),
         }
     }
 
     pub(crate) fn find(&self, client_id: &str) -> Option<SessionKey> {
-        self.by_client_id.get(client_id).copied()
+        let hash = self.hasher.hash_one(client_id);
+        let has_it = |key: &SessionKey| {
+            self.get(*key)
+                .is_some_and(|one| &*one.client_id == client_id)
+        };
+        self.by_client_id.find(hash, has_it).copied()
     }
 
     pub(crate) fn get(&self, key: SessionKey) -> Option<&Session> {
@@ -242,21 +251,34 @@ impl Sessions {
         self.get_mut(key)?.link.as_mut()
     }
 
+    /// Another one of its Client Identifier is not found by that any more.
     pub(crate) fn insert(&mut self, session: Session) -> SessionKey {
-        let client_id = Arc::clone(&session.client_id);
+        if let Some(other) = self.find(&session.client_id) {
+            self.forget_name(other);
+        }
+        let hash = self.hasher.hash_one(&*session.client_id);
+        reserve_some(&mut self.slab);
         let key = key_of(self.slab.insert(Box::new(session)));
-        self.by_client_id.insert(client_id, key);
+        let (slab, hasher) = (&self.slab, &self.hasher);
+        self.by_client_id
+            .insert_unique(hash, key, |key| name_hash(slab, hasher, *key));
         self.count(key);
         key
     }
 
+    /// It is not found by its Client Identifier any more, if it was.
+    fn forget_name(&mut self, key: SessionKey) {
+        let (slab, hasher) = (&self.slab, &self.hasher);
+        let hash_of = |key: &SessionKey| name_hash(slab, hasher, *key);
+        self.by_client_id
+            .remove(hash_of(&key), |one| *one == key, hash_of);
+    }
+
     pub(crate) fn remove(&mut self, key: SessionKey) -> Option<Box<Session>> {
+        self.get(key)?;
+        self.forget_name(key);
         let session = self.slab.try_remove(index(key))?;
         self.discount(&session);
-        // Another one may have its name by now.
-        if self.find(&session.client_id) == Some(key) {
-            self.by_client_id.remove(&session.client_id);
-        }
         Some(session)
     }
 
@@ -268,20 +290,13 @@ impl Sessions {
     pub(crate) fn table_bytes(&self) -> usize {
         self.slab.capacity() * (size_of::<Box<Session>>() + size_of::<usize>())
             + self.slab.len() * size_of::<Session>()
-            + map_bytes(
-                self.by_client_id.capacity(),
-                size_of::<(Arc<str>, SessionKey)>(),
-            )
+            + self.by_client_id.memory_bytes()
     }
 
     /// Gives back the places of a rush that is over, as far as nobody sits behind them. O(places).
     pub(crate) fn shrink(&mut self) {
         if is_sparse(self.slab.len(), self.slab.capacity()) {
             self.slab.shrink_to_fit();
-        }
-        let names = &mut self.by_client_id;
-        if is_sparse(names.len(), names.capacity()) {
-            names.shrink_to(names.len() * 2);
         }
     }
 
@@ -295,6 +310,21 @@ impl Sessions {
 /// byte of its own.
 pub(crate) const fn map_bytes(capacity: usize, entry: usize) -> usize {
     (capacity + capacity / 7) * (entry + 1)
+}
+
+/// The hash of the Client Identifier of a Session that is there.
+fn name_hash(slab: &Slab<Box<Session>>, hasher: &KeyedState, key: SessionKey) -> u64 {
+    let session = slab.get(index(key));
+    let session = session.expect("invariant: who has a name is there");
+    hasher.hash_one(&*session.client_id)
+}
+
+/// Makes room for some more in a table that is full: it grows by an eighth, and not to the double.
+fn reserve_some<T>(slab: &mut Slab<T>) {
+    let len = slab.len();
+    if len == slab.capacity() {
+        slab.reserve_exact(more_places(len));
+    }
 }
 
 const fn index(key: SessionKey) -> usize {

@@ -226,6 +226,11 @@ impl<S: Store> Shard<S> {
     /// Gives the connection a place and a key, and watches its socket.
     pub(super) fn insert(&mut self, mut connection: Connection) -> Option<engine::ConnectionKey> {
         self.generation = self.generation.wrapping_add(1);
+        let len = self.connections.len();
+        if len == self.connections.capacity() {
+            // By an eighth: doubled, half of it would be free.
+            self.connections.reserve_exact((len / 8).max(PLACES_MIN));
+        }
         let entry = self.connections.vacant_entry();
         let key = key_of(entry.key(), self.generation);
         connection.key = key;
@@ -244,6 +249,9 @@ impl<S: Store> Shard<S> {
         Some(key)
     }
 }
+
+/// The table grows by so many places at least.
+const PLACES_MIN: usize = 64;
 
 /// Whether accepting failed for this Client only.
 fn is_for_one_client(error: &io::Error) -> bool {

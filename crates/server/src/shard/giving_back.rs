@@ -1,8 +1,8 @@
 //! What was freed, and when the allocator is asked to give it back to the system.
 //!
 //! Owns: [`GivingBack`], how the allocator is asked. Does not own: what is held (see `governed`). Start reading at
-//! [`GivingBack::on_held`]. Invariants: who holds more and more, or less and less, is not asked, for an allocator gives back on its own as it goes, and what it
-//! gives back it may want again; who is idle is asked once, and then sleeps on.
+//! [`GivingBack::on_held`]. Invariants: who holds ever more or ever less is not asked, for an allocator gives back on its own
+//! as it goes, and what it gives back it may want again; who is idle is asked once, and then sleeps on.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
