@@ -156,7 +156,7 @@ fn main() -> ExitCode {
 /// let us say so gives what it gives.
 fn take_small_pages() {
     #[cfg(target_os = "linux")]
-    drop(rustix::thread::disable_transparent_huge_pages(true));
+    rustix::thread::disable_transparent_huge_pages(true).ok();
 }
 
 /// What a command line means to this program, or to the `tool` of mosquitto's that it is called by.
