@@ -516,6 +516,10 @@ mod tests {
     use super::*;
     use crate::config::parse;
 
+    #[cfg_attr(
+        not(any(feature = "postgres", feature = "ldap")),
+        expect(dead_code, reason = "only tables that can be served by are read here")
+    )]
     fn error(table: &str) -> String {
         let text = format!("[authentication]\n{table}");
         let refused = parse(&text, Path::new("vencejo.toml")).expect_err(table);
