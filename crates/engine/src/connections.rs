@@ -125,7 +125,7 @@ const fn slot(key: ConnectionKey) -> usize {
     (key.0 & 0xFFFF_FFFF) as usize
 }
 
-/// By how many places a table grows that has `len`, all in use: by an eighth, for half of what it grew to would be free else.
+/// By how many places a table grows that has `len`, all in use: by an eighth, for doubled half of it would be free.
 pub(crate) const fn more_places(len: usize) -> usize {
     let part = len / 8;
     if part < PLACES_MIN { PLACES_MIN } else { part }

@@ -338,11 +338,45 @@ fn key_of(index: usize) -> SessionKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keys::keyed_state;
 
     /// One byte more, and the allocator takes 448 for it.
     #[test]
     fn session_takes_384_bytes_at_most() {
         let bytes = size_of::<Session>();
         assert!(bytes <= 384, "{bytes}");
+    }
+
+    #[test]
+    fn name_is_that_of_the_last_session_whichever_ends_first() {
+        let session = |id, name: &str| Session::new(SessionId(id), name.into(), 0);
+        let mut sessions = Sessions::new(keyed_state(7));
+        for id in 0..1000 {
+            sessions.insert(session(id, &format!("c{id}")));
+        }
+        let old = sessions.find("c500").expect("is there");
+        let new = sessions.insert(session(1000, "c500"));
+        assert_eq!(sessions.find("c500"), Some(new));
+        assert!(sessions.remove(old).is_some(), "is there without a name");
+        assert_eq!(sessions.find("c500"), Some(new));
+        assert!(sessions.remove(new).is_some() && sessions.remove(new).is_none());
+        assert_eq!(sessions.find("c500"), None);
+        for key in sessions.keys() {
+            let name = Arc::clone(&sessions.get(key).expect("is there").client_id);
+            assert_eq!(sessions.find(&name), Some(key));
+            sessions.remove(key);
+            assert_eq!(sessions.find(&name), None);
+        }
+    }
+
+    /// Half of what a table that doubles has may be free.
+    #[test]
+    fn table_that_is_full_grows_by_an_eighth() {
+        let mut sessions = Sessions::new(keyed_state(7));
+        for id in 0..10_000 {
+            sessions.insert(Session::new(SessionId(id), format!("c{id}").into(), 0));
+        }
+        let capacity = sessions.slab.capacity();
+        assert!(capacity <= 10_000 + 10_000 / 8, "{capacity}");
     }
 }
