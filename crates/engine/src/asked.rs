@@ -138,7 +138,7 @@ impl Asked {
 impl Session {
     /// What was said to `request`, under the rules of `epoch`; where nothing was, that is no.
     pub(crate) fn is_allowed_by_answer(&self, request: Request<'_>, epoch: u64) -> bool {
-        let asked = self.asked.as_ref();
+        let asked = self.seldom().asked.as_ref();
         let question = match request {
             // It comes by a Subscription that was allowed; one of those that bring it still is.
             Request::Receive { topic } => {
@@ -169,16 +169,15 @@ impl Session {
     /// Who it is has changed: what was said of publishing counts no more, and Subscriptions are asked about again by
     /// who connects.
     pub(crate) fn forget_answers(&mut self) {
-        if let Some(asked) = &mut self.asked {
+        if let Some(asked) = self.asked_mut() {
             asked.forget();
         }
     }
 
     /// Whether its Will was asked about, and allowed.
     pub(crate) fn is_will_allowed_by_answer(&self) -> bool {
-        self.asked
-            .as_ref()
-            .is_some_and(|asked| asked.is_will_allowed)
+        let asked = self.seldom().asked.as_ref();
+        asked.is_some_and(|asked| asked.is_will_allowed)
     }
 }
 
@@ -323,7 +322,7 @@ impl Engine {
     pub fn trim_answers(&mut self, connection: ConnectionKey) {
         if let Some(key) = self.on_packet(connection)
             && let Some(session) = self.sessions.get_mut(key)
-            && let Some(asked) = &mut session.asked
+            && let Some(asked) = session.asked_mut()
         {
             asked.trim();
         }
@@ -341,7 +340,8 @@ impl Engine {
         if let Some(key) = self.on_packet(connection)
             && let Some(session) = self.sessions.get_mut(key)
         {
-            session.asked.get_or_insert_default().is_will_allowed = true;
+            session.asked_or_default().is_will_allowed = true;
+            self.touch(key);
         }
     }
 
@@ -352,7 +352,7 @@ impl Engine {
         };
         let mut has_changed = false;
         for answer in answers {
-            let asked = session.asked.get_or_insert_default();
+            let asked = session.asked_or_default();
             asked.give(answer, epoch);
             let Question::Subscribe { filter } = &answer.question else {
                 continue;
@@ -360,13 +360,18 @@ impl Engine {
             has_changed |= if answer.is_allowed {
                 asked.refused.remove(filter)
             } else {
-                session.filters.contains(filter) && asked.refused.insert(Arc::clone(filter))
+                session.filters.contains(filter)
+                    && session
+                        .asked_or_default()
+                        .refused
+                        .insert(Arc::clone(filter))
             };
         }
         if has_changed {
             session.recheck_through = session.outbound.last_seq();
             self.subscriptions.forget_matches();
         }
+        self.touch(key);
     }
 
     fn is_undecided(&self, key: SessionKey, request: Request<'_>) -> bool {
@@ -377,7 +382,7 @@ impl Engine {
     fn knows(&mut self, key: SessionKey, question: &Question, now: Instant) -> bool {
         let epoch = self.rights.epoch();
         let session = self.sessions.get_mut(key);
-        let asked = session.and_then(|session| session.asked.as_mut());
+        let asked = session.and_then(Session::asked_mut);
         asked.is_some_and(|asked| asked.knows(question, epoch, now))
     }
 }

@@ -19,7 +19,7 @@ use crate::keys::SessionKey;
 use crate::output::Output;
 use crate::pending::{HeldQueue, Wait};
 use crate::publish::is_server_topic;
-use crate::sessions::{Burst, Link, Session};
+use crate::sessions::{Link, Session};
 use crate::subscriptions::PublisherMemo;
 use crate::timers::Due;
 use crate::{ConnectionKey, Engine, Principal};
@@ -220,17 +220,18 @@ impl Engine {
         session.link = Some(Link {
             connection: request.connection,
             version: connect.version,
-            maximum_packet_size_bytes: properties.maximum_packet_size_bytes.map(NonZeroU32::get),
+            maximum_packet_size_bytes: properties.maximum_packet_size_bytes,
             hidden_topic_bytes: request.principal.hidden_topic_bytes(),
             is_congested: false,
             dropped_in: (Seq(0), Level::Memory),
-            burst: Burst::default(),
+            burst_began: 0,
+            burst_bytes: 0,
             held: HeldQueue::default(),
         });
         session.outbound.on_connected(window);
         // [MQTT-3.1.2-7] [v3.1.1 MQTT-3.1.2-12]
         session.will = connect.will.clone().map(Box::new);
-        if let Some(asked) = &mut session.asked {
+        if let Some(asked) = session.asked_mut() {
             asked.forget_will();
         }
         let expiry = session.expiry_deadline.take();

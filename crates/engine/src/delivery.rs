@@ -18,7 +18,7 @@ use crate::commits::Gate;
 use crate::keys::SessionKey;
 use crate::losses::Loss;
 use crate::pending::Wait;
-use crate::sessions::{Burst, Link, Session};
+use crate::sessions::{Link, Session};
 use crate::{ConnectionKey, Engine};
 
 /// How one message goes to one Session.
@@ -208,7 +208,8 @@ impl Engine {
     /// Sends a delivery from the queue, as part of the Session's burst.
     fn send_queued(&mut self, key: SessionKey, delivery: Delivery, wait: Wait) {
         if let Some(link) = self.sessions.link_mut(key) {
-            link.burst.bytes += delivery.message.memory_bytes();
+            let bytes = u32::try_from(delivery.message.memory_bytes()).unwrap_or(u32::MAX);
+            link.burst_bytes = link.burst_bytes.saturating_add(bytes);
         }
         self.send_delivery(key, delivery, wait);
     }
@@ -350,7 +351,7 @@ impl Engine {
     /// The Client has answered: what waits may go on.
     fn go_on(&mut self, key: SessionKey, now: Instant) {
         let session = self.sessions.get(key);
-        let is_idle = |of: &Session| of.outbound.has_nothing_to_send() && of.replays.is_empty();
+        let is_idle = |of: &Session| of.outbound.has_nothing_to_send() && !of.is_replay_due();
         if !session.is_some_and(is_idle) {
             // It is a delivery, of what was published long ago.
             self.work += 1;
@@ -458,14 +459,12 @@ impl Engine {
 
 impl Link {
     /// Whether its Session may be sent more before the server takes the outputs, which it has done `taken` times.
-    fn has_burst_left(&mut self, taken: u64) -> bool {
-        if self.burst.began != taken {
-            self.burst = Burst {
-                began: taken,
-                bytes: 0,
-            };
+    const fn has_burst_left(&mut self, taken: u64) -> bool {
+        if self.burst_began != taken {
+            self.burst_began = taken;
+            self.burst_bytes = 0;
         }
-        self.burst.bytes < BURST_BYTES_MAX
+        (self.burst_bytes as usize) < BURST_BYTES_MAX
     }
 }
 
@@ -521,7 +520,7 @@ fn is_too_large(link: &Link, delivery: &Delivery, now: Instant) -> bool {
             .unwrap_or_default(),
         hidden_topic_bytes: link.hidden_topic_bytes,
     };
-    publish.encoded_len(link.version) > maximum
+    publish.encoded_len(link.version) > maximum.get()
 }
 
 /// One Session is sent no more than this, and a message, from its queue before the server takes the

@@ -145,6 +145,14 @@ impl Session {
             && self.queued_bytes <= part(limits.queued_bytes_memory_max)
     }
 
+    /// Publishers do not wait for it.
+    fn leave_full(&mut self) {
+        if let Some(seldom) = self.seldom_if_any() {
+            seldom.full_since = None;
+            self.leave_seldom();
+        }
+    }
+
     /// Whether it may have no place for a packet of so many bytes, the largest there can be.
     fn is_near_limit(&self, limits: &Limits, packet: usize) -> bool {
         let after = |bytes: usize| bytes.saturating_add(packet);
@@ -340,7 +348,7 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        let since = *session.full_since.get_or_insert(now);
+        let since = *session.seldom_mut().full_since.get_or_insert(now);
         if self.full.sessions.contains_key(&key) {
             return;
         }
@@ -380,7 +388,7 @@ impl Engine {
         // Who has taken the memory of all is not waited for again before it has given nearly all of it back.
         let is_modest = !is_memory_tight || session.queued_bytes <= LITTLE_BYTES;
         if is_modest && session.is_below(&limits, WAITED_FOR_AGAIN) {
-            session.full_since = None;
+            session.leave_full();
             self.full.emptying.remove(&key);
         }
         if !session.is_near_limit(&limits, packet) {
@@ -399,7 +407,7 @@ impl Engine {
         let Some(session) = self.sessions.get(key) else {
             return;
         };
-        if session.full_since.is_some() {
+        if session.seldom().full_since.is_some() {
             self.full.emptying.insert(key);
         }
         let filters: Vec<_> = session.filters.iter().collect();
@@ -413,7 +421,7 @@ impl Engine {
         self.unmark_full(key);
         self.full.forget(key);
         if let Some(session) = self.sessions.get_mut(key) {
-            session.full_since = None;
+            session.leave_full();
         }
     }
 

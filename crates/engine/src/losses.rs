@@ -69,7 +69,7 @@ pub struct Loser {
 
 impl Session {
     fn lost_total(&self) -> u64 {
-        self.lost.as_ref().map_or(0, |lost| lost.total())
+        self.seldom().lost.as_ref().map_or(0, |lost| lost.total())
     }
 }
 
@@ -80,7 +80,7 @@ impl Engine {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
-        let lost = session.lost.get_or_insert_default();
+        let lost = session.seldom_mut().lost.get_or_insert_default();
         let (of_session, of_all) = match loss {
             Loss::QueueFull => (&mut lost.queue_full, &mut self.counters.dropped_queue_full),
             Loss::Congested => (&mut lost.congested, &mut self.counters.dropped_congested),
@@ -89,6 +89,7 @@ impl Engine {
         *of_session += 1;
         *of_all += 1;
         self.last_loss = Some((key, loss));
+        self.touch(key);
     }
 
     /// Has the log told who has lost something last, not more often than it can be read.
@@ -122,7 +123,12 @@ impl Engine {
         let sessions = keys.into_iter().filter_map(|key| self.sessions.get(key));
         let losers = sessions.filter(|session| session.lost_total() > 0);
         let mut losers: Vec<_> = losers
-            .filter_map(|session| Some((Arc::clone(&session.client_id), **session.lost.as_ref()?)))
+            .filter_map(|session| {
+                Some((
+                    Arc::clone(&session.client_id),
+                    **session.seldom().lost.as_ref()?,
+                ))
+            })
             .collect();
         losers.sort_by(|one, other| {
             let by_total = other.1.total().cmp(&one.1.total());

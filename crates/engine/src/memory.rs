@@ -64,7 +64,7 @@ impl SessionBytes {
             .link
             .as_ref()
             .map_or(0, |link| link.held.table_bytes());
-        let replays: usize = session.replays.len() * REPLAY_BYTES;
+        let replays: usize = session.seldom().replays.len() * REPLAY_BYTES;
         let receiving = session.receiving();
         Self {
             record: session.client_id.len()
@@ -72,7 +72,8 @@ impl SessionBytes {
                 + receiving.inbound.len() * IDENTIFIER_BYTES
                 + receiving.volatile.len() * IDENTIFIER_BYTES
                 + held
-                + replays,
+                + replays
+                + session.seldom_bytes(),
             will: session.will.as_deref().map_or(0, will_bytes),
             filters: session.filters.table_bytes(),
             queue: session.outbound.table_bytes(),
@@ -159,6 +160,7 @@ impl Engine {
         while let Some(key) = self.touched.pop() {
             if let Some(session) = self.sessions.get_mut(key) {
                 session.outbound.shrink();
+                session.leave_seldom();
             }
             self.judge_room(key);
             self.sessions.count(key);

@@ -95,8 +95,9 @@ impl Principal {
 
     /// Bytes at the front of all its Topic Names that it does not see.
     #[must_use]
-    pub fn hidden_topic_bytes(&self) -> usize {
-        self.mount_point.as_ref().map_or(0, |mount| mount.len())
+    pub fn hidden_topic_bytes(&self) -> u16 {
+        let bytes = self.mount_point.as_ref().map_or(0, |mount| mount.len());
+        u16::try_from(bytes).unwrap_or(u16::MAX)
     }
 
     /// Whether it connects from this machine.

@@ -305,7 +305,7 @@ impl Engine {
         let session = self.sessions.get(key)?;
         let patience = self.limits.overflow_patience;
         let is_over = |since| now.saturating_duration_since(since) >= patience;
-        let is_given_up = session.full_since.is_some_and(is_over);
+        let is_given_up = session.seldom().full_since.is_some_and(is_over);
         let messages_max = limits.queued_messages_max.saturating_mul(2);
         let bytes_max = limits.queued_bytes_max.saturating_mul(2);
         let is_too_much = is_given_up

@@ -189,7 +189,8 @@ impl Engine {
                 continue;
             }
             if let Some(session) = self.sessions.get_mut(key) {
-                session.replays.insert(filter, replay);
+                session.seldom_mut().replays.insert(filter, replay);
+                self.touch(key);
                 self.resume_replays(key);
             }
         }
@@ -199,8 +200,10 @@ impl Engine {
         if !self.replays_waiting.is_empty() {
             self.replays_waiting.remove(&(key, filter.into()));
         }
-        if let Some(session) = self.sessions.get_mut(key) {
-            session.replays.remove(filter);
+        let session = self.sessions.get_mut(key);
+        if let Some(seldom) = session.and_then(Session::seldom_if_any) {
+            seldom.replays.remove(filter);
+            self.touch(key);
         }
     }
 
@@ -221,7 +224,7 @@ impl Engine {
     /// Whether the Session has a replay to go on with, and can take more.
     fn is_runnable(&self, key: SessionKey) -> bool {
         self.sessions.get(key).is_some_and(|session| {
-            !session.replays.is_empty()
+            session.is_replay_due()
                 && session
                     .can_take_replay(self.limits_for(&session.principal), self.is_memory_short)
         })
@@ -259,7 +262,8 @@ impl Engine {
         let first = self
             .sessions
             .get_mut(key)
-            .and_then(|session| session.replays.pop_first());
+            .and_then(Session::seldom_if_any)
+            .and_then(|seldom| seldom.replays.pop_first());
         let Some((filter, mut replay)) = first else {
             return 0;
         };
@@ -267,8 +271,9 @@ impl Engine {
         if self.advance(key, &mut replay, &mut left, now)
             && let Some(session) = self.sessions.get_mut(key)
         {
-            session.replays.insert(filter, replay);
+            session.seldom_mut().replays.insert(filter, replay);
         }
+        self.touch(key);
         share - left
     }
 

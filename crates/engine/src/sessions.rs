@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher as _;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -58,27 +59,52 @@ pub(crate) struct Session {
     receiving: Option<Box<Receiving>>,
     pub(crate) will_in_store: WillInStore,
     pub(crate) filters: Filters,
-    /// Retained Messages still to be sent, by the Topic Filter of their Subscription.
-    pub(crate) replays: BTreeMap<Arc<str>, Replay>,
     /// Whether it is in the engine's list of replays to go on with.
     pub(crate) is_replaying: bool,
     /// Whether it is in the engine's list of queues to go on with.
     pub(crate) is_paced: bool,
     pub(crate) will: Option<Box<Will>>,
-    /// What others have said about it, where no rule does.
-    pub(crate) asked: Option<Box<Asked>>,
     /// Whether the store knows it.
     pub(crate) is_stored: bool,
-    /// Since when its queue is full, as long as half of it is not taken, see `full`.
-    pub(crate) full_since: Option<Instant>,
-    /// Messages that it has lost, see `losses`.
-    pub(crate) lost: Option<Box<Lost>>,
+    seldom: Option<Box<Seldom>>,
     /// What it was when it was last counted, see `memory`.
     pub(crate) counted: PackedBytes,
     /// Whether it is in the engine's list of those to be counted again.
     pub(crate) is_touched: bool,
     pub(crate) expiry_deadline: Option<Deadline>,
     pub(crate) will_deadline: Option<Deadline>,
+}
+
+/// What most Sessions do not need.
+#[derive(Debug, Default)]
+pub(crate) struct Seldom {
+    /// Retained Messages still to be sent, by the Topic Filter of their Subscription.
+    pub(crate) replays: BTreeMap<Arc<str>, Replay>,
+    /// What others have said about it, where no rule does.
+    pub(crate) asked: Option<Box<Asked>>,
+    /// Since when its queue is full, as long as half of it is not taken, see `full`.
+    pub(crate) full_since: Option<Instant>,
+    /// Messages that it has lost, see `losses`.
+    pub(crate) lost: Option<Box<Lost>>,
+}
+
+impl Seldom {
+    const NOTHING: Self = Self {
+        replays: BTreeMap::new(),
+        asked: None,
+        full_since: None,
+        lost: None,
+    };
+
+    fn is_needed(&self) -> bool {
+        let Self {
+            replays,
+            asked,
+            full_since,
+            lost,
+        } = self;
+        !replays.is_empty() || asked.is_some() || full_since.is_some() || lost.is_some()
+    }
 }
 
 /// What a Session knows of messages from its Client that are not done with.
@@ -111,16 +137,18 @@ pub(crate) enum WillInStore {
 pub(crate) struct Link {
     pub(crate) connection: ConnectionKey,
     pub(crate) version: Version,
-    pub(crate) maximum_packet_size_bytes: Option<u32>,
-    /// Unsent bytes are above the mark: QoS 0 is dropped, the rest waits.
+    pub(crate) maximum_packet_size_bytes: Option<NonZeroU32>,
     /// Bytes at the front of all Topic Names that its Client does not see.
-    pub(crate) hidden_topic_bytes: usize,
+    pub(crate) hidden_topic_bytes: u16,
+    /// Unsent bytes are above the mark: QoS 0 is dropped, the rest waits.
     pub(crate) is_congested: bool,
     /// The batch that holds the last message dropped from its queue: should that be lost, nothing that
     /// came after it must have been sent.
     pub(crate) dropped_in: (Seq, Level),
-    /// What was sent to it from its queue since the server last took the outputs.
-    pub(crate) burst: Burst,
+    /// Which burst goes on: the engine's `taken` when it began.
+    pub(crate) burst_began: u64,
+    /// Bytes that were sent to it from its queue in that burst; of more than 4 GiB that much counts.
+    pub(crate) burst_bytes: u32,
     /// Packets that wait for durability or other shards, in order.
     pub(crate) held: HeldQueue,
 }
@@ -131,14 +159,6 @@ impl Link {
         let (seq, level) = self.dropped_in;
         Wait::for_batch(seq, level)
     }
-}
-
-/// Bytes of one burst.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Burst {
-    /// Which: the engine's `taken` when it began.
-    pub(crate) began: u64,
-    pub(crate) bytes: usize,
 }
 
 impl Session {
@@ -159,14 +179,11 @@ impl Session {
             will_in_store: WillInStore::None,
             disconnected_at: None,
             filters: Filters::default(),
-            replays: BTreeMap::new(),
             is_replaying: false,
             is_paced: false,
             will: None,
-            asked: None,
             is_stored: false,
-            full_since: None,
-            lost: None,
+            seldom: None,
             counted: PackedBytes::default(),
             is_touched: false,
             expiry_deadline: None,
@@ -187,6 +204,53 @@ impl Session {
 
     pub(crate) fn receiving_mut(&mut self) -> &mut Receiving {
         self.receiving.get_or_insert_default()
+    }
+
+    /// What it has of what most do not need.
+    pub(crate) fn seldom(&self) -> &Seldom {
+        static NOTHING: Seldom = Seldom::NOTHING;
+        self.seldom.as_deref().unwrap_or(&NOTHING)
+    }
+
+    /// The same to be changed, if it has some.
+    pub(crate) fn seldom_if_any(&mut self) -> Option<&mut Seldom> {
+        self.seldom.as_deref_mut()
+    }
+
+    /// A place for it. What is put there is to be touched.
+    pub(crate) fn seldom_mut(&mut self) -> &mut Seldom {
+        self.seldom.get_or_insert_default()
+    }
+
+    /// Bytes of that place.
+    pub(crate) const fn seldom_bytes(&self) -> usize {
+        if self.seldom.is_some() {
+            size_of::<Seldom>()
+        } else {
+            0
+        }
+    }
+
+    /// Gives that place back if nothing is in it.
+    pub(crate) fn leave_seldom(&mut self) {
+        if self.seldom.as_ref().is_some_and(|one| !one.is_needed()) {
+            self.seldom = None;
+        }
+    }
+
+    /// What others have said about it, if they have.
+    pub(crate) fn asked_mut(&mut self) -> Option<&mut Asked> {
+        self.seldom_if_any()?.asked.as_deref_mut()
+    }
+
+    /// The same, or a place for it.
+    pub(crate) fn asked_or_default(&mut self) -> &mut Asked {
+        self.seldom_mut().asked.get_or_insert_default()
+    }
+
+    /// Whether there are Retained Messages still to be sent.
+    pub(crate) fn is_replay_due(&self) -> bool {
+        !self.seldom().replays.is_empty()
     }
 
     /// Whether it outlives its Network Connection.
@@ -340,11 +404,11 @@ mod tests {
     use super::*;
     use crate::keys::keyed_state;
 
-    /// One byte more, and the allocator takes 448 for it.
+    /// One byte more, and the allocator takes 384 for it.
     #[test]
-    fn session_takes_384_bytes_at_most() {
+    fn session_takes_320_bytes_at_most() {
         let bytes = size_of::<Session>();
-        assert!(bytes <= 384, "{bytes}");
+        assert!(bytes <= 320, "{bytes}");
     }
 
     #[test]

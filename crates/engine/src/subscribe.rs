@@ -267,7 +267,7 @@ impl Engine {
         if !session.filters.remove(filter) {
             return false;
         }
-        if let Some(asked) = &mut session.asked {
+        if let Some(asked) = session.asked_mut() {
             asked.forget_subscription(filter);
         }
         self.touch(key);

@@ -267,7 +267,7 @@ pub struct OutgoingPublish<'a> {
     /// Subscription Identifiers of all matching Subscriptions that have one, [MQTT-3.3.4-4].
     pub subscription_identifiers: &'a [u32],
     /// So many bytes at the front of the Topic Name are not for the peer to see: none, or all up to a `/`.
-    pub hidden_topic_bytes: usize,
+    pub hidden_topic_bytes: u16,
 }
 
 impl OutgoingPublish<'_> {
@@ -277,7 +277,8 @@ impl OutgoingPublish<'_> {
             Some(TopicAliasUse::Replace(_)) => &[],
             _ => {
                 let field = self.message.topic_field();
-                field.get(2 + self.hidden_topic_bytes..).unwrap_or_default()
+                let hidden = usize::from(self.hidden_topic_bytes);
+                field.get(2 + hidden..).unwrap_or_default()
             }
         }
     }

@@ -273,7 +273,7 @@ impl<S: Store> Shard<S> {
         let Some(connection) = self.connection_mut(key) else {
             return;
         };
-        let behind = std::mem::take(&mut connection.partial);
+        let behind = connection.partial.take();
         self.on_bytes(key, &behind);
         // What came meanwhile brings no event any more.
         self.mark_ready(key);

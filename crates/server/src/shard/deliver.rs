@@ -18,7 +18,7 @@ use store::Store;
 
 use super::Shard;
 use super::beginning::Fault;
-use super::connection::{Connection, Stage, find_mut, index_of, printable};
+use super::connection::{Connection, Partial, Stage, find_mut, index_of, printable};
 use super::unsent::{Unsent, Written};
 
 impl<S: Store> Shard<S> {
@@ -378,7 +378,7 @@ impl<S: Store> Shard<S> {
             .is_some_and(|found| found.is_served())
         {
             self.has_news = true;
-            let until = self.now + CLOSE_TIME_MAX;
+            let until = Box::new(self.now + CLOSE_TIME_MAX);
             if let Some(connection) = self.connection_mut(key) {
                 connection.stage = Stage::Flushing { until };
             }
@@ -388,7 +388,7 @@ impl<S: Store> Shard<S> {
 
     /// Reads no more; writes what is left, then closes.
     pub(super) fn begin_flushing(&mut self, key: ConnectionKey) {
-        let until = self.now + CLOSE_TIME_MAX;
+        let until = Box::new(self.now + CLOSE_TIME_MAX);
         let Some(connection) = self.connection_mut(key) else {
             return;
         };
@@ -398,7 +398,7 @@ impl<S: Store> Shard<S> {
             return;
         }
         connection.stage = Stage::Flushing { until };
-        connection.partial = Vec::new();
+        connection.partial = Partial::default();
         self.mark_dirty(key);
         self.arm(key);
     }
@@ -409,9 +409,10 @@ impl<S: Store> Shard<S> {
         let Some(connection) = self.connection_mut(key) else {
             return;
         };
-        let Stage::Flushing { until } = connection.stage else {
+        let Stage::Flushing { until } = &connection.stage else {
             return;
         };
+        let until = until.clone();
         if !connection.unsent.is_empty() || connection.socket.is_pending() {
             return;
         }
@@ -499,9 +500,9 @@ fn put_publish(connection: &mut Connection, delivery: &Delivery, now: Instant) -
 
 impl Connection {
     /// When it is closed whatever the peer does; `None` while it is open.
-    pub(super) const fn closes_at(&self) -> Option<Instant> {
-        match self.stage {
-            Stage::Flushing { until } | Stage::Lingering { until } => Some(until),
+    pub(super) fn closes_at(&self) -> Option<Instant> {
+        match &self.stage {
+            Stage::Flushing { until } | Stage::Lingering { until } => Some(**until),
             _ => None,
         }
     }

@@ -90,19 +90,22 @@ pub(super) struct Held {
     input: u32,
     unsent: u32,
     transport: u32,
-    /// It has shown nothing yet.
-    is_unproven: bool,
 }
 
 impl Held {
-    const fn counted(self) -> Counted {
-        let input = self.input as usize;
+    const fn input(self) -> usize {
+        self.input as usize
+    }
+
+    /// `is_unproven` if it has shown nothing yet.
+    const fn counted(self, is_unproven: bool) -> Counted {
+        let input = self.input();
         Counted {
             input,
             unsent: self.unsent as usize,
             transport: self.transport as usize,
-            unproven: if self.is_unproven { input } else { 0 },
-            unproven_count: self.is_unproven as usize,
+            unproven: if is_unproven { input } else { 0 },
+            unproven_count: is_unproven as usize,
         }
     }
 }
@@ -155,10 +158,9 @@ impl Connection {
         };
         let bytes = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
         Held {
-            input: bytes(self.partial.capacity() + pending),
+            input: bytes(self.partial.memory_bytes() + pending),
             unsent: bytes(self.unsent.table_bytes()),
             transport: bytes(self.socket.state_bytes()),
-            is_unproven: !self.is_proven(),
         }
     }
 
@@ -177,10 +179,12 @@ impl<S: Store> Shard<S> {
         let Some(connection) = find_mut(&mut self.connections, key) else {
             return;
         };
-        let now = connection.held_now();
-        let before = std::mem::replace(&mut connection.held, now);
+        let now = (connection.held_now(), !connection.is_proven());
+        let before = (connection.held, connection.flags.is_held_unproven);
         if before != now {
-            let (before, now) = (before.counted(), now.counted());
+            (connection.held, connection.flags.is_held_unproven) = now;
+            let counted = |(held, is_unproven): (Held, bool)| held.counted(is_unproven);
+            let (before, now) = (counted(before), counted(now));
             self.governed.counted.change(before, now);
             self.shared.unproven.change(before, now);
         }
@@ -188,7 +192,8 @@ impl<S: Store> Shard<S> {
 
     /// A connection has left its place.
     pub(super) fn discount(&mut self, connection: &mut Connection) {
-        let before = std::mem::take(&mut connection.held).counted();
+        let is_unproven = std::mem::take(&mut connection.flags.is_held_unproven);
+        let before = std::mem::take(&mut connection.held).counted(is_unproven);
         self.governed.counted.change(before, Counted::default());
         self.shared.unproven.change(before, Counted::default());
     }
@@ -373,9 +378,9 @@ impl<S: Store> Shard<S> {
         let is_over = unproven > self.policy.bounds.unproven_bytes_max
             || unproven as u64 > self.shared.governor.unproven_max();
         is_over
-            && self
-                .connection_mut(key)
-                .is_some_and(|one| one.held.counted().unproven > UNPROVEN_BYTES_FREE)
+            && self.connection_mut(key).is_some_and(|one| {
+                one.flags.is_held_unproven && one.held.input() > UNPROVEN_BYTES_FREE
+            })
     }
 }
 

@@ -108,7 +108,7 @@ impl<S: Store> Shard<S> {
             }
         };
         // What came behind the CONNECT, and goes with the connection if it moves.
-        let behind = std::mem::take(&mut connection.partial);
+        let behind = connection.partial.take();
         // No packet is at work here that would end the connection whose verdict fails us.
         let decided = catch_unwind(AssertUnwindSafe(|| self.go_on(key, *pending, verified)));
         if decided.is_err() {

@@ -247,13 +247,13 @@ impl<S: Store> Shard<S> {
                 let used = self.on_packets(key, input, None);
                 return self.keep(key, input.get(used..).unwrap_or_default());
             }
-            let is_complete = complete_packet(&mut connection.partial, &mut input);
-            let partial = std::mem::take(&mut connection.partial);
+            let is_complete = complete_packet(connection.partial.bytes_mut(), &mut input);
+            let partial = connection.partial.take();
             if !is_complete {
                 // An error may show before the packet is complete.
                 self.on_packets(key, &partial, None);
                 if let Some(connection) = self.connection_mut(key) {
-                    connection.partial = partial;
+                    connection.partial = partial.into();
                 }
                 return;
             }
@@ -437,7 +437,7 @@ impl<S: Store> Shard<S> {
         let Some(connection) = self.connection_mut(key) else {
             return;
         };
-        let kept = std::mem::take(&mut connection.partial);
+        let kept = connection.partial.take();
         connection.flags.is_stalled = false;
         if let Some(seldom) = &mut connection.seldom {
             seldom.stall = None;

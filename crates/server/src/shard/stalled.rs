@@ -152,7 +152,7 @@ impl<S: Store> Shard<S> {
                 return;
             };
             let behind = connection.seldom().behind;
-            connection.partial.drain(behind..behind + used);
+            connection.partial.bytes_mut().drain(behind..behind + used);
         }
     }
 }

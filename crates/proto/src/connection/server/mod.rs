@@ -87,7 +87,7 @@ pub struct ServerConnection {
     /// What most Connections do not need.
     seldom: Option<Box<Seldom>>,
     /// Bytes at the front of all Topic Names that the Client is not sent.
-    hidden_topic_bytes: usize,
+    hidden_topic_bytes: u16,
     /// The Topic Name of its last PUBLISH, if it is not long: the next one is likely to have the same.
     last_topic: String,
 }
@@ -132,7 +132,7 @@ impl ServerConnection {
     }
 
     /// From now on `bytes` at the front of each Topic Name are left out: what all of them begin with, up to a `/`.
-    pub const fn hide_topic_prefix(&mut self, bytes: usize) {
+    pub const fn hide_topic_prefix(&mut self, bytes: u16) {
         self.hidden_topic_bytes = bytes;
     }
 
