@@ -31,10 +31,14 @@ pub(crate) fn run(data: &[u8]) {
         match byte & 7 {
             0 if argument & 2 != 0 => {
                 let qos = queued(&message, argument).qos;
-                if let Some(id) = session.start_at_once(qos) {
-                    pushed += 1;
+                let count = u16::from(argument >> 3) + 1;
+                if let Some(first) = session.start_at_once(qos, count) {
+                    pushed += usize::from(count);
                     last_started = session.last_seq();
-                    assert!(once.insert(id) && in_flight.insert(id), "{id} is in use");
+                    let ids = std::iter::successors(Some(first), |id| Some(id.following()));
+                    for id in ids.take(count.into()) {
+                        assert!(once.insert(id) && in_flight.insert(id), "{id} is in use");
+                    }
                 }
             }
             0 => {
@@ -78,10 +82,8 @@ pub(crate) fn run(data: &[u8]) {
             _ => {}
         }
         assert_eq!(session.open_len(), in_flight.len() + released.len());
-        assert_eq!(
-            session.waiting_len() + session.open_len() + finished,
-            pushed
-        );
+        let found = session.waiting_len() + session.open_len() + finished;
+        assert_eq!(found, pushed);
         assert!(session.iter().is_sorted_by_key(|queued| queued.seq));
     }
 }

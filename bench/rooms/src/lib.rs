@@ -16,7 +16,7 @@ use engine::{
     SharedStrategy,
 };
 use proto::Version;
-use proto::connection::{Event, Outgoing, ServerConnection, ServerLimits};
+use proto::connection::{Event, Outgoing, ServerConnection, ServerLimits, is_publish};
 use proto::packet::{
     self, Connect, Packet, RetainHandling, Subscribe, SubscriptionOptions, SubscriptionRequest,
 };
@@ -135,7 +135,11 @@ impl Bed {
             match event {
                 Event::Publish(publish) => {
                     assert_eq!(engine.must_wait(key, &publish, now), None);
-                    engine.on_publish(key, &publish, None, now);
+                    if input.get(len).copied().is_some_and(is_publish) {
+                        engine.on_publish_of_many(key, &publish, None, now);
+                    } else {
+                        engine.on_publish(key, &publish, None, now);
+                    }
                 }
                 Event::PubAck(ack) => engine.on_puback(key, &ack, now),
                 Event::PubRec(ack) => engine.on_pubrec(key, &ack, now),
@@ -177,6 +181,15 @@ impl Bed {
                         send(&mut self.clients, connection, &packet, self.now);
                         self.engine.count_packets(0, 1);
                     }
+                    Output::SendAll {
+                        connection,
+                        packets,
+                    } => {
+                        for packet in packets.packets() {
+                            send(&mut self.clients, connection, &packet, self.now);
+                        }
+                        self.engine.return_packets(packets);
+                    }
                     Output::Persist(batch) => {
                         durable = batch.seq;
                         self.group.clear(usize::MAX);
@@ -202,7 +215,7 @@ fn send(clients: &mut [Client], key: ConnectionKey, packet: &Outgoing, now: Inst
     if let Outgoing::Publish(delivery) = packet {
         let rest = client
             .connection
-            .send_publish(delivery, now, &mut client.out);
+            .send_publish(delivery.into(), now, &mut client.out);
         client.out.extend_from_slice(&rest.unwrap_or_default());
     } else {
         client.connection.send(packet, now, &mut client.out);
@@ -227,6 +240,14 @@ pub fn publish(version: Version, topic: &str, qos: Qos, packet_id: u16) -> Vec<u
         ..plain_publish(topic, qos)
     };
     encoded(&Packet::Publish(publish), version)
+}
+
+/// So many of them, one after the other.
+#[must_use]
+pub fn publishes(version: Version, topic: &str, qos: Qos, count: u16) -> Vec<u8> {
+    (1..=count)
+        .flat_map(|packet_id| publish(version, topic, qos, packet_id))
+        .collect()
 }
 
 /// The same with RETAIN.

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use proto::connection::{Delivery, Outgoing, ServerConnection};
 use proto::packet::{ConnAck, Connect, Packet};
 use proto::{Message, PacketIdentifier, Qos, Version};
-use rooms::{Bed, answers, encoded, limits, publish, retained};
+use rooms::{Bed, answers, encoded, limits, publish, publishes, retained};
 use store::{Batch, EncodedGroup, Level, MessageRecord, Record, Seq, SessionId, Target};
 
 /// What is done so often.
@@ -31,16 +31,26 @@ const ROOMS: &[(&str, Room)] = &[
     ("replay-qos1", |count| replay(count, Qos::AtLeastOnce)),
     ("encode", encode),
     ("qos0", |count| {
-        exchange(count, Qos::AtMostOnce, Version::V311);
+        exchange(count, Qos::AtMostOnce, Version::V311, 1);
     }),
     ("qos1", |count| {
-        exchange(count, Qos::AtLeastOnce, Version::V311);
+        exchange(count, Qos::AtLeastOnce, Version::V311, 1);
     }),
     ("qos2", |count| {
-        exchange(count, Qos::ExactlyOnce, Version::V311);
+        exchange(count, Qos::ExactlyOnce, Version::V311, 1);
     }),
     ("qos1-v5", |count| {
-        exchange(count, Qos::AtLeastOnce, Version::V5);
+        exchange(count, Qos::AtLeastOnce, Version::V5, 1);
+    }),
+    // So many as one read holds.
+    ("qos0-of-16", |count| {
+        exchange(count, Qos::AtMostOnce, Version::V311, 16);
+    }),
+    ("qos1-of-16", |count| {
+        exchange(count, Qos::AtLeastOnce, Version::V311, 16);
+    }),
+    ("qos2-of-16", |count| {
+        exchange(count, Qos::ExactlyOnce, Version::V311, 16);
     }),
     ("qos1-kept", exchange_kept),
     ("store-append", append),
@@ -246,17 +256,18 @@ fn encode(count: usize) {
     let mut out = Vec::new();
     for _ in 0..count {
         out.clear();
-        connection.send_publish(black_box(&delivery), now, &mut out);
+        connection.send_publish(black_box((&delivery).into()), now, &mut out);
         black_box(&out);
     }
 }
 
 /// A turn with one message, its handshakes included, to a Session that ends with its connection.
-fn exchange(count: usize, qos: Qos, version: Version) {
+fn exchange(count: usize, qos: Qos, version: Version, together: u16) {
     let mut bed = Bed::new(Level::Memory);
     let publisher = bed.connect(version, false);
     let subscriber = bed.connect(version, false);
-    exchange_in(&mut bed, (publisher, subscriber), count, qos, version);
+    let between = (publisher, subscriber);
+    exchange_in(&mut bed, between, (count, together), qos, version);
 }
 
 /// The same to a Session that is kept, and recorded.
@@ -268,7 +279,7 @@ fn exchange_kept(count: usize) {
     exchange_in(
         &mut bed,
         (publisher, subscriber),
-        count,
+        (count, 1),
         Qos::AtLeastOnce,
         version,
     );
@@ -277,12 +288,12 @@ fn exchange_kept(count: usize) {
 fn exchange_in(
     bed: &mut Bed,
     (publisher, subscriber): (usize, usize),
-    count: usize,
+    (count, together): (usize, u16),
     qos: Qos,
     version: Version,
 ) {
     bed.subscribe(subscriber, TOPIC, qos);
-    let bytes = publish(version, TOPIC, qos, 1);
+    let bytes = publishes(version, TOPIC, qos, together);
     let mut answered = Vec::new();
     for _ in 0..count {
         bed.take(publisher, &bytes);

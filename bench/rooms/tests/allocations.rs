@@ -4,11 +4,11 @@
 //! Invariant: nothing is counted that only happens at first.
 
 use proto::{Qos, Version};
-use rooms::{Bed, answers, publish};
+use rooms::{Bed, answers, publishes};
 use store::Level;
 
-/// Allocations of `COUNT` messages, and of all that is said about them.
-fn allocations_of(qos: Qos, version: Version, subscribers: usize) -> u64 {
+/// Allocations of `COUNT` times so many messages as come together, and of all that is said about them.
+fn allocations_of(qos: Qos, version: Version, subscribers: usize, together: u16) -> u64 {
     let mut bed = Bed::new(Level::Memory);
     let publisher = bed.connect(version, false);
     let subscribers: Vec<_> = (0..subscribers)
@@ -17,7 +17,7 @@ fn allocations_of(qos: Qos, version: Version, subscribers: usize) -> u64 {
     for subscriber in &subscribers {
         bed.subscribe(*subscriber, "site/7/device/1234/temperature", qos);
     }
-    let bytes = publish(version, "site/7/device/1234/temperature", qos, 1);
+    let bytes = publishes(version, "site/7/device/1234/temperature", qos, together);
     let mut answered = Vec::with_capacity(1024);
     let mut exchange = |count: u64| {
         for _ in 0..count {
@@ -42,12 +42,12 @@ fn allocations_of(qos: Qos, version: Version, subscribers: usize) -> u64 {
 fn message_is_all_that_is_allocated_on_the_way_of_a_publish() {
     for version in [Version::V311, Version::V5] {
         for qos in [Qos::AtMostOnce, Qos::AtLeastOnce] {
-            for subscribers in [1, 10] {
-                let count = allocations_of(qos, version, subscribers);
+            for (subscribers, together) in [(1, 1), (10, 1), (1, 20), (10, 20)] {
+                let count = allocations_of(qos, version, subscribers, together);
                 assert_eq!(
                     count,
-                    ALLOCATIONS_OF_A_MESSAGE * COUNT,
-                    "{version:?} {qos:?} to {subscribers}"
+                    ALLOCATIONS_OF_A_MESSAGE * COUNT * u64::from(together),
+                    "{together} of {version:?} {qos:?} to {subscribers}"
                 );
             }
         }

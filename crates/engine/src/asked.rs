@@ -192,7 +192,7 @@ impl Engine {
         if !self.rights.asks() || is_server_topic(publish.topic) {
             return None;
         }
-        let key = self.on_packet(connection)?;
+        let key = self.session_of(connection)?;
         let request = Request::Publish {
             topic: publish.topic,
             qos: publish.qos,
@@ -216,7 +216,7 @@ impl Engine {
         subscribe: &Subscribe<'_>,
         now: Instant,
     ) -> Vec<Question> {
-        let Some(key) = self.on_packet(connection).filter(|_| self.rights.asks()) else {
+        let Some(key) = self.session_of(connection).filter(|_| self.rights.asks()) else {
             return Vec::new();
         };
         // Each once: a new answer counts once.
@@ -281,7 +281,7 @@ impl Engine {
     /// The Subscriptions of this Client that no rule decides on.
     #[must_use]
     pub fn undecided_subscriptions(&self, connection: ConnectionKey) -> Vec<Arc<str>> {
-        let key = self.on_packet(connection).filter(|_| self.rights.asks());
+        let key = self.session_of(connection).filter(|_| self.rights.asks());
         let Some((key, session)) = key.and_then(|key| Some((key, self.sessions.get(key)?))) else {
             return Vec::new();
         };
@@ -293,7 +293,7 @@ impl Engine {
     /// Whether this is one of them.
     #[must_use]
     pub fn is_undecided_subscription(&self, connection: ConnectionKey, filter: &str) -> bool {
-        let key = self.on_packet(connection).filter(|_| self.rights.asks());
+        let key = self.session_of(connection).filter(|_| self.rights.asks());
         key.is_some_and(|key| {
             let session = self.sessions.get(key);
             session.is_some_and(|session| session.filters.contains(filter))
@@ -304,7 +304,7 @@ impl Engine {
     /// Who is at the other end of this connection, for who is asked about it.
     #[must_use]
     pub fn subject_of(&self, connection: ConnectionKey) -> Option<(Arc<Principal>, Arc<str>)> {
-        let session = self.sessions.get(self.on_packet(connection)?)?;
+        let session = self.sessions.get(self.session_of(connection)?)?;
         Some((
             Arc::clone(&session.principal),
             Arc::clone(&session.client_id),
@@ -313,14 +313,15 @@ impl Engine {
 
     /// Answers about the Client of this connection.
     pub fn on_answers(&mut self, connection: ConnectionKey, answers: &[Answer]) {
-        if let Some(key) = self.on_packet(connection) {
+        self.end_run();
+        if let Some(key) = self.session_of(connection) {
             self.take_answers(key, answers);
         }
     }
 
     /// What was asked about is done: of what was said about the Client no more is kept than others may keep.
     pub fn trim_answers(&mut self, connection: ConnectionKey) {
-        if let Some(key) = self.on_packet(connection)
+        if let Some(key) = self.session_of(connection)
             && let Some(session) = self.sessions.get_mut(key)
             && let Some(asked) = session.asked_mut()
         {
@@ -330,6 +331,7 @@ impl Engine {
 
     /// Answers to [`Self::questions_of_connect`], before the CONNECT.
     pub fn on_answers_before(&mut self, client_id: &str, answers: &[Answer]) {
+        self.end_run();
         if let Some(key) = self.sessions.find(client_id) {
             self.take_answers(key, answers);
         }
@@ -337,7 +339,7 @@ impl Engine {
 
     /// The Will of the CONNECT that was just given to [`Self::on_connect`] was asked about, and is allowed.
     pub fn allow_will(&mut self, connection: ConnectionKey) {
-        if let Some(key) = self.on_packet(connection)
+        if let Some(key) = self.session_of(connection)
             && let Some(session) = self.sessions.get_mut(key)
         {
             session.asked_or_default().is_will_allowed = true;

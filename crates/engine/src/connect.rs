@@ -42,6 +42,7 @@ pub struct ConnectRequest {
 impl Engine {
     /// A Client has connected and been authenticated; answers with CONNACK.
     pub fn on_connect(&mut self, request: ConnectRequest, now: Instant) {
+        self.end_run();
         let checked = self.check_connect(&request);
         let reserved = match checked.and_then(|()| self.reserve_session(&request)) {
             Ok(reserved) => reserved,

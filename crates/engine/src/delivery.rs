@@ -118,7 +118,7 @@ impl Engine {
             return false;
         }
         let wait = link.wait_for_dropped();
-        let Some(packet_id) = session.outbound.start_at_once(terms.qos) else {
+        let Some(packet_id) = session.outbound.start_at_once(terms.qos, 1) else {
             return false;
         };
         delivery.packet_id = Some(packet_id);
@@ -208,8 +208,7 @@ impl Engine {
     /// Sends a delivery from the queue, as part of the Session's burst.
     fn send_queued(&mut self, key: SessionKey, delivery: Delivery, wait: Wait) {
         if let Some(link) = self.sessions.link_mut(key) {
-            let bytes = u32::try_from(delivery.message.memory_bytes()).unwrap_or(u32::MAX);
-            link.burst_bytes = link.burst_bytes.saturating_add(bytes);
+            link.add_to_burst(delivery.message.memory_bytes());
         }
         self.send_delivery(key, delivery, wait);
     }
@@ -441,6 +440,7 @@ impl Engine {
 
     /// Unsent bytes of a connection went above or below the mark.
     pub fn on_congested(&mut self, connection: ConnectionKey, congested: bool, now: Instant) {
+        self.end_run();
         let Some(key) = self
             .connections
             .get(connection)
@@ -459,12 +459,26 @@ impl Engine {
 
 impl Link {
     /// Whether its Session may be sent more before the server takes the outputs, which it has done `taken` times.
-    const fn has_burst_left(&mut self, taken: u64) -> bool {
+    pub(crate) const fn has_burst_left(&mut self, taken: u64) -> bool {
         if self.burst_began != taken {
             self.burst_began = taken;
             self.burst_bytes = 0;
         }
-        (self.burst_bytes as usize) < BURST_BYTES_MAX
+        self.burst_left(taken) > 0
+    }
+
+    /// How many bytes more it may be sent before that.
+    pub(crate) const fn burst_left(&self, taken: u64) -> usize {
+        if self.burst_began == taken {
+            BURST_BYTES_MAX.saturating_sub(self.burst_bytes as usize)
+        } else {
+            BURST_BYTES_MAX
+        }
+    }
+
+    pub(crate) fn add_to_burst(&mut self, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.burst_bytes = self.burst_bytes.saturating_add(bytes);
     }
 }
 

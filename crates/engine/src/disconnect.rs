@@ -102,6 +102,7 @@ impl Engine {
 
     /// The Network Connection is gone in any other way; does nothing if the engine closed it.
     pub fn on_closed(&mut self, connection: ConnectionKey, now: Instant) {
+        self.end_run();
         let Some(connection) = self.connections.remove(connection) else {
             return;
         };
@@ -194,6 +195,7 @@ impl Engine {
     /// Disconnects a Client for a `reason` of the operator's, such as 0x98: it is told, and its Will is
     /// published as for every end but its own DISCONNECT. Returns whether it was connected.
     pub fn disconnect(&mut self, client_id: &str, reason: ReasonCode, now: Instant) -> bool {
+        self.end_run();
         let session = self.sessions.find(client_id);
         let link = session.and_then(|key| self.sessions.link(key));
         let Some(connection) = link.map(|link| link.connection) else {

@@ -345,6 +345,7 @@ impl Engine {
     }
 
     pub(crate) fn mark_full(&mut self, key: SessionKey, now: Instant) {
+        self.touch(key);
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -422,6 +423,7 @@ impl Engine {
         self.full.forget(key);
         if let Some(session) = self.sessions.get_mut(key) {
             session.leave_full();
+            self.touch(key);
         }
     }
 

@@ -37,6 +37,7 @@ mod retained;
 mod rights;
 mod routing;
 mod rules;
+mod runs;
 mod sessions;
 mod shared_delivery;
 mod shared_subscriptions;
@@ -54,6 +55,7 @@ mod will;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::BuildHasher;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -79,6 +81,7 @@ pub use rules::{
     Actions, Decision, Effect, Network, NetworkError, Notation, PatternError, Request, Rule, Rules,
     Subject, TopicPattern, Topics, Who,
 };
+pub use runs::Packets;
 pub use shared_subscriptions::SharedStrategy;
 pub use users::UserTotals;
 
@@ -90,6 +93,7 @@ use loads::Loads;
 use retained::Retained;
 use rights::Rights;
 use routing::Routing;
+use runs::{OpenRun, Run};
 use sessions::Sessions;
 use shared_subscriptions::SharedSubscriptions;
 use slices::Sliced;
@@ -136,6 +140,10 @@ pub struct Engine {
     /// This shard's part of what the process may queue.
     queued_bytes_shard_max: usize,
     outputs: VecDeque<Output>,
+    /// PUBLISH packets that wait for the next one, which comes at once.
+    open_run: Option<OpenRun>,
+    /// Empty; its room is used again.
+    spare_run: Option<Rc<Run>>,
     /// Packets that are done a slice a turn.
     sliced: VecDeque<Sliced>,
     /// Queues of Sessions that have ended, which go a part a turn.
@@ -216,6 +224,8 @@ impl Engine {
             counters: Counters::default(),
             queued_bytes_shard_max: limits.queued_bytes_of_shard(shard_count),
             outputs: VecDeque::new(),
+            open_run: None,
+            spare_run: None,
             sliced: VecDeque::new(),
             shedding: VecDeque::new(),
             work: 0,
@@ -253,6 +263,7 @@ impl Engine {
     /// Everything up to the batch `written` is handed to the operating system, and everything up to the
     /// batch `durable` is on the disk.
     pub fn on_persisted(&mut self, written: Seq, durable: Seq, _now: Instant) {
+        self.end_run();
         self.persisted = self.persisted.max(durable);
         self.written = self.written.max(written).max(self.persisted);
         self.release();
@@ -267,6 +278,7 @@ impl Engine {
 
     /// Does what is due at `now`, as much of it as one turn may hold; [`Self::poll_timeout`] says whether there is more.
     pub fn on_timeout(&mut self, now: Instant) {
+        self.end_run();
         // What a Will reaches depends on what the other shards have announced.
         if !self.is_ready() {
             return;
@@ -306,6 +318,7 @@ impl Engine {
 
     /// Ends a turn: does its share of the replays, sends the batches to other shards and to the store.
     pub fn end_turn(&mut self, now: Instant) {
+        self.end_run();
         self.close_marked(now);
         self.run_slices(now);
         self.run_shedding();
@@ -342,6 +355,7 @@ impl Engine {
 
     /// The next thing to do for the server, in order.
     pub fn poll_output(&mut self) -> Option<Output> {
+        self.end_run();
         let output = self.outputs.pop_front();
         self.taken += u64::from(output.is_none());
         output
@@ -413,8 +427,14 @@ impl Engine {
         session.is_some_and(|key| self.sessions.link(key).is_some())
     }
 
-    /// A packet arrived: the Session of its connection, if the connection is still ours.
-    fn on_packet(&self, connection: ConnectionKey) -> Option<SessionKey> {
+    /// A packet arrived: the Session of its connection, if the connection is still ours. What came before is done first.
+    fn on_packet(&mut self, connection: ConnectionKey) -> Option<SessionKey> {
+        self.end_run();
+        self.session_of(connection)
+    }
+
+    /// The Session of a connection, if it is still ours.
+    fn session_of(&self, connection: ConnectionKey) -> Option<SessionKey> {
         self.connections
             .get(connection)
             .map(|connection| connection.session)

@@ -214,6 +214,7 @@ impl Engine {
 
     /// The store's answer to an [`Output::Load`].
     pub fn on_loaded(&mut self, loaded: Loaded, now: Instant) {
+        self.end_run();
         let Some(asked) = self.loads.asked.remove(&loaded.session) else {
             return;
         };

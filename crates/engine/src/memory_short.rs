@@ -28,6 +28,7 @@ impl Engine {
     /// The process runs short of memory, or has enough again. What the store has and waits for a Client goes to the
     /// disk, but for a short window; what would grow in memory is refused.
     pub fn on_memory_short(&mut self, is_short: bool, now: Instant) {
+        self.end_run();
         self.is_memory_short = is_short;
         let keys = self.sessions.keys();
         for key in keys {

@@ -9,7 +9,7 @@ use proto::connection::Outgoing;
 use proto::packet::ReasonCode;
 
 use crate::losses::Loser;
-use crate::{ConnectionKey, Request, ShardIndex, ShardMessage};
+use crate::{ConnectionKey, Packets, Request, ShardIndex, ShardMessage};
 
 /// One thing to do.
 #[derive(Debug)]
@@ -20,6 +20,13 @@ pub enum Output {
         connection: ConnectionKey,
         /// The packet.
         packet: Outgoing,
+    },
+    /// Send packets that go together, in their order; then call [`crate::Engine::return_packets`].
+    SendAll {
+        /// On which Network Connection.
+        connection: ConnectionKey,
+        /// The packets.
+        packets: Packets,
     },
     /// Flush, then close a Network Connection; [`crate::Engine::on_closed`] may follow or not.
     Close {

@@ -59,12 +59,43 @@ impl Engine {
         buffer: Option<&Bytes>,
         now: Instant,
     ) {
-        let Some(key) = self.on_packet(connection) else {
-            return;
-        };
+        self.take_publish(connection, publish, buffer, (false, now));
+    }
+
+    /// The same where the next packet of the Client is a PUBLISH, too, which is given before anything else happens in this
+    /// shard: this one may wait for it. It is done with when another one has come that is not like it, when
+    /// [`Self::end_run`] is called, or the outputs are taken. A promise that is not kept delays it, no more.
+    pub fn on_publish_of_many(
+        &mut self,
+        connection: ConnectionKey,
+        publish: &Publish<'_>,
+        buffer: Option<&Bytes>,
+        now: Instant,
+    ) {
+        self.take_publish(connection, publish, buffer, (true, now));
+    }
+
+    pub(crate) const fn count_publish(&mut self, publish: &Publish<'_>) {
         self.counters.publishes_received += 1;
         self.work += 1;
         self.counters.publish_bytes_received += publish.payload.len() as u64;
+    }
+
+    fn take_publish(
+        &mut self,
+        connection: ConnectionKey,
+        publish: &Publish<'_>,
+        buffer: Option<&Bytes>,
+        (is_followed, now): (bool, Instant),
+    ) {
+        if self.join_run(connection, publish, buffer, now) {
+            self.count_publish(publish);
+            return;
+        }
+        let Some(key) = self.on_packet(connection) else {
+            return;
+        };
+        self.count_publish(publish);
         // Before anything else: what was taken is not refused, or its Client would use the identifier for another
         // message, and that would be taken for this one.
         if self.is_repeated(key, publish) {
@@ -91,6 +122,14 @@ impl Engine {
             self.refuse_publish(connection, key, publish, reason, now);
             return;
         }
+        if is_followed
+            && let Some(matches) = &known
+            && self.begin_run((connection, key), publish, matches)
+        {
+            let has_joined = self.join_run(connection, publish, buffer, now);
+            assert!(has_joined, "invariant: a run begins with one that fits it");
+            return;
+        }
         // [MQTT-3.3.4-1] [v3.1.1 MQTT-3.3.4-1]
         match (publish.qos, publish.packet_id) {
             (Qos::AtLeastOnce, Some(packet_id)) => {
@@ -99,7 +138,7 @@ impl Engine {
                 else {
                     return;
                 };
-                let ack = Ack::new(packet_id, reason_for(routed));
+                let ack = Ack::new(packet_id, reason_for(routed.has_subscribers));
                 let wait = match routed.provisional {
                     Some(one) => self.commit(key, Effect::Number, one, routed.wait),
                     None => routed.wait,
@@ -174,7 +213,7 @@ impl Engine {
             return;
         };
         let wait = self.commit_publish(key, packet_id, routed.provisional, routed.wait);
-        let ack = Ack::new(packet_id, reason_for(routed));
+        let ack = Ack::new(packet_id, reason_for(routed.has_subscribers));
         self.emit(key, Outgoing::PubRec(ack), wait);
     }
 
@@ -623,8 +662,9 @@ const fn request_of<'a>(publish: &Publish<'a>) -> Request<'a> {
 /// What is said of a PUBLISH to `$SYS`.
 const SERVER_TOPIC: &str = "$SYS is the Server's";
 
-const fn reason_for(routed: Routed) -> ReasonCode {
-    if routed.has_subscribers {
+/// What its publisher is told of a message that was taken.
+pub(crate) const fn reason_for(has_subscribers: bool) -> ReasonCode {
+    if has_subscribers {
         ReasonCode::Success
     } else {
         ReasonCode::NoMatchingSubscribers

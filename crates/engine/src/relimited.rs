@@ -22,6 +22,7 @@ impl Engine {
         limits_by_listener: LimitsByListener,
         now: Instant,
     ) {
+        self.end_run();
         if limits == self.limits && limits_by_listener == self.limits_by_listener {
             return;
         }

@@ -142,6 +142,7 @@ impl Engine {
     /// From now on these rules are in force, for everyone: also for what waits, for what is retained, and for
     /// Wills. Nobody is told; a Subscription that is not allowed any more brings nothing. O(what is cached).
     pub fn set_rules(&mut self, rules: Arc<Rules>) {
+        self.end_run();
         self.rights.rules = rules;
         self.rights.epoch += 1;
         self.subscriptions.forget_matches();
@@ -204,6 +205,7 @@ impl Engine {
         connection: ConnectionKey,
         principal: &Arc<crate::Principal>,
     ) -> bool {
+        self.end_run();
         let Some(key) = self.connections.get(connection).map(|of| of.session) else {
             return false;
         };
@@ -221,6 +223,7 @@ impl Engine {
         &mut self,
         mut known: impl FnMut(&crate::Principal) -> Option<crate::Principal>,
     ) {
+        self.end_run();
         for key in self.sessions.keys() {
             let session = self.sessions.get(key);
             if let Some(principal) = session.and_then(|session| known(&session.principal)) {

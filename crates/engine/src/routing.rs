@@ -75,7 +75,7 @@ pub(crate) struct RoutedPublish {
     pub(crate) is_for_all: bool,
     /// Shared Subscriptions for one of whose members it is meant, `$share/name/filter`.
     pub(crate) groups: Vec<Arc<str>>,
-    /// Keyed hash of the publisher's Client Identifier, for the choice of a member.
+    /// Keyed hash of the publisher's Client Identifier, where the choice of a member needs it.
     pub(crate) publisher_hash: u64,
     /// Set if it does not count yet.
     pub(crate) provisional: Option<Provisional>,
@@ -257,6 +257,7 @@ impl Routing {
 impl Engine {
     /// A message from the engine of another shard.
     pub fn on_shard_message(&mut self, from: ShardIndex, message: ShardMessage, now: Instant) {
+        self.end_run();
         match message.0 {
             Kind::Batch { turn, items } => {
                 let mut taking = Taking::default();

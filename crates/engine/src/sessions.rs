@@ -154,6 +154,14 @@ pub(crate) struct Link {
 }
 
 impl Link {
+    /// Whether it can be sent several messages without a look at each.
+    pub(crate) fn takes_all_at_once(&self) -> bool {
+        !self.is_congested
+            && self.held.is_empty()
+            && self.maximum_packet_size_bytes.is_none()
+            && self.dropped_in.0 == Seq(0)
+    }
+
     /// What has to be safe before anything that came after a dropped message is sent.
     pub(crate) fn wait_for_dropped(&self) -> Wait {
         let (seq, level) = self.dropped_in;

@@ -68,16 +68,18 @@ impl Engine {
         if matches.groups.is_empty() {
             return chosen;
         }
-        let client_id = publisher
-            .and_then(|key| self.sessions.get(key))
-            .map_or("", |session| &*session.client_id);
-        chosen.publisher_hash = self.hasher.hash_one(client_id);
+        if self.config.shared_strategy.needs_publisher() {
+            let client_id = publisher
+                .and_then(|key| self.sessions.get(key))
+                .map_or("", |session| &*session.client_id);
+            chosen.publisher_hash = self.hasher.hash_one(client_id);
+        }
         let input = self.choose_input(message, chosen.publisher_hash);
         let looks = Looks::default();
         for group in &matches.groups {
             let sessions = &self.sessions;
             let (rights, full) = (&self.rights, &self.full);
-            let may = |key| may_receive(rights, sessions, key, message.topic());
+            let may = |key| may_receive(rights, sessions, key, matches.topic());
             let is_one = |key| looks.count() && !Self::is_full(full, key) && may(key);
             match self
                 .shared
@@ -181,8 +183,13 @@ impl Engine {
     }
 
     fn choose_input(&self, message: &Message, publisher_hash: u64) -> ChooseInput {
+        let topic_hash = if self.config.shared_strategy.needs_topic() {
+            self.hasher.hash_one(message.topic())
+        } else {
+            0
+        };
         ChooseInput {
-            topic_hash: self.hasher.hash_one(message.topic()),
+            topic_hash,
             publisher_hash,
         }
     }

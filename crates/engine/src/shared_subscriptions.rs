@@ -37,6 +37,18 @@ pub enum SharedStrategy {
     HashClientId,
 }
 
+impl SharedStrategy {
+    /// Whether it looks at the Topic Name.
+    pub(crate) const fn needs_topic(self) -> bool {
+        matches!(self, Self::HashTopic)
+    }
+
+    /// Whether it looks at who has published.
+    pub(crate) const fn needs_publisher(self) -> bool {
+        matches!(self, Self::HashClientId)
+    }
+}
+
 /// Members of one group on one shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MemberCounts {
@@ -66,9 +78,9 @@ pub(crate) struct GroupChange {
 /// What a choice may depend on; both hashes keyed alike on all shards.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ChooseInput {
-    /// Hash of the Topic Name.
+    /// Hash of the Topic Name, where the strategy needs it.
     pub(crate) topic_hash: u64,
-    /// Hash of the publisher's Client Identifier.
+    /// Hash of the publisher's Client Identifier, where the strategy needs it.
     pub(crate) publisher_hash: u64,
 }
 

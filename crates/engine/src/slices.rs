@@ -131,7 +131,7 @@ impl Engine {
         let Some(mut sliced) = self.sliced.pop_front() else {
             return;
         };
-        let Some(key) = self.on_packet(sliced.connection) else {
+        let Some(key) = self.session_of(sliced.connection) else {
             return;
         };
         self.refresh_rights(key);

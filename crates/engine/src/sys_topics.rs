@@ -77,6 +77,7 @@ impl Engine {
     /// What the server has to say beside what is counted here: topics below `$SYS/broker/`, and their values,
     /// until they are told anew. Of shard 0 only.
     pub fn tell_sys(&mut self, topics: Vec<(&'static str, String)>) {
+        self.end_run();
         self.sys.told = topics;
     }
 

@@ -35,6 +35,7 @@ impl Message {
     /// The message that `publish` carries, with its Topic Alias already resolved into `publish.topic`.
     /// `buffer` is the shareable buffer `publish` borrows from, if there is one. Copies topic,
     /// properties and a small payload once.
+    #[inline(always)]
     #[must_use]
     pub fn from_publish(publish: &Publish<'_>, buffer: Option<&Bytes>, now: Instant) -> Self {
         let shared = buffer
@@ -309,6 +310,7 @@ const ARC_OVERHEAD_BYTES: usize = 16;
 /// What `Bytes` allocates beside the bytes once they are shared.
 const SHARED_OVERHEAD_BYTES: usize = 24;
 
+#[inline]
 fn topic_field(topic: &str, more: usize) -> Vec<u8> {
     let mut field = Vec::with_capacity(2 + topic.len() + more);
     field.extend_from_slice(&len_of(topic).to_be_bytes());

@@ -106,6 +106,15 @@ impl PacketIdentifier {
     pub const fn get(self) -> u16 {
         self.0.get()
     }
+
+    /// The one after it: after the largest comes 1.
+    #[must_use]
+    pub const fn following(self) -> Self {
+        match self.0.checked_add(1) {
+            Some(number) => Self(number),
+            None => Self::FIRST,
+        }
+    }
 }
 
 impl fmt::Display for PacketIdentifier {

@@ -25,7 +25,7 @@ use self::interest::Interest;
 use self::matches::Collector;
 #[cfg(test)]
 use self::matches::MatchRow;
-pub(crate) use self::matches::Matches;
+pub(crate) use self::matches::{Grant, Matches};
 use self::plain::text_hash;
 use crate::keys::{KeyedState, SessionKey, ShardIndex};
 use crate::shared_subscriptions::GroupKey;

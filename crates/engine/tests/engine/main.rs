@@ -26,6 +26,7 @@ mod retained;
 mod retained_crash;
 mod retained_property;
 mod rights;
+mod runs;
 mod sessions;
 mod shards;
 mod shared_away;

@@ -248,6 +248,15 @@ impl World {
                     );
                     inbox.packets.push_back(packet);
                 }
+                Output::SendAll {
+                    connection,
+                    packets,
+                } => {
+                    let inbox = self.inboxes.entry(connection).or_default();
+                    assert_eq!(inbox.closed, None, "{packets:?} after Close");
+                    inbox.packets.extend(packets.packets());
+                    self.engines[shard].return_packets(packets);
+                }
                 Output::Close {
                     connection,
                     reason,
@@ -640,7 +649,6 @@ impl World {
         Some(found)
     }
 
-    /// Publishes without settling.
     /// Carries what is in the rings, without a turn.
     pub(crate) fn carry_all(&mut self) {
         for link in self.loaded_links() {
@@ -648,10 +656,11 @@ impl World {
         }
     }
 
+    /// Publishes without settling: whatever comes next finds it done.
     pub(crate) fn send_publish(&mut self, client: Client, publish: &Publish<'_>) {
         let now = self.now;
         self.engine(client)
-            .on_publish(client.key, publish, None, now);
+            .on_publish_of_many(client.key, publish, None, now);
     }
 
     /// Publishes with a fresh Packet Identifier and settles.

@@ -15,5 +15,5 @@ pub use client::{
     ClientConnection, ClientError, ClientEvent, ClientSession, ClientTimeouts, SendError,
 };
 pub use error::ConnectionError;
-pub use outgoing::{Delivery, Outgoing};
-pub use server::{Event, ServerConnection, ServerLimits};
+pub use outgoing::{Delivery, DeliveryRef, Outgoing};
+pub use server::{Event, SHORT_ACK_BYTES, ServerConnection, ServerLimits, is_publish};

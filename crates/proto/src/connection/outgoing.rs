@@ -25,6 +25,49 @@ pub enum Outgoing {
     Auth(Box<Auth>),
 }
 
+/// One message for one Client, borrowed.
+#[derive(Clone, Copy, Debug)]
+pub struct DeliveryRef<'a> {
+    /// The message, shared by all who get it.
+    pub message: &'a Arc<Message>,
+    /// DUP: whether this PUBLISH was sent before, [MQTT-3.3.1-1], [MQTT-3.3.1-3].
+    pub dup: bool,
+    /// QoS of this delivery.
+    pub qos: Qos,
+    /// RETAIN of this delivery.
+    pub retain: bool,
+    /// Present exactly if `qos` is above 0.
+    pub packet_id: Option<PacketIdentifier>,
+    /// Subscription Identifiers of all matching Subscriptions that have one.
+    pub subscription_identifiers: Option<&'a Arc<[u32]>>,
+}
+
+impl<'a> From<&'a Delivery> for DeliveryRef<'a> {
+    fn from(delivery: &'a Delivery) -> Self {
+        Self {
+            message: &delivery.message,
+            dup: delivery.dup,
+            qos: delivery.qos,
+            retain: delivery.retain,
+            packet_id: delivery.packet_id,
+            subscription_identifiers: delivery.subscription_identifiers.as_ref(),
+        }
+    }
+}
+
+impl From<DeliveryRef<'_>> for Delivery {
+    fn from(delivery: DeliveryRef<'_>) -> Self {
+        Self {
+            message: Arc::clone(delivery.message),
+            dup: delivery.dup,
+            qos: delivery.qos,
+            retain: delivery.retain,
+            packet_id: delivery.packet_id,
+            subscription_identifiers: delivery.subscription_identifiers.cloned(),
+        }
+    }
+}
+
 /// One message for one Client.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Delivery {

@@ -497,24 +497,42 @@ impl Outbound {
         queues.in_flight.back()
     }
 
-    /// A message that need not wait, and is never sent again, for the Session ends with this Network Connection: the
-    /// identifier it is sent with, all that is kept of it. `None` if it has to wait; then nothing has changed. O(1).
-    pub fn start_at_once(&mut self, qos: Qos) -> Option<PacketIdentifier> {
-        let queues = self.queues();
-        let has_to_wait = !queues.waiting.is_empty() || queues.is_resending();
-        if self.send_quota == 0 || has_to_wait || self.spilled.is_some() {
+    /// So many messages that need not wait, and are never sent again, for the Session ends with this Network Connection:
+    /// the identifier that the first is sent with, each other one with that which follows; all that is kept of them. `None`
+    /// if one has to wait; then nothing has changed. O(count).
+    pub fn start_at_once(&mut self, qos: Qos, count: u16) -> Option<PacketIdentifier> {
+        let first = self.last_seq + 1;
+        let packet_id = self.packet_id_of(first)?;
+        if count == 0 || count > self.at_once_max() {
             return None;
         }
-        let seq = self.last_seq + 1;
-        let packet_id = self.packet_id_of(seq)?;
-        self.last_seq = seq;
-        self.send_quota -= 1;
-        self.queues_mut().sent_once.push_back(SentOnce {
-            packet_id,
+        self.send_quota -= count;
+        self.last_seq += u64::from(count);
+        let sent = (first..=self.last_seq).map(|seq| SentOnce {
+            packet_id: derived(seq),
             qos,
             seq,
         });
+        self.queues_mut().sent_once.extend(sent);
         Some(packet_id)
+    }
+
+    /// How many messages need not wait. O(1).
+    #[must_use]
+    pub fn at_once_max(&self) -> u16 {
+        let queues = self.queues();
+        let has_to_wait = !queues.waiting.is_empty() || queues.is_resending();
+        if has_to_wait || self.spilled.is_some() {
+            return 0;
+        }
+        // Beyond that an identifier could be in use.
+        let seq_max = if self.open_len() == 0 {
+            u64::MAX
+        } else {
+            self.lowest_open_seq.saturating_add(PACKET_IDENTIFIERS - 1)
+        };
+        let free = seq_max.saturating_sub(self.last_seq);
+        self.send_quota.min(u16::try_from(free).unwrap_or(u16::MAX))
     }
 
     /// Whether an acknowledgement lets nothing leave: nothing waits, here or on the disk, or has to be sent again.
@@ -743,7 +761,7 @@ mod tests {
     enum Event {
         Push { is_qos2: bool, is_stored: bool },
         Send,
-        AtOnce { is_qos2: bool },
+        AtOnce { is_qos2: bool, count: u16 },
         Acknowledge { pick: usize, is_error: bool },
         Complete { pick: usize },
         Reconnect { quota: u16, is_spilled: bool },
@@ -758,7 +776,8 @@ mod tests {
             4 => (any::<bool>(), prop::bool::weighted(0.8))
                 .prop_map(|(is_qos2, is_stored)| Event::Push { is_qos2, is_stored }),
             6 => Just(Event::Send),
-            3 => any::<bool>().prop_map(|is_qos2| Event::AtOnce { is_qos2 }),
+            3 => (any::<bool>(), 1_u16..6)
+                .prop_map(|(is_qos2, count)| Event::AtOnce { is_qos2, count }),
             4 => (any::<usize>(), prop::bool::weighted(0.2))
                 .prop_map(|(pick, is_error)| Event::Acknowledge { pick, is_error }),
             3 => any::<usize>().prop_map(|pick| Event::Complete { pick }),
@@ -857,18 +876,25 @@ mod tests {
             }
         }
 
-        fn send_at_once(&mut self, outbound: &mut Outbound, is_qos2: bool) {
+        fn send_at_once(&mut self, outbound: &mut Outbound, is_qos2: bool, count: u16) {
             let is_waited_for = outbound.waiting_len() > 0 || outbound.spilled().is_some();
             let qos = queued(is_qos2, start()).qos;
-            let Some(packet_id) = outbound.start_at_once(qos) else {
+            let (before, may_be) = (outbound.last_seq(), outbound.at_once_max());
+            let Some(first) = outbound.start_at_once(qos, count) else {
+                assert!(count > may_be, "{count} of {may_be}");
+                assert_eq!(outbound.last_seq(), before, "nothing has changed");
                 return;
             };
-            assert!(!is_waited_for, "it has overtaken");
-            let seq = outbound.last_seq();
-            assert!(self.open.insert(packet_id, seq).is_none(), "in use");
-            self.first_sent.push(seq);
-            self.once.insert(packet_id);
-            self.unanswered.push((packet_id, qos));
+            assert!(count <= may_be && !is_waited_for, "it has overtaken");
+            assert_eq!(outbound.last_seq(), before + u64::from(count));
+            let mut packet_id = first;
+            for seq in before + 1..=outbound.last_seq() {
+                assert!(self.open.insert(packet_id, seq).is_none(), "in use");
+                self.first_sent.push(seq);
+                self.once.insert(packet_id);
+                self.unanswered.push((packet_id, qos));
+                packet_id = packet_id.following();
+            }
         }
 
         fn complete(&mut self, outbound: &mut Outbound, pick: usize) {
@@ -979,7 +1005,7 @@ mod tests {
                 peer.push(outbound, queued);
             }
             Event::Send => peer.send(outbound)?,
-            Event::AtOnce { is_qos2 } => peer.send_at_once(outbound, is_qos2),
+            Event::AtOnce { is_qos2, count } => peer.send_at_once(outbound, is_qos2, count),
             Event::Acknowledge { pick, is_error } => peer.acknowledge(outbound, pick, is_error),
             Event::Complete { pick } => peer.complete(outbound, pick),
             Event::Reconnect { quota, is_spilled } => {

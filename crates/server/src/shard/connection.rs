@@ -192,6 +192,13 @@ impl Seldom {
     }
 }
 
+/// Gives a place back in which nothing is.
+pub(super) fn leave(seldom: &mut Option<Box<Seldom>>) {
+    if seldom.as_ref().is_some_and(|seldom| !seldom.is_needed()) {
+        *seldom = None;
+    }
+}
+
 /// The beginning of a packet. While there is none, which is nearly always, it takes one word and no memory.
 #[derive(Debug, Default)]
 pub(super) struct Partial(
@@ -327,13 +334,7 @@ impl Connection {
 
     /// Gives that place back if nothing is in it.
     pub(super) fn leave_seldom(&mut self) {
-        if self
-            .seldom
-            .as_ref()
-            .is_some_and(|seldom| !seldom.is_needed())
-        {
-            self.seldom = None;
-        }
+        leave(&mut self.seldom);
     }
 
     /// How many bytes may be unsent because as many could be before the limits changed.
@@ -361,6 +362,15 @@ impl Connection {
     /// When it is read again.
     pub(super) fn resumes_at(&self) -> Option<Instant> {
         self.seldom.as_ref()?.resumes_at
+    }
+
+    /// Whether its packets are the engine's as they come: it was sent its CONNACK, its topics are those of all, nothing of it
+    /// is limited and nothing of it waits.
+    pub(super) fn is_plain(&self) -> bool {
+        self.seldom.is_none()
+            && self.is_served()
+            && self.protocol.is_connected()
+            && self.mount_point().is_none()
     }
 
     /// What stands before all its topics, once it is served.

@@ -10,9 +10,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use engine::{ConnectionKey, Output};
+use engine::{ConnectionKey, Output, Packets};
 use proto::Qos;
-use proto::connection::{ConnectionError, Delivery, Outgoing};
+use proto::connection::{ConnectionError, Delivery, DeliveryRef, Outgoing};
 use proto::packet::{Ack, Disconnect, ReasonCode};
 use store::Store;
 
@@ -50,6 +50,15 @@ impl<S: Store> Shard<S> {
                         self.send(connection, &packet);
                         *current = None;
                     }
+                    Output::SendAll {
+                        connection,
+                        packets,
+                    } => {
+                        *current = Some(connection);
+                        self.send_all(connection, &packets);
+                        *current = None;
+                        self.engine.return_packets(packets);
+                    }
                     Output::Close {
                         connection,
                         reason,
@@ -72,33 +81,15 @@ impl<S: Store> Shard<S> {
     pub(super) fn send(&mut self, key: ConnectionKey, packet: &Outgoing) {
         let now = self.now;
         let mark = self.congested_bytes();
-        let Self {
-            connections,
-            pool,
-            dirty,
-            ready,
-            ..
-        } = self;
-        let Some(connection) = find_mut(connections, key) else {
+        let Some(connection) = self.addressee(key) else {
             return;
         };
-        if matches!(connection.stage, Stage::Lingering { .. }) {
-            return;
-        }
-        let has_waited = connection.flags.is_leaving || connection.flags.is_laden;
-        if has_waited && !std::mem::replace(&mut connection.flags.is_ready, true) {
-            ready.push(key);
-        }
-        connection.unsent.borrow_from(pool);
         let is_written = match packet {
-            Outgoing::Publish(delivery) => put_publish(connection, delivery, now),
+            Outgoing::Publish(delivery) => put_publish(connection, delivery.into(), now),
             packet => connection
                 .protocol
                 .send(packet, now, connection.unsent.tail()),
         };
-        if !std::mem::replace(&mut connection.flags.is_dirty, true) {
-            dirty.push(key);
-        }
         let is_overdue = connection.unsent.len() > mark && !connection.flags.is_congested;
         self.engine.count_packets(0, u64::from(is_written));
         match packet {
@@ -115,6 +106,60 @@ impl<S: Store> Shard<S> {
             _ if is_overdue => self.write(key),
             _ => {}
         }
+    }
+
+    /// The same of packets that go together.
+    fn send_all(&mut self, key: ConnectionKey, packets: &Packets) {
+        let now = self.now;
+        let mark = self.congested_bytes();
+        let Some(connection) = self.addressee(key) else {
+            return;
+        };
+        let mut written = 0;
+        let mut skipped = Vec::new();
+        for delivery in packets.deliveries() {
+            if put_publish(connection, delivery, now) {
+                written += 1;
+            } else {
+                skipped.push(Delivery::from(delivery));
+            }
+        }
+        for ack in packets.acks() {
+            let unsent = connection.unsent.tail();
+            written += u64::from(connection.protocol.send(&ack, now, unsent));
+        }
+        let is_overdue = connection.unsent.len() > mark && !connection.flags.is_congested;
+        self.engine.count_packets(0, written);
+        for delivery in &skipped {
+            self.skip_delivery(key, delivery);
+        }
+        if is_overdue {
+            self.write(key);
+        }
+    }
+
+    /// A connection to which something is said, if it still hears: it is written when the turn ends.
+    fn addressee(&mut self, key: ConnectionKey) -> Option<&mut Connection> {
+        let Self {
+            connections,
+            pool,
+            dirty,
+            ready,
+            ..
+        } = self;
+        let connection = find_mut(connections, key)?;
+        if matches!(connection.stage, Stage::Lingering { .. }) {
+            return None;
+        }
+        let has_waited = connection.flags.is_leaving || connection.flags.is_laden;
+        if has_waited && !std::mem::replace(&mut connection.flags.is_ready, true) {
+            ready.push(key);
+        }
+        connection.unsent.borrow_from(pool);
+        if !std::mem::replace(&mut connection.flags.is_dirty, true) {
+            dirty.push(key);
+        }
+        Some(connection)
     }
 
     /// [MQTT-3.1.2-25] A message too large for the Client counts as delivered.
@@ -486,14 +531,14 @@ impl<S: Store> Shard<S> {
 }
 
 /// Returns whether anything was written.
-fn put_publish(connection: &mut Connection, delivery: &Delivery, now: Instant) -> bool {
+fn put_publish(connection: &mut Connection, delivery: DeliveryRef<'_>, now: Instant) -> bool {
     let unsent = &mut connection.unsent;
     let before = unsent.len();
     if let Some(payload) = connection
         .protocol
         .send_publish(delivery, now, unsent.tail())
     {
-        unsent.push_shared(payload, Arc::clone(&delivery.message));
+        unsent.push_shared(payload, Arc::clone(delivery.message));
     }
     unsent.len() > before
 }

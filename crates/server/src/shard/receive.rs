@@ -11,12 +11,12 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use engine::{ConnectionKey, Engine, Hold};
-use proto::connection::{ConnectionError, Event};
-use proto::packet::{self, Auth, Connect, Disconnect, PacketType, Publish, ReasonCode};
+use proto::connection::{ConnectionError, Event, SHORT_ACK_BYTES, is_publish};
+use proto::packet::{self, Ack, Auth, Connect, Disconnect, PacketType, Publish, ReasonCode};
 use store::Store;
 
 use super::asking;
-use super::connection::{Connection, Seldom, Stage, find_mut};
+use super::connection::{Connection, Seldom, Stage, find_mut, leave};
 use super::governed::{Governed, Heard};
 use super::stalled::{Stall, Stalled};
 use super::{HANDSHAKE_STEPS_MAX, HANDSHAKES_TIME_MAX, Shard, mounted};
@@ -27,6 +27,16 @@ enum Next {
     Connect(Box<Connect>),
     Auth(Box<Auth>),
     Disconnect(Disconnect),
+}
+
+/// What was done with the front of what was read.
+enum Taken {
+    /// Nothing yet: it is not as plain as that.
+    NotPlain,
+    /// It is not complete, has to wait, or was refused.
+    Nothing,
+    /// A packet of so many bytes was taken.
+    Bytes(usize),
 }
 
 impl<S: Store> Shard<S> {
@@ -288,7 +298,7 @@ impl<S: Store> Shard<S> {
         }
     }
 
-    /// Handles all complete packets at the front of `input`; returns the bytes they used.
+    /// Handles all complete packets at the front of `input`; returns the bytes they used. No run is open afterwards.
     pub(super) fn on_packets(
         &mut self,
         key: ConnectionKey,
@@ -298,8 +308,11 @@ impl<S: Store> Shard<S> {
         let mut used = 0;
         let handled = catch_unwind(AssertUnwindSafe(|| {
             self.decode_all(key, input, buffer, &mut used);
+            self.engine.end_run();
         }));
         if handled.is_err() {
+            // What it said before that was taken.
+            self.guarded(|engine, _| engine.end_run());
             self.on_panic(key, input, used);
         }
         used
@@ -312,77 +325,169 @@ impl<S: Store> Shard<S> {
         buffer: Option<&Bytes>,
         used: &mut usize,
     ) {
-        let (now, is_asking_service) = (self.now, self.policy.asked.is_some());
         let enough = self.engine.work() + self.connection_work_max;
         loop {
             let rest = input.get(*used..).unwrap_or_default();
-            if !rest.is_empty() && self.is_turn_of_others(key, enough) {
+            if self.has_to_stop(key, rest, enough) {
                 return;
             }
-            if rest.first() == Some(&PacketType::Disconnect.first_byte()) && self.is_owed(key) {
-                return;
-            }
-            let Self {
-                connections,
-                engine,
-                reasks,
-                governed,
-                ..
-            } = self;
-            // [MQTT-3.1.4-6] Nothing after a refused CONNECT is looked at, and nothing before it is decided.
-            let is_heard = |found: &&mut Connection| found.is_open() && !found.is_parked();
-            let Some(connection) = find_mut(connections, key).filter(is_heard) else {
-                return;
+            let taken = match self.take_plain(key, rest, buffer) {
+                Taken::NotPlain => self.take_any(key, rest, buffer),
+                Taken::Nothing => None,
+                Taken::Bytes(len) => Some(len),
             };
-            if !rest.is_empty() && connection.has_to_pay(now) {
-                connection.flags.is_unfinished = true;
-                return self.mark_ready(key);
-            }
-            let mut names = Vec::new();
-            let principal = connection.principal.as_deref();
-            let mount_point = principal.and_then(|of| of.mount_point.as_deref());
-            let protocol = &mut connection.protocol;
-            let event = mounted::next_event(protocol, mount_point, rest, now, &mut names);
-            let (event, len) = match event {
-                Ok(Some(event)) => event,
-                Ok(None) => return,
-                Err(error) => return self.refuse(key, &error),
-            };
-            if let Event::Publish(publish) = &event {
-                let heard = (&mut connection.heard, len);
-                if let Some(stall) = stall_of(engine, governed, key, publish, heard, now) {
-                    let qos = publish.qos;
-                    return self.stall(key, stall, qos);
-                }
-                if let Some(seldom) = &mut connection.seldom {
-                    seldom.held_since = None;
-                }
-            }
-            if is_asking_service && let Some(open) = asking::questions(engine, key, &event, now) {
-                connection.protocol.take_back(open.qos, open.packet_id);
-                return self.await_answers(key, open.questions);
-            }
-            engine.count_packets(1, 0);
-            connection.flags.is_publisher |= matches!(event, Event::Publish(_));
-            charge(&mut connection.seldom, &event, len, now);
-            let mut next = Next::Nothing;
-            match event {
-                Event::Publish(publish) => publish_shared(engine, key, publish, buffer, now),
-                Event::PubAck(ack) => engine.on_puback(key, &ack, now),
-                Event::PubRec(ack) => engine.on_pubrec(key, &ack, now),
-                Event::PubRel(ack) => engine.on_pubrel(key, &ack, now),
-                Event::PubComp(ack) => engine.on_pubcomp(key, &ack, now),
-                Event::Subscribe(subscribe) => engine.on_subscribe(key, &subscribe, now),
-                Event::Unsubscribe(gone) => reasks.unsubscribe(engine, key, &gone, now),
-                Event::Connect(connect) => next = Next::Connect(connect),
-                Event::Auth(auth) => next = Next::Auth(auth),
-                Event::Disconnect(disconnect) => next = Next::Disconnect(disconnect),
-                Event::PingReq => engine.on_pingreq(key),
-            }
-            self.has_news = true;
-            self.on_rest(key, next);
+            let Some(len) = taken else { return };
             *used += len;
         }
+    }
+
+    /// Whether nothing of `rest` is looked at now.
+    fn has_to_stop(&mut self, key: ConnectionKey, rest: &[u8], enough: u64) -> bool {
+        if !rest.is_empty() && self.is_turn_of_others(key, enough) {
+            return true;
+        }
+        if rest.first() == Some(&PacketType::Disconnect.first_byte()) && self.is_owed(key) {
+            return true;
+        }
+        let now = self.now;
+        // [MQTT-3.1.4-6] Nothing after a refused CONNECT is looked at, and nothing before it is decided.
+        let is_heard = |found: &&mut Connection| found.is_open() && !found.is_parked();
+        let Some(connection) = self.connection_mut(key).filter(is_heard) else {
+            return true;
+        };
+        let has_to_pay = !rest.is_empty() && connection.has_to_pay(now);
+        if has_to_pay {
+            connection.flags.is_unfinished = true;
+            self.mark_ready(key);
+        }
+        has_to_pay
+    }
+
+    /// Takes what comes most from the front of `rest`, with what is looked at for that alone: a PUBLISH, or an
+    /// acknowledgement of Success, of a Client of whom nothing else is to be known.
+    #[inline]
+    fn take_plain(&mut self, key: ConnectionKey, rest: &[u8], buffer: Option<&Bytes>) -> Taken {
+        let now = self.now;
+        let is_asking_service = self.policy.asked.is_some();
+        let Self {
+            connections,
+            engine,
+            governed,
+            ..
+        } = self;
+        let connection = find_mut(connections, key).filter(|found| found.is_plain());
+        let Some(connection) = connection.filter(|_| !is_asking_service) else {
+            return Taken::NotPlain;
+        };
+        let len = if rest.first().copied().is_some_and(is_publish) {
+            let taken = connection.protocol.next_publish(rest, now);
+            // Borrowed: a copy would have to wait for what was just written.
+            let (publish, len) = match &taken {
+                Ok(Some((publish, len))) => (publish, *len),
+                Ok(None) => return Taken::Nothing,
+                Err(error) => {
+                    self.refuse(key, error);
+                    return Taken::Nothing;
+                }
+            };
+            let heard = (&mut connection.heard, len);
+            if let Some(stall) = stall_of(engine, governed, key, publish, heard, now) {
+                let qos = publish.qos;
+                self.stall(key, stall, qos);
+                return Taken::Nothing;
+            }
+            connection.flags.is_publisher = true;
+            let is_followed = rest.get(len).copied().is_some_and(is_publish);
+            publish_shared(engine, key, publish, buffer, (is_followed, now));
+            len
+        } else {
+            let ack = connection.protocol.next_short_ack(rest, now);
+            let Some((packet_type, packet_id)) = ack else {
+                return Taken::NotPlain;
+            };
+            let ack = Ack::new(packet_id, ReasonCode::Success);
+            match packet_type {
+                PacketType::PubAck => engine.on_puback(key, &ack, now),
+                PacketType::PubRec => engine.on_pubrec(key, &ack, now),
+                PacketType::PubRel => engine.on_pubrel(key, &ack, now),
+                _ => engine.on_pubcomp(key, &ack, now),
+            }
+            SHORT_ACK_BYTES
+        };
+        engine.count_packets(1, 0);
+        self.has_news = true;
+        self.on_rest(key, Next::Nothing);
+        Taken::Bytes(len)
+    }
+
+    /// Takes whatever packet is at the front of `rest`; returns its length, if it was taken.
+    fn take_any(
+        &mut self,
+        key: ConnectionKey,
+        rest: &[u8],
+        buffer: Option<&Bytes>,
+    ) -> Option<usize> {
+        let (now, is_asking_service) = (self.now, self.policy.asked.is_some());
+        let Self {
+            connections,
+            engine,
+            reasks,
+            governed,
+            ..
+        } = self;
+        let connection = find_mut(connections, key)?;
+        let mut names = Vec::new();
+        let principal = connection.principal.as_deref();
+        let mount_point = principal.and_then(|of| of.mount_point.as_deref());
+        let protocol = &mut connection.protocol;
+        let event = mounted::next_event(protocol, mount_point, rest, now, &mut names);
+        let (event, len) = match event {
+            Ok(event) => event?,
+            Err(error) => {
+                self.refuse(key, &error);
+                return None;
+            }
+        };
+        if let Event::Publish(publish) = &event {
+            let heard = (&mut connection.heard, len);
+            if let Some(stall) = stall_of(engine, governed, key, publish, heard, now) {
+                let qos = publish.qos;
+                self.stall(key, stall, qos);
+                return None;
+            }
+            if let Some(seldom) = &mut connection.seldom {
+                seldom.held_since = None;
+                leave(&mut connection.seldom);
+            }
+        }
+        if is_asking_service && let Some(open) = asking::questions(engine, key, &event, now) {
+            connection.protocol.take_back(open.qos, open.packet_id);
+            self.await_answers(key, open.questions);
+            return None;
+        }
+        engine.count_packets(1, 0);
+        connection.flags.is_publisher |= matches!(event, Event::Publish(_));
+        charge(&mut connection.seldom, &event, len, now);
+        let mut next = Next::Nothing;
+        match event {
+            Event::Publish(publish) => {
+                let is_followed = rest.get(len).copied().is_some_and(is_publish);
+                publish_shared(engine, key, &publish, buffer, (is_followed, now));
+            }
+            Event::PubAck(ack) => engine.on_puback(key, &ack, now),
+            Event::PubRec(ack) => engine.on_pubrec(key, &ack, now),
+            Event::PubRel(ack) => engine.on_pubrel(key, &ack, now),
+            Event::PubComp(ack) => engine.on_pubcomp(key, &ack, now),
+            Event::Subscribe(subscribe) => engine.on_subscribe(key, &subscribe, now),
+            Event::Unsubscribe(gone) => reasks.unsubscribe(engine, key, &gone, now),
+            Event::Connect(connect) => next = Next::Connect(connect),
+            Event::Auth(auth) => next = Next::Auth(auth),
+            Event::Disconnect(disconnect) => next = Next::Disconnect(disconnect),
+            Event::PingReq => engine.on_pingreq(key),
+        }
+        self.has_news = true;
+        self.on_rest(key, next);
+        Some(len)
     }
 
     /// What is left to do after a packet.
@@ -513,19 +618,26 @@ fn stall_of(
 fn publish_shared(
     engine: &mut Engine,
     key: ConnectionKey,
-    publish: Publish<'_>,
+    publish: &Publish<'_>,
     buffer: Option<&Bytes>,
-    now: Instant,
+    (is_followed, now): (bool, Instant),
 ) {
+    let mut give = |publish: &Publish<'_>, buffer: Option<&Bytes>| {
+        if is_followed {
+            engine.on_publish_of_many(key, publish, buffer, now);
+        } else {
+            engine.on_publish(key, publish, buffer, now);
+        }
+    };
     if buffer.is_some() || publish.payload.len() < SHARED_BYTES_MIN {
-        return engine.on_publish(key, &publish, buffer, now);
+        return give(publish, buffer);
     }
     let shared = Bytes::copy_from_slice(publish.payload);
     let publish = Publish {
         payload: &shared,
-        ..publish
+        ..*publish
     };
-    engine.on_publish(key, &publish, Some(&shared), now);
+    give(&publish, Some(&shared));
 }
 
 /// Appends to `partial` what is missing of its packet, from the front of `input`; returns whether the

@@ -120,10 +120,14 @@ fn start() -> (Server, SocketAddr, Arc<Gate>) {
 }
 
 /// 3.1.1 without Clean Session: what it subscribes to is in the store.
+fn connect_keeper() -> Vec<u8> {
+    let body = [&b"\x00\x04MQTT\x04\x00\x00\x00"[..], &string("keeper")].concat();
+    packet(0x10, &body)
+}
+
 fn keeper(address: SocketAddr) -> Raw {
     let mut client = Raw::open(address);
-    let body = [&b"\x00\x04MQTT\x04\x00\x00\x00"[..], &string("keeper")].concat();
-    client.say(&packet(0x10, &body));
+    client.say(&connect_keeper());
     assert_eq!(client.hear(), [0x20, 2, 0, 0]);
     client
 }
@@ -158,6 +162,35 @@ fn who_waits_for_the_disk_is_not_read_for_ever() {
     assert_eq!(keeper.hear(), [0x90, 3, 0, 1, 1]);
     for _ in 0..PINGS {
         assert_eq!(keeper.hear(), [0xD0, 0]);
+    }
+}
+
+/// In whatever pieces it comes.
+#[test]
+fn what_follows_a_connect_whose_connack_waits_for_the_disk_is_taken() {
+    let (_server, address, gate) = start();
+    let mut other = Raw::v311(address, "other");
+    gate.set(|state| state.is_shut = true);
+    let mut client = Raw::open(address);
+    let (first, second) = (publish("a", 1, b"first"), publish("a", 1, b"second"));
+    let mut said = connect_keeper();
+    let mut cuts = vec![0];
+    for one in [first, second] {
+        cuts.push(said.len() + one.len() / 2);
+        said.extend(one);
+    }
+    cuts.push(said.len());
+    for cut in cuts.windows(2) {
+        client.say(&said[cut[0]..cut[1]]);
+        // That turn is over.
+        other.ping();
+        other.ping();
+    }
+    gate.set(|state| state.is_shut = false);
+    other.ping();
+    assert_eq!(client.hear(), [0x20, 2, 0, 0]);
+    for _ in 0..2 {
+        assert_eq!(client.hear(), [0x40, 2, 0, 1]);
     }
 }
 

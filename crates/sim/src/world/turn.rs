@@ -400,7 +400,7 @@ impl World {
                 }
                 let payload = payload(*id, checker);
                 if let Some(publish) = publish(checker, *id, *packet_id, *dup, &payload) {
-                    engine.on_publish(key, &publish, None, now);
+                    engine.on_publish_of_many(key, &publish, None, now);
                 }
             }
             FromClient::PubAck(id) => engine.on_puback(key, &success(*id), now),
@@ -435,6 +435,19 @@ impl World {
                     self.say(|| format!("link {link} is sent {}", brief(&packet)));
                     self.note_refusal(link, &packet);
                     self.send_back(link, ToClient::Packet(packet));
+                }
+                Output::SendAll {
+                    connection,
+                    packets,
+                } => {
+                    let link = link_of(connection);
+                    for packet in packets.packets() {
+                        self.say(|| format!("link {link} is sent {}", brief(&packet)));
+                        self.send_back(link, ToClient::Packet(packet));
+                    }
+                    if let Some(of) = self.shard(shard) {
+                        of.engine.return_packets(packets);
+                    }
                 }
                 Output::Close {
                     connection, reason, ..

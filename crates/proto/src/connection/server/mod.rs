@@ -181,13 +181,18 @@ impl ServerConnection {
             return Ok(None);
         }
         if self.state == State::Connected {
-            let is_publish = |first: &u8| first >> 4 == PacketType::Publish as u8;
-            if input.first().is_some_and(is_publish) {
-                return self.next_publish(input, now);
+            if input.first().copied().is_some_and(is_publish) {
+                let publish = self.next_publish(input, now)?;
+                return Ok(publish.map(|(publish, used)| (Event::Publish(publish), used)));
             }
-            if let Some(event) = short_ack(input) {
-                // [MQTT-3.1.2-22] [v3.1.1 MQTT-3.1.2-24]
-                self.deadline_base = now;
+            if let Some((packet_type, packet_id)) = self.next_short_ack(input, now) {
+                let ack = Ack::new(packet_id, ReasonCode::Success);
+                let event = match packet_type {
+                    PacketType::PubAck => Event::PubAck(ack),
+                    PacketType::PubRec => Event::PubRec(ack),
+                    PacketType::PubRel => Event::PubRel(ack),
+                    _ => Event::PubComp(ack),
+                };
                 return Ok(Some((event, SHORT_ACK_BYTES)));
             }
         }
@@ -228,13 +233,19 @@ impl ServerConnection {
         Ok(Some((event, used)))
     }
 
-    /// The same of a PUBLISH on an open Connection, which is most of what comes.
+    /// The same of the PUBLISH at the front of `input`, once [`Self::is_connected`]: most of what comes, and an [`Event`] is a
+    /// copy more. Before that nothing is taken.
+    /// # Errors
+    /// As of [`Self::next_event`].
     #[inline]
-    fn next_publish<'a>(
+    pub fn next_publish<'a>(
         &'a mut self,
         input: &'a [u8],
         now: Instant,
-    ) -> Result<Option<(Event<'a>, usize)>, ConnectionError> {
+    ) -> Result<Option<(Publish<'a>, usize)>, ConnectionError> {
+        if self.state != State::Connected {
+            return Ok(None);
+        }
         let size_max = self.limits.maximum_packet_size_bytes;
         let decoded = packet::decode_publish(input, self.version, size_max, &self.last_topic)?;
         let Some((publish, is_last_topic, used)) = decoded else {
@@ -249,7 +260,34 @@ impl ServerConnection {
             }
         }
         let publish = self.on_publish(publish, is_last_topic)?;
-        Ok(Some((Event::Publish(publish), used)))
+        Ok(Some((publish, used)))
+    }
+
+    /// The same of the acknowledgement at the front of `input`, once [`Self::is_connected`], if it is one of
+    /// [`SHORT_ACK_BYTES`]: of Success, whatever the version.
+    #[inline]
+    pub fn next_short_ack(
+        &mut self,
+        input: &[u8],
+        now: Instant,
+    ) -> Option<(PacketType, PacketIdentifier)> {
+        let [first, 2, high, low, ..] = *input else {
+            return None;
+        };
+        let packet_type = match first {
+            0x40 => PacketType::PubAck,
+            0x50 => PacketType::PubRec,
+            0x62 => PacketType::PubRel,
+            0x70 => PacketType::PubComp,
+            _ => return None,
+        };
+        let packet_id = PacketIdentifier::new(u16::from_be_bytes([high, low]))?;
+        if self.state != State::Connected {
+            return None;
+        }
+        // [MQTT-3.1.2-22] [v3.1.1 MQTT-3.1.2-24]
+        self.deadline_base = now;
+        Some((packet_type, packet_id))
     }
 
     /// Refuses by the first byte alone what may not come now, before anything else is believed.
@@ -319,6 +357,7 @@ impl ServerConnection {
     }
 
     /// `is_last_topic` if `last_topic` is its Topic Name, and not in it.
+    #[inline(always)]
     fn on_publish<'a>(
         &'a mut self,
         mut publish: Publish<'a>,
@@ -487,26 +526,14 @@ impl ServerConnection {
     }
 }
 
-/// The acknowledgement at the front of `input`, if it is one of four bytes: of Success, whatever the version. Anything else is
-/// looked at in full.
-#[inline]
-fn short_ack(input: &[u8]) -> Option<Event<'static>> {
-    let [first, 2, high, low, ..] = *input else {
-        return None;
-    };
-    let event = match first {
-        0x40 => Event::PubAck,
-        0x50 => Event::PubRec,
-        0x62 => Event::PubRel,
-        0x70 => Event::PubComp,
-        _ => return None,
-    };
-    let packet_id = PacketIdentifier::new(u16::from_be_bytes([high, low]))?;
-    Some(event(Ack::new(packet_id, ReasonCode::Success)))
+/// Whether a packet that begins so is a PUBLISH.
+#[must_use]
+pub const fn is_publish(first_byte: u8) -> bool {
+    first_byte >> 4 == PacketType::Publish as u8
 }
 
 /// Bytes of an acknowledgement that says nothing but its Packet Identifier; no Maximum Packet Size is smaller.
-const SHORT_ACK_BYTES: usize = 4;
+pub const SHORT_ACK_BYTES: usize = 4;
 /// A longer Topic Name is looked at each time it comes.
 const LAST_TOPIC_BYTES_MAX: usize = 256;
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::{OutboundAliases, ServerConnection, State};
 use crate::Version;
-use crate::connection::{ConnectionError, Delivery, Outgoing};
+use crate::connection::{ConnectionError, DeliveryRef, Outgoing};
 use crate::message::SHARED_PAYLOAD_BYTES_MIN;
 use crate::packet::{
     self, Ack, Auth, ConnAck, Disconnect, EncodeError, Malformed, OutgoingPublish, Packet,
@@ -28,7 +28,7 @@ impl ServerConnection {
         match packet {
             Outgoing::Publish(delivery) => {
                 let start = out.len();
-                if let Some(payload) = self.send_publish(delivery, now, out) {
+                if let Some(payload) = self.send_publish(delivery.into(), now, out) {
                     out.extend_from_slice(&payload);
                 }
                 out.len() > start
@@ -104,7 +104,7 @@ impl ServerConnection {
     /// and must follow at once on the wire. Nothing is written if the packet is too large.
     pub fn send_publish(
         &mut self,
-        delivery: &Delivery,
+        delivery: DeliveryRef<'_>,
         now: Instant,
         out: &mut Vec<u8>,
     ) -> Option<Bytes> {
@@ -112,7 +112,7 @@ impl ServerConnection {
         if self.state != State::Connected {
             return None;
         }
-        let message = &*delivery.message;
+        let message = &**delivery.message;
         let has_properties = self.version.has_properties();
         let mut publish = OutgoingPublish {
             message,
@@ -126,7 +126,7 @@ impl ServerConnection {
             } else {
                 None
             },
-            subscription_identifiers: delivery.subscription_identifiers.as_deref().unwrap_or(&[]),
+            subscription_identifiers: delivery.subscription_identifiers.map_or(&[], |all| &**all),
             hidden_topic_bytes: self.hidden_topic_bytes,
         };
         if has_properties && self.outbound_aliases_max > 0 {
