@@ -282,13 +282,18 @@ impl Engine {
     }
 
     /// Delivers the run, if one is open, and answers its publisher.
+    #[inline]
     pub fn end_run(&mut self) {
-        if let Some(open) = self.open_run.take() {
-            self.deliver_run(open);
+        // Nearly always there is none.
+        if self.open_run.is_some() {
+            self.deliver_run();
         }
     }
 
-    fn deliver_run(&mut self, open: OpenRun) {
+    fn deliver_run(&mut self) {
+        let Some(open) = self.open_run.take() else {
+            return;
+        };
         let OpenRun {
             from: (_, publisher),
             matches,

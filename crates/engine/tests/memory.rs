@@ -89,7 +89,7 @@ fn retained_message_of_64_bytes_costs_at_most_245_in_all() {
 
 /// An idle Client with a Session that is kept and one Subscription to a topic of its own: what the engine allocates.
 #[test]
-fn an_idle_session_with_a_subscription_takes_1150_bytes_at_most() {
+fn an_idle_session_with_a_subscription_takes_700_bytes_at_most() {
     let now = Instant::now();
     let before = ALLOCATOR.allocated();
     let mut engine = Engine::new(Config::new(ShardIndex(0), 1, 7), now);
@@ -100,7 +100,7 @@ fn an_idle_session_with_a_subscription_takes_1150_bytes_at_most() {
     engine.shrink();
     let each = (ALLOCATOR.allocated() - before) as u64 / SESSIONS;
     println!("{each} bytes each");
-    assert!(each <= 1_150, "{each} bytes each");
+    assert!(each <= 700, "{each} bytes each");
 }
 
 /// No power of two, so that tables that double are as full as they are in the middle.
