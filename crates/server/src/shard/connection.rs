@@ -513,8 +513,8 @@ mod tests {
         );
     }
 
-    /// One byte more, and the allocator takes 384 for it. What `mio` adds to a socket where it checks itself is not in
-    /// a Server.
+    /// The allocator takes 384 for what is more than 312, and 448 for what is more than 376. What `mio` adds to a socket
+    /// where it checks itself is not in a Server.
     #[test]
     fn connection_takes_320_bytes_at_most() {
         let of_checks = size_of::<mio::net::TcpStream>() - size_of::<std::net::TcpStream>();
