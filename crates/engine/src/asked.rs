@@ -66,7 +66,7 @@ pub(crate) struct Asked {
     /// Of their topics.
     bytes: usize,
     /// Under which rules that was.
-    epoch: u64,
+    epoch: u32,
     /// Subscriptions that are there, and were refused when they were asked about again.
     refused: BTreeSet<Arc<str>>,
     /// Whether its Will was asked about, and allowed.
@@ -83,7 +83,7 @@ struct Given {
 
 impl Asked {
     /// Under the rules of `epoch`; what was said under others is forgotten.
-    fn give(&mut self, answer: &Answer, epoch: u64) {
+    fn give(&mut self, answer: &Answer, epoch: u32) {
         if self.epoch != epoch {
             self.forget();
             self.epoch = epoch;
@@ -119,7 +119,7 @@ impl Asked {
     }
 
     /// Whether `question` need not be asked now.
-    fn knows(&mut self, question: &Question, epoch: u64, now: Instant) -> bool {
+    fn knows(&mut self, question: &Question, epoch: u32, now: Instant) -> bool {
         let found = self.given.get_mut(question);
         let found = found.filter(|_| self.epoch == epoch);
         found.is_some_and(|given| std::mem::take(&mut given.is_new) || now < given.until)
@@ -137,7 +137,7 @@ impl Asked {
 
 impl Session {
     /// What was said to `request`, under the rules of `epoch`; where nothing was, that is no.
-    pub(crate) fn is_allowed_by_answer(&self, request: Request<'_>, epoch: u64) -> bool {
+    pub(crate) fn is_allowed_by_answer(&self, request: Request<'_>, epoch: u32) -> bool {
         let asked = self.seldom().asked.as_ref();
         let question = match request {
             // It comes by a Subscription that was allowed; one of those that bring it still is.

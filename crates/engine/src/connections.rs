@@ -36,13 +36,13 @@ pub(crate) struct Connection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Grant {
     /// By which rules, see `rights`.
-    pub(crate) epoch: u64,
+    pub(crate) epoch: u32,
     pub(crate) qos: Qos,
     pub(crate) retain: bool,
 }
 
 impl Grant {
-    pub(crate) const fn of(publish: &Publish<'_>, epoch: u64) -> Self {
+    pub(crate) const fn of(publish: &Publish<'_>, epoch: u32) -> Self {
         Self {
             epoch,
             qos: publish.qos,
@@ -142,3 +142,13 @@ const PLACES_MIN: usize = 64;
 const KEPT_MAX: usize = 1024;
 /// With more, at least one in so many is in use.
 const SPARSE: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn place_takes_40_bytes() {
+        assert_eq!(size_of::<Option<Connection>>(), 40);
+    }
+}

@@ -21,7 +21,7 @@ use crate::{ConnectionKey, Decision, Engine, Request, Rules, Subject};
 pub(crate) struct Rights {
     rules: Arc<Rules>,
     /// Which, counted from 1; 0 is before any.
-    epoch: u64,
+    epoch: u32,
     /// When the refusals that are told now began to be counted.
     told_since: Instant,
     told: u32,
@@ -32,7 +32,7 @@ pub(crate) struct Rights {
 pub(crate) struct Applying {
     numbers: Box<[u32]>,
     /// Of which rules.
-    epoch: u64,
+    epoch: u32,
 }
 
 impl Session {
@@ -85,7 +85,7 @@ impl Rights {
         self.rules.is_asking()
     }
 
-    pub(crate) const fn epoch(&self) -> u64 {
+    pub(crate) const fn epoch(&self) -> u32 {
         self.epoch
     }
 
@@ -144,7 +144,8 @@ impl Engine {
     pub fn set_rules(&mut self, rules: Arc<Rules>) {
         self.end_run();
         self.rights.rules = rules;
-        self.rights.epoch += 1;
+        let next = self.rights.epoch.checked_add(1);
+        self.rights.epoch = next.expect("invariant: rules change less than 2^32 times");
         self.subscriptions.forget_matches();
     }
 
