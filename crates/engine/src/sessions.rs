@@ -412,7 +412,7 @@ mod tests {
     use super::*;
     use crate::keys::keyed_state;
 
-    /// The allocator takes 384 for what is more than 312, and 448 for what is more than 376.
+    /// The allocator takes 384 for what is more than 320.
     #[test]
     fn session_takes_320_bytes_at_most() {
         let bytes = size_of::<Session>();

@@ -513,7 +513,7 @@ mod tests {
         );
     }
 
-    /// The allocator takes 384 for what is more than 312, and 448 for what is more than 376. What `mio` adds to a socket
+    /// The allocator takes 384 for what is more than 320. What `mio` adds to a socket
     /// where it checks itself is not in a Server.
     #[test]
     fn connection_takes_320_bytes_at_most() {
