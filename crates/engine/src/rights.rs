@@ -141,6 +141,9 @@ impl Rights {
 impl Engine {
     /// From now on these rules are in force, for everyone: also for what waits, for what is retained, and for
     /// Wills. Nobody is told; a Subscription that is not allowed any more brings nothing. O(what is cached).
+    ///
+    /// # Panics
+    /// At the 2^32nd change: no Server lives for so long.
     pub fn set_rules(&mut self, rules: Arc<Rules>) {
         self.end_run();
         self.rights.rules = rules;
