@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn place_takes_40_bytes() {
-        assert_eq!(size_of::<Option<Connection>>(), 40);
+    fn place_takes_40_bytes_at_most() {
+        assert!(size_of::<Option<Connection>>() <= 40);
     }
 }

@@ -104,9 +104,10 @@ impl Engine {
         if !self.batch.is_empty() {
             self.batch_level = self.batch_level.max(level);
         }
-        let dropped_in = (self.batch_at(level), level);
+        let dropped_in = self.batch_at(level);
         if let Some(link) = self.sessions.link_mut(key) {
             link.dropped_in = dropped_in;
+            link.dropped_at = level;
         }
     }
 

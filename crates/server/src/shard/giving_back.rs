@@ -39,7 +39,7 @@ impl GivingBack {
 /// Asks the allocator to give back what is free on this thread: a table that has grown leaves the one it was before, and a
 /// rush that is over its buffers. mimalloc looks at that only while something is allocated, so an idle thread keeps it. Its
 /// `mi_collect` can be called by `unsafe` only; it calls the same itself before it says that there is no memory. So it is
-/// asked for more than a process can have; other allocators say no, and that is all. Takes about a tenth of a
+/// asked for more than any machine of 64 bits has; other allocators say no, and that is all. Takes about a tenth of a
 /// millisecond, and as long as the system takes for what is given back.
 pub(super) fn give_back() {
     let mut wanted = Vec::<u8>::new();
@@ -52,10 +52,8 @@ pub(super) fn give_back() {
 const CHANGE_BYTES: u64 = 1024 * 1024;
 /// For so long nothing has changed by that much before it is asked.
 const CALM: Duration = Duration::from_secs(1);
-/// In bytes: all addresses of a process (48 bits of 64, half of 32), but for a MiB, for what is more than that mimalloc
-/// refuses before anything is given back. What a process has takes more than a MiB of them, so it cannot be had.
-const MORE_THAN_THERE_IS: usize =
-    (usize::MAX >> (1 + usize::BITS.saturating_sub(49))) - 1024 * 1024;
+/// In bytes. Less than the most that may be asked for: that is refused before anything is given back.
+const MORE_THAN_THERE_IS: usize = 1 << (usize::BITS - 2);
 
 #[cfg(test)]
 mod tests {

@@ -71,16 +71,12 @@ pub struct ServerConnection {
     limits: Arc<ServerLimits>,
     version: Version,
     state: State,
-    /// Level byte of a CONNECT that was refused for it.
-    refused_level: Option<u8>,
     request_problem_information: bool,
     is_session_expiry_zero: bool,
     client_packet_size_max: u32,
     keep_alive_seconds: u16,
     deadline_base: Instant,
     authentication: Option<Box<Authentication>>,
-    /// PINGRESP packets that wait for the CONNACK.
-    pingresps_owed: u16,
     open_qos1: u16,
     /// Most Topic Aliases used towards the Client.
     outbound_aliases_max: u16,
@@ -92,9 +88,14 @@ pub struct ServerConnection {
     last_topic: String,
 }
 
-/// Made when a 5.0 Client publishes at QoS 2, or a Topic Alias is used.
+/// Made when a 5.0 Client publishes at QoS 2, a Topic Alias is used, a CONNECT cannot be read, or a PINGREQ follows one at
+/// once.
 #[derive(Debug, Default)]
 struct Seldom {
+    /// Level byte of a CONNECT that was refused for it.
+    refused_level: Option<u8>,
+    /// PINGRESP packets that wait for the CONNACK.
+    pingresps_owed: u16,
     open_qos2: BTreeSet<u16>,
     inbound_aliases: InboundAliases,
     outbound_aliases: OutboundAliases,
@@ -115,14 +116,12 @@ impl ServerConnection {
             limits: limits.into(),
             version: Version::V311,
             state: State::AwaitingConnect,
-            refused_level: None,
             request_problem_information: true,
             is_session_expiry_zero: true,
             client_packet_size_max: packet::PACKET_BYTES_MAX,
             keep_alive_seconds: 0,
             deadline_base: now,
             authentication: None,
-            pingresps_owed: 0,
             open_qos1: 0,
             outbound_aliases_max: 0,
             seldom: None,
@@ -517,12 +516,11 @@ impl ServerConnection {
         let Some((name_len, rest)) = body.split_first_chunk::<2>() else {
             return;
         };
-        self.refused_level = rest
-            .get(usize::from(u16::from_be_bytes(*name_len)))
-            .copied();
-        if self.refused_level == Some(Version::V5.level()) {
+        let level = rest.get(usize::from(u16::from_be_bytes(*name_len)));
+        if level == Some(&Version::V5.level()) {
             self.version = Version::V5;
         }
+        self.seldom.get_or_insert_default().refused_level = level.copied();
     }
 }
 

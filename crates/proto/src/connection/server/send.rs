@@ -94,7 +94,8 @@ impl ServerConnection {
     /// [MQTT-3.12.4-1] [v3.1.1 MQTT-3.12.4-1] The answer to PINGREQ.
     fn send_pingresp(&mut self, out: &mut Vec<u8>) -> bool {
         if self.state == State::AwaitingConnAck {
-            self.pingresps_owed = self.pingresps_owed.saturating_add(1);
+            let owed = &mut self.seldom.get_or_insert_default().pingresps_owed;
+            *owed = owed.saturating_add(1);
             return false;
         }
         self.write(&Packet::PingResp, out)
@@ -196,7 +197,9 @@ impl ServerConnection {
         if !is_written {
             self.state = State::Closing;
         }
-        for _ in 0..std::mem::take(&mut self.pingresps_owed) {
+        let seldom = self.seldom.as_mut();
+        let owed = seldom.map_or(0, |seldom| std::mem::take(&mut seldom.pingresps_owed));
+        for _ in 0..owed {
             if self.state == State::Connected {
                 self.send_pingresp(out);
             }
@@ -326,7 +329,8 @@ impl ServerConnection {
 
     /// Refuses before a CONNECT was understood.
     fn refuse_unread(&mut self, error: &ConnectionError, out: &mut Vec<u8>) {
-        match (error, self.refused_level) {
+        let refused_level = self.seldom.as_ref().and_then(|seldom| seldom.refused_level);
+        match (error, refused_level) {
             (ConnectionError::ConnectTimeout | ConnectionError::FirstPacketNotConnect, _)
             | (ConnectionError::Malformed(Malformed::ProtocolName), _)
             | (_, None) => {}
